@@ -1,0 +1,122 @@
+"""Hooks a plugin may implement.
+
+A plugin is a module named by an entry point in the group `adaptkit`. Its hook functions are called with one
+argument, `register`, and call it once for each thing they offer:
+
+```python
+from adaptkit import hookimpl
+
+@hookimpl
+def register_projectors(register):
+    register(name="linear", build=build_linear, options=LinearOptions, description="One linear layer.")
+```
+
+`options` is a subclass of `Options`; recipes are validated against it before anything is built. Builders import
+their heavy dependencies inside, so that listing plugins stays fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+GROUP = "adaptkit"
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+Register = Callable[..., None]
+
+
+class Options(BaseModel):
+    """Base of every component's options: typed, immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Component:
+    """One registered thing: a name, a builder, and the type of its options.
+
+    Attributes:
+        kind: One of `KINDS`.
+        name: What recipes call it.
+        build: Makes the object; its arguments depend on the kind (see the hooks below).
+        options: Subclass of `Options` that recipes are validated against.
+        description: One line for `adaptkit plugins`.
+        pattern: Regular expression of the names it serves, where that is more than `name`.
+        extra: Further callables of the kind, by keyword (see the hooks below).
+        plugin: Entry point that registered it.
+        package: `distribution version` it came from.
+    """
+
+    kind: str
+    name: str
+    build: Callable[..., Any]
+    options: type[Options]
+    description: str = ""
+    pattern: str | None = None
+    extra: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    plugin: str = ""
+    package: str = ""
+
+
+@hookspec
+def register_modalities(register: Register) -> None:
+    """Offer kinds of input. `build(options) -> Modality`."""
+
+
+@hookspec
+def register_encoders(register: Register) -> None:
+    """Offer encoders: `build(options) -> Encoder`, weights loaded.
+
+    Also `build_preprocessor(options) -> Preprocessor`, which loads no weights; `stand_in(options, directory) ->
+    options`, which writes a tiny random model of the same family under a `Path` and returns options that name it;
+    `missing(options) -> str | None`, which says what a build would not find on this machine; and, optionally,
+    `wrap(module, options: dict) -> Encoder | None`, which adopts a model object given to `adaptkit.adapt` (None:
+    not one of ours).
+    """
+
+
+@hookspec
+def register_projectors(register: Register) -> None:
+    """Offer projectors: `build(options, feature_size, hidden_size, name) -> nn.Module`.
+
+    The module maps `(..., positions, feature_size)` to `(..., positions', hidden_size)`. Optional:
+    `num_positions(options, positions) -> int` where the number changes. `name` is the name the user wrote, which
+    matters where `pattern=` lets one registration serve many.
+    """
+
+
+@hookspec
+def register_insertion_policies(register: Register) -> None:
+    """Offer insertion policies: `build(options) -> adaptkit.surgery.InsertionPolicy`."""
+
+
+@hookspec
+def register_data_sources(register: Register) -> None:
+    """Offer data formats: `build(options, context: DataContext) -> DataSource`.
+
+    Also `missing(options, context) -> str | None`, which says what a build would not find on this machine, and
+    `stand_in(options, directory, num_samples) -> options`, which writes a small sample in this format.
+    """
+
+
+@hookspec
+def register_evaluation_tasks(register: Register) -> None:
+    """Offer benchmarks: `build(options) -> EvaluationTask`."""
+
+
+KINDS: dict[str, str] = {
+    "modality": "register_modalities",
+    "encoder": "register_encoders",
+    "projector": "register_projectors",
+    "insertion policy": "register_insertion_policies",
+    "data source": "register_data_sources",
+    "evaluation task": "register_evaluation_tasks",
+}
+"""Kind of component, and the hook that registers it."""

@@ -1,0 +1,173 @@
+"""The contracts between plugins and the core: what a modality, an encoder and a projector must do.
+
+One raw input (a picture, a recording, a sensor series) is an *item*. A `Modality` reads it, a
+`Preprocessor` turns it into a tensor, an `Encoder` turns that into features, and a projector maps the
+features to the decoder's width, one placeholder position each.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+
+class Modality(ABC):
+    """One kind of input: how it is read, recognised in data, and shown to a person.
+
+    Attributes:
+        name: The key used in recipes, chat parts (`{"type": name, ...}`) and `features={name: ...}`.
+        tag: How data files mark its place in a text, `"<image>"`.
+        plural: The processor's keyword for a list of items, `"images"`.
+    """
+
+    name: str
+    tag: str
+    plural: str
+
+    @abstractmethod
+    def load(self, source: Any) -> Any:
+        """Read one item from a path, bytes, a file object, or an object already in memory.
+
+        Raises:
+            DataError: The source is missing, unreadable, empty, or beyond the size limits.
+        """
+
+    @abstractmethod
+    def content_key(self, source: Any) -> str:
+        """A stable hash of the raw content, for feature caches."""
+
+    @abstractmethod
+    def to_html(self, item: Any) -> str:
+        """An HTML fragment, self-contained, that shows the loaded item in a report."""
+
+
+class Preprocessor(ABC):
+    """Turns loaded items into encoder inputs, without needing the encoder's weights.
+
+    Attributes:
+        input_name: The keyword under which stock models take this input, `"pixel_values"`.
+        fixed_positions: Encoder positions per item where it is the same for every item, else None.
+    """
+
+    input_name: str
+    fixed_positions: int | None = None
+
+    @abstractmethod
+    def __call__(self, item: Any) -> Tensor:
+        """Encoder input of one loaded item, without a batch dimension."""
+
+    def num_positions(self, inputs: Tensor) -> int:
+        """How many feature vectors the encoder makes of these inputs of one item."""
+        if self.fixed_positions is None:
+            raise NotImplementedError(f"{type(self).__name__} is abstract here: give fixed_positions or num_positions")
+        return self.fixed_positions
+
+    def collate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Join the inputs of several items into one batch, `(num_items, ...)`."""
+        return torch.stack(list(inputs))
+
+
+class Encoder(nn.Module, ABC):
+    """A feature extractor, frozen unless a policy adapts a copy of it.
+
+    Attributes:
+        feature_size: Width of one feature vector.
+        input_name: As in `Preprocessor`.
+        cacheable: Whether equal inputs always give equal features, so that they may be kept on disk.
+    """
+
+    feature_size: int
+    input_name: str = "pixel_values"
+    cacheable: bool = True
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor | list[Tensor]:
+        """Features `(num_items, positions, feature_size)`, or a list of `(positions, feature_size)`."""
+
+    @abstractmethod
+    def build_preprocessor(self) -> Preprocessor:
+        """The preprocessing that this encoder was trained with."""
+
+    def is_encoded(self, features: Tensor) -> bool:
+        """Whether a tensor given as `features=` is this encoder's output already (else it is raw input)."""
+        return features.ndim in (2, 3) and features.shape[-1] == self.feature_size
+
+
+class Message(TypedDict):
+    """One turn. `content` holds parts in reading order: text, or `{"type": modality, modality: source}`."""
+
+    role: str
+    content: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation of a dataset, media still unread.
+
+    Attributes:
+        id: As in the data file.
+        messages: Turns in order; roles are system, user and assistant.
+        location: Where it was read, for error messages: `file.json[17]`.
+    """
+
+    id: str
+    messages: list[Message]
+    location: str = ""
+
+
+class DataSource(Protocol):
+    """An indexable dataset of conversations."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class DataContext:
+    """What a data source may need beside its own options.
+
+    Attributes:
+        data_root: Folder against which relative paths are read.
+        tags: Data-file tag of each modality in use, `{"image": "<image>"}`.
+        cache_dir: Where generated data may be kept between runs.
+    """
+
+    data_root: Path
+    tags: dict[str, str]
+    cache_dir: Path
+
+
+class Batch(TypedDict, total=False):
+    """What collation hands to a model: `data` and `model` meet only here.
+
+    `input_ids`, `attention_mask` and `labels` are `(batch, seq)`; `features` maps a modality to raw encoder
+    inputs or encoder features of all its items in reading order, row after row.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    features: dict[str, Tensor]
+
+
+class EvaluationTask(Protocol):
+    """A benchmark: scores a model with its processor."""
+
+    def evaluate(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        limit: int | None,
+        seed: int,
+        data: Path | None,
+        progress: Callable[[int, int, str], None],
+    ) -> dict[str, Any]:
+        """Return JSON-serialisable scores. `progress(done, total, what)` is called now and then."""

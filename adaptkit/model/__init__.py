@@ -1,0 +1,1 @@
+"""The composite model, feature splicing, adapter weights and the processor."""

@@ -1,0 +1,154 @@
+"""`adaptkit.adapt`: a frozen base, encoders, projectors and an insertion policy become one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from adaptkit.errors import ModelError, unknown_name
+from adaptkit.interfaces import Encoder
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.config import AdaptkitConfig
+from adaptkit.model.encoders import build_encoder
+from adaptkit.placement import parse_placement, resolve_placement
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.surgery import Decoder, structural_copy
+
+MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "encoder_options")
+
+
+def adapt(
+    base: PreTrainedModel,
+    modalities: Mapping[str, Mapping[str, Any]],
+    insertion: Mapping[str, Any] | None = None,
+    replace_ends: bool = False,
+) -> AdaptkitForConditionalGeneration:
+    """Build a workflow through a frozen decoder.
+
+    Args:
+        base: Any causal LM of transformers whose layers form a list. Its tensors are shared and frozen
+            (`requires_grad` is switched off); the object itself is not changed.
+        modalities: For each modality: `encoder` (an `adaptkit.interfaces.Encoder`, a transformers vision or audio
+            model, or `{"name": ..., **options}` of an installed plugin), `projector` (a name, `{"name": ..., **options}`
+            or a module), `placeholder_id` (default: an id just outside the vocabulary), `placeholder` (its text, where
+            the tokenizer has one), `encoder_options` (for a transformers model given as an object).
+        insertion: `{"policy": name, "placement": {...}, **options}`; nothing is inserted where not given.
+        replace_ends: Whether the workflow gets a trainable embedding, final norm and LM head of its own.
+
+    Returns:
+        A transformers model in evaluation mode, all of its own tensors trainable.
+
+    Raises:
+        ModelError: The base, the placement or a part does not fit; the message says why.
+        PluginError: A name is unknown or an option does not fit.
+
+    Example:
+        ```python
+        model = adaptkit.adapt(
+            base,
+            modalities={"image": {"encoder": vision_model, "projector": "mlp2x_gelu", "placeholder_id": 128049}},
+            insertion={"policy": "inner_adapter", "placement": {"layers": [0, 1, 5, 6]}},
+            replace_ends=True,
+        )
+        ```
+    """
+    _check_base(base)
+    base.requires_grad_(False)
+    hidden_size = base.get_input_embeddings().weight.shape[1]
+    encoders: dict[str, Encoder] = {}
+    projectors: dict[str, nn.Module] = {}
+    entries: dict[str, dict[str, Any]] = {}
+    for index, (name, spec) in enumerate(modalities.items()):
+        for key in spec:
+            if key not in MODALITY_KEYS:
+                raise ModelError(f"modality {name!r}: {unknown_name('key', key, MODALITY_KEYS)}")
+        if "encoder" not in spec:
+            raise ModelError(f"modality {name!r}: an encoder is missing.")
+        encoders[name], reference = build_encoder(spec["encoder"], spec.get("encoder_options"))
+        projectors[name], projector = _build_projector(
+            spec.get("projector", "mlp2x_gelu"), encoders[name].feature_size, hidden_size
+        )
+        placeholder_id = spec.get("placeholder_id")
+        entries[name] = {
+            "encoder": reference,
+            "projector": projector,
+            "placeholder_id": _outside_vocabulary(base, index) if placeholder_id is None else int(placeholder_id),
+            "placeholder": spec.get("placeholder"),
+        }
+    _check_placeholders(entries)
+    decoder, insertion = _apply_policy(base, encoders, insertion)
+    ends = decoder.replace_ends() if replace_ends else []
+    config = AdaptkitConfig(
+        text_config=decoder.config,
+        modalities=entries,
+        insertion=insertion,
+        replace_ends=replace_ends,
+        layer_map=[[record.kind, record.source] for record in decoder.layer_map],
+    )
+    model = AdaptkitForConditionalGeneration(
+        config, base=base, language_model=decoder.model, encoders=encoders, projectors=projectors, ends=ends
+    )
+    model.set_trainable(model.trainable_parts())
+    return model.eval()
+
+
+def _check_base(base: Any) -> None:
+    if not isinstance(base, PreTrainedModel) or not base.can_generate():
+        raise ModelError(
+            f"the base is a {type(base).__name__}; a causal LM is needed, such as AutoModelForCausalLM.from_pretrained(...) "
+            "returns."
+        )
+    if base.config.is_encoder_decoder:
+        raise ModelError(f"{type(base).__name__} is an encoder-decoder; adaptkit adapts decoder LLMs.")
+
+
+def _build_projector(spec: Any, feature_size: int, hidden_size: int) -> tuple[nn.Module, dict[str, Any]]:
+    if isinstance(spec, nn.Module):
+        return spec, {"object": type(spec).__name__}
+    values = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = values.pop("name", None)
+    if name is None:
+        raise ModelError("a projector given as a mapping needs a name.")
+    manager = get_plugin_manager()
+    options = manager.options("projector", name, values)
+    module = manager.get("projector", name).build(options, feature_size, hidden_size, name)
+    return module, {"name": name, "options": values}
+
+
+def _apply_policy(
+    base: PreTrainedModel, encoders: Mapping[str, Encoder], insertion: Mapping[str, Any] | None
+) -> tuple[Decoder, dict[str, Any]]:
+    values = dict(insertion or {"policy": "projector_only"})
+    name, placement = values.pop("policy", None), values.pop("placement", None)
+    if name is None:
+        raise ModelError("insertion: a policy is missing.")
+    policy = get_plugin_manager().build("insertion policy", name, values)
+    decoder = Decoder(structural_copy(base))
+    layers: list[int] = []
+    if placement is not None:
+        placement = parse_placement(placement)
+        layers = resolve_placement(placement, len(decoder.layers))
+    elif policy.needs_placement:
+        raise ModelError(f"insertion policy {name!r} needs a placement: every, count, first, last or layers.")
+    policy.apply(decoder, encoders, layers)
+    recorded = {} if placement is None else {"placement": placement.model_dump(exclude_none=True)}
+    return decoder, {"policy": name, **recorded, **values}
+
+
+def _outside_vocabulary(base: PreTrainedModel, index: int) -> int:
+    rows: int = base.get_input_embeddings().weight.shape[0]
+    return rows + index
+
+
+def _check_placeholders(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    taken: dict[int, str] = {}
+    for name, entry in entries.items():
+        placeholder_id = entry["placeholder_id"]
+        if placeholder_id < 0:
+            raise ModelError(f"modality {name!r}: placeholder_id {placeholder_id} is negative.")
+        if placeholder_id in taken:
+            raise ModelError(f"modalities {taken[placeholder_id]!r} and {name!r} share placeholder_id {placeholder_id}.")
+        taken[placeholder_id] = name

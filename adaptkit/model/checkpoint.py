@@ -1,0 +1,163 @@
+"""`adaptkit.load`: a workflow from disk, on its own base or on one that is in memory already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from adaptkit.errors import ModelError
+from adaptkit.model.assembly import adapt
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
+from adaptkit.model.encoders import load_encoder
+from adaptkit.model.reference import content_hash, resolve_reference
+from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
+
+
+def load(
+    directory: str | Path,
+    base: PreTrainedModel | None = None,
+    encoders: Mapping[str, Any] | None = None,
+    *,
+    dtype: torch.dtype | str | None = None,
+    allow_different_base: bool = False,
+    **base_options: Any,
+) -> AdaptkitForConditionalGeneration:
+    """Load a workflow.
+
+    Args:
+        directory: A folder that `save_pretrained` or `adaptkit train` wrote.
+        base: A base that is in memory already, to be shared; else it is loaded from where the checkpoint says.
+        encoders: Encoders in memory, by modality, to be shared likewise.
+        dtype: Data type in which to load the base; that of training where not given.
+        allow_different_base: Skip the check that the base holds the very weights the workflow was trained on.
+        base_options: Further arguments of `AutoModelForCausalLM.from_pretrained` (`device_map`, …).
+
+    Raises:
+        ModelError: No workflow is there, a file is damaged, the base cannot be found or is another one.
+    """
+    directory = Path(directory)
+    config = load_config(directory)
+    if base is None:
+        base = _load_base(config, directory, dtype, base_options)
+    if not allow_different_base:
+        _check_base(config, base, directory)
+    given = dict(encoders or {})
+    modalities: dict[str, dict[str, Any]] = {}
+    for name, entry in config.modalities.items():
+        reference = entry["encoder"]
+        encoder = load_encoder(reference, directory / ENCODERS_FOLDER / name, given.pop(name, None))
+        modalities[name] = {
+            "encoder": encoder,
+            "projector": _projector_spec(name, entry["projector"]),
+            "placeholder_id": entry["placeholder_id"],
+            "placeholder": entry["placeholder"],
+            "encoder_options": reference.get("options") if "adopted_by" in reference else None,
+        }
+    if given:
+        raise ModelError(f"{directory}: this workflow has no modality {sorted(given)}; it has {sorted(modalities)}.")
+    model = adapt(base, modalities, config.insertion, config.replace_ends)
+    model.load_own_tensors(load_tensors(directory))
+    for name, entry in config.modalities.items():
+        model.config.modalities[name]["encoder"] = entry["encoder"]
+    return model
+
+
+def load_config(directory: Path) -> AdaptkitConfig:
+    """Read a workflow's configuration.
+
+    Raises:
+        ModelError: The folder holds no workflow.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        what = "is not a folder" if not directory.is_dir() else "holds no config.json"
+        raise ModelError(f"{directory}: {what}. A checkpoint is a folder that `adaptkit train` or save_pretrained wrote.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not valid JSON ({error}).") from error
+    if values.get("model_type") != MODEL_TYPE:
+        raise ModelError(
+            f"{directory} is a {values.get('model_type')!r} checkpoint, not an adaptkit workflow. Give a workflow's folder "
+            "or a run directory."
+        )
+    return AdaptkitConfig.from_dict(values)
+
+
+def load_tensors(directory: Path) -> dict[str, Tensor]:
+    """Read a workflow's own tensors, from one safetensors file or several.
+
+    Raises:
+        ModelError: A file is missing or damaged.
+    """
+    index = directory / f"{TENSORS_FILE}.index.json"
+    names = [TENSORS_FILE]
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        path = directory / name
+        if not path.is_file():
+            raise ModelError(f"{path} is missing: the checkpoint is incomplete.")
+        try:
+            tensors.update(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} is damaged ({error}); use another checkpoint or save it again.") from error
+    return tensors
+
+
+def _load_base(
+    config: AdaptkitConfig, directory: Path, dtype: torch.dtype | str | None, options: dict[str, Any]
+) -> PreTrainedModel:
+    name = config.base.get("name_or_path", "")
+    if not name:
+        raise ModelError(
+            f"{directory}: the base was never loaded from a path or id, so the checkpoint cannot name it. Pass it: "
+            "adaptkit.load(directory, base=base)."
+        )
+    source = resolve_reference(name, directory)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source, revision=config.base.get("revision"), dtype=dtype or config.base["dtype"], **options
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{directory}: its base {source!r} cannot be loaded ({str(error).splitlines()[0]}). Put it there, or pass it: "
+            "adaptkit.load(directory, base=base)."
+        ) from error
+
+
+def _check_base(config: AdaptkitConfig, base: PreTrainedModel, directory: Path) -> None:
+    expected = config.base
+    if expected.get("content_hash") in (None, content_hash(base)):
+        return
+    trained = expected.get("name_or_path") or expected.get("architecture")
+    given = getattr(base, "name_or_path", "") or type(base).__name__
+    why = "its weights differ"
+    if expected.get("architecture") != type(base).__name__:
+        why = f"it is a {type(base).__name__}, not a {expected.get('architecture')}"
+    raise ModelError(
+        f"{directory} was trained on another base: {trained!r}; {given!r} was given, and {why} (content hash). "
+        "Load the right base, or pass allow_different_base=True if you know that they are interchangeable."
+    )
+
+
+def _projector_spec(modality: str, reference: Mapping[str, Any]) -> dict[str, Any]:
+    if "name" not in reference:
+        raise ModelError(
+            f"modality {modality!r}: the projector was an object of the user's own ({reference.get('object')}); a "
+            "checkpoint can rebuild only projectors named by a plugin."
+        )
+    return {"name": reference["name"], **reference["options"]}
+
+
+AdaptkitForConditionalGeneration.loader = staticmethod(load)

@@ -1,0 +1,420 @@
+"""The composite model: a workflow's decoder, encoders and projectors, and the base they share tensors with."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from adaptkit.errors import DataError, ModelError, unknown_name
+from adaptkit.interfaces import Encoder
+from adaptkit.model.config import AdaptkitConfig
+from adaptkit.model.generation import WorkflowGenerationMixin
+from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
+
+PARTS = ("projector", "insertion", "ends")
+"""What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow."""
+
+AUTO_CLASS_OPTIONS = frozenset(
+    "config revision code_revision cache_dir force_download local_files_only token proxies subfolder adapter_kwargs "
+    "trust_remote_code _from_auto _from_pipeline _commit_hash".split()
+)
+"""What transformers' Auto classes pass on: it concerns where a checkpoint lies, and a workflow lies in a folder."""
+
+IGNORE_INDEX = -100
+ACCEPTS_MASK = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
+
+
+class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel):  # type: ignore[misc]
+    """A workflow through a frozen base, as a transformers model with `generate()`.
+
+    Build one with `adaptkit.adapt` or `adaptkit.load`. Calling it always runs the workflow; `model.base` is the text
+    workflow.
+
+    Attributes:
+        language_model: The workflow's decoder, a stock causal LM.
+        encoders: Frozen encoders by modality.
+        projectors: Trainable projectors by modality.
+        end_names: Modules of `language_model` that replace the base's ends: embedding, final norm, LM head.
+    """
+
+    config_class = AdaptkitConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    loader: Callable[..., Any]
+    """`adaptkit.load`, set by `adaptkit.model.checkpoint`, which knows how to find bases and encoders."""
+
+    def __init__(
+        self,
+        config: AdaptkitConfig,
+        *,
+        base: PreTrainedModel,
+        language_model: PreTrainedModel,
+        encoders: Mapping[str, Encoder],
+        projectors: Mapping[str, nn.Module],
+        ends: Collection[str],
+    ) -> None:
+        super().__init__(config)
+        object.__setattr__(self, "_base", base)  # not a registered submodule: its tensors are here already
+        self.language_model = language_model
+        self.encoders = nn.ModuleDict(encoders)
+        self.projectors = nn.ModuleDict(projectors)
+        self.end_names = list(ends)
+        self._own_names = self._find_own_names()
+        self.generation_config = copy.deepcopy(base.generation_config)
+        self.post_init()
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The base, exactly as it was given: the text-only workflow."""
+        return cast(PreTrainedModel, self._base)
+
+    def _find_own_names(self) -> list[str]:
+        frozen = {id(p) for p in self.base.parameters()}
+        frozen |= {id(p) for encoder in self.encoders.values() for p in encoder.parameters()}
+        return [name for name, p in self.named_parameters() if id(p) not in frozen]
+
+    def trainable_parts(self) -> dict[str, list[str]]:
+        """Names of the workflow's own parameters, by part (`projector`, `insertion`, `ends`)."""
+        parts: dict[str, list[str]] = {part: [] for part in PARTS}
+        for name in self._own_names:
+            if name.startswith("projectors."):
+                parts["projector"].append(name)
+            elif name.startswith(tuple(f"language_model.{end}." for end in self.end_names)):
+                parts["ends"].append(name)
+            else:
+                parts["insertion"].append(name)
+        return {part: names for part, names in parts.items() if names}
+
+    def set_trainable(self, parts: Collection[str]) -> None:
+        """Let only these parts of the workflow receive gradients.
+
+        Raises:
+            ModelError: A part is unknown, or this workflow does not have it.
+        """
+        available = self.trainable_parts()
+        for part in parts:
+            if part not in available:
+                raise ModelError(unknown_name("trainable part of this workflow", part, available))
+        wanted = {name for part in parts for name in available[part]}
+        parameters = dict(self.named_parameters())
+        for name in self._own_names:
+            parameters[name].requires_grad_(name in wanted)
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """The workflow's own tensors by name, whether a stage trains them at the moment or not."""
+        parameters = dict(self.named_parameters())
+        return {name: parameters[name].detach() for name in self._own_names}
+
+    def load_own_tensors(self, tensors: Mapping[str, Tensor], *, partial: bool = False) -> None:
+        """Copy values into the workflow's own tensors.
+
+        Args:
+            tensors: Values by name.
+            partial: Whether names that one side lacks are fine (a stage that builds on a smaller workflow).
+
+        Raises:
+            ModelError: A name or a shape does not fit.
+        """
+        own = self.trainable_state_dict()
+        missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+        if unexpected or (missing and not partial):
+            raise ModelError(
+                "the tensors do not belong to this workflow: "
+                f"{len(missing)} missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}."
+            )
+        for name, value in tensors.items():
+            if own[name].shape != value.shape:
+                raise ModelError(f"{name}: shape {tuple(value.shape)} given, {tuple(own[name].shape)} expected.")
+            own[name].copy_(value)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The workflow's token embedding."""
+        return cast(nn.Module, self.language_model.get_input_embeddings())
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The workflow's LM head."""
+        return cast(nn.Module, self.language_model.get_output_embeddings())
+
+    def init_weights(self) -> None:
+        """Leave every tensor as it is: the base is loaded, copies are copied, projectors initialise themselves."""
+
+    def train(self, mode: bool = True) -> AdaptkitForConditionalGeneration:
+        """Set training mode, in which frozen encoders stay in evaluation mode."""
+        super().train(mode)
+        for encoder in self.encoders.values():
+            encoder.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptkitForConditionalGeneration:
+        """Move or cast base and workflow together, so that they keep sharing their tensors."""
+        done: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def once(tensor: Tensor) -> Tensor:
+            if id(tensor) not in done:
+                result = fn(tensor)
+                done[id(tensor)] = (tensor, result)
+                done[id(result)] = (result, result)
+            return done[id(tensor)][1]
+
+        super()._apply(once, recurse)
+        self.base._apply(once, recurse)
+        return self
+
+    # -- features ------------------------------------------------------------------------------------------------
+
+    def encode(self, modality: str, inputs: Tensor) -> Tensor | list[Tensor]:
+        """Encoder features of raw inputs, `(num_items, positions, feature_size)`, without gradients."""
+        encoder = self._encoder(modality)
+        parameter = next(encoder.parameters(), None)
+        if parameter is not None:
+            inputs = inputs.to(parameter.device, parameter.dtype if inputs.is_floating_point() else None)
+        with torch.no_grad():
+            return cast("Tensor | list[Tensor]", encoder(inputs))
+
+    def _encoders(self) -> list[Encoder]:
+        return [cast(Encoder, encoder) for encoder in self.encoders.values()]
+
+    def _encoder(self, modality: str) -> Encoder:
+        if modality not in self.encoders:
+            raise DataError(unknown_name("modality of this workflow", modality, self.encoders.keys()))
+        return cast(Encoder, self.encoders[modality])
+
+    def _project(self, modality: str, given: Any) -> ProjectedFeatures:
+        if isinstance(given, ProjectedFeatures):
+            return given
+        encoder = self._encoder(modality)
+        features = given
+        if not isinstance(given, list) and not encoder.is_encoded(given):
+            features = self.encode(modality, given)
+        if isinstance(features, Tensor) and features.ndim == 2:
+            features = features.unsqueeze(0)
+        projector = self.projectors[modality]
+        parameter = next(projector.parameters())
+        if isinstance(features, Tensor):
+            projected = projector(features.to(parameter.device, parameter.dtype))
+            return ProjectedFeatures(projected.flatten(0, 1), features.shape[0])
+        items = [projector(item.to(parameter.device, parameter.dtype).unsqueeze(0))[0] for item in features]
+        return ProjectedFeatures(torch.cat(items), len(items))
+
+    def _collect(self, features: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
+        """Join `features=` with stock keyword names such as `pixel_values`."""
+        collected = {name: value for name, value in (features or {}).items() if value is not None}
+        for name in collected:
+            self._encoder(name)
+        for input_name, value in named.items():
+            if value is None:
+                continue
+            takers = [m for m, e in self.encoders.items() if cast(Encoder, e).input_name == input_name]
+            if len(takers) != 1:
+                raise DataError(
+                    f"{input_name}= fits {len(takers)} modalities of this workflow ({', '.join(self.encoders)}); "
+                    "pass features={modality: tensor} instead."
+                )
+            collected[takers[0]] = value
+        return collected
+
+    def _embed(self, input_ids: Tensor, features: Mapping[str, Any]) -> Tensor:
+        masks = self._placeholder_masks(input_ids)
+        token_ids = input_ids
+        for mask in masks.values():
+            token_ids = token_ids.masked_fill(mask, 0)
+        inputs_embeds = self.get_input_embeddings()(token_ids)
+        for modality, mask in masks.items():
+            if modality in features:
+                projected = self._project(modality, features[modality])
+                inputs_embeds = splice_features(
+                    inputs_embeds, mask, projected.tensor, modality=modality, num_items=projected.num_items
+                )
+            elif input_ids.shape[1] > 1:
+                check_counts(int(mask.sum()), 0, modality=modality, num_items=0)
+        return cast(Tensor, inputs_embeds)
+
+    def _placeholder_masks(self, input_ids: Tensor) -> dict[str, Tensor]:
+        return {name: input_ids == entry["placeholder_id"] for name, entry in self.config.modalities.items()}
+
+    def _touch_idle_projectors(self, inputs_embeds: Tensor, features: Mapping[str, Any]) -> Tensor:
+        """Let every rank take part in a projector's gradient, also one whose batch lacks the modality."""
+        if not (self.training and torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return inputs_embeds
+        for modality, projector in self.projectors.items():
+            parameter = next(projector.parameters())
+            if modality not in features and parameter.requires_grad:
+                nothing = parameter.new_zeros(1, 1, self._encoder(modality).feature_size)
+                inputs_embeds = inputs_embeds + projector(nothing).sum() * 0
+        return inputs_embeds
+
+    # -- forward -------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        features: Mapping[str, Any] | None = None,
+        pixel_values: Tensor | None = None,
+        input_features: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Run the workflow.
+
+        Args:
+            input_ids: Token ids with one placeholder id per feature position, `(batch, seq)`.
+            attention_mask: 1 at tokens, 0 at padding, `(batch, seq)`.
+            position_ids: `(batch, seq)`; derived where not given.
+            past_key_values: A transformers cache.
+            inputs_embeds: Ready embeddings instead of `input_ids`, `(batch, seq, hidden)`; then without `features`.
+            labels: Token ids to predict, -100 where there is nothing to learn, `(batch, seq)`.
+            use_cache: Whether to return the cache.
+            logits_to_keep: As in transformers.
+            features: For each modality raw encoder inputs `(num_items, ...)` or encoder features
+                `(num_items, positions, feature_size)` of all items in reading order, row after row.
+            pixel_values: Raw inputs of the modality whose encoder takes this name.
+            input_features: The same.
+            num_items_in_batch: Supervised tokens in the global batch, by which the summed loss is divided; the
+                number in this batch where not given.
+
+        Returns:
+            With `labels` in training mode, `logits` are those of supervised positions alone,
+            `(num_supervised, vocab)`; else `(batch, seq, vocab)`.
+
+        Raises:
+            DataError: Placeholder and feature counts differ, or a modality is unknown.
+        """
+        given = self._collect(features, {"pixel_values": pixel_values, "input_features": input_features})
+        with self._compute_dtype():
+            if inputs_embeds is None:
+                if input_ids is None:
+                    raise DataError("give input_ids or inputs_embeds.")
+                inputs_embeds = self._embed(input_ids, given)
+            elif given:
+                raise DataError("features need input_ids: their place is where the placeholder ids are.")
+            inputs_embeds = self._touch_idle_projectors(inputs_embeds, given)
+            inputs = {
+                "inputs_embeds": inputs_embeds,
+                "attention_mask": attention_mask,
+                "position_ids": position_ids,
+                "past_key_values": past_key_values,
+                "use_cache": use_cache,
+                **kwargs,
+            }
+            if labels is None:
+                return self._decode(inputs, logits_to_keep)
+            labels = self._without_placeholders(labels)
+            if self.training:
+                return self._loss_at_supervised(inputs, labels, num_items_in_batch)
+            output = self._decode(inputs, 0)
+            output.loss = _shifted_loss(output.logits, labels, num_items_in_batch)
+            return output
+
+    def _decode(self, inputs: dict[str, Any], logits_to_keep: int | Tensor) -> CausalLMOutputWithPast:
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        if self._language_model_takes("logits_to_keep"):
+            inputs["logits_to_keep"] = logits_to_keep
+        inputs["return_dict"] = True
+        return cast(CausalLMOutputWithPast, self.language_model(**inputs))
+
+    def _language_model_takes(self, name: str) -> bool:
+        return name in inspect.signature(self.language_model.forward).parameters
+
+    def _without_placeholders(self, labels: Tensor) -> Tensor:
+        for entry in self.config.modalities.values():
+            labels = labels.masked_fill(labels == entry["placeholder_id"], IGNORE_INDEX)
+        return labels
+
+    def _loss_at_supervised(
+        self, inputs: dict[str, Any], labels: Tensor, num_items_in_batch: Tensor | int | None
+    ) -> CausalLMOutputWithPast:
+        """Logits and loss only where the next token is supervised."""
+        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+        supervised = targets != IGNORE_INDEX
+        inputs = {**inputs, "use_cache": False}
+        if not bool(supervised.any()):
+            raise DataError("no position of this batch is supervised: every label is -100.")
+        if not self._language_model_takes("logits_to_keep"):
+            output = self._decode(inputs, 0)
+            output.logits = output.logits[supervised]
+        elif ACCEPTS_MASK:
+            output = self._decode(inputs, supervised)
+        else:
+            columns = supervised.any(0).nonzero().squeeze(1)
+            output = self._decode(inputs, columns)
+            output.logits = output.logits[supervised[:, columns]]
+        output.loss = _mean_loss(output.logits, targets[supervised], num_items_in_batch)
+        return output
+
+    @contextlib.contextmanager
+    def _compute_dtype(self) -> Iterator[None]:
+        """Compute in the base's dtype where the workflow's own tensors are float32 masters beside a half base."""
+        dtype = self.base.dtype
+        device_type = self.device.type
+        mixed = dtype in (torch.bfloat16, torch.float16) and self.get_input_embeddings() is not None
+        mixed = mixed and any(p.dtype == torch.float32 for p in self._own_parameters())
+        if not mixed or torch.is_autocast_enabled(device_type):
+            yield
+            return
+        with torch.autocast(device_type, dtype=dtype):
+            yield
+
+    def _own_parameters(self) -> Iterator[nn.Parameter]:
+        for projector in self.projectors.values():
+            yield from projector.parameters()
+        if self._own_names:
+            name = self._own_names[0]
+            yield cast(nn.Parameter, self.get_parameter(name))
+
+    # -- disk ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a workflow; see `adaptkit.load`."""
+        if args:
+            raise ModelError("from_pretrained of a workflow takes keyword arguments only; see adaptkit.load.")
+        options = {name: value for name, value in kwargs.items() if name not in AUTO_CLASS_OPTIONS}
+        return cls.loader(pretrained_model_name_or_path, **options)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Write the workflow's own tensors (safetensors) and its configuration; see `adaptkit.load`."""
+        from adaptkit.model.saving import save_workflow
+
+        save_workflow(self, Path(save_directory), **kwargs)
+
+
+def _mean_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """Cross-entropy of `(n, vocab)` logits, summed and divided by `num_items` or averaged."""
+    reduction = "mean" if num_items is None else "sum"
+    loss = F.cross_entropy(logits.float(), targets, reduction=reduction, ignore_index=IGNORE_INDEX)
+    if num_items is None:
+        return loss
+    return loss / (num_items.to(loss.device) if isinstance(num_items, Tensor) else num_items)
+
+
+def _shifted_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+    return _mean_loss(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), num_items)

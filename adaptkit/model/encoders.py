@@ -1,0 +1,119 @@
+"""Encoders of a workflow: built by name, or adopted from an object the user already has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from adaptkit.errors import ModelError, PluginError
+from adaptkit.interfaces import Encoder, Preprocessor
+from adaptkit.plugin_manager import get_plugin_manager
+
+
+class TransformersEncoder(Encoder):
+    """Any transformers encoder that no plugin claims: its last hidden state, every position.
+
+    Args:
+        model: A model whose main input is its only required one.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.input_name = model.main_input_name
+        self.feature_size = model.config.hidden_size
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features `(num_items, positions, feature_size)`."""
+        return cast(Tensor, self.model(inputs).last_hidden_state)
+
+    def build_preprocessor(self) -> Preprocessor:
+        """There is none: no plugin knows this model."""
+        raise PluginError(
+            f"no installed plugin knows how inputs of {type(self.model).__name__} are prepared; pass features= as tensors, "
+            "or install a plugin that registers this encoder (see `adaptkit plugins`)."
+        )
+
+
+def build_encoder(spec: Any, options: Mapping[str, Any] | None = None) -> tuple[Encoder, dict[str, Any]]:
+    """Make an encoder from what a user may give, frozen and in evaluation mode.
+
+    Args:
+        spec: An `Encoder`, a transformers model, or `{"name": ..., **options}` of an installed plugin.
+        options: Options for adopting a transformers model (`{"feature_layer": -2}`).
+
+    Returns:
+        The encoder, and the reference by which a checkpoint names it.
+    """
+    if isinstance(spec, Mapping):
+        values = {key: value for key, value in spec.items() if key != "name"}
+        if "name" not in spec:
+            raise PluginError(f"an encoder given as a mapping needs a name; got the keys {sorted(spec)}.")
+        encoder = get_plugin_manager().build("encoder", spec["name"], values)
+        reference: dict[str, Any] = {"name": spec["name"], "options": values}
+    elif isinstance(spec, Encoder):
+        encoder, reference = spec, {"object": type(spec).__name__}
+    elif isinstance(spec, nn.Module):
+        encoder, name = _adopt(spec, dict(options or {}))
+        reference = {"object": type(spec).__name__, "adopted_by": name, "options": dict(options or {})}
+    else:
+        raise ModelError(
+            f"an encoder is an Encoder, a transformers model, or a mapping with a name; got {type(spec).__name__}."
+        )
+    encoder.requires_grad_(False)
+    encoder.eval()
+    return encoder, reference
+
+
+def _adopt(module: nn.Module, options: dict[str, Any]) -> tuple[Encoder, str | None]:
+    for component in get_plugin_manager().components("encoder"):
+        wrap = component.extra.get("wrap")
+        encoder = wrap(module, options) if wrap is not None else None
+        if encoder is not None:
+            return cast(Encoder, encoder), component.name
+    if isinstance(module, PreTrainedModel) and not options and hasattr(module.config, "hidden_size"):
+        return TransformersEncoder(module), None
+    raise ModelError(
+        f"no installed plugin adopts a {type(module).__name__} as an encoder"
+        + (f" with the options {sorted(options)}" if options else "")
+        + ". Subclass adaptkit.interfaces.Encoder, or install a plugin for it (see `adaptkit plugins`)."
+    )
+
+
+def save_encoder(encoder: Encoder, reference: Mapping[str, Any], directory: Path) -> None:
+    """Write an encoder that was given as an object; others are named by reference.
+
+    Raises:
+        ModelError: The object is no transformers model, so it could not be read back.
+    """
+    model = getattr(encoder, "model", None)
+    if isinstance(model, PreTrainedModel) and "adopted_by" in reference:
+        model.save_pretrained(directory)
+
+
+def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = None) -> Any:
+    """What to hand to `build_encoder` so that a checkpoint's encoder comes back.
+
+    Args:
+        reference: As the checkpoint's configuration has it.
+        directory: Where the checkpoint keeps encoders that were given as objects.
+        given: An encoder from the caller, which is used instead.
+
+    Raises:
+        ModelError: The encoder was an object of the user's own and was not given again.
+    """
+    if given is not None:
+        return given
+    if "name" in reference:
+        return {"name": reference["name"], **reference["options"]}
+    if directory.is_dir():
+        return AutoModel.from_pretrained(directory, dtype=torch.float32)
+    raise ModelError(
+        f"this workflow was saved with an encoder object of its own ({reference.get('object')}), which a checkpoint cannot "
+        "rebuild. Pass it again: adaptkit.load(directory, encoders={modality: encoder})."
+    )

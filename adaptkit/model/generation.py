@@ -1,0 +1,84 @@
+"""Generation for workflows: stock transformers generation, with features carried beside the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+
+from adaptkit.interfaces import Encoder
+from adaptkit.model.splice import ProjectedFeatures, check_counts, expand_for_beams, keep_last_positions
+
+
+class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
+    """What a composite adds to transformers' `generate`."""
+
+    encoders: nn.ModuleDict
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+        """Generate as transformers does; `features=` or stock names carry the media of the prompts."""
+        named = {e.input_name: kwargs.pop(e.input_name, None) for e in self._encoders()}
+        given = self._collect(kwargs.pop("features", None), named)
+        if given:
+            kwargs["features"] = given
+        return super().generate(inputs, **kwargs)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As stock, with features handed on only while the step's input holds their placeholders."""
+        features = kwargs.pop("features", None)
+        prepared = cast(dict[str, Any], super().prepare_inputs_for_generation(input_ids, *args, **kwargs))
+        step_ids = prepared.get("input_ids")
+        if not features or step_ids is None or (step_ids.shape[1] == 1 < input_ids.shape[1]):
+            return prepared
+        full_masks, step_masks = self._placeholder_masks(input_ids), self._placeholder_masks(step_ids)
+        kept: dict[str, Any] = {}
+        for modality, given in features.items():
+            projected = self._project_for_generation(modality, given)
+            if projected.tensor.shape[0] == int(full_masks[modality].sum()) != int(step_masks[modality].sum()):
+                tensor = keep_last_positions(projected.tensor, full_masks[modality], step_ids.shape[1])
+                projected = ProjectedFeatures(tensor, projected.num_items)
+            if projected.tensor.shape[0]:
+                kept[modality] = projected
+        if kept:
+            prepared["features"] = kept
+        return prepared
+
+    def _project_for_generation(self, modality: str, given: Any) -> ProjectedFeatures:
+        with self._compute_dtype():
+            return self._project(modality, given)
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **model_kwargs: Any
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        features = model_kwargs.pop("features", None)
+        if features and input_ids is not None:
+            masks = self._placeholder_masks(input_ids)
+            expanded: dict[str, Any] = {}
+            for modality, given in features.items():
+                projected = self._project_for_generation(modality, given)
+                counts = masks[modality].sum(1)
+                num_features = projected.tensor.shape[0]
+                check_counts(int(counts.sum()), num_features, modality=modality, num_items=projected.num_items)
+                tensor = expand_for_beams(projected.tensor, counts, expand_size) if expand_size > 1 else projected.tensor
+                expanded[modality] = ProjectedFeatures(tensor, projected.num_items * expand_size)
+            features = expanded
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )
+        if features:
+            model_kwargs["features"] = features
+        return input_ids, model_kwargs
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Stock processors, and one that never lets a placeholder be generated."""
+        processors = super()._get_logits_processor(*args, **kwargs)
+        rows = self.get_output_embeddings().weight.shape[0]
+        placeholders = {entry["placeholder_id"] for entry in self.config.modalities.values()}
+        suppressed = sorted(i for i in placeholders if i < rows)
+        if suppressed:
+            processors.append(SuppressTokensLogitsProcessor(suppressed, device=str(self.device)))
+        return processors

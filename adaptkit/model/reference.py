@@ -1,0 +1,70 @@
+"""References: how a checkpoint names the frozen models it was trained on, and recognises them again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def content_hash(module: nn.Module) -> str:
+    """Hash of all parameters of a frozen model, by name, the same in every dtype it was loaded in.
+
+    Values are compared as bfloat16, so that a base trained on in float32 and served in bfloat16 is the same base.
+    """
+    return hash_tensors(
+        ((name, p.detach().to(torch.bfloat16) if p.is_floating_point() else p.detach()))
+        for name, p in module.named_parameters()
+    )
+
+
+def hash_tensors(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Exact hash of named tensors: names, shapes, dtypes and bytes. Hashes in several threads."""
+
+    def digest(item: tuple[str, Tensor]) -> bytes:
+        name, tensor = item
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        state = hashlib.blake2b(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode(), digest_size=20)
+        state.update(flat.numpy())
+        return state.digest()
+
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        digests = list(pool.map(digest, named_tensors))
+    return hashlib.blake2b(b"".join(digests), digest_size=20).hexdigest()
+
+
+def base_reference(base: Any) -> dict[str, Any]:
+    """Name, revision, class, dtype and content hash of a base model."""
+    return {
+        "name_or_path": str(getattr(base, "name_or_path", "") or ""),
+        "revision": getattr(base.config, "_commit_hash", None),
+        "architecture": type(base).__name__,
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "content_hash": content_hash(base),
+    }
+
+
+def relative_to_checkpoint(name_or_path: str, checkpoint: Path) -> str:
+    """Write a base that lies beside the checkpoint as a relative path; leave ids and far paths as they are.
+
+    "Beside" means in the checkpoint's own parent folder, as the importers write it.
+    """
+    path = Path(name_or_path)
+    if not name_or_path or not path.is_dir():
+        return name_or_path
+    if path.resolve().parent == checkpoint.resolve().parent:
+        return os.path.relpath(path.resolve(), checkpoint.resolve())
+    return str(path.resolve())
+
+
+def resolve_reference(name_or_path: str, checkpoint: Path) -> str:
+    """Undo `relative_to_checkpoint`."""
+    if name_or_path.startswith(".."):
+        return str((checkpoint / name_or_path).resolve())
+    return name_or_path

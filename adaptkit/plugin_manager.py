@@ -1,0 +1,200 @@
+"""Discovery of plugins through entry points, and lookup of what they registered, by kind and name.
+
+A plugin that cannot be imported, or whose hook raises, is kept aside and named; it stops a run only when the
+run needs something that no healthy plugin offers. Set `ADAPTKIT_PLUGINS` to a comma-separated list of entry-point
+names to load only those beside adaptkit's own (empty: none).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pluggy
+from pydantic import ValidationError
+
+from adaptkit import hookspecs
+from adaptkit.errors import PluginError, unknown_name
+from adaptkit.hookspecs import GROUP, KINDS, Component, Options
+
+CORE_DISTRIBUTION = "adaptkit"
+SELECTION_VARIABLE = "ADAPTKIT_PLUGINS"
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that was found but could not be used."""
+
+    name: str
+    package: str
+    reason: str
+
+
+class PluginManager:
+    """Everything that installed plugins offer.
+
+    Args:
+        entry_points: Entry points to load; those of the installed distributions by default.
+    """
+
+    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
+        self._pluggy = pluggy.PluginManager(GROUP)
+        self._pluggy.add_hookspecs(hookspecs)
+        self._components: dict[tuple[str, str], Component] = {}
+        self.plugins: dict[str, str] = {}
+        self.broken: dict[str, BrokenPlugin] = {}
+        if entry_points is None:
+            entry_points = importlib.metadata.entry_points(group=GROUP)
+        for entry_point in sorted(entry_points, key=lambda e: (not _is_core(e), e.name)):
+            if _is_selected(entry_point):
+                self._load(entry_point)
+
+    def _load(self, entry_point: importlib.metadata.EntryPoint) -> None:
+        package = _package_of(entry_point)
+        if entry_point.name in self.plugins or entry_point.name in self.broken:
+            self._refuse_namesake(entry_point.name, package)
+            return  # an editable and a regular install of one distribution may both be listed
+        try:
+            module = entry_point.load()
+            self._pluggy.register(module, name=entry_point.name)
+            self._pluggy.check_pending()
+            components = self._collect(module, entry_point.name, package)
+        except Exception as error:  # whatever a plugin's import raises must not stop the others
+            if self._pluggy.has_plugin(entry_point.name):
+                self._pluggy.unregister(name=entry_point.name)
+            reason = f"{type(error).__name__}: {error}"
+            self.broken[entry_point.name] = BrokenPlugin(entry_point.name, package, reason)
+            return
+        self.plugins[entry_point.name] = package
+        for component in components:
+            self._add(component)
+
+    def _collect(self, module: Any, plugin: str, package: str) -> list[Component]:
+        components: list[Component] = []
+        for kind, hook_name in KINDS.items():
+            implementation = getattr(module, hook_name, None)
+            if implementation is None or self._pluggy.parse_hookimpl_opts(module, hook_name) is None:
+                continue
+
+            def register(
+                *, name: str, build: Any, options: type[Options] = Options, description: str = "",
+                pattern: str | None = None, kind: str = kind, hook_name: str = hook_name, **extra: Any,
+            ) -> None:  # fmt: skip
+                if not (isinstance(options, type) and issubclass(options, Options)):
+                    raise TypeError(
+                        f"{hook_name}: options of {name!r} must be a subclass of adaptkit.Options"
+                    )
+                if not (callable(build) and all(callable(function) for function in extra.values())):
+                    raise TypeError(
+                        f"{hook_name}: build and the further functions of {name!r} must be callable"
+                    )
+                components.append(
+                    Component(kind, name, build, options, description, pattern, extra, plugin, package)
+                )
+
+            implementation(register)
+        return components
+
+    def _refuse_namesake(self, name: str, package: str) -> None:
+        known = self.plugins[name] if name in self.plugins else self.broken[name].package
+        if known.split()[0] != package.split()[0]:
+            raise PluginError(
+                f"two packages name a plugin {name!r}: {known} and {package}. Uninstall one of them."
+            )
+
+    def _add(self, component: Component) -> None:
+        key = (component.kind, component.name)
+        taken = self._components.get(key)
+        if taken is not None:
+            raise PluginError(
+                f"two plugins register the {component.kind} {component.name!r}: {taken.plugin} "
+                f"({taken.package}) and {component.plugin} ({component.package}). Uninstall one, or list the "
+                f"plugins to load in {SELECTION_VARIABLE}."
+            )
+        self._components[key] = component
+
+    def names(self, kind: str) -> list[str]:
+        """Names registered for a kind, sorted."""
+        return sorted(name for component_kind, name in self._components if component_kind == kind)
+
+    def components(self, kind: str | None = None) -> list[Component]:
+        """What is registered, of one kind or of all, in the order of kinds and names."""
+        order = list(KINDS)
+        found = [c for c in self._components.values() if kind in (None, c.kind)]
+        return sorted(found, key=lambda c: (order.index(c.kind), c.name))
+
+    def get(self, kind: str, name: str) -> Component:
+        """Look up a component.
+
+        Raises:
+            PluginError: Nothing of that kind has this name; the message has the nearest, and broken plugins.
+        """
+        found = self._components.get((kind, name))
+        if found is None:
+            patterned = (c for c in self.components(kind) if c.pattern and re.fullmatch(c.pattern, name))
+            found = next(patterned, None)
+        if found is None:
+            hint = "See `adaptkit plugins` for their sources."
+            if SELECTION_VARIABLE in os.environ:
+                hint += f" {SELECTION_VARIABLE}={os.environ[SELECTION_VARIABLE]!r} limits which plugins load."
+            if self.broken:
+                reasons = "; ".join(f"{b.name} ({b.package}): {b.reason}" for b in self.broken.values())
+                hint += f" Plugins that failed to load: {reasons}."
+            raise PluginError(unknown_name(kind, name, self.names(kind), hint=hint))
+        return found
+
+    def options(self, kind: str, name: str, values: Mapping[str, Any]) -> Options:
+        """Validate a component's options.
+
+        Raises:
+            PluginError: The name is unknown, or a value does not fit the component's options type.
+        """
+        component = self.get(kind, name)
+        try:
+            return component.options.model_validate(dict(values))
+        except ValidationError as error:
+            problems = "; ".join(_problem(component, dict(details)) for details in error.errors())
+            raise PluginError(f"options of the {kind} {name!r}: {problems}") from error
+
+    def build(self, kind: str, name: str, values: Mapping[str, Any], *args: Any) -> Any:
+        """Validate the options of a component and build it with `args` after them."""
+        return self.get(kind, name).build(self.options(kind, name, values), *args)
+
+
+def _problem(component: Component, details: dict[str, Any]) -> str:
+    """One of pydantic's complaints in our words: an unknown option comes with the nearest known one."""
+    where = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "extra_forbidden" and len(details["loc"]) == 1:
+        return unknown_name("option", where, component.options.model_fields)
+    message = str(details["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _is_core(entry_point: importlib.metadata.EntryPoint) -> bool:
+    return entry_point.dist is not None and entry_point.dist.name == CORE_DISTRIBUTION
+
+
+def _is_selected(entry_point: importlib.metadata.EntryPoint) -> bool:
+    selection = os.environ.get(SELECTION_VARIABLE)
+    if selection is None or _is_core(entry_point):
+        return True
+    return entry_point.name in {name.strip() for name in selection.split(",")}
+
+
+def _package_of(entry_point: importlib.metadata.EntryPoint) -> str:
+    return (
+        f"{entry_point.dist.name} {entry_point.dist.version}"
+        if entry_point.dist is not None
+        else "unknown package"
+    )
+
+
+@cache
+def get_plugin_manager() -> PluginManager:
+    """The process-wide plugin manager, made on first use."""
+    return PluginManager()
