@@ -6,6 +6,8 @@ Names are imported on first use, so that `import adaptkit` and the command line 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -33,6 +35,16 @@ _LAZY = {
     "hookimpl": "adaptkit.hookspecs",
 }
 
+_TRANSFORMERS_MODULES = (
+    "transformers.models.auto.configuration_auto",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.processing_auto",
+    "transformers.modeling_utils",
+    "transformers.processing_utils",
+    "transformers.generation.utils",
+)
+"""Whichever of these is imported last completes what the registration of our classes needs."""
+
 __all__ = [
     "AdaptkitError",
     "DataError",
@@ -48,11 +60,15 @@ __all__ = [
 ]
 
 
-@wrapt.when_imported("transformers.models.auto")  # type: ignore[untyped-decorator]
-def _register_auto_classes(_: Any) -> None:
-    from adaptkit.model.auto import register_auto_classes
+def _register_auto_classes(loaded: ModuleType) -> None:
+    """Register with transformers' Auto classes, once none of the modules that this needs is half imported."""
+    others = (sys.modules.get(name) for name in _TRANSFORMERS_MODULES if name != loaded.__name__)
+    if not any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in others):
+        importlib.import_module("adaptkit.model.auto").register_auto_classes()
 
-    register_auto_classes()
+
+for _name in _TRANSFORMERS_MODULES:
+    wrapt.register_post_import_hook(_register_auto_classes, _name)
 
 
 def __getattr__(name: str) -> Any:

@@ -37,6 +37,9 @@ _MEDIUM_PATTERN = re.compile("\ufdd0([0-9]+)\ufdd1")
 _RESERVED = re.compile("[\ufdd0-\ufdd3]")
 _ANCHOR = "\ufdd1"
 
+_MAX_REMEMBERED = 20_000
+_SHORT = 200  # characters
+
 
 @dataclass(frozen=True)
 class EncodedConversation:
@@ -175,9 +178,7 @@ def _flatten(
             raise DataError(f"message {index}: {unknown_name('role', str(role), ROLES)}")
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(parts, list):
-            raise DataError(
-                f"message {index}: content is {type(content).__name__}, not text or a list of parts"
-            )
+            raise DataError(f"message {index}: content is {type(content).__name__}, not text or a list of parts")
         texts = []
         for part in parts:
             if isinstance(part, dict) and part.get("type") == "text":
@@ -254,9 +255,7 @@ def _append_medium(
     modality, source = medium
     count = num_positions(modality, source)
     if count < 1:
-        raise DataError(
-            f"a medium of modality {modality!r} takes {count} positions; at least 1 is needed: {source!r}"
-        )
+        raise DataError(f"a medium of modality {modality!r} takes {count} positions; at least 1 is needed: {source!r}")
     start = len(encoded.input_ids)
     encoded.input_ids.extend([placeholder_ids[modality]] * count)
     encoded.labels.extend([IGNORE_INDEX] * count)
@@ -271,20 +270,6 @@ def _refuse_placeholders(ids: list[int], placeholder_ids: Mapping[str, int]) -> 
                 f"the text contains the placeholder token of modality {modality!r} (id {placeholder_id}): "
                 "media are given as parts of their own, never as text. Remove the token from the text"
             )
-
-
-def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    if not texts:
-        return []
-    encoding = tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    ids: list[list[int]] = encoding["input_ids"]
-    return ids
 
 
 def _tokenize_pieces(tokenizer: Any, pieces: list[str]) -> list[list[int]]:
@@ -307,3 +292,22 @@ def _find_anchor(tokenizer: Any) -> list[int]:
     separable = all(ids[: len(anchor)] == anchor and len(ids) > len(anchor) for ids in anchored)
     same = [ids[len(anchor) :] for ids in anchored] == _tokenize(tokenizer, probes)
     return anchor if separable and not same else []
+
+
+def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text. Short texts are remembered: headers and brief answers come again and again."""
+    known: dict[str, list[int]] = cached(tokenizer, ("ids", len(tokenizer)), dict)
+    ids: dict[str, list[int]] = {text: known[text] for text in texts if text in known}
+    new = list(dict.fromkeys(text for text in texts if text not in ids))
+    if new:
+        encoding = tokenizer(
+            new,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        ids.update(zip(new, encoding["input_ids"]))
+        if len(known) < _MAX_REMEMBERED:
+            known.update((text, ids[text]) for text in new if len(text) <= _SHORT)
+    return [ids[text] for text in texts]

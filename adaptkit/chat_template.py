@@ -148,9 +148,7 @@ def _build_skeleton(
 ) -> _Skeleton | None:
     turns = [{"role": role, "content": _CONTENT.format(i)} for i, role in enumerate(roles)]
     try:
-        opening, *rest = _CONTENT_PATTERN.split(
-            render_template(tokenizer, turns, add_generation_prompt, template)
-        )
+        opening, *rest = _CONTENT_PATTERN.split(render_template(tokenizer, turns, add_generation_prompt, template))
     except DataError:
         return None
     order, literals = [int(number) for number in rest[::2]], rest[1::2]
@@ -162,7 +160,7 @@ def _build_skeleton(
             slots.append(_Slot(turn, after))
             continue
         prompt = _ending(tokenizer, turns[:turn], True, template)
-        lead = len(before) - len(prompt) if prompt and before.startswith(prompt) else 0
+        lead = len(before) - len(prompt) if prompt is not None and before.startswith(prompt) else 0
         ending = _ending(tokenizer, turns[: turn + 1], False, template)
         tail = ending if ending is not None and after.startswith(ending) else after
         slots.append(_Slot(turn, after, lead, _end_of_turn(tokenizer, tail)))

@@ -94,6 +94,10 @@ class Encoder(nn.Module, ABC):
     def build_preprocessor(self) -> Preprocessor:
         """The preprocessing that this encoder was trained with."""
 
+    def fingerprint(self) -> str:
+        """Hash of everything its features depend on, weights and options, for feature caches and checkpoints."""
+        return hash_tensors(chain(self.named_parameters(), self.named_buffers()))
+
     def is_encoded(self, features: Tensor) -> bool:
         """Whether a tensor given as `features=` is this encoder's output already (else it is raw input)."""
         return features.ndim in (2, 3) and features.shape[-1] == self.feature_size

@@ -1,8 +1,8 @@
 """Discovery of plugins through entry points, and lookup of what they registered, by kind and name.
 
-A plugin that cannot be imported, or whose hook raises, is kept aside and named; it stops a run only when the
-run needs something that no healthy plugin offers. Set `ADAPTKIT_PLUGINS` to a comma-separated list of entry-point
-names to load only those beside adaptkit's own (empty: none).
+A plugin that cannot be imported, or whose hook raises, is kept aside and named; it stops a run only when
+the run needs something that no healthy plugin offers. Set `ADAPTKIT_PLUGINS` to a comma-separated list of
+entry-point names to load only those beside adaptkit's own (empty: none).
 """
 
 from __future__ import annotations

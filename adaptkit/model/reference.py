@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaptkit.paths import portable_model_path, resolve_model_path
+
 
 def content_hash(module: nn.Module) -> str:
     """Hash of all parameters of a frozen model, by name, the same in every dtype it was loaded in.
@@ -55,6 +57,7 @@ def relative_to_checkpoint(name_or_path: str, checkpoint: Path) -> str:
 
     "Beside" means in the checkpoint's own parent folder, as the importers write it.
     """
+    name_or_path = portable_model_path(name_or_path)
     path = Path(name_or_path)
     if not name_or_path or not path.is_dir():
         return name_or_path
@@ -67,4 +70,4 @@ def resolve_reference(name_or_path: str, checkpoint: Path) -> str:
     """Undo `relative_to_checkpoint`."""
     if name_or_path.startswith(".."):
         return str((checkpoint / name_or_path).resolve())
-    return name_or_path
+    return resolve_model_path(name_or_path)

@@ -1,0 +1,305 @@
+"""The one place where the names of a recipe become objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from adaptkit.chat import EncodedConversation
+from adaptkit.chat_templates import load_chat_template
+from adaptkit.data.bad_samples import BadSamples
+from adaptkit.data.collator import Collator
+from adaptkit.data.dataset import ConversationDataset
+from adaptkit.data.mixture import Mixture
+from adaptkit.data.sampler import EpochSampler
+from adaptkit.errors import DataError, ModelError, RecipeError
+from adaptkit.interfaces import DataContext, DataSource, Encoder, Sample
+from adaptkit.model.assembly import adapt
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.encoders import build_encoder
+from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
+from adaptkit.paths import cache_dir, missing_model, resolve_model_path
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.recipe import BaseConfig, Recipe, StageConfig
+
+FLASH = "flash_attention_2"
+PROJECTOR_ONLY = {"policy": "projector_only"}
+
+
+def missing_resources(recipe: Recipe) -> list[str]:
+    """Say which models and datasets of a recipe are not on this machine, and how to provide each."""
+    manager = get_plugin_manager()
+    problems: list[str] = []
+    missing = missing_model(recipe.base.path, recipe.base.revision)
+    if missing:
+        problems.append(f"base.path: {missing}.")
+    for name, modality in recipe.modalities.items():
+        check = manager.get("encoder", modality.encoder.name).extra.get("missing")
+        missing = check(modality.encoder.options) if check is not None else None
+        if missing:
+            problems.append(f"modalities.{name}.encoder: {missing}")
+    used = {dataset for stage in recipe.stages for dataset in stage.data}
+    try:
+        context = data_context(recipe)
+    except RecipeError as error:
+        return [*problems, str(error)]
+    for name in sorted(used):
+        dataset = recipe.data[name]
+        check = manager.get("data source", dataset.format).extra.get("missing")
+        missing = check(dataset.options, context) if check is not None else None
+        if missing:
+            problems.append(f"data.{name}: {missing}")
+    return problems
+
+
+def data_context(recipe: Recipe) -> DataContext:
+    """What the recipe's data sources need beside their own options."""
+    manager = get_plugin_manager()
+    modalities = {n: manager.build("modality", m.type, m.options.model_dump()) for n, m in recipe.modalities.items()}
+    needs_root = any("path" in dataset.values() for dataset in recipe.data.values())
+    root = recipe.data_folder() if needs_root else Path()
+    return DataContext(root, {name: modality.tag for name, modality in modalities.items()}, cache_dir())
+
+
+def build_base(config: BaseConfig, device: str | torch.device | None = None) -> PreTrainedModel:
+    """Load the frozen decoder.
+
+    Raises:
+        ModelError: It is not there, or is of another family than the recipe says.
+    """
+    missing = missing_model(config.path, config.revision)
+    if missing:
+        raise ModelError(f"base.path: {missing}.")
+    source = resolve_model_path(config.path)
+    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    loaded = AutoConfig.from_pretrained(source, **common)
+    if config.model_type and loaded.model_type != config.model_type:
+        raise ModelError(f"base.path: {config.path!r} is a {loaded.model_type}, but base.model_type says {config.model_type}.")
+    try:
+        base = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=config.dtype,
+            attn_implementation=_attention(config.attn_implementation, loaded),
+            device_map=device,
+            **common,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"base {config.path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return base.eval()
+
+
+def _attention(wanted: str | None, config: Any) -> str | None:
+    """Flash attention where it was asked for or is usable; else the library's own choice."""
+    if wanted not in (None, "auto"):
+        return wanted
+    from transformers.utils import is_flash_attn_2_available
+
+    if not (torch.cuda.is_available() and is_flash_attn_2_available()):
+        return None
+    model_class = AutoModelForCausalLM._model_mapping[type(config)]
+    return FLASH if getattr(model_class, "_supports_flash_attn", False) else None
+
+
+def build_tokenizer(config: BaseConfig) -> Any:
+    """Load the base's tokenizer, with the recipe's chat template where it names one.
+
+    Raises:
+        ModelError: There is no tokenizer.
+    """
+    source = resolve_model_path(config.path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"base {config.path!r} has no usable tokenizer: {str(error).splitlines()[0]}") from error
+    if config.chat_template is not None:
+        tokenizer.chat_template = load_chat_template(config.chat_template)
+    return tokenizer
+
+
+def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrainedModel) -> dict[str, dict[str, Any]]:
+    """For each modality of a workflow what `adapt` and the processor need: references and placeholder ids.
+
+    Raises:
+        RecipeError: A placeholder is no single token of the tokenizer.
+    """
+    rows = int(base.get_input_embeddings().weight.shape[0])
+    specs: dict[str, dict[str, Any]] = {}
+    names = recipe.workflows[workflow].modalities or list(recipe.modalities)
+    for index, name in enumerate(names):
+        modality = recipe.modalities[name]
+        placeholder_id = rows + index
+        if modality.placeholder is not None:
+            placeholder_id = tokenizer.convert_tokens_to_ids(modality.placeholder)
+            if placeholder_id is None or placeholder_id == tokenizer.unk_token_id:
+                raise RecipeError(
+                    f"modalities.{name}.placeholder: {modality.placeholder!r} is no token of the tokenizer of "
+                    f"{recipe.base.path!r}. Name one of its reserved tokens, or null for an id outside the vocabulary."
+                )
+        specs[name] = {
+            "type": modality.type,
+            "options": modality.values(),
+            "encoder": {"name": modality.encoder.name, "options": modality.encoder.values()},
+            "projector": {"name": modality.projector.name, "options": modality.projector.values()},
+            "placeholder_id": placeholder_id,
+            "placeholder": modality.placeholder,
+        }
+    return specs
+
+
+def build_processor(specs: Mapping[str, Mapping[str, Any]], tokenizer: Any) -> AdaptkitProcessor:
+    """Make the processor of a workflow."""
+    return AdaptkitProcessor(tokenizer, {name: modality_inputs(name, spec) for name, spec in specs.items()})
+
+
+def build_encoders(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Encoder]:
+    """Load the frozen encoders, which all workflows of a run share."""
+    return {
+        name: build_encoder({"name": spec["encoder"]["name"], **spec["encoder"]["options"]})[0]
+        for name, spec in specs.items()
+    }
+
+
+def built_parts(recipe: Recipe, stage: StageConfig) -> set[str]:
+    """Parts that exist in a stage: those that it or a stage it starts from trains."""
+    parts = set(stage.train)
+    while stage.start_from is not None:
+        stage = recipe.stage(stage.start_from)
+        parts |= set(stage.train)
+    return parts
+
+
+def build_workflow(
+    recipe: Recipe,
+    workflow: str,
+    parts: Collection[str],
+    base: PreTrainedModel,
+    encoders: Mapping[str, Encoder],
+    specs: Mapping[str, Mapping[str, Any]],
+) -> AdaptkitForConditionalGeneration:
+    """Build a workflow as far as a stage needs it.
+
+    Args:
+        recipe: The recipe.
+        workflow: Which of its workflows.
+        parts: Parts that exist. Without `insertion` nothing is inserted; without `ends` they stay the base's, as in the
+            paper's first stage, which trains the projector alone.
+        base: The frozen decoder.
+        encoders: Frozen encoders by modality.
+        specs: What `modality_specs` says.
+    """
+    config = recipe.workflows[workflow]
+    insertion = config.insertion.model_dump(mode="json", exclude_none=True) if "insertion" in parts else PROJECTOR_ONLY
+    modalities = {
+        name: {
+            "encoder": encoders[name],
+            "projector": {"name": spec["projector"]["name"], **spec["projector"]["options"]},
+            "placeholder_id": spec["placeholder_id"],
+            "placeholder": spec["placeholder"],
+        }
+        for name, spec in specs.items()
+    }
+    model = adapt(base, modalities, insertion, config.replace_ends and "ends" in parts)
+    for name, spec in specs.items():
+        entry = model.config.modalities[name]
+        entry.update(type=spec["type"], options=spec["options"], encoder=spec["encoder"])
+    return model
+
+
+def build_sources(recipe: Recipe, names: Collection[str]) -> dict[str, DataSource]:
+    """Open datasets of a recipe by name.
+
+    Raises:
+        DataError: One is missing, malformed or empty.
+    """
+    manager = get_plugin_manager()
+    context = data_context(recipe)
+    sources: dict[str, DataSource] = {}
+    for name in names:
+        dataset = recipe.data[name]
+        sources[name] = manager.get("data source", dataset.format).build(dataset.options, context)
+        if not len(sources[name]):
+            raise DataError(f"data.{name}: the dataset is empty.")
+    return sources
+
+
+class MediaStore:
+    """Media of training samples, read from their sources or from cached features.
+
+    Args:
+        processor: Reads and measures media.
+        cached: For modalities whose features are cached: features of several sources, and positions of one.
+    """
+
+    def __init__(self, processor: AdaptkitProcessor, cached: Mapping[str, CachedFeatures] | None = None) -> None:
+        self.processor = processor
+        self.cached = dict(cached or {})
+
+    def num_positions(self, modality: str, source: Any) -> int:
+        """Decoder positions of one medium."""
+        inputs = self.processor.modalities[modality]
+        if inputs.fixed_positions is not None:
+            return inputs.fixed_positions
+        return inputs.num_positions(inputs.load(source))
+
+    def prepare(self, modality: str, source: Any) -> Any:
+        """What a dataset item holds of one medium: its key in the cache, or its encoder inputs."""
+        if modality in self.cached:
+            return self.cached[modality].key(source)
+        return self.processor.modalities[modality].load(source)
+
+    def collate(self, modality: str, prepared: list[Any]) -> Tensor:
+        """The batch tensor of prepared media: cached features or encoder inputs."""
+        if modality in self.cached:
+            return self.cached[modality].get(prepared)
+        return self.processor.modalities[modality].preprocessor.collate(prepared)
+
+    def encode(self, sample: Sample) -> EncodedConversation:
+        """Token ids and labels of one sample."""
+        return self.processor.encode(sample.messages, num_positions=self.num_positions)
+
+
+class CachedFeatures:
+    """Features of one modality that were encoded beforehand.
+
+    Args:
+        key: Cache key of a source; raises `DataError` where the source is unusable.
+        get: Features of several keys, `(num_items, positions, feature_size)`.
+    """
+
+    def __init__(self, key: Callable[[Any], str], get: Callable[[list[str]], Tensor]) -> None:
+        self.key = key
+        self.get = get
+
+
+def build_stage_data(
+    recipe: Recipe, stage: StageConfig, sources: Mapping[str, DataSource], media: MediaStore, bad_samples_path: Path | None
+) -> tuple[ConversationDataset, EpochSampler, Collator]:
+    """Dataset, order and collation of one stage.
+
+    Args:
+        recipe: The recipe.
+        stage: One of its stages.
+        sources: Its datasets by name.
+        media: Reads their media.
+        bad_samples_path: Where bad samples are recorded, up to the recipe's limit; without it they raise.
+    """
+    mixture = Mixture(sources, stage.data, seed=stage.seed)
+    bad = None
+    if bad_samples_path is not None:
+        bad = BadSamples(bad_samples_path, len(mixture), recipe.max_bad_fraction, stage.name)
+    dataset = ConversationDataset(mixture, media.encode, stage.max_length, bad, prepare=media.prepare)
+    sampler = EpochSampler(
+        mixture.indices,
+        seed=stage.seed,
+        lengths=dataset.lengths() if stage.group_by_length else None,
+        batch_size=stage.per_device_train_batch_size * stage.gradient_accumulation_steps,
+        group_by_length=stage.group_by_length,
+    )
+    return dataset, sampler, Collator(media.processor.pad_token_id, media.collate)

@@ -1,0 +1,37 @@
+"""The command line. Each subcommand lives in a file of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+
+from adaptkit.cli.group import LazyGroup
+
+COMMANDS = {
+    "train": ("adaptkit.cli.train:train", "Run all stages of a recipe."),
+    "inspect": (
+        "adaptkit.cli.inspect:inspect",
+        "Show layers, parameters and bytes of a recipe or checkpoint.",
+    ),
+    "eval": ("adaptkit.cli.eval:evaluate", "Score a checkpoint on benchmarks."),
+    "generate": ("adaptkit.cli.generate:generate", "Answer one prompt, with or without media."),
+    "recipes": ("adaptkit.cli.recipes:recipes", "List recipes, or print the recipe schema."),
+    "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, with its origin."),
+    "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has, what is missing and what for."),
+    "world": ("adaptkit.cli.world:world", "Rebuild the built-in models, or write the built-in world's data."),
+}
+"""Name of each subcommand, where its click command is, and the line that `adaptkit --help` shows."""
+
+cli = LazyGroup(
+    COMMANDS,
+    name="adaptkit",
+    help="Give a frozen decoder LLM new modalities without changing one bit of its text ability.",
+    epilog="Exit codes: 0 done, 1 the run failed, 2 the input was wrong.",
+)
+
+
+def main() -> None:
+    """Run the command line of this process, and exit."""
+    cli.main(sys.argv[1:], prog_name="adaptkit")
+
+
+__all__ = ["COMMANDS", "cli", "main"]

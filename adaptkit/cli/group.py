@@ -1,0 +1,94 @@
+"""The click group behind `adaptkit`: subcommands imported on first use, and errors turned into exit codes."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from adaptkit import __version__
+from adaptkit.errors import AdaptkitError, unknown_name
+
+DEBUG = "--debug"
+INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
+
+
+class LazyGroup(click.Group):
+    """A group that knows its subcommands' names and one-line helps without importing them.
+
+    Args:
+        lazy_commands: For each subcommand, `module:attribute` of its click command and its line in the help.
+        attributes: Passed to `click.Group`.
+    """
+
+    def __init__(self, lazy_commands: Mapping[str, tuple[str, str]], **attributes: Any) -> None:
+        super().__init__(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, **attributes)
+        self._lazy_commands = dict(lazy_commands)
+        click.version_option(__version__, message="%(prog)s %(version)s")(self)
+        # Declared for the help page; `parse_args` takes it out wherever it stands.
+        click.option(DEBUG, is_flag=True, expose_value=False, help="Show the traceback of an error.")(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._lazy_commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._lazy_commands:
+            return None
+        module, _, attribute = self._lazy_commands[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and args[0] not in self._lazy_commands and not args[0].startswith("-"):
+            hint = "See `adaptkit --help`."
+            raise click.UsageError(unknown_name("command", args[0], self._lazy_commands, hint=hint), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self._lazy_commands.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        ctx.meta[DEBUG] = DEBUG in args[:end]
+        return super().parse_args(ctx, [a for a in args[:end] if a != DEBUG] + args[end:])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BaseException as error:
+            message, exit_code = explain(error)
+            if message is None:
+                raise
+            if ctx.meta[DEBUG]:
+                traceback.print_exc()
+            click.echo(f"Error: {message}", err=True)
+            raise click.exceptions.Exit(exit_code) from error
+
+
+def explain(error: BaseException) -> tuple[str | None, int]:
+    """Say to a user what happened, and how the process should exit. No message: let the error through."""
+    if isinstance(error, AdaptkitError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted.", INTERRUPTED
+    if isinstance(error, OSError) and error.errno is not None and error.errno != errno.EPIPE:
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}", 1
+    if isinstance(error, Exception) and not isinstance(error, OSError):
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        return f"this is a bug in adaptkit, please report it: {reason} (add {DEBUG} for the traceback)", 1
+    return None, 1
+
+
+def _first_line(error: BaseException) -> str:
+    lines: Sequence[str] = str(error).splitlines()
+    return lines[0] if lines else "no message"

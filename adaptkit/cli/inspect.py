@@ -1,0 +1,106 @@
+"""`adaptkit inspect`: the layers of each workflow, and parameters and bytes of each component."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from adaptkit.errors import ModelError, unknown_name
+
+if TYPE_CHECKING:
+    from adaptkit.model.composite import AdaptkitForConditionalGeneration
+
+COLORS = {"frozen": "blue", "frozen encoder": "blue", "inserted": "green", "replaced": "yellow", "projector": "green"}
+
+
+@click.command()
+@click.argument("target", metavar="RECIPE|CHECKPOINT", type=click.Path(path_type=Path))
+@click.option("--workflow", help="Only this workflow.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+def inspect(target: Path, workflow: str | None, as_json: bool) -> None:
+    """Show layers, parameters and bytes of a recipe or checkpoint.
+
+    Each layer is frozen (the base's own tensors), inserted or replaced. Frozen components are counted in full
+    for each workflow, although workflows share them in memory.
+    """
+    described = {name: _describe(model) for name, model in _models(target, workflow)}
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+        return
+    console = Console()
+    for name, description in described.items():
+        console.print(_layer_table(name, description["layers"]))
+        console.print(_component_table(name, description["components"]))
+
+
+def _models(target: Path, workflow: str | None) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
+    """The workflows of a checkpoint, a run directory or a recipe, one base and its encoders shared by all."""
+    if target.suffix in (".yaml", ".yml") or target.is_file():
+        yield from _recipe_models(target, workflow)
+        return
+    from adaptkit.model.checkpoint import load
+    from adaptkit.runs import workflow_folders
+
+    folders = workflow_folders(target)
+    if workflow is not None and workflow not in folders:
+        raise ModelError(f"{target}: {unknown_name('workflow', workflow, folders)}")
+    folders = {workflow: folders[workflow]} if workflow else folders
+    base, encoders = None, None
+    for name, folder in folders.items():
+        model = load(folder, base=base, encoders=encoders)
+        base, encoders = model.base, dict(model.encoders.items())
+        yield name, model
+
+
+def _recipe_models(path: Path, workflow: str | None) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
+    from adaptkit import build
+    from adaptkit.recipe import load_recipe
+
+    recipe = load_recipe(path)
+    if workflow is not None and workflow not in recipe.workflows:
+        raise ModelError(f"{path}: {unknown_name('workflow', workflow, recipe.workflows)}")
+    base = build.build_base(recipe.base)
+    tokenizer = build.build_tokenizer(recipe.base)
+    encoders: dict[str, Any] = {}
+    for name in [workflow] if workflow else recipe.workflows:
+        specs = build.modality_specs(recipe, name, tokenizer, base)
+        encoders |= build.build_encoders({key: spec for key, spec in specs.items() if key not in encoders})
+        stages = [stage for stage in recipe.stages if stage.workflow == name]
+        parts = set().union(*(build.built_parts(recipe, stage) for stage in stages))
+        yield name, build.build_workflow(recipe, name, parts, base, {key: encoders[key] for key in specs}, specs)
+
+
+def _describe(model: AdaptkitForConditionalGeneration) -> dict[str, Any]:
+    from adaptkit.model.inspection import describe_components, describe_layers
+
+    return {"layers": describe_layers(model), "components": [asdict(row) for row in describe_components(model)]}
+
+
+def _layer_table(workflow: str, layers: list[dict[str, Any]]) -> Table:
+    table = Table("", "layer", "state", "made from", title=f"Workflow {workflow}: layers", title_justify="left")
+    for row in layers:
+        color = COLORS[row["kind"]]
+        source = "" if row["source"] is None else f"layer {row['source']} of the base"
+        table.add_row(f"[{color}]■[/]", row["name"], f"[{color}]{row['kind']}[/]", source)
+    return table
+
+
+def _component_table(workflow: str, components: list[dict[str, Any]]) -> Table:
+    table = Table("component", "state", title=f"Workflow {workflow}: components", title_justify="left")
+    table.add_column("parameters", justify="right")
+    table.add_column("MB", justify="right")
+    for row in components:
+        state = f"[{COLORS[row['state']]}]{row['state']}[/]"
+        table.add_row(row["name"], state, f"{row['num_parameters']:,}", f"{row['num_bytes'] / 1e6:,.1f}")
+    trained = [row for row in components if not row["state"].startswith("frozen")]
+    table.add_section()
+    parameters, size = (sum(row[key] for row in trained) for key in ("num_parameters", "num_bytes"))
+    table.add_row("the workflow's own", "trainable", f"{parameters:,}", f"{size / 1e6:,.1f}")
+    return table

@@ -1,0 +1,85 @@
+"""`adaptkit plugins`: what is installed, from where, and with which options."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from adaptkit.hookspecs import Component
+from adaptkit.plugin_manager import BrokenPlugin, PluginManager, get_plugin_manager
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON, with each component's options as JSON schema.")
+@click.pass_context
+def plugins(context: click.Context, as_json: bool) -> None:
+    """List what installed plugins offer, with its origin."""
+    if context.invoked_subcommand is not None:
+        return
+    manager = get_plugin_manager()
+    if as_json:
+        click.echo(json.dumps(_as_data(manager), indent=2))
+        return
+    console = Console()
+    console.print(_component_table(manager.components()))
+    if manager.broken:
+        console.print(_broken_table(list(manager.broken.values())))
+
+
+def _as_data(manager: PluginManager) -> dict[str, Any]:
+    return {
+        "components": [_component_data(component) for component in manager.components()],
+        "broken": [
+            {"plugin": b.name, **_package_and_version(b.package), "reason": b.reason} for b in manager.broken.values()
+        ],
+    }
+
+
+def _component_data(component: Component) -> dict[str, Any]:
+    return {
+        "name": component.name,
+        "kind": component.kind,
+        "plugin": component.plugin,
+        **_package_and_version(component.package),
+        "description": component.description,
+        "pattern": component.pattern,
+        "options": component.options.model_json_schema(),
+    }
+
+
+def _package_and_version(package: str) -> dict[str, str | None]:
+    name, _, version = package.rpartition(" ")
+    return {"package": name, "version": version}
+
+
+def _component_table(components: list[Component]) -> Table:
+    table = Table(title="Installed components", title_justify="left", show_lines=True)
+    for header in ("name", "kind", "package"):
+        table.add_column(header, overflow="fold")
+    table.add_column("description and options", overflow="fold", ratio=1)
+    for component in components:
+        options = [escape(_option(name, field)) for name, field in component.options.model_fields.items()]
+        details = "\n".join([escape(component.description), *(f"[cyan]{option}[/]" for option in options)])
+        table.add_row(escape(component.name), escape(component.kind), escape(component.package), details)
+    return table
+
+
+def _option(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return f"{name} (required)"
+    return f"{name} = {field.get_default(call_default_factory=True)!r}"
+
+
+def _broken_table(broken: list[BrokenPlugin]) -> Table:
+    table = Table(title="Plugins that failed to load", title_justify="left", style="red", title_style="bold red")
+    for header in ("plugin", "package", "reason"):
+        table.add_column(header, overflow="fold", style="red")
+    for plugin in broken:
+        table.add_row(escape(plugin.name), escape(plugin.package), escape(plugin.reason))
+    return table

@@ -1,0 +1,83 @@
+"""`adaptkit recipes`: what recipes are here, and the schema that editors check them with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from adaptkit.errors import RecipeError
+from adaptkit.recipe import RecipeSummary, find_recipes, recipe_json_schema
+
+DEFAULT_FOLDER = Path("recipes")
+SCHEMA = "schema"
+
+
+@click.command()
+@click.argument("folders", nargs=-1, metavar="[FOLDER]... | schema")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="With `schema`: file to write.")
+def recipes(folders: tuple[str, ...], as_json: bool, output: Path | None) -> None:
+    """List the recipes below ./recipes and the given folders, and say whether each is valid.
+
+    `adaptkit recipes schema [--output FILE]` prints the JSON schema of recipes, with the options of the
+    installed plugins, for editors that complete and check YAML.
+    """
+    if folders == (SCHEMA,):
+        _write_schema(output)
+        return
+    if output is not None:
+        raise click.UsageError("--output goes with `adaptkit recipes schema`")
+    found = find_recipes(_searched(folders))
+    if as_json:
+        click.echo(json.dumps([_as_dict(summary) for summary in found], indent=2))
+    else:
+        _print_table(found)
+    if any(not summary.valid for summary in found):
+        raise click.exceptions.Exit(2)
+
+
+def _write_schema(output: Path | None) -> None:
+    text = json.dumps(recipe_json_schema(), indent=2) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8")
+    click.echo(f"Wrote {output}. In a recipe's first line: # yaml-language-server: $schema={output}", err=True)
+
+
+def _searched(folders: Sequence[str]) -> list[Path]:
+    own = [DEFAULT_FOLDER] if DEFAULT_FOLDER.is_dir() else []
+    searched = [*own, *map(Path, folders)]
+    if not searched:
+        raise RecipeError("no folder ./recipes here. Run this where one is, or name a folder that holds recipes.")
+    return searched
+
+
+def _as_dict(summary: RecipeSummary) -> dict[str, Any]:
+    return {
+        "name": summary.name,
+        "description": summary.description,
+        "path": str(summary.path),
+        "valid": summary.valid,
+        "problems": summary.problems,
+    }
+
+
+def _print_table(found: Sequence[RecipeSummary]) -> None:
+    table = Table("recipe", "what it is", Column("path", overflow="fold"), "valid")
+    for summary in found:
+        mark = Text("yes", style="green") if summary.valid else Text("no", style="red")
+        table.add_row(Text(summary.name), Text(summary.description), Text(str(summary.path)), mark)
+    console = Console()
+    console.print(table)
+    for summary in found:
+        for problem in summary.problems:
+            console.print(Text(problem, style="red"), soft_wrap=True)

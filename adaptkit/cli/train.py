@@ -1,0 +1,97 @@
+"""`adaptkit train`: all stages of a recipe."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from adaptkit.recipe import Recipe
+
+
+@click.command()
+@click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.argument("overrides", metavar="[a.b.c=value]...", nargs=-1)
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), help="Run directory; runs/<name> by default."
+)
+@click.option("--resume", metavar="auto|DIR", help="Continue the run in the run directory, or from a checkpoint.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show the resolved recipe, what trains, memory and a batch; train nothing."
+)
+@click.option("--rehearse", is_flag=True, help="Try the whole recipe on tiny stand-ins of its models and data.")
+def train(
+    recipe_path: Path,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    resume: str | None,
+    dry_run: bool,
+    rehearse: bool,
+) -> None:
+    """Run all stages of RECIPE: train, check that the base is unchanged, evaluate, report.
+
+    Settings of the recipe are overridden by dotted keys: stages.align.max_steps=100.
+    """
+    from adaptkit.recipe import load_recipe
+
+    if dry_run and rehearse:
+        raise click.UsageError("--dry-run and --rehearse exclude each other.")
+    started = time.monotonic()
+    recipe = load_recipe(recipe_path, overrides)
+    console = Console()
+    if dry_run:
+        from adaptkit.cli.dry_run import show_dry_run
+
+        show_dry_run(recipe, console)
+    elif rehearse:
+        _rehearse(recipe, console)
+    else:
+        _train(recipe, output, resume, console, started)
+
+
+def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Console, started: float) -> None:
+    from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.evaluation.tables import render_results_table
+    from adaptkit.runner import REPORT_FILE, evaluate_run, train_recipe
+
+    quiet_libraries()
+    directory = output or Path(recipe.output_dir or Path("runs") / recipe.name)
+    run = train_recipe(recipe, directory, console, resume=resume)
+    results = evaluate_run(run, started, shlex.join(["adaptkit", *sys.argv[1:]]))
+    console.print()
+    console.print(render_results_table(results))
+    console.print(f"report: {directory / REPORT_FILE}")
+    for name in run.workflows:
+        console.print(f"workflow {name}: {directory / 'final' / name}")
+
+
+def _rehearse(recipe: Recipe, console: Console) -> None:
+    from rich.table import Table
+
+    from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.rehearsal import rehearsal_of
+    from adaptkit.runner import train_recipe
+
+    quiet_libraries()
+    with tempfile.TemporaryDirectory(prefix="adaptkit-rehearsal-") as folder:
+        with console.status("building stand-ins"):
+            rehearsal = rehearsal_of(recipe, Path(folder) / "stand_ins")
+        run = train_recipe(rehearsal, Path(folder) / "run", console)
+        table = Table("stage", "steps", "first loss", "last loss", "seconds", title=f"Rehearsal of {recipe.name}")
+        for name, stage in run.stages.items():
+            losses = [line["loss"] for line in stage.metrics if line.get("loss") is not None]
+            first, last = (f"{losses[0]:.3f}", f"{losses[-1]:.3f}") if losses else ("–", "–")
+            table.add_row(name, str(stage.final_step), first, last, f"{stage.seconds:.1f}")
+    console.print()
+    console.print(table)
+    console.print(
+        "Every stage ran on stand-ins: tiny random models of the same families, and a small sample of each data format. "
+        "The losses say nothing about the real models."
+    )

@@ -1,0 +1,118 @@
+"""`adaptkit world`: rebuild and score the built-in models, and write the built-in world's data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from adaptkit.errors import ModelError, RecipeError
+
+MODELS = ("decoder", "encoder")
+RECIPES = Path("recipes/world")
+OUTPUT = Path("runs/world")
+KINDS = ("caption", "questions", "boxes", "text")
+FOLDER = click.Path(file_okay=False, path_type=Path)
+model_argument = click.argument("model", type=click.Choice(MODELS), required=False)
+
+
+@click.group()
+def world() -> None:
+    """Rebuild the built-in models, or write the built-in world's data."""
+
+
+@world.command()
+@model_argument
+@click.option("--recipe", type=click.Path(path_type=Path), help=f"Its recipe.  [default: {RECIPES}/MODEL.yaml]")
+@click.option("--output", type=FOLDER, help=f"Folder to write it to.  [default: {OUTPUT}/MODEL]")
+def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
+    """Train a built-in model anew; both where none is named.
+
+    The models that adaptkit ships were made by this command and the recipes in the repository.
+    """
+    if model is None and (recipe or output):
+        raise click.UsageError("--recipe and --output go with one model: name decoder or encoder.")
+    for name in [model] if model else MODELS:
+        folder = output or OUTPUT / name
+        _builder(name)(recipe or RECIPES / f"{name}.yaml", folder)
+        click.echo(f"Wrote {folder}. `adaptkit world score {name} --path {folder}` scores it.")
+
+
+@world.command()
+@model_argument
+@click.option("--path", type=FOLDER, help="Folder of the model.  [default: the one that ships with adaptkit]")
+@click.option("--num-items", default=200, show_default=True, type=click.IntRange(1), help="Items of each kind.")
+@click.option("--seed", default=1, show_default=True, help="Of the held-out items.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+def score(model: str | None, path: Path | None, num_items: int, seed: int, as_json: bool) -> None:
+    """Score a built-in model on held-out items; both where none is named.
+
+    The decoder answers questions about scenes described in words, and facts, by exact match. Linear probes on
+    the encoder's features tell shapes, colours and cells, and where objects are.
+    """
+    if model is None and path:
+        raise click.UsageError("--path goes with one model: name decoder or encoder.")
+    scores = {name: _score(name, path, seed, num_items) for name in ([model] if model else MODELS)}
+    if as_json:
+        click.echo(json.dumps(scores, indent=2))
+        return
+    for name, values in scores.items():
+        table = Table("item", "score", title=f"Built-in {name}, held-out items", title_justify="left")
+        for kind, value in values.items():
+            table.add_row(kind, f"{value:.3f}")
+        Console().print(table)
+
+
+@world.command()
+@click.argument("directory", metavar="DIR", type=FOLDER)
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="One or several; all by default.")
+@click.option("--num-samples", default=1000, show_default=True, type=click.IntRange(1), help="Of each kind.")
+@click.option("--split", default="train", show_default=True, type=click.Choice(("train", "dev", "test")))
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
+def data(directory: Path, kinds: tuple[str, ...], num_samples: int, split: Any, seed: int) -> None:
+    """Write the world's conversations and images to DIR, in the LLaVA format."""
+    from adaptkit.world.dataset import write_world_data
+
+    for kind in kinds or KINDS:
+        path = write_world_data(directory, kind=kind, num_samples=num_samples, split=split, seed=seed)  # type: ignore[arg-type]
+        click.echo(f"{kind}: {path}")
+
+
+def _builder(name: str) -> Callable[[Path, Path], None]:
+    from adaptkit.world.storage import load_options
+
+    def build_from(recipe: Path, output: Path) -> None:
+        if not recipe.is_file():
+            raise RecipeError(
+                f"no recipe at {recipe}. Run this in a checkout of adaptkit, where {RECIPES} is, or give --recipe."
+            )
+        if name == "decoder":
+            from adaptkit.world.build_decoder import DecoderOptions, build_decoder
+
+            build_decoder(load_options(recipe, DecoderOptions), output, click.echo)
+        else:
+            from adaptkit.world.build_encoder import EncoderOptions, build_encoder
+
+            build_encoder(load_options(recipe, EncoderOptions), output, click.echo)
+
+    return build_from
+
+
+def _score(name: Any, path: Path | None, seed: int, num_items: int) -> dict[str, float]:
+    from adaptkit.world import model_path
+
+    folder = path or model_path(name)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"no {name} at {folder}. `adaptkit world build {name} --output {folder}` makes one.")
+    if name == "decoder":
+        from adaptkit.world.scores import score_decoder
+
+        return score_decoder(folder, seed=seed, num_per_kind=num_items)
+    from adaptkit.world.probes import probe_encoder
+
+    return probe_encoder(folder, seed=seed, num_scenes=num_items)

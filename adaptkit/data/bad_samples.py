@@ -1,0 +1,85 @@
+"""Bad samples: counted, named in a file, and tolerated up to a limit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from adaptkit.errors import RunError
+
+_NUM_EXAMPLES = 5
+
+
+class BadSamples:
+    """The bad samples of one stage, shared by all processes that use the same file.
+
+    Args:
+        path: JSON lines, one a bad sample: `stage`, `location`, `reason`. It is appended to, and read again
+            when a run resumes; stages may share it.
+        num_samples: Size of the dataset.
+        max_fraction: Share of the dataset that may be bad.
+        stage: Name of the stage; lines of other stages do not count.
+    """
+
+    def __init__(self, path: Path, num_samples: int, max_fraction: float, stage: str = "") -> None:
+        self.path = path
+        self.stage = stage
+        self.num_samples = num_samples
+        self.max_fraction = max_fraction
+        self._reasons: dict[str, str] = {}
+        self._read_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def record(self, location: str, reason: str) -> None:
+        """Note one bad sample; a location that is noted already counts once.
+
+        Raises:
+            RunError: More samples are bad than may be.
+        """
+        self._read_new_lines()
+        if location not in self._reasons:
+            self._reasons[location] = reason
+            self._append({"stage": self.stage, "location": location, "reason": reason})
+        if len(self) > self.max_fraction * self.num_samples:
+            raise RunError(self.summary())
+
+    def summary(self) -> str:
+        """How many are bad, the first reasons, and what to do."""
+        examples = [f"  {reason}" for reason in list(self._reasons.values())[:_NUM_EXAMPLES]]
+        more = len(self) - len(examples)
+        return "\n".join(
+            [
+                f"{len(self)} of {self.num_samples} samples are bad; max_bad_fraction {self.max_fraction} "
+                f"allows {int(self.max_fraction * self.num_samples)}:",
+                *examples,
+                *([f"  and {more} more"] if more else []),
+                f"All are listed in {self.path}. Repair or remove them, or raise max_bad_fraction.",
+            ]
+        )
+
+    def _read_new_lines(self) -> None:
+        """Take over what other processes, or an earlier part of this run, have noted."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read_bytes)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._read_bytes += len(line)
+                entry = json.loads(line)
+                if entry["stage"] == self.stage:
+                    self._reasons.setdefault(entry["location"], entry["reason"])
+
+    def _append(self, entry: dict[str, str]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = (json.dumps(entry) + "\n").encode()
+        # One write of one line, so that lines of several processes do not mix.
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,148 @@
+"""A mixture as a map-style dataset of encoded conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from adaptkit.chat import IGNORE_INDEX, EncodedConversation, truncate
+from adaptkit.data.bad_samples import BadSamples
+from adaptkit.data.mixture import Mixture
+from adaptkit.errors import DataError, RunError
+from adaptkit.interfaces import Sample
+
+_MAX_MEMOISED = 100_000
+_NUM_PROBES = 64
+
+
+class Item(TypedDict):
+    """One encoded conversation: ids and labels `(length,)`, and `(modality, source)` in reading order."""
+
+    input_ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    media: list[tuple[str, Any]]
+    length: int
+
+
+class ConversationDataset(Dataset[Item]):
+    """Encoded conversations, indexed as the mixture is. Equal indices give equal items, in every process.
+
+    A sample that raises `DataError` is recorded, and the next good one of its source stands in for it.
+
+    Args:
+        mixture: Where samples come from.
+        encode: Encodes one sample; a function of the sample alone.
+        max_length: Longer conversations are truncated, never within a medium's positions.
+        bad_samples: Records bad samples and says when there are too many. None: a bad sample raises.
+        prepare: Reads one medium, given its modality and source; what it returns stands in the item in place
+            of the source. Media that cannot be read then count as bad samples. None: sources stay unread.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        encode: Callable[[Sample], EncodedConversation],
+        max_length: int,
+        bad_samples: BadSamples | None = None,
+        *,
+        prepare: Callable[[str, Any], Any] | None = None,
+    ) -> None:
+        self.mixture = mixture
+        self.max_length = max_length
+        self.bad_samples = bad_samples
+        self._encode_sample = encode
+        self._prepare = prepare
+        self._memo: dict[int, Item] | None = {} if len(mixture) <= _MAX_MEMOISED else None
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __getitem__(self, index: int) -> Item:
+        """The sample's item, or that of the next good sample of its source.
+
+        Raises:
+            DataError: The sample is bad, and bad samples are not recorded.
+            RunError: Too many samples are bad, or the whole source is.
+        """
+        name, local = self.mixture.locate(index)
+        size = len(self.mixture.sources[name])
+        for step in range(size):
+            candidate = (local + step) % size
+            try:
+                return self._read(index - local + candidate)
+            except DataError as error:
+                if self.bad_samples is None:
+                    raise
+                self.bad_samples.record(f"{name}[{candidate}]", str(error))
+        raise RunError(f"every sample of the data source {name!r} is bad")
+
+    def lengths(self) -> list[int]:
+        """Length of every sample: exact for datasets small enough to be kept in memory, else an estimate."""
+        return [self._length(i) for i in range(len(self))] if self._memo is not None else self._estimate_lengths()
+
+    def _read(self, index: int) -> Item:
+        item = self._encode(index)
+        if self._prepare is None or not item["media"]:
+            return item
+        try:
+            media = [(modality, self._prepare(modality, source)) for modality, source in item["media"]]
+        except DataError as error:
+            raise _located(error, self.mixture[index]) from error
+        return {**item, "media": media}
+
+    def _encode(self, index: int) -> Item:
+        if self._memo is not None and index in self._memo:
+            return self._memo[index]
+        sample = self.mixture[index]
+        try:
+            encoded = truncate(self._encode_sample(sample), self.max_length)
+            if all(label == IGNORE_INDEX for label in encoded.labels):
+                raise DataError("no answer to learn from")
+        except DataError as error:
+            raise _located(error, sample) from error
+        item: Item = {
+            "input_ids": np.array(encoded.input_ids),
+            "labels": np.array(encoded.labels),
+            "media": encoded.media,
+            "length": len(encoded.input_ids),
+        }
+        if self._memo is not None:
+            self._memo[index] = item
+        return item
+
+    def _length(self, index: int) -> int:
+        try:
+            return self._encode(index)["length"]
+        except DataError:
+            return 0
+
+    def _estimate_lengths(self) -> list[int]:
+        """Lengths from numbers of characters and media, at the rates of a few samples that are encoded."""
+        probes = range(0, len(self), max(1, len(self) // _NUM_PROBES))
+        sizes = np.array([self._size(i) for i in probes], dtype=float)
+        lengths = np.array([self._full_length(i) for i in probes], dtype=float)
+        rates = np.linalg.lstsq(sizes, lengths, rcond=None)[0]
+        estimates = np.array([self._size(i) for i in range(len(self))]) @ rates
+        return [int(length) for length in estimates.clip(0, self.max_length)]
+
+    def _full_length(self, index: int) -> int:
+        try:
+            return len(self._encode_sample(self.mixture[index]).input_ids)
+        except DataError:
+            return 0
+
+    def _size(self, index: int) -> tuple[int, int]:
+        try:
+            parts = [part for message in self.mixture[index].messages for part in message["content"]]
+        except DataError:
+            return 0, 0
+        texts = [part["text"] for part in parts if part["type"] == "text"]
+        return sum(map(len, texts)), len(parts) - len(texts)
+
+
+def _located(error: DataError, sample: Sample) -> DataError:
+    return DataError(f"{sample.location} (id {sample.id!r:.80}): {error}")

@@ -1,0 +1,66 @@
+"""The order in which training visits a mixture, the same however often it is stopped and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+from torch.utils.data import Sampler
+
+_BATCHES_PER_BUCKET = 50
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of one epoch, as a function of the seed and the epoch alone.
+
+    Args:
+        indices: Samples of an epoch in order, `mixture.indices`; every epoch has the same number.
+        seed: Of the order of grouped batches.
+        lengths: Length of each sample, needed to group them.
+        batch_size: Samples of one batch over all devices, the unit of grouping.
+        group_by_length: Make batches of samples of similar length, which saves padding. The order of the
+            batches stays random.
+    """
+
+    def __init__(
+        self,
+        indices: Callable[[int], list[int]],
+        *,
+        seed: int = 0,
+        lengths: Sequence[int] | None = None,
+        batch_size: int = 1,
+        group_by_length: bool = False,
+    ) -> None:
+        if group_by_length and lengths is None:
+            raise ValueError("grouping by length needs lengths")
+        self._indices = indices
+        self._seed = seed
+        self._lengths = lengths if group_by_length else None
+        self._batch_size = batch_size
+        self._length = len(indices(0))
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        order = self._indices(self.epoch)
+        if self._lengths is not None:
+            order = _group_by_length(order, self._lengths, self._batch_size, self._seed + self.epoch)
+        return iter(order)
+
+
+def _group_by_length(order: list[int], lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+    """Sort by length within buckets of many batches, then shuffle the batches but for a partial last one."""
+    bucket_size = batch_size * _BATCHES_PER_BUCKET
+    buckets = (order[i : i + bucket_size] for i in range(0, len(order), bucket_size))
+    grouped = list(chain.from_iterable(sorted(bucket, key=lengths.__getitem__) for bucket in buckets))
+    batches = [grouped[i : i + batch_size] for i in range(0, len(grouped), batch_size)]
+    partial = batches.pop() if len(batches[-1]) < batch_size else []
+    shuffled = np.random.RandomState(seed % 2**32).permutation(len(batches))
+    return [*chain.from_iterable(batches[i] for i in shuffled), *partial]

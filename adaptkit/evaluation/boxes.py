@@ -1,0 +1,104 @@
+"""Scoring of grounding answers by the rule of the official RefCOCO evaluation of IAA.
+
+An answer is one or more boxes, `[x1,y1,x2,y2]`, joined by `"; "`; coordinates are fractions of the item
+padded to a square. The first box that meets the threshold makes the answer right; whatever cannot be read
+makes it wrong, but a hit before the unreadable part stands.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+IOU_THRESHOLD = 0.5
+_MAX_BOX_CHARS = 1_000
+"""No box is longer; the parser is not handed more than this."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class BoxVerdict:
+    """How an answer fared.
+
+    Attributes:
+        hit: Whether a box met the threshold.
+        ious: IoU of each box looked at, up to the verdict.
+        boxes: The boxes looked at, in fractions of the padded square.
+    """
+
+    hit: bool
+    ious: tuple[float, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+
+def parse_box(text: str) -> Box | None:
+    """Read four numbers as a Python literal: `[a,b,c,d]`, `(a,b,c,d)` or bare; more numbers are ignored.
+
+    Returns:
+        None where the text is anything else, or has words around the numbers.
+    """
+    if len(text) > _MAX_BOX_CHARS:
+        return None
+    try:
+        values = ast.literal_eval(text)
+        if not isinstance(values, list | tuple) or not all(isinstance(v, int | float) for v in values[:4]):
+            return None
+        x1, y1, x2, y2 = map(float, values[:4])
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+        return None
+    return x1, y1, x2, y2
+
+
+def unpad_box(box: Sequence[float], width: float, height: float) -> Box:
+    """Fractions of the padded square as pixels of the item, with the official rule's integer borders."""
+    side = max(width, height)
+    border_x, border_y = (side - width) // 2, (side - height) // 2
+    x1, y1, x2, y2 = box
+    return x1 * side - border_x, y1 * side - border_y, x2 * side - border_x, y2 * side - border_y
+
+
+def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Intersection over union; 0 where the boxes do not meet or their corners are reversed."""
+    left, top = max(first[0], second[0]), max(first[1], second[1])
+    right, bottom = min(first[2], second[2]), min(first[3], second[3])
+    if not (left < right and top < bottom):
+        return 0.0
+    intersection = (right - left) * (bottom - top)
+    return intersection / (_area(first) + _area(second) - intersection)
+
+
+def score_boxes(
+    text: str, gold: Sequence[float], width: float, height: float, threshold: float = IOU_THRESHOLD
+) -> BoxVerdict:
+    """Score one grounding answer.
+
+    Args:
+        text: What the model wrote.
+        gold: The right box, `(x1, y1, x2, y2)` in pixels of the item.
+        width: Of the item, in pixels.
+        height: Of the item, in pixels.
+        threshold: Least IoU of a hit.
+    """
+    ious: list[float] = []
+    boxes: list[Box] = []
+    for part in text.split("; "):
+        box = parse_box(part)
+        if box is None:
+            break
+        boxes.append(box)
+        ious.append(box_iou(unpad_box(box, width, height), gold))
+        if ious[-1] >= threshold:
+            return BoxVerdict(True, tuple(ious), tuple(boxes))
+    return BoxVerdict(False, tuple(ious), tuple(boxes))
+
+
+def precision(verdicts: Iterable[BoxVerdict]) -> float:
+    """Share of answers that hit, 0 of none."""
+    hits = [verdict.hit for verdict in verdicts]
+    return sum(hits) / len(hits) if hits else 0.0
+
+
+def _area(box: Sequence[float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

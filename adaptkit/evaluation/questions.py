@@ -1,0 +1,227 @@
+"""Questions with known answers, and batched greedy generation of a model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from adaptkit.errors import DataError
+from adaptkit.interfaces import Message
+
+Advance = Callable[[int], None]
+"""Called with the number of questions answered since the last call."""
+
+Features = dict[str, "Tensor | list[Tensor]"]
+
+SPARE_TOKENS = 3
+"""How many tokens beyond the longest right answer a model may write."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a benchmark.
+
+    Attributes:
+        kind: By which scores are broken down.
+        text: As asked, without its media.
+        expected: The right answer.
+        media: `(modality, source)` of each medium, in reading order, placed before the text.
+        box: The right answer as a box `(x1, y1, x2, y2)` in pixels, for grounding.
+        size: Width and height in pixels of the medium that `box` lies in.
+    """
+
+    kind: str
+    text: str
+    expected: str
+    media: tuple[tuple[str, Any], ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    size: tuple[int, int] = (1, 1)
+
+    def messages(self, *, with_media: bool = True) -> list[Message]:
+        """The conversation that asks it; as in IAA, a line break stands between media and text."""
+        media = self.media if with_media else ()
+        parts: list[dict[str, Any]] = [{"type": modality, modality: source} for modality, source in media]
+        text = f"\n{self.text}" if media else self.text
+        return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch ready for `generate`.
+
+    Attributes:
+        input_ids: Left-padded, `(batch, seq)`.
+        attention_mask: `(batch, seq)`.
+        features: Encoder features of all media, by modality, in reading order, row after row.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    features: Features = field(default_factory=dict)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, with single blanks."""
+    return " ".join(text.lower().split())
+
+
+def is_right(answer: str, question: Question) -> bool:
+    """Exact match after `normalize_answer`."""
+    return normalize_answer(answer) == normalize_answer(question.expected)
+
+
+def make_prompts(model: Any, processor: Any, questions: Sequence[Question], *, with_media: bool = True) -> Prompts:
+    """Read, preprocess and encode the media of a batch, each item once, and tokenise its conversations.
+
+    Args:
+        model: A workflow; a plain decoder where there are no media.
+        processor: Of the workflow.
+        questions: The batch.
+        with_media: Whether to put the media into the prompt.
+
+    Raises:
+        DataError: A medium cannot be read, or its modality is not one of the processor's.
+    """
+    features: Features = {}
+    positions: dict[tuple[str, int], int] = {}
+    if with_media:
+        for modality, entry in processor.modalities.items():
+            sources = [source for q in questions for name, source in q.media if name == modality]
+            if sources:
+                features[modality], counts = _encode(model, entry, sources)
+                positions.update({(modality, id(s)): n for s, n in zip(sources, counts)})
+    rows = [
+        processor.encode(
+            question.messages(with_media=with_media),
+            add_generation_prompt=True,
+            num_positions=lambda modality, source: positions[modality, id(source)],
+        ).input_ids
+        for question in questions
+    ]
+    input_ids, attention_mask = pad_left(rows, processor.pad_token_id)
+    return Prompts(input_ids, attention_mask, features)
+
+
+def generate_answers(
+    model: Any,
+    processor: Any,
+    questions: Sequence[Question],
+    *,
+    with_media: bool = True,
+    batch_size: int = 64,
+    advance: Advance = lambda num: None,
+) -> list[str]:
+    """Answer questions by greedy decoding, left-padded, in batches.
+
+    Args:
+        model: Anything with `generate`; for questions with media, a workflow.
+        processor: Of the workflow.
+        questions: What to ask.
+        with_media: Whether to show the media.
+        batch_size: Questions a batch.
+        advance: Called after each batch.
+
+    Returns:
+        The answers without special tokens, in the order of the questions.
+    """
+    tokenizer = processor.tokenizer
+    config = GenerationConfig(**generation_settings(model, processor, questions))
+    answers: list[str] = []
+    with evaluation_mode(model), torch.no_grad():
+        for start in range(0, len(questions), batch_size):
+            batch = questions[start : start + batch_size]
+            prompts = make_prompts(model, processor, batch, with_media=with_media)
+            answers += generate_batch(model, tokenizer, prompts, config)
+            advance(len(batch))
+    return answers
+
+
+def generate_batch(model: Any, tokenizer: Any, prompts: Prompts, config: GenerationConfig) -> list[str]:
+    """Answer one batch."""
+    media = {"features": prompts.features} if prompts.features else {}
+    output = model.generate(
+        input_ids=prompts.input_ids.to(model.device),
+        attention_mask=prompts.attention_mask.to(model.device),
+        generation_config=config,
+        **media,
+    )
+    new_ids = output[:, prompts.input_ids.shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+
+
+def generation_settings(model: Any, processor: Any, questions: Sequence[Question]) -> dict[str, Any]:
+    """Keywords of `GenerationConfig`: greedy, until a turn ends or the longest right answer is exceeded."""
+    tokenizer = processor.tokenizer
+    return {
+        "max_new_tokens": answer_length(tokenizer, questions),
+        "do_sample": False,
+        "num_beams": 1,
+        "eos_token_id": end_token_ids(model, tokenizer) or None,
+        "pad_token_id": processor.pad_token_id,
+    }
+
+
+def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every id that ends an answer, by the model's generation config and by the tokenizer."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})
+
+
+def answer_length(tokenizer: Any, questions: Sequence[Question]) -> int:
+    """A limit on new tokens that no right answer meets."""
+    answers = sorted({question.expected for question in questions})
+    lengths = [len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]] if answers else [1]
+    return max(lengths) + SPARE_TOKENS
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """`input_ids` and `attention_mask`, `(batch, seq)`."""
+    length = max(map(len, rows))
+    input_ids = torch.tensor([[pad_id] * (length - len(row)) + list(row) for row in rows])
+    attention_mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    return input_ids, attention_mask
+
+
+@contextmanager
+def evaluation_mode(*models: Any) -> Iterator[None]:
+    """Switch dropout off, and leave every model in the mode it was found in."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def require_modalities(processor: Any, questions: Sequence[Question]) -> None:
+    """Refuse questions with media that a workflow does not take.
+
+    Raises:
+        DataError: Names what is asked for and what there is.
+    """
+    needed = {modality for question in questions for modality, _ in question.media}
+    missing = sorted(needed - set(processor.modalities))
+    if missing:
+        known = ", ".join(processor.modalities) or "none"
+        raise DataError(f"the questions need the modality {', '.join(missing)}; this workflow has {known}.")
+
+
+def _encode(model: Any, entry: Any, sources: Sequence[Any]) -> tuple[Tensor | list[Tensor], list[int]]:
+    """Features of each source, and the decoder positions each takes; a source given twice is encoded once."""
+    distinct = list({id(source): source for source in sources}.values())
+    inputs = [entry.load(source) for source in distinct]
+    encoded = model.encode(entry.name, entry.preprocessor.collate(inputs))
+    row_of = {id(source): row for row, source in enumerate(distinct)}
+    rows = [row_of[id(source)] for source in sources]
+    counts = [int(entry.num_positions(inputs[row])) for row in rows]
+    features = encoded[rows] if isinstance(encoded, Tensor) else [encoded[row] for row in rows]
+    return features, counts

@@ -1,0 +1,316 @@
+"""A run's report: one HTML file that needs nothing else.
+
+The page shows whatever sections the results hold; none of it knows what kind of media a model takes. How an
+item looks is its modality's matter (`Modality.to_html`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from adaptkit.evaluation.boxes import Box, unpad_box
+from adaptkit.evaluation.charts import line_chart
+from adaptkit.evaluation.scores import Answer
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """A held-out question with its medium and answers.
+
+    Attributes:
+        media: HTML that shows the medium, made by its modality.
+        question: What was asked.
+        expected: The right answer.
+        answer: The model's.
+        right: Whether that counts as right.
+        kind: The question's.
+        blind: The model's answer without the medium.
+        iou: Of the best predicted box.
+        gold_boxes: `(x1, y1, x2, y2)` as fractions of the medium.
+        predicted_boxes: The same.
+    """
+
+    media: str
+    question: str
+    expected: str
+    answer: str
+    right: bool
+    kind: str = ""
+    blind: str | None = None
+    iou: float | None = None
+    gold_boxes: tuple[Box, ...] = ()
+    predicted_boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows.
+
+    Attributes:
+        title: Name of the run.
+        results: As in `results.json`.
+        description: What the run was for.
+        metrics: Lines of `metrics.jsonl`: `stage`, `step`, `loss`.
+        layers: The layer map: `kind` (`frozen`, `inserted`, `replaced`), `index`, `name`, `source`.
+        components: Sizes: `name`, `state`, `num_parameters`, `num_bytes`.
+        gallery: Held-out items.
+        command: What to type to get the same again.
+        recipe: The resolved recipe, as text.
+    """
+
+    title: str
+    results: Mapping[str, Any]
+    description: str = ""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    layers: Sequence[Mapping[str, Any]] = ()
+    components: Sequence[Mapping[str, Any]] = ()
+    gallery: Sequence[GalleryItem] = ()
+    command: str = ""
+    recipe: str = ""
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A headline number.
+
+    Attributes:
+        label: What was measured.
+        value: As shown.
+        detail: Baselines.
+        note: Uncertainty and number of items.
+        good: Whether to mark it as proven or as failed; None for plain numbers.
+    """
+
+    label: str
+    value: str
+    detail: str = ""
+    note: str = ""
+    good: bool | None = None
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The loss curve of one stage."""
+
+    name: str
+    chart: Markup
+    last: float | None
+    steps: int
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One kind of question in the table of bars."""
+
+    kind: str
+    score: float
+    marks: dict[str, float] = field(default_factory=dict)
+    n: int | None = None
+
+
+def write_report(path: Path, data: ReportData) -> Path:
+    """Write the report.
+
+    Args:
+        path: The HTML file.
+        data: What to show.
+    """
+    path.write_text(render_report(data), encoding="utf-8")
+    return path
+
+
+def render_report(data: ReportData) -> str:
+    """The report as HTML; everything that a model or a user wrote is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "count": _count, "bytes": _bytes, "breakable": _breakable}
+    return environment.get_template("report.html").render(
+        data=data,
+        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        tiles=_tiles(data.results),
+        tables=_tables(data.results),
+        text=data.results.get("text"),
+        stages=_stages(data.metrics),
+        layer_counts=_layer_counts(data.layers),
+        harness=data.results.get("harness", {}),
+    )
+
+
+def gallery_items(
+    answers: Sequence[Answer], processor: Any, *, num_per_kind: int = 2, num_grounded: int = 6
+) -> list[GalleryItem]:
+    """The first answers of each kind: not chosen by whether they are right.
+
+    Args:
+        answers: Of an evaluation.
+        processor: Whose modalities show the media.
+        num_per_kind: Answers of each kind.
+        num_grounded: Answers with boxes.
+    """
+    taken: dict[str, int] = {}
+    items = []
+    for answer in answers:
+        kind = answer.question.kind
+        taken[kind] = taken.get(kind, 0) + 1
+        if taken[kind] <= (num_per_kind if answer.verdict is None else num_grounded):
+            items.append(_gallery_item(answer, processor))
+    return items
+
+
+def _gallery_item(answer: Answer, processor: Any) -> GalleryItem:
+    question = answer.question
+    shown = []
+    for name, source in question.media:
+        modality = processor.modalities[name].modality
+        shown.append(modality.to_html(modality.load(source)))
+    verdict = answer.verdict
+    predicted = [unpad_box(box, *question.size) for box in verdict.boxes] if verdict else []
+    return GalleryItem(
+        media="".join(shown),
+        question=question.text,
+        expected=question.expected,
+        answer=answer.text,
+        right=answer.right,
+        kind=question.kind,
+        blind=answer.blind,
+        iou=max(verdict.ious, default=0.0) if verdict else None,
+        gold_boxes=(_fractions(question.box, question.size),) if question.box else (),
+        predicted_boxes=tuple(_fractions(box, question.size) for box in predicted),
+    )
+
+
+def _fractions(box: Box, size: tuple[int, int]) -> Box:
+    """Pixels as fractions, cut at the edges so that a drawing stays inside."""
+    x1, y1, x2, y2 = (min(max(v / side, 0.0), 1.0) for v, side in zip(box, (*size, *size)))
+    return x1, y1, x2, y2
+
+
+def _tiles(results: Mapping[str, Any]) -> list[_Tile]:
+    tiles = []
+    for section, scores in question_sections(results).items():
+        detail = f"blind {_percent(scores['blind'])} · majority {_percent(scores['majority'])}"
+        tiles.append(_Tile(title_of(section), _percent(scores["accuracy"]), detail, _note(scores, "accuracy")))
+    for section, scores in results.items():
+        name = _threshold_score(scores)
+        if name is not None:
+            detail = f"blind {_percent(scores['blind'])}" if "blind" in scores else ""
+            label = f"{title_of(section)}, {name.replace('acc', 'Acc')}"
+            tiles.append(_Tile(label, _percent(scores[name]), detail, _note(scores, name)))
+    text = results.get("text")
+    if text:
+        base = "not run" if text["base_accuracy"] is None else _percent(text["base_accuracy"])
+        label, detail = "Text, through the base", f"base alone {base}"
+        tiles.append(_Tile(label, _percent(text["workflow_accuracy"]), detail, _note(text, "workflow_accuracy")))
+        tiles.append(_identity_tile(text))
+    return tiles
+
+
+def _identity_tile(text: Mapping[str, Any]) -> _Tile:
+    label = "Text logits, bit for bit"
+    if text["logits_identical"] is None:
+        return _Tile(label, "not compared", text.get("note", ""))
+    value = "identical" if text["logits_identical"] else "different"
+    detail = f"{text['num_prompts']} prompts, {text['num_positions']:,} positions"
+    note = "against a process without adaptkit"
+    return _Tile(label, value, detail, note, bool(text["logits_identical"]))
+
+
+def question_sections(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Sections that hold an accuracy beside its baselines."""
+    return {
+        name: scores
+        for name, scores in results.items()
+        if isinstance(scores, Mapping) and {"accuracy", "blind", "majority"} <= set(scores)
+    }
+
+
+def title_of(section: str) -> str:
+    """A section's name as a heading."""
+    return section.replace("_", " ").capitalize()
+
+
+def _threshold_score(scores: Any) -> str | None:
+    names = scores if isinstance(scores, Mapping) else ()
+    return next((name for name in names if name.startswith("acc@")), None)
+
+
+def _note(scores: Mapping[str, Any], name: str) -> str:
+    n = scores.get("n")
+    if not n:
+        return ""
+    margin = 1.96 * math.sqrt(scores[name] * (1 - scores[name]) / n)
+    return f"± {100 * margin:.1f} points, {n:,} questions"
+
+
+def _tables(results: Mapping[str, Any]) -> list[tuple[str, list[_Row]]]:
+    tables = []
+    for section, scores in question_sections(results).items():
+        counts = scores.get("n_by_type", {})
+        rows = []
+        for kind, score in scores.get("by_type", {}).items():
+            baselines = ("blind", "majority")
+            marks = {b: scores[f"{b}_by_type"][kind] for b in baselines if f"{b}_by_type" in scores}
+            rows.append(_Row(kind, score, marks, counts.get(kind)))
+        tables.append((title_of(section), rows))
+    text = results.get("text") or {}
+    if text.get("by_type"):
+        base = text.get("base_by_type", {})
+        rows = [_Row(k, s, {"base": base[k]} if k in base else {}) for k, s in text["by_type"].items()]
+        tables.append(("Text alone", rows))
+    return tables
+
+
+def _stages(metrics: Sequence[Mapping[str, Any]]) -> list[_Stage]:
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for line in metrics:
+        if line.get("loss") is not None:
+            curves.setdefault(str(line.get("stage", "")), []).append((float(line["step"]), float(line["loss"])))
+    return [
+        _Stage(name, line_chart(points, label=f"Loss of stage {name}"), points[-1][1], int(points[-1][0]))
+        for name, points in curves.items()
+    ]
+
+
+def _layer_counts(layers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for layer in layers:
+        counts[layer["kind"]] = counts.get(layer["kind"], 0) + 1
+    return counts
+
+
+def _breakable(text: str) -> Markup:
+    """Let long lists of numbers break after commas, not within a number."""
+    return Markup(",<wbr>").join(text.split(","))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def _count(value: float) -> str:
+    for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:g}"
+
+
+def _bytes(value: float) -> str:
+    for limit, suffix in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= limit:
+            return f"{value / limit:.1f} {suffix}"
+    return f"{value:g} B"

@@ -1,0 +1,296 @@
+"""Scores of a workflow's and a base's answers, each beside its baselines.
+
+Every function takes questions from anywhere, and returns an `Evaluation` of one or more sections of
+`results.json`; `merge` joins those of several workflows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import GenerationConfig
+
+from adaptkit.evaluation.boxes import IOU_THRESHOLD, BoxVerdict, precision, score_boxes
+from adaptkit.evaluation.questions import (
+    Advance,
+    Question,
+    generate_answers,
+    generate_batch,
+    generation_settings,
+    is_right,
+    make_prompts,
+    normalize_answer,
+    require_modalities,
+)
+from adaptkit.evaluation.text_identity import (
+    FreshBase,
+    FreshResult,
+    base_source,
+    compare_logits,
+    identity_prompts,
+    text_logits,
+)
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        question: What it was asked.
+        text: Its answer.
+        right: Whether that counts as right.
+        verdict: How the boxes of a grounding answer fared.
+        blind: The answer of the same workflow to the question without its media.
+    """
+
+    question: Question
+    text: str
+    right: bool
+    verdict: BoxVerdict | None = None
+    blind: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and the answers behind them.
+
+    Attributes:
+        results: Sections of `results.json`.
+        answers: Answers about media, for a report's gallery.
+    """
+
+    results: dict[str, Any]
+    answers: list[Answer] = field(default_factory=list)
+
+
+def evaluate_questions(
+    model: Any,
+    processor: Any,
+    questions: Sequence[Question],
+    training_questions: Sequence[Question],
+    *,
+    section: str,
+    batch_size: int = BATCH_SIZE,
+    advance: Advance = lambda num: None,
+) -> Evaluation:
+    """Exact-match accuracy by kind, beside two baselines.
+
+    Args:
+        model: A workflow.
+        processor: Of the workflow.
+        questions: Held-out questions with media.
+        training_questions: Questions of the training split, whose most frequent answer of each kind is the
+            majority baseline.
+        section: Name of the section in the results.
+        batch_size: Questions a batch.
+        advance: Told how many questions were answered; twice the number of questions in all.
+
+    Returns:
+        `accuracy`, `blind` (the same workflow without media) and `majority`, each over all questions and by
+        kind.
+    """
+    started = time.monotonic()
+    require_modalities(processor, questions)
+    texts = generate_answers(model, processor, questions, batch_size=batch_size, advance=advance)
+    blind = generate_answers(model, processor, questions, with_media=False, batch_size=batch_size, advance=advance)
+    answers = [Answer(q, text, is_right(text, q), blind=b) for q, text, b in zip(questions, texts, blind)]
+    majority = majority_answers(training_questions)
+    columns = {
+        "accuracy": [answer.right for answer in answers],
+        "blind": [is_right(text, question) for text, question in zip(blind, questions)],
+        "majority": [is_right(majority.get(q.kind, ""), q) for q in questions],
+    }
+    scores: dict[str, Any] = {name: mean(hits) for name, hits in columns.items()}
+    scores |= {
+        "by_type": by_kind(questions, columns["accuracy"]),
+        "blind_by_type": by_kind(questions, columns["blind"]),
+        "majority_by_type": by_kind(questions, columns["majority"]),
+        "majority_answers": majority,
+        "n": len(questions),
+        "n_by_type": dict(Counter(question.kind for question in questions)),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    return Evaluation({section: scores}, answers)
+
+
+def evaluate_grounding(
+    model: Any,
+    processor: Any,
+    questions: Sequence[Question],
+    *,
+    section: str = "grounding",
+    batch_size: int = BATCH_SIZE,
+    advance: Advance = lambda num: None,
+) -> Evaluation:
+    """Share of answers with a box of IoU 0.5 or more by the official RefCOCO rule, beside the blind baseline.
+
+    Args:
+        model: The workflow that grounds.
+        processor: Of the workflow.
+        questions: Held-out questions with media and gold boxes.
+        section: Name of the section in the results.
+        batch_size: Questions a batch.
+        advance: Told how many questions were answered; twice the number of questions in all.
+    """
+    started = time.monotonic()
+    require_modalities(processor, questions)
+    texts = generate_answers(model, processor, questions, batch_size=batch_size, advance=advance)
+    blind = generate_answers(model, processor, questions, with_media=False, batch_size=batch_size, advance=advance)
+    verdicts = [score_question_boxes(question, text) for question, text in zip(questions, texts)]
+    scores = {
+        f"acc@{IOU_THRESHOLD}": round(precision(verdicts), 4),
+        "blind": round(precision(score_question_boxes(q, text) for q, text in zip(questions, blind)), 4),
+        "mean_iou": mean([max(verdict.ious, default=0.0) for verdict in verdicts]),
+        "unreadable": mean([not verdict.boxes for verdict in verdicts]),
+        "n": len(questions),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    answers = [Answer(q, text, v.hit, v, b) for q, text, v, b in zip(questions, texts, verdicts, blind)]
+    return Evaluation({section: scores}, answers)
+
+
+class TextEvaluation:
+    """Text accuracy and identity of a text workflow, against its base in a fresh process.
+
+    The process starts with the object, so that other scoring can go on meanwhile; use it as a context manager
+    and call `finish` inside. Where the base was never loaded from anywhere, what needs the process is None in
+    the results, and `note` says why.
+
+    Args:
+        model: A workflow; its `base` is the text workflow.
+        processor: Of the workflow.
+        questions: Held-out questions without media.
+        batch_size: Questions a batch.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, questions: Sequence[Question], *, batch_size: int = BATCH_SIZE
+    ) -> None:
+        self._base, self._tokenizer, self._questions = model.base, processor.tokenizer, questions
+        self._identity_ids = identity_prompts(self._base, self._tokenizer)
+        starts = range(0, len(questions), batch_size)
+        self._batches = [make_prompts(model, processor, questions[i : i + batch_size]) for i in starts]
+        self._settings = generation_settings(self._base, processor, questions)
+        self._fresh: FreshBase | None = None
+        if base_source(self._base) is not None:
+            self._fresh = FreshBase(self._base, self._identity_ids, batches=self._batches, generation=self._settings)
+
+    def __enter__(self) -> TextEvaluation:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._fresh is not None:
+            self._fresh.__exit__(*error)
+
+    def finish(self, advance: Advance = lambda num: None) -> Evaluation:
+        """Run the text workflow here, wait for the fresh process, and compare.
+
+        Raises:
+            RunError: The fresh process failed.
+        """
+        started = time.monotonic()
+        right = [is_right(a, q) for a, q in zip(self._answer(advance), self._questions)]
+        logits = text_logits(self._base, None, self._identity_ids)
+        scores: dict[str, Any] = {
+            "base_accuracy": None,
+            "workflow_accuracy": mean(right),
+            "logits_identical": None,
+            "by_type": by_kind(self._questions, right),
+            "n": len(right),
+        }
+        if self._fresh is None:
+            scores["note"] = "the base was made in memory: no fresh process could load it to compare with"
+        else:
+            scores |= self._compare(logits, self._fresh.result())
+        scores["seconds"] = round(time.monotonic() - started, 2)
+        return Evaluation({"text": scores})
+
+    def _answer(self, advance: Advance) -> list[str]:
+        config = GenerationConfig(**self._settings)
+        answers: list[str] = []
+        for batch in self._batches:
+            answers += generate_batch(self._base, self._tokenizer, batch, config)
+            advance(len(batch.input_ids))
+        return answers
+
+    def _compare(self, logits: Any, fresh: FreshResult) -> dict[str, Any]:
+        comparison = compare_logits(logits, fresh.logits, [len(ids) for ids in self._identity_ids])
+        texts = self._tokenizer.batch_decode(fresh.answers, skip_special_tokens=True)
+        right = [is_right(text, question) for text, question in zip(texts, self._questions)]
+        return {
+            "base_accuracy": mean(right),
+            "base_by_type": by_kind(self._questions, right),
+            "logits_identical": comparison.identical,
+            "max_logit_difference": comparison.max_difference,
+            "num_prompts": comparison.num_prompts,
+            "num_prompts_differing": comparison.num_differing,
+            "num_positions": comparison.num_positions,
+        }
+
+
+def evaluate_text(
+    model: Any,
+    processor: Any,
+    questions: Sequence[Question],
+    *,
+    batch_size: int = BATCH_SIZE,
+    advance: Advance = lambda num: None,
+) -> Evaluation:
+    """Text accuracy of the base and of the text workflow, and whether their logits agree bit for bit.
+
+    Args:
+        model: A workflow; its `base` is the text workflow.
+        processor: Of the workflow.
+        questions: Held-out questions without media.
+        batch_size: Questions a batch.
+        advance: Told how many questions were answered here.
+    """
+    with TextEvaluation(model, processor, questions, batch_size=batch_size) as text:
+        return text.finish(advance)
+
+
+def merge(evaluations: Iterable[Evaluation]) -> Evaluation:
+    """Join the sections of several evaluations; a section that several have is an error of the caller."""
+    results: dict[str, Any] = {}
+    answers: list[Answer] = []
+    for evaluation in evaluations:
+        twice = set(results) & set(evaluation.results)
+        if twice:
+            raise ValueError(f"sections evaluated twice: {', '.join(sorted(twice))}")
+        results |= evaluation.results
+        answers += evaluation.answers
+    return Evaluation(results, answers)
+
+
+def score_question_boxes(question: Question, text: str) -> BoxVerdict:
+    """Score a grounding answer."""
+    assert question.box is not None, "a grounding question has a gold box"
+    return score_boxes(text, question.box, *question.size)
+
+
+def majority_answers(questions: Iterable[Question]) -> dict[str, str]:
+    """The most frequent answer of each kind; of equally frequent ones the first in the alphabet."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for question in questions:
+        counts[question.kind][normalize_answer(question.expected)] += 1
+    return {kind: min(c, key=lambda answer: (-c[answer], answer)) for kind, c in counts.items()}
+
+
+def by_kind(questions: Sequence[Question], hits: Sequence[bool]) -> dict[str, float]:
+    """Share of hits of each kind, in the order in which the kinds appear."""
+    groups: Mapping[str, list[bool]] = defaultdict(list)
+    for question, hit in zip(questions, hits):
+        groups[question.kind].append(hit)
+    return {kind: mean(group) for kind, group in groups.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean, rounded to 4 places; 0 of nothing."""
+    return round(sum(values) / len(values), 4) if values else 0.0

@@ -1,0 +1,81 @@
+"""Results as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from adaptkit.evaluation.boxes import IOU_THRESHOLD
+
+
+def render_results_table(results: Mapping[str, Any], *, title: str = "Results on held-out items") -> Table:
+    """Every score beside its baselines.
+
+    Args:
+        results: As in `results.json`; sections that a task does not have are left out.
+        title: Above the table.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for column in ("score", "blind", "majority", "questions"):
+        table.add_column(column, justify="right")
+    for section, scores in results.items():
+        if isinstance(scores, Mapping) and "accuracy" in scores:
+            _add_questions(table, section, scores)
+    for section, scores in results.items():
+        name = f"acc@{IOU_THRESHOLD}"
+        if isinstance(scores, Mapping) and name in scores:
+            table.add_row(
+                _bold(f"{section}, {name}"),
+                _bold(_percent(scores[name])),
+                _percent(scores.get("blind")),
+                "",
+                str(scores.get("n", "")),
+            )
+            table.add_section()
+    if "text" in results:
+        _add_text(table, results["text"])
+    return table
+
+
+def identity_line(text: Mapping[str, Any]) -> str:
+    """One sentence on whether the text workflow's logits are the base's."""
+    if text["logits_identical"] is None:
+        return f"text logits not compared: {text.get('note', 'no reason given')}"
+    prompts = f"{text['num_prompts']} prompts" if "num_prompts" in text else "the saved prompts"
+    if text["logits_identical"]:
+        return f"text logits bit-identical to a process without adaptkit, on {prompts}"
+    return (
+        f"text logits DIFFER from a process without adaptkit: {text['num_prompts_differing']} of {prompts}, "
+        f"by up to {text['max_logit_difference']:g}"
+    )
+
+
+def _add_questions(table: Table, section: str, scores: Mapping[str, Any]) -> None:
+    baselines = ("blind", "majority")
+    cells = [_percent(scores.get(name)) for name in baselines]
+    n = str(scores.get("n", ""))
+    table.add_row(_bold(section.replace("_", " ")), _bold(_percent(scores["accuracy"])), *cells, n)
+    for kind, score in scores.get("by_type", {}).items():
+        cells = [_percent(scores.get(f"{name}_by_type", {}).get(kind)) for name in baselines]
+        n = str(scores.get("n_by_type", {}).get(kind, ""))
+        table.add_row(f"  {kind}", _percent(score), *cells, n, style="dim")
+    table.add_section()
+
+
+def _add_text(table: Table, text: Mapping[str, Any]) -> None:
+    n = str(text.get("n", ""))
+    table.add_row(_bold("text, text workflow"), _bold(_percent(text["workflow_accuracy"])), "", "", n)
+    table.add_row("text, base in a fresh process", _percent(text["base_accuracy"]), "", "", n)
+    table.caption = identity_line(text)
+    table.caption_justify = "left"
+
+
+def _bold(text: str) -> str:
+    return f"[bold]{text}[/bold]"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}%"

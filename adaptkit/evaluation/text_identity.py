@@ -1,0 +1,267 @@
+"""Proof that a workflow left its base alone: its logits, and those of a process that never imports adaptkit.
+
+The text workflow is `model.base`, whose tensors the trained workflow shares. A fresh process loads the base
+from where it came from with plain transformers, in the same dtype, on the same device, with as many threads,
+and both compute the logits of the same prompts. They are compared bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from adaptkit.errors import RunError
+from adaptkit.evaluation.questions import Prompts, evaluation_mode
+
+NUM_RANDOM_PROMPTS = 16
+"""Prompts of random ids beside the written ones: they reach every part of a vocabulary."""
+
+RANDOM_PROMPT_LENGTH = 24
+
+_SCRIPT = Path(__file__).with_name("fresh_base.py")
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Logits of two processes.
+
+    Attributes:
+        num_prompts: Prompts compared.
+        num_positions: Token positions compared, each over the whole vocabulary.
+        num_differing: Prompts with a bit that differs.
+        max_difference: Largest absolute difference of two logits.
+    """
+
+    num_prompts: int
+    num_positions: int
+    num_differing: int
+    max_difference: float
+
+    @property
+    def identical(self) -> bool:
+        """Whether every bit of every prompt's logits agrees."""
+        return self.num_differing == 0
+
+
+@dataclass(frozen=True)
+class FreshResult:
+    """What the fresh process computed.
+
+    Attributes:
+        logits: As `text_logits`.
+        answers: New token ids of each row of the batches it was given.
+    """
+
+    logits: Tensor
+    answers: list[list[int]]
+
+
+@cache
+def saved_prompts() -> tuple[str, ...]:
+    """The fixed set of prompts shipped with adaptkit."""
+    text = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if line.strip())
+
+
+def identity_prompts(base: Any, tokenizer: Any | None) -> list[list[int]]:
+    """Token ids to compare on: the saved prompts, where there is a tokenizer, and fixed random ids.
+
+    Args:
+        base: Its vocabulary and its number of positions bound the prompts.
+        tokenizer: Of the base; None where there is none.
+    """
+    vocab_size = int(base.get_input_embeddings().weight.shape[0])
+    max_length = getattr(base.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    texts = [] if tokenizer is None else tokenizer(list(saved_prompts()))["input_ids"]
+    written = [ids for ids in texts if ids and max(ids) < vocab_size]
+    generator = torch.Generator().manual_seed(0)
+    shape = (NUM_RANDOM_PROMPTS, RANDOM_PROMPT_LENGTH)
+    prompts = [*written, *torch.randint(vocab_size, shape, generator=generator).tolist()]
+    return [ids[:max_length] for ids in prompts]
+
+
+def text_logits(base: Any, tokenizer: Any | None, prompts: Sequence[str] | Sequence[Sequence[int]]) -> Tensor:
+    """Logits of a decoder at every position of every prompt, one prompt at a time, outside autocast.
+
+    Args:
+        base: A causal LM.
+        tokenizer: Turns texts into ids; not needed where prompts are ids.
+        prompts: Texts, or token ids.
+
+    Returns:
+        Shape `(positions of all prompts, vocab)`, in the base's own dtype, on the CPU.
+    """
+    ids = _as_ids(tokenizer, prompts)
+    with (
+        evaluation_mode(base),
+        torch.no_grad(),
+        torch.autocast(base.device.type, enabled=False),
+        _deterministic(),
+    ):
+        rows = [base(input_ids=torch.tensor([row], device=base.device), use_cache=False).logits[0] for row in ids]
+    return torch.cat(rows).cpu()
+
+
+def compare_logits(here: Tensor, there: Tensor, lengths: Sequence[int]) -> Comparison:
+    """Compare bit for bit.
+
+    Args:
+        here: As `text_logits`.
+        there: The same prompts in another process.
+        lengths: Positions of each prompt.
+
+    Raises:
+        RunError: The shapes or dtypes differ, so that nothing can be compared.
+    """
+    if here.shape != there.shape or here.dtype != there.dtype:
+        raise RunError(
+            f"text logits are {tuple(here.shape)} {here.dtype} here and {tuple(there.shape)} {there.dtype} "
+            "in a fresh process: the base on disk is not the one that was adapted."
+        )
+    bits = _BITS[here.element_size()]
+    agree = (here.contiguous().view(bits) == there.contiguous().view(bits)).all(dim=1)
+    differing = sum(not bool(rows.all()) for rows in torch.split(agree, list(lengths)))
+    difference = 0.0 if bool(agree.all()) else float((here.double() - there.double()).abs().max())
+    return Comparison(len(lengths), here.shape[0], differing, difference)
+
+
+class FreshBase:
+    """A base being run in a fresh process; use as a context manager, and call `result` inside.
+
+    It starts at once, so that other work can go on meanwhile.
+
+    Args:
+        base: The base here; says how the other is loaded.
+        prompts: Token ids to compute logits of.
+        batches: Left-padded prompts to answer.
+        generation: Keywords of `transformers.GenerationConfig` for the answers.
+        source: Path or id of the base; where the base here was loaded from by default.
+
+    Raises:
+        RunError: The base was never loaded from anywhere, so that a fresh process cannot load it.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        prompts: Sequence[Sequence[int]],
+        *,
+        batches: Sequence[Prompts] = (),
+        generation: dict[str, Any] | None = None,
+        source: str | None = None,
+    ) -> None:
+        source = source or base_source(base)
+        if source is None:
+            raise RunError(
+                "this base was made in memory, so a fresh process cannot load it. Save it with "
+                "save_pretrained and load it from there."
+            )
+        self._directory = tempfile.TemporaryDirectory(prefix="adaptkit-fresh-base-")
+        folder = Path(self._directory.name)
+        self._logits_file, self._result_file = folder / "logits.safetensors", folder / "result.json"
+        request = {
+            **_loading(base, source),
+            "prompts": [list(map(int, ids)) for ids in prompts],
+            "batches": [_as_lists(batch) for batch in batches],
+            "generation": generation or {"max_new_tokens": 1, "do_sample": False},
+            "logits_file": str(self._logits_file),
+            "result_file": str(self._result_file),
+        }
+        request_file = folder / "request.json"
+        request_file.write_text(json.dumps(request), encoding="utf-8")
+        self._log = (folder / "log.txt").open("w+", encoding="utf-8")
+        # -P: the script's folder stays off the path, where modules of adaptkit would have bare names
+        command = [sys.executable, "-P", str(_SCRIPT), str(request_file)]
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._log.close()
+        self._directory.cleanup()
+
+    def result(self) -> FreshResult:
+        """Wait for the process.
+
+        Raises:
+            RunError: It failed; the message ends with the last lines it wrote.
+        """
+        if self._process.wait() != 0:
+            self._log.seek(0)
+            tail = "\n".join(self._log.read().strip().splitlines()[-5:])
+            raise RunError(f"the fresh process that loads the base without adaptkit failed:\n{tail}")
+        result = json.loads(self._result_file.read_text(encoding="utf-8"))
+        if result["adaptkit_imported"]:
+            raise RunError("the fresh process imported adaptkit, so that it proves nothing: is it in sitecustomize?")
+        return FreshResult(load_file(self._logits_file)["logits"], result["answers"])
+
+
+def check_identity(base: Any, tokenizer: Any | None, *, source: str | None = None) -> Comparison:
+    """Compare a base here with itself in a fresh process, on the fixed prompts."""
+    prompts = identity_prompts(base, tokenizer)
+    with FreshBase(base, prompts, source=source) as fresh:
+        here = text_logits(base, None, prompts)
+        return compare_logits(here, fresh.result().logits, [len(ids) for ids in prompts])
+
+
+def base_source(base: Any) -> str | None:
+    """Path or id a base was loaded from, or None."""
+    return str(getattr(base, "name_or_path", "") or "") or None
+
+
+def _loading(base: Any, source: str) -> dict[str, Any]:
+    return {
+        "base": source,
+        "architecture": type(base).__name__,
+        "revision": getattr(base.config, "_commit_hash", None),
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "attn_implementation": getattr(base.config, "_attn_implementation", None),
+        "trust_remote_code": type(base).__module__.startswith("transformers_modules."),
+        "device": str(base.device),
+        "num_threads": torch.get_num_threads(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+    }
+
+
+def _as_ids(tokenizer: Any | None, prompts: Sequence[Any]) -> list[list[int]]:
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    if not texts:
+        return [list(prompt) for prompt in prompts]
+    if tokenizer is None or len(texts) < len(prompts):
+        raise ValueError("prompts are either all texts, with a tokenizer, or all token ids")
+    return [list(ids) for ids in tokenizer(texts)["input_ids"]]
+
+
+def _as_lists(prompts: Prompts) -> dict[str, Any]:
+    return {"input_ids": prompts.input_ids.tolist(), "attention_mask": prompts.attention_mask.tolist()}
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

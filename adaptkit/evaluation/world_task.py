@@ -1,0 +1,168 @@
+"""The evaluation task `world`: held-out questions about images, boxes, and text of the built-in world."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from adaptkit.chat import render
+from adaptkit.errors import DataError
+from adaptkit.evaluation import WorldTaskOptions
+from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.questions import Question
+from adaptkit.evaluation.scores import (
+    Evaluation,
+    TextEvaluation,
+    evaluate_grounding,
+    evaluate_questions,
+    merge,
+)
+from adaptkit.world.dataset import EvaluationItem, evaluation_items
+from adaptkit.world.language import QUESTION_KINDS
+from adaptkit.world.scenes import IMAGE_SIZE, Split
+
+MODALITY = "image"
+BOX_KIND = "box"
+IMAGE_KINDS = tuple(kind for kind in QUESTION_KINDS if kind != BOX_KIND)
+NUM_MAJORITY_ITEMS = 200
+"""Training questions of each kind that the majority baseline counts."""
+
+Progress = Callable[[int, int, str], None]
+
+
+class WorldTask:
+    """Scores workflows on scenes that no training split contains.
+
+    Args:
+        options: How much to ask, and how.
+    """
+
+    def __init__(self, options: WorldTaskOptions | None = None) -> None:
+        self.options = options or WorldTaskOptions()
+
+    def evaluate(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        data: Path | None = None,
+        progress: Progress = lambda done, total, what: None,
+    ) -> dict[str, Any]:
+        """Score one workflow on everything, as `adaptkit.interfaces.EvaluationTask` has it."""
+        workflows = {"": (model, processor)}
+        evaluation = self.evaluate_workflows(workflows, limit=limit, seed=seed, data=data, progress=progress)
+        return evaluation.results
+
+    def evaluate_workflows(
+        self,
+        workflows: Mapping[str, tuple[Any, Any]],
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        data: Path | None = None,
+        progress: Progress = lambda done, total, what: None,
+    ) -> Evaluation:
+        """Score a run's workflows: boxes by the grounding workflow where there is one, the rest by the first.
+
+        Args:
+            workflows: Model and processor of each workflow, over one base.
+            limit: Questions of each kind, instead of the option's number.
+            seed: Draws the held-out items; the same seed draws the same ones.
+            data: Not used: the world's items are generated.
+            progress: Called with questions answered, questions in all, and what is being asked.
+
+        Raises:
+            DataError: `data` is given, or a workflow does not see images.
+        """
+        if data is not None:
+            raise DataError("the task 'world' generates its items: leave out the data folder, and choose by seed.")
+        started = time.monotonic()
+        num = limit or self.options.num_per_kind
+        names = {"questions": next(iter(workflows)), "grounding": next(iter(workflows))}
+        if self.options.grounding_workflow in workflows:
+            names["grounding"] = self.options.grounding_workflow
+        model, processor = workflows[names["questions"]]
+        texts, images, boxes = text_questions(seed, num), image_questions(seed, num), box_questions(seed, num)
+        counter = _Counter(progress, len(texts) + 2 * len(images) + 2 * len(boxes))
+        batch = self.options.batch_size
+        with ExitStack() as stack:
+            text = stack.enter_context(TextEvaluation(model, processor, texts, batch_size=batch))
+            seen = evaluate_questions(
+                model,
+                processor,
+                images,
+                training_questions(seed, NUM_MAJORITY_ITEMS),
+                section="image_questions",
+                batch_size=batch,
+                advance=counter.on("questions about images"),
+            )
+            grounded = evaluate_grounding(
+                *workflows[names["grounding"]], boxes, batch_size=batch, advance=counter.on("boxes")
+            )
+            merged = merge([text.finish(counter.on("text")), seen, grounded])
+        results = merged.results | {"seconds": round(time.monotonic() - started, 2)}
+        results["harness"] = describe_harness(
+            model, task="world", split="test", seed=seed, num_per_kind=num, workflows=names
+        ) | {"prompts": _example_prompts(processor, {"text": texts, "image_questions": images, "grounding": boxes})}
+        return Evaluation(results, merged.answers)
+
+
+def image_questions(seed: int, num_per_kind: int, split: Split = "test") -> list[Question]:
+    """Questions about images, each about one of its own, answered in a word."""
+    return [_about_image(item) for item in evaluation_items(seed, num_per_kind, split, IMAGE_KINDS)]
+
+
+def box_questions(seed: int, num: int, split: Split = "test") -> list[Question]:
+    """Questions answered with a box in an image."""
+    return [_about_image(item) for item in evaluation_items(seed, num, split, [BOX_KIND])]
+
+
+def training_questions(seed: int, num_per_kind: int) -> list[Question]:
+    """What training asks about images, without the images: enough to count answers."""
+    items = evaluation_items(seed, num_per_kind, "train", IMAGE_KINDS)
+    return [Question(item.kind, item.question, item.answer) for item in items]
+
+
+def text_questions(seed: int, num_per_kind: int, split: Split = "test") -> list[Question]:
+    """Questions about scenes told in words, boxes among them, and facts."""
+    items = evaluation_items(seed, num_per_kind, split)
+    return [Question(item.kind, item.text_messages[-1]["content"], item.answer) for item in items]
+
+
+def _about_image(item: EvaluationItem) -> Question:
+    box = None if item.box is None else tuple(value * IMAGE_SIZE for value in item.box)
+    return Question(
+        item.kind,
+        item.question,
+        item.answer,
+        media=((MODALITY, item.image),),
+        box=box,  # type: ignore[arg-type]  # four numbers, as in the item
+        size=(IMAGE_SIZE, IMAGE_SIZE),
+    )
+
+
+def _example_prompts(processor: Any, sections: Mapping[str, Sequence[Question]]) -> dict[str, str]:
+    return {
+        name: render(processor.tokenizer, questions[0].messages(), add_generation_prompt=True)
+        for name, questions in sections.items()
+        if questions
+    }
+
+
+class _Counter:
+    """Adds up the questions answered, for a progress display."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def on(self, what: str) -> Callable[[int], None]:
+        def advance(num: int) -> None:
+            self._done += num
+            self._progress(self._done, self._total, what)
+
+        return advance

@@ -1,0 +1,58 @@
+"""Recipes: the YAML files that name everything a run depends on.
+
+`load_recipe` reads one, with what it extends and with overrides, and reports all that is wrong at once, by
+file, line and dotted key. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from adaptkit.recipe.components import (
+    DataConfig,
+    EncoderConfig,
+    InsertionConfig,
+    ModalityConfig,
+    PluginConfig,
+    ProjectorConfig,
+    TaskConfig,
+)
+from adaptkit.recipe.dumping import dump_recipe
+from adaptkit.recipe.json_schema import recipe_json_schema
+from adaptkit.recipe.listing import RecipeSummary, find_recipes, opening_comment
+from adaptkit.recipe.loading import load_recipe, recipe_from_values
+from adaptkit.recipe.schema import (
+    AcceleratorConfig,
+    BaseConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    OptimizerConfig,
+    OptimizerGroup,
+    Recipe,
+    StageConfig,
+    WorkflowConfig,
+)
+
+__all__ = [
+    "AcceleratorConfig",
+    "BaseConfig",
+    "DataConfig",
+    "EncoderConfig",
+    "EvaluationConfig",
+    "InsertionConfig",
+    "LoggingConfig",
+    "ModalityConfig",
+    "OptimizerConfig",
+    "OptimizerGroup",
+    "PluginConfig",
+    "ProjectorConfig",
+    "Recipe",
+    "RecipeSummary",
+    "StageConfig",
+    "TaskConfig",
+    "WorkflowConfig",
+    "dump_recipe",
+    "find_recipes",
+    "load_recipe",
+    "opening_comment",
+    "recipe_from_values",
+    "recipe_json_schema",
+]

@@ -1,0 +1,190 @@
+"""Sections of a recipe that name a plugin's component and hold its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
+
+from adaptkit.errors import PluginError
+from adaptkit.hookspecs import Options
+from adaptkit.placement import Placement
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.recipe.explain import combined, explained, problem
+
+
+class Section(BaseModel):
+    """Part of a recipe: immutable, unknown keys are errors, and numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    shorthand: ClassVar[dict[str, str]] = {}
+    """Keys that a recipe may have besides, because loading resolves them; with what they do."""
+
+
+def plugins_of(info: ValidationInfo) -> PluginManager:
+    """The plugin manager that a validation was started with, else the installed one."""
+    manager: PluginManager = (info.context or {}).get("plugins") or get_plugin_manager()
+    return manager
+
+
+class ComponentConfig(Section):
+    """A plugin's component by name, with its options beside the name, validated like any core key.
+
+    Attributes:
+        options: The component's own options, an instance of its options type.
+    """
+
+    kind: ClassVar[str]
+    selector: ClassVar[str] = "name"
+
+    options: SerializeAsAny[Options] = Field(default_factory=Options)
+
+    @property
+    def component(self) -> str:
+        """Name of the component."""
+        return str(getattr(self, self.selector))
+
+    def values(self) -> dict[str, Any]:
+        """The component's options as plain JSON values."""
+        return self.options.model_dump(mode="json")
+
+    @classmethod
+    def own_keys(cls) -> list[str]:
+        """Keys of the section that are not the component's options."""
+        return [name for name in cls.model_fields if name != "options"]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        if isinstance(data, str):
+            data = {cls.selector: data}
+        if not isinstance(data, Mapping):
+            return handler(data)
+        own = {key: value for key, value in data.items() if key in cls.own_keys()}
+        given = {key: value for key, value in data.items() if key not in own}
+        problems, options = _read_options(cls, own.get(cls.selector), given, info)
+        problems += _missing_selector(cls, own, plugins_of(info))
+        try:
+            section = handler({cls.selector: "", **own, "options": options})
+        except ValidationError as error:
+            problems += explained(error, cls)
+        if problems:
+            raise combined(cls.__name__, problems)
+        return section
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        options = values.pop("options")
+        return {**values, **options}
+
+
+def _read_options(
+    section: type[ComponentConfig], name: Any, given: Mapping[str, Any], info: ValidationInfo
+) -> tuple[list[InitErrorDetails], Options]:
+    if not isinstance(name, str):
+        return [], Options()
+    try:
+        component = plugins_of(info).get(section.kind, name)
+    except PluginError as error:
+        return [problem((section.selector,), str(error))], Options()
+    try:
+        return [], component.options.model_validate(dict(given))
+    except ValidationError as error:
+        return explained(error, component.options, section.own_keys()), Options()
+
+
+def _missing_selector(
+    section: type[ComponentConfig], own: Mapping[str, Any], plugins: PluginManager
+) -> list[InitErrorDetails]:
+    if own.get(section.selector) is not None:
+        return []
+    known = ", ".join(plugins.names(section.kind)) or "none"
+    return [problem((section.selector,), f"is required: the name of the {section.kind}. Known: {known}.")]
+
+
+class PluginConfig(ComponentConfig):
+    """A component that is nothing but its name and options; the bare name may stand for both."""
+
+    name: str
+
+
+class EncoderConfig(PluginConfig):
+    """A frozen feature extractor."""
+
+    kind = "encoder"
+
+
+class ProjectorConfig(PluginConfig):
+    """A trainable map from features to the decoder's width."""
+
+    kind = "projector"
+
+
+class TaskConfig(PluginConfig):
+    """A benchmark that a run ends with."""
+
+    kind = "evaluation task"
+
+
+class DataConfig(ComponentConfig):
+    """A dataset: its format, and that format's options."""
+
+    kind = "data source"
+    selector = "format"
+
+    format: str
+
+    @property
+    def name(self) -> str:
+        """The format's name."""
+        return self.format
+
+
+class ModalityConfig(ComponentConfig):
+    """A kind of input.
+
+    Attributes:
+        type: The registered modality; in a recipe the section's own key where not given.
+        placeholder: Token of the tokenizer that stands for features; an id outside the vocabulary where not
+            given.
+        cache_features: Whether a frozen encoder's features may be kept on disk.
+    """
+
+    kind = "modality"
+    selector = "type"
+
+    type: str
+    encoder: EncoderConfig
+    projector: ProjectorConfig
+    placeholder: str | None = Field(default=None, min_length=1)
+    cache_features: bool = False
+
+
+class InsertionConfig(ComponentConfig):
+    """What is inserted into the frozen decoder, and where."""
+
+    kind = "insertion policy"
+    selector = "policy"
+
+    policy: str
+    placement: Placement | None = None
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.policy

@@ -1,0 +1,57 @@
+"""Writing a resolved recipe, as it lies beside a run's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import adaptkit
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.recipe.components import ComponentConfig
+from adaptkit.recipe.schema import Recipe
+from adaptkit.recipe.variables import escape
+from adaptkit.recipe.yaml_tree import dump_yaml
+
+
+def dump_recipe(recipe: Recipe, *, plugins: PluginManager | None = None) -> str:
+    """YAML text that loads as the same recipe, with nothing left to extend or to default.
+
+    It opens with the versions of adaptkit and of the packages whose components the recipe names.
+
+    Args:
+        recipe: What `load_recipe` returned.
+        plugins: Where its components come from; what is installed by default.
+    """
+    values = _as_written(recipe.model_dump(mode="json"))
+    if recipe.data_root is not None:
+        values["data_root"] = recipe.data_root
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions(recipe, plugins).items())
+    return f"# Resolved recipe; made with {versions}.\n{dump_yaml(values)}"
+
+
+def package_versions(recipe: Recipe, plugins: PluginManager | None = None) -> dict[str, str]:
+    """Versions of adaptkit and of every package that a component of the recipe comes from, by distribution."""
+    manager = plugins or get_plugin_manager()
+    versions = {"adaptkit": adaptkit.__version__}
+    for config in components_of(recipe):
+        package, _, version = manager.get(config.kind, config.component).package.partition(" ")
+        versions.setdefault(package, version)
+    return versions
+
+
+def components_of(recipe: Recipe) -> Iterator[ComponentConfig]:
+    """Every section of a recipe that names a plugin's component."""
+    for modality in recipe.modalities.values():
+        yield from (modality, modality.encoder, modality.projector)
+    yield from (workflow.insertion for workflow in recipe.workflows.values())
+    yield from recipe.data.values()
+    yield from recipe.evaluation.tasks
+
+
+def _as_written(value: Any) -> Any:
+    """Without nulls, which stand for defaults, and with `${` protected from being read as a variable."""
+    if isinstance(value, dict):
+        return {key: _as_written(child) for key, child in value.items() if child is not None}
+    if isinstance(value, list):
+        return [_as_written(child) for child in value]
+    return escape(value) if isinstance(value, str) else value

@@ -1,0 +1,132 @@
+"""pydantic's errors in adaptkit's words, with the nearest valid names."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from adaptkit.errors import unknown_name
+
+Location = tuple[int | str, ...]
+
+OURS = "adaptkit"
+"""Type of errors whose message is final."""
+
+_WANTED = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "string_type": "text",
+}
+
+
+def problem(location: Location, message: str, value: Any = None) -> InitErrorDetails:
+    """An error of ours, to be raised together with pydantic's."""
+    return InitErrorDetails(type=PydanticCustomError(OURS, _literal(message)), loc=location, input=value)
+
+
+def combined(title: str, problems: Sequence[InitErrorDetails]) -> ValidationError:
+    """One error that holds several."""
+    return ValidationError.from_exception_data(title, list(problems))
+
+
+def explained(error: ValidationError, model: type[BaseModel], also: Iterable[str] = ()) -> list[InitErrorDetails]:
+    """The errors found in a model's input, in our words.
+
+    Args:
+        error: What pydantic raised.
+        model: The model that the input was meant for.
+        also: Keys that the input may have beside the model's.
+    """
+    return [
+        problem(_place(details), explain(details, model, also), details["input"])
+        for details in error.errors(include_url=False)
+    ]
+
+
+def explain(details: ErrorDetails, model: type[BaseModel], also: Iterable[str] = ()) -> str:
+    """Say what is wrong, and what would be right."""
+    kind, message, value, location = details["type"], details["msg"], details["input"], details["loc"]
+    if kind == OURS:
+        return message
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        known = keys_at(model, location[:-1])
+        return unknown_name("key", str(location[-1]), [*known, *(also if len(location) == 1 else ())])
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
+        return unknown_name("choice", str(value), choices)
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    if kind in ("too_short", "string_too_short"):
+        return "is empty; give at least one" if kind == "too_short" else "is empty"
+    if kind == "string_type" and isinstance(value, (int, float, bool)):
+        return f"should be text, not {value!r}; put it in quotes"
+    if kind in _WANTED:
+        return f"should be {_WANTED[kind]}, not {_shown(value)}"
+    if kind in ("dict_type", "model_type", "model_attributes_type"):
+        return f"should be a mapping of keys to values, not {_shown(value)}"
+    return f"{message.removeprefix('Input ')}, not {_shown(value)}"
+
+
+def keys_at(model: type[BaseModel], location: Iterable[int | str]) -> list[str]:
+    """The keys of the model at a location inside another; none where there is no model."""
+    annotation: Any = model
+    for step in location:
+        annotation = _inside(_bare(annotation), step)
+    bare = _bare(annotation)
+    return _keys(bare) if _is_model(bare) else []
+
+
+def _inside(annotation: Any, step: int | str) -> Any:
+    if _is_model(annotation):
+        field = annotation.model_fields.get(str(step))
+        return field.annotation if field is not None else None
+    arguments = get_args(annotation)
+    if isinstance(get_origin(annotation), type) and issubclass(get_origin(annotation), Mapping):
+        return arguments[-1]
+    return arguments[0] if arguments else None
+
+
+def _bare(annotation: Any) -> Any:
+    """Without `Annotated` and `| None`: of several alternatives the first that has an inside."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        alternatives = [_bare(a) for a in get_args(annotation)]
+        return next((a for a in alternatives if _is_model(a) or get_args(a)), None)
+    return annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    shorthand: Iterable[str] = getattr(model, "shorthand", ())
+    return [*(field.alias or name for name, field in model.model_fields.items()), *shorthand]
+
+
+def _place(details: ErrorDetails) -> Location:
+    return tuple(step for step in details["loc"] if step != "[key]")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _literal(message: str) -> str:
+    """Lone surrogates cannot cross into pydantic's core."""
+    return message.encode("utf-8", "replace").decode("utf-8")

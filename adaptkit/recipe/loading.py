@@ -1,0 +1,218 @@
+"""Reading a recipe: file, the files it extends, overrides, defaults, variables, validation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from adaptkit.errors import RecipeError, nearest_name, unknown_name
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.recipe.explain import explain
+from adaptkit.recipe.merging import merge
+from adaptkit.recipe.overrides import apply_overrides
+from adaptkit.recipe.schema import Recipe
+from adaptkit.recipe.tree import (
+    Node,
+    Origin,
+    Problem,
+    from_plain,
+    item_label,
+    labelled,
+    recipe_error,
+    without_nulls,
+)
+from adaptkit.recipe.variables import expand_tree
+from adaptkit.recipe.yaml_tree import parse_yaml
+
+SUFFIXES = (".yaml", ".yml")
+MAX_BYTES = 1_000_000
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, plugins: PluginManager | None = None) -> Recipe:
+    """Read a recipe with everything it extends, and validate all of it.
+
+    Args:
+        path: The YAML file.
+        overrides: `a.b.c=value` each, laid over it in that order; stages and list items go by name.
+        plugins: What the recipe may name; what is installed by default.
+
+    Raises:
+        RecipeError: The file cannot be read, or something in it is wrong; the message has a line for each
+            problem, `file:line: dotted.key: what is wrong`.
+    """
+    problems: list[Problem] = []
+    root = _read(Path(path), (), problems)
+    root = _resolved(root, Path(path).stem, overrides, problems)
+    return _validated(root, problems, plugins or get_plugin_manager())
+
+
+def recipe_from_values(
+    values: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    name: str = "recipe",
+    plugins: PluginManager | None = None,
+) -> Recipe:
+    """Validate a recipe given as a mapping, as `load_recipe` does a file's; `extends` has no meaning here.
+
+    Raises:
+        RecipeError: Something in it is wrong; the message has a line for each problem.
+    """
+    problems: list[Problem] = []
+    root = _resolved(labelled(from_plain(dict(values), Origin(name))), name, overrides, problems)
+    return _validated(root, problems, plugins or get_plugin_manager())
+
+
+def _read(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
+    """The tree of a file, laid over those it extends."""
+    source = os.path.normpath(path)
+    root, found = parse_yaml(_text_of(path), source)
+    problems.extend(found)
+    if not isinstance(root.value, dict):
+        what = "empty" if root.value is None else "a list" if isinstance(root.value, list) else f"{root.value!r}"
+        raise RecipeError(f"{source}: a recipe is a mapping of keys to values; this file is {what}")
+    root = labelled(root)
+    parent = root.entries.get("extends")
+    own = root.with_entries({key: child for key, child in root.entries.items() if key != "extends"})
+    if parent is None or parent.value is None:
+        return own
+    chain = (*below, path.resolve())
+    extended = _read(_parent_path(path, parent, chain), chain, problems)
+    inherited = {key: node for key, node in extended.entries.items() if key not in ("name", "description")}
+    return merge(extended.with_entries(inherited), own, problems)
+
+
+def _parent_path(path: Path, parent: Node, chain: tuple[Path, ...]) -> Path:
+    if parent.text is None:
+        message = f"should be the path of one recipe, not {parent.plain()!r}"
+        raise recipe_error([Problem(parent.origin, "extends", message)])
+    found = Path(os.path.normpath(path.parent / parent.text))
+    if found.resolve() in chain:
+        names = " extends ".join(p.name for p in (*chain, found))
+        raise recipe_error([Problem(parent.origin, "extends", f"recipes extend each other in a circle: {names}")])
+    if not found.is_file():
+        raise recipe_error([Problem(parent.origin, "extends", _not_found(found))])
+    return found
+
+
+def _text_of(path: Path) -> str:
+    if not path.is_file():
+        raise RecipeError(_not_found(path))
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecipeError(f"{path}: more than {MAX_BYTES // 1_000_000} MB, so not a recipe")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}), so not a recipe") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _not_found(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder; name the recipe file in it. `adaptkit recipes {path}` lists them."
+    folder = path.parent
+    others = [p.name for p in folder.iterdir() if p.suffix in SUFFIXES] if folder.is_dir() else []
+    nearest = nearest_name(path.name, others)
+    meant = f" Did you mean {folder / nearest}?" if nearest else ""
+    return f"no recipe at {path}.{meant} `adaptkit recipes` lists those that are here."
+
+
+def _resolved(root: Node, stem: str, overrides: Sequence[str], problems: list[Problem]) -> Node:
+    root = apply_overrides(root, overrides, problems)
+    root = without_nulls(_with_stage_defaults(_with_like(root, problems), problems))
+    if "name" not in root.entries:
+        root = root.with_entries({"name": Node(stem, root.origin, "name"), **root.entries})
+    return expand_tree(root, problems, _unused_data(root))
+
+
+def _with_like(root: Node, problems: list[Problem]) -> Node:
+    """Copy the settings of the workflows that others are like."""
+    section = root.entries.get("workflows")
+    if section is None or not isinstance(section.value, dict):
+        return root
+    workflows = {name: node for name, node in section.value.items() if node.value is not None}
+    done = {name: _like(name, workflows, (), problems) for name in workflows}
+    return root.with_entries({**root.entries, "workflows": section.with_entries(done)})
+
+
+def _like(name: str, workflows: dict[str, Node], above: tuple[str, ...], problems: list[Problem]) -> Node:
+    node = workflows[name]
+    like = node.entries.get("like")
+    if like is None or like.value is None:
+        return node
+    own = node.with_entries({key: child for key, child in node.entries.items() if key != "like"})
+    other = str(like.value)
+    if other in (*above, name):
+        circle = " is like ".join([*above, name, other])
+        problems.append(Problem(like.origin, like.key, f"workflows are like each other in a circle: {circle}"))
+    elif other not in workflows:
+        problems.append(Problem(like.origin, like.key, unknown_name("workflow", other, workflows)))
+    else:
+        model = _like(other, workflows, (*above, name), problems)
+        return merge(model, own, problems, ("workflows", name))
+    return own
+
+
+def _with_stage_defaults(root: Node, problems: list[Problem]) -> Node:
+    """Lay every stage over `stage_defaults` and over the recipe's own `seed` and `logging_steps`."""
+    entries = dict(root.entries)
+    defaults = entries.pop("stage_defaults", None)
+    stages = entries.get("stages")
+    if defaults is not None and defaults.value is not None and not isinstance(defaults.value, dict):
+        message = "should be a mapping of what stages have in common"
+        problems.append(Problem(defaults.origin, defaults.key, message))
+    if stages is None or not isinstance(stages.value, list):
+        return root.with_entries(entries)
+    common = _inherited(root) | (defaults.entries if defaults else {})
+    laid = [_over(common, stage, problems) for stage in stages.value]
+    entries["stages"] = replace(stages, value=laid)
+    return root.with_entries(entries)
+
+
+def _inherited(root: Node) -> dict[str, Node]:
+    logging = root.entries.get("logging")
+    found = {
+        "seed": root.entries.get("seed"),
+        "logging_steps": logging.entries.get("logging_steps") if logging else None,
+    }
+    return {key: node for key, node in found.items() if node is not None and node.value is not None}
+
+
+def _over(common: dict[str, Node], stage: Node, problems: list[Problem]) -> Node:
+    if not isinstance(stage.value, dict):
+        return stage
+    return merge(stage.with_entries(common), stage, problems, ("stages", item_label(stage, 0)))
+
+
+def _unused_data(root: Node) -> set[tuple[str, ...]]:
+    """Datasets that no stage trains on: their variables need not be set."""
+    data, stages = root.entries.get("data"), root.entries.get("stages")
+    used = {name for stage in (stages.items if stages else []) for name in _mixture(stage)}
+    return {("data", name) for name in (data.entries if data else {}) if name not in used}
+
+
+def _mixture(stage: Node) -> dict[str, Node]:
+    mixture = stage.entries.get("data")
+    return mixture.entries if mixture else {}
+
+
+def _validated(root: Node, problems: list[Problem], plugins: PluginManager) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(root.plain(), context={"plugins": plugins})
+    except ValidationError as error:
+        problems += [_located(root, details["loc"], explain(details, Recipe)) for details in error.errors()]
+    if problems:
+        raise recipe_error(problems)
+    return recipe
+
+
+def _located(root: Node, location: tuple[int | str, ...], message: str) -> Problem:
+    node, rest = root.find(location)
+    key = ".".join([node.key, *map(str, rest)] if node.key else map(str, rest))
+    return Problem(node.origin, key, message)

@@ -1,0 +1,137 @@
+"""Checks across sections: that what is named exists, and that stages can train what they say.
+
+They work on unvalidated values, so that they are reported together with everything else that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
+
+from adaptkit.errors import PluginError, unknown_name
+from adaptkit.hookspecs import Component, Options
+from adaptkit.plugin_manager import PluginManager
+from adaptkit.recipe.explain import problem
+
+Values = Mapping[str, Any]
+
+
+def reference_problems(recipe: Values, plugins: PluginManager) -> Iterator[InitErrorDetails]:
+    """Names that point nowhere, and stages that contradict their workflow.
+
+    Args:
+        recipe: A recipe's values, of any shape.
+        plugins: What is installed.
+    """
+    modalities = _section(recipe, "modalities")
+    workflows = _section(recipe, "workflows")
+    yield from _placeholders(modalities)
+    for name, workflow in workflows.items():
+        yield from _workflow(name, workflow, modalities, plugins)
+    stages = recipe.get("stages")
+    earlier: list[str] = []
+    for index, stage in enumerate(stages if isinstance(stages, list) else []):
+        if isinstance(stage, Mapping):
+            yield from _stage(index, stage, workflows, _section(recipe, "data"), earlier, plugins)
+            earlier.append(str(stage.get("name")))
+    yield from _names(recipe, earlier)
+
+
+def _section(recipe: Values, name: str) -> dict[str, Values]:
+    section = recipe.get(name)
+    entries = section.items() if isinstance(section, Mapping) else ()
+    return {str(key): value if isinstance(value, Mapping) else {} for key, value in entries}
+
+
+def _placeholders(modalities: Mapping[str, Values]) -> Iterator[InitErrorDetails]:
+    owners: dict[str, str] = {}
+    for name, modality in modalities.items():
+        token = modality.get("placeholder")
+        if isinstance(token, str) and token in owners:
+            message = f"{token!r} is the placeholder of {owners[token]!r} already; give each modality its own"
+            yield problem(("modalities", name, "placeholder"), message)
+        elif isinstance(token, str):
+            owners[token] = name
+
+
+def _workflow(
+    name: str, workflow: Values, modalities: Mapping[str, Values], plugins: PluginManager
+) -> Iterator[InitErrorDetails]:
+    taken = workflow.get("modalities")
+    for index, modality in enumerate(taken if isinstance(taken, list) else []):
+        if isinstance(modality, str) and modality not in modalities:
+            yield problem(("workflows", name, "modalities", index), unknown_name("modality", modality, modalities))
+    policy, has_placement = _policy(workflow, plugins), _insertion(workflow).get("placement") is not None
+    at = ("workflows", name, "insertion", "placement")
+    if policy and _says(policy, "needs_placement") is True and not has_placement:
+        message = f"the policy {policy[0].name!r} needs one: give every, count, first, last or layers"
+        yield problem(at, message)
+    if policy and _says(policy, "inserts") is False and has_placement:
+        yield problem(at, f"the policy {policy[0].name!r} inserts nothing; leave the placement out")
+
+
+def _stage(
+    index: int, stage: Values, workflows: Mapping[str, Values], data: Mapping[str, Values],
+    earlier: list[str], plugins: PluginManager,
+) -> Iterator[InitErrorDetails]:  # fmt: skip
+    here: tuple[int | str, ...] = ("stages", index)
+    name = stage.get("workflow")
+    if isinstance(name, str) and name not in workflows:
+        yield problem((*here, "workflow"), unknown_name("workflow", name, workflows))
+    elif isinstance(name, str):
+        yield from _trained_parts((*here, "train"), stage.get("train"), name, workflows[name], plugins)
+    mixture = stage.get("data")
+    for source in mixture if isinstance(mixture, Mapping) else ():
+        if source not in data:
+            yield problem((*here, "data", source), unknown_name("data source", str(source), data))
+    start = stage.get("start_from")
+    if isinstance(start, str) and start not in earlier:
+        yield problem((*here, "start_from"), unknown_name("earlier stage", start, earlier))
+
+
+def _trained_parts(
+    here: tuple[int | str, ...], parts: Any, name: str, workflow: Values, plugins: PluginManager
+) -> Iterator[InitErrorDetails]:
+    for index, part in enumerate(parts if isinstance(parts, list) else []):
+        if part == "ends" and not workflow.get("replace_ends"):
+            message = f"the workflow {name!r} has no ends of its own; set workflows.{name}.replace_ends to true"
+            yield problem((*here, index), message)
+        policy = _policy(workflow, plugins)
+        if part == "insertion" and policy and _says(policy, "inserts") is False:
+            message = f"the workflow {name!r} inserts nothing: its policy is {policy[0].name!r}"
+            yield problem((*here, index), message)
+
+
+def _insertion(workflow: Values) -> Values:
+    insertion = workflow.get("insertion")
+    if isinstance(insertion, str):
+        return {"policy": insertion}
+    return insertion if isinstance(insertion, Mapping) else {}
+
+
+def _policy(workflow: Values, plugins: PluginManager) -> tuple[Component, Options] | None:
+    """The workflow's policy and its options, where both are right; else validation says what is wrong."""
+    insertion = _insertion(workflow)
+    given = {key: value for key, value in insertion.items() if key not in ("policy", "placement")}
+    try:
+        component = plugins.get("insertion policy", str(insertion.get("policy")))
+        return component, component.options.model_validate(given)
+    except (PluginError, ValidationError):
+        return None
+
+
+def _says(policy: tuple[Component, Options], question: str) -> bool | None:
+    component, options = policy
+    answer = component.extra.get(question)
+    return None if answer is None else bool(answer(options))
+
+
+def _names(recipe: Values, stages: list[str]) -> Iterator[InitErrorDetails]:
+    for name, times in Counter(stages).items():
+        if times > 1:
+            index = len(stages) - 1 - stages[::-1].index(name)
+            yield problem(("stages", index, "name"), f"{times} stages are named {name!r}; names are unique")

@@ -1,0 +1,281 @@
+"""The sections of a recipe: their keys, types and bounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from adaptkit.errors import RecipeError
+from adaptkit.recipe.components import (
+    DataConfig,
+    InsertionConfig,
+    ModalityConfig,
+    Section,
+    TaskConfig,
+    plugins_of,
+)
+from adaptkit.recipe.explain import combined, explained
+from adaptkit.recipe.references import reference_problems
+from adaptkit.recipe.variables import expand
+
+
+def _usable_as_folder(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"{name!r} becomes a folder's name: use letters, digits, '_', '-' and '.'")
+    return name
+
+
+def _usable_as_key(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        raise ValueError(f"the name {name!r} is part of dotted keys and folders: use letters, digits, '_' and '-'")
+    return name
+
+
+Key = Annotated[str, AfterValidator(_usable_as_key)]
+OptimizerName = Literal["adamw", "muon"]
+Part = Literal["projector", "insertion", "ends"]
+Weight = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class BaseConfig(Section):
+    """The frozen decoder.
+
+    Attributes:
+        path: Folder or hub id; `world:decoder` is the built-in one.
+        revision: Branch, tag or commit on the hub.
+        dtype: In what precision it is loaded; `auto` is the checkpoint's.
+        attn_implementation: `auto` is flash attention where it is installed and the library's choice elsewhere,
+            which is also what no value gives.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+        model_type: Family, as transformers calls it; checked, and what `--rehearse` makes its stand-in of.
+        chat_template: Name of a shipped template, a file, or a template's text; the tokenizer's own where not
+            given.
+    """
+
+    path: str = Field(min_length=1)
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attn_implementation: (
+        Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None
+    ) = None
+    trust_remote_code: bool = False
+    model_type: str | None = None
+    chat_template: str | None = None
+
+
+class WorkflowConfig(Section):
+    """One way through the base.
+
+    Attributes:
+        insertion: What is inserted, and where.
+        replace_ends: Whether embedding, final norm and head are the workflow's own, and trainable.
+        modalities: What it takes in; all of the recipe's where not given.
+    """
+
+    shorthand: ClassVar[dict[str, str]] = {"like": "Another workflow, whose settings hold where this one says nothing."}
+
+    insertion: InsertionConfig
+    replace_ends: bool = False
+    modalities: list[Key] | None = Field(default=None, min_length=1)
+
+
+class OptimizerGroup(Section):
+    """What one part does differently from the stage's optimizer; nothing where not given."""
+
+    name: OptimizerName | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+
+
+class OptimizerConfig(Section):
+    """How trainable tensors are updated.
+
+    Attributes:
+        learning_rate: Peak of the schedule.
+        adamw_learning_rate: With Muon, the peak for what is not a matrix, which AdamW updates; by default the
+            stage's `learning_rate` where the stage's optimizer is AdamW, else a quarter of the part's.
+        groups: Differences by part.
+    """
+
+    name: OptimizerName = "adamw"
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    adamw_learning_rate: float | None = Field(default=None, gt=0)
+    groups: dict[Part, OptimizerGroup] = Field(default_factory=dict)
+
+
+class StageConfig(Section):
+    """One training phase; what stages have in common may stand in the recipe's `stage_defaults`.
+
+    Attributes:
+        train: Parts that learn; all others stay as they are.
+        start_from: Earlier stage whose tensors this one begins with.
+        data: Datasets and how often each sample is seen in an epoch.
+        warmup_ratio: Share of the steps over which the learning rate rises.
+        warmup_steps: The same as a number.
+        max_steps: Ends the stage early; -1 leaves it to `num_train_epochs`.
+        per_device_train_batch_size: Conversations per device and forward pass.
+        max_length: Longest conversation in tokens, placeholders included; what is over is cut off.
+        save_steps: A checkpoint is written every so many steps, and at the end; 0 only at the end.
+        group_by_length: Whether batches are made of conversations of like length.
+        logging_steps: Steps between logged losses; `logging.logging_steps` where a recipe does not say.
+        seed: Order of the data; the recipe's `seed` where it does not say.
+    """
+
+    name: Key
+    workflow: Key
+    train: list[Part] = Field(min_length=1)
+    start_from: Key | None = None
+    data: dict[Key, Weight] = Field(min_length=1)
+    optimizer: OptimizerConfig
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = "cosine"
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    max_steps: int = Field(default=-1, ge=-1)
+    per_device_train_batch_size: PositiveInt = 8
+    gradient_accumulation_steps: PositiveInt = 1
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    max_length: PositiveInt = 2048
+    save_steps: int = Field(default=500, ge=0)
+    save_total_limit: PositiveInt = 2
+    logging_steps: PositiveInt = 10
+    dataloader_num_workers: int = Field(default=0, ge=0)
+    group_by_length: bool = False
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.warmup_ratio and self.warmup_steps:
+            raise ValueError("give warmup_ratio or warmup_steps, not both; null takes one back")
+        if self.max_steps == 0:
+            raise ValueError("max_steps of 0 would train nothing; leave the stage out, or give -1 for whole epochs")
+        if len(set(self.train)) != len(self.train):
+            raise ValueError(f"train names a part twice: {', '.join(self.train)}")
+        return self
+
+
+class AcceleratorConfig(Section):
+    """How a run is spread over devices.
+
+    Attributes:
+        num_processes: Processes to start; as launched where not given.
+    """
+
+    strategy: Literal["none", "ddp", "zero2", "zero3", "fsdp"] = "none"
+    num_processes: PositiveInt | None = None
+
+
+class EvaluationConfig(Section):
+    """What a run ends with.
+
+    Attributes:
+        tasks: Benchmarks.
+        seed: Draws the items, where a benchmark draws them.
+        limit: Items per benchmark; all where not given.
+    """
+
+    tasks: list[TaskConfig] = Field(default_factory=list)
+    seed: int = Field(default=0, ge=0)
+    limit: PositiveInt | None = None
+
+
+class LoggingConfig(Section):
+    """Where metrics go beside `metrics.jsonl`."""
+
+    report_to: list[Literal["tensorboard", "wandb"]] = Field(default=["tensorboard"])
+    logging_steps: PositiveInt = 10
+
+
+class Recipe(Section):
+    """Everything a run depends on. Load one with `load_recipe`, which also resolves `extends` and overrides.
+
+    Attributes:
+        data_root: Folder of relative data paths, as written; `data_folder()` resolves it.
+        stages: In the order in which they run.
+        max_bad_fraction: Share of unusable samples above which a run stops.
+        output_dir: Run directory; `runs/<name>` where not given.
+    """
+
+    shorthand: ClassVar[dict[str, str]] = {
+        "extends": "Path of another recipe, relative to this one's folder, over which this one is laid.",
+        "stage_defaults": "What stages have in common.",
+    }
+
+    name: Annotated[str, AfterValidator(_usable_as_folder)]
+    description: str = ""
+    base: BaseConfig
+    modalities: dict[Key, ModalityConfig] = Field(min_length=1)
+    workflows: dict[Key, WorkflowConfig] = Field(min_length=1)
+    data_root: str | None = None
+    data: dict[Key, DataConfig] = Field(min_length=1)
+    stages: list[StageConfig] = Field(min_length=1)
+    accelerator: AcceleratorConfig = AcceleratorConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()
+    seed: int = Field(default=0, ge=0)
+    max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
+    output_dir: str | None = None
+
+    def stage(self, name: str) -> StageConfig:
+        """The stage of that name, which must exist."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def data_folder(self) -> Path:
+        """The folder against which relative data paths are read; the current one where the recipe names none.
+
+        Raises:
+            RecipeError: An environment variable that it is made of is not set.
+        """
+        try:
+            return Path(expand(self.data_root or ".")).expanduser()
+        except ValueError as error:
+            raise RecipeError(f"data_root: {error}") from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        if not isinstance(data, Mapping):
+            return handler(data)
+        data = _with_types(data)
+        problems = list(reference_problems(data, plugins_of(info)))
+        try:
+            recipe = handler(data)
+        except ValidationError as error:
+            problems += explained(error, cls)
+        if problems:
+            raise combined(cls.__name__, problems)
+        return recipe
+
+
+def _with_types(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what a modality's key says about its type."""
+    modalities = data.get("modalities")
+    if not isinstance(modalities, Mapping):
+        return dict(data)
+    filled = {key: {"type": key, **m} if isinstance(m, Mapping) else m for key, m in modalities.items()}
+    return {**data, "modalities": filled}

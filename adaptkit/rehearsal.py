@@ -1,0 +1,147 @@
+"""Rehearsals: a recipe on tiny stand-ins of its models and data, so that a long job fails now or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from adaptkit.chat_templates import FAMILY_TEMPLATES, load_chat_template
+from adaptkit.errors import RecipeError
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.recipe import BaseConfig, Recipe, recipe_from_values
+
+NUM_SAMPLES = 24
+MAX_STEPS = 3
+BATCH_SIZE = 2
+HIDDEN_SIZE = 64
+MIN_LAYERS = 4
+
+FAMILY_PATTERNS = {"llama": r"llama|vicuna|tinyllama", "qwen3": r"qwen.?3", "qwen2": r"qwen", "mistral": r"mistral"}
+"""How a family is told from a model's name, where neither the recipe nor a config says it."""
+
+
+def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
+    """The same recipe on stand-ins of the same families.
+
+    Stages, policies, placements, projectors, optimisers and schedules stay; base and encoders become tiny random models
+    of the same family, datasets a small sample in the same format made from the built-in world, and each stage is
+    cut to a few steps in one process.
+
+    Args:
+        recipe: What is to be rehearsed.
+        directory: Where stand-ins are written.
+
+    Raises:
+        RecipeError: A family cannot be told, or a plugin offers no stand-in.
+    """
+    values = recipe.model_dump(mode="json")
+    values["base"] |= _base_stand_in(recipe, directory / "base")
+    for name, modality in recipe.modalities.items():
+        options = _stand_in("encoder", modality.encoder.name, f"modalities.{name}", modality.encoder.options, directory / name)
+        values["modalities"][name]["encoder"] = {"name": modality.encoder.name, **options}
+        values["modalities"][name]["cache_features"] = False
+    for name, dataset in recipe.data.items():
+        folder = directory / "data" / name
+        options = _stand_in("data source", dataset.format, f"data.{name}", dataset.options, folder, NUM_SAMPLES)
+        values["data"][name] = {"format": dataset.format, **options}
+    for stage in values["stages"]:
+        stage |= {
+            "max_steps": MAX_STEPS,
+            "per_device_train_batch_size": BATCH_SIZE,
+            "gradient_accumulation_steps": min(2, stage["gradient_accumulation_steps"]),
+            "dataloader_num_workers": 0,
+            "logging_steps": 1,
+        }
+    values["name"] = f"{recipe.name}_rehearsal"
+    values["data_root"] = None
+    values["accelerator"] = {"strategy": "none"}
+    values["evaluation"] = {}
+    return recipe_from_values(values)
+
+
+def _stand_in(kind: str, name: str, where: str, *arguments: Any) -> dict[str, Any]:
+    make = get_plugin_manager().get(kind, name).extra.get("stand_in")
+    if make is None:
+        raise RecipeError(f"{where}: the {kind} {name!r} offers no stand-in, so this recipe cannot be rehearsed.")
+    options: dict[str, Any] = make(*arguments).model_dump(mode="json")
+    return options
+
+
+def _base_stand_in(recipe: Recipe, directory: Path) -> dict[str, Any]:
+    family = family_of(recipe.base)
+    template = load_chat_template(recipe.base.chat_template or FAMILY_TEMPLATES.get(family, "chatml"))
+    placeholders = [m.placeholder for m in recipe.modalities.values() if m.placeholder]
+    tokenizer = stand_in_tokenizer(template, placeholders)
+    num_layers = max([MIN_LAYERS, *(_layers_needed(w.insertion.placement) for w in recipe.workflows.values())])
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=2 * HIDDEN_SIZE,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return {"path": str(directory), "revision": None, "trust_remote_code": False, "model_type": family, "chat_template": template}
+
+
+def family_of(base: BaseConfig) -> str:
+    """The base's `model_type`: as the recipe says, as its config on this machine says, or told from its name.
+
+    Raises:
+        RecipeError: None of these tells it.
+    """
+    if base.model_type:
+        return base.model_type
+    if (Path(base.path) / "config.json").is_file():
+        return str(AutoConfig.from_pretrained(base.path).model_type)
+    for family, pattern in FAMILY_PATTERNS.items():
+        if re.search(pattern, base.path, flags=re.IGNORECASE):
+            return family
+    raise RecipeError(
+        f"base.model_type: the family of {base.path!r} cannot be told from its name; name it (llama, qwen2, mistral, …) "
+        "so that a stand-in can be built."
+    )
+
+
+def _layers_needed(placement: Any) -> int:
+    if placement is None:
+        return 1
+    numbers = [placement.every, placement.count, placement.first, placement.last]
+    return max([1, *(n for n in numbers if n), *(i + 1 for i in placement.layers or [])])
+
+
+def stand_in_tokenizer(chat_template: str, placeholders: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer that knows the special tokens of a chat template."""
+    specials = dict.fromkeys(["<|begin_of_text|>", "<|pad|>", *re.findall(r"<\|[a-z_0-9]+\|>", chat_template), *placeholders])
+    ends = [token for token in specials if "eot" in token or "im_end" in token or "end_of_turn" in token]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=len(alphabet), initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|begin_of_text|>",
+        pad_token="<|pad|>",
+        eos_token=ends[0] if ends else "<|end|>",
+        additional_special_tokens=[token for token in specials if token not in ("<|begin_of_text|>", "<|pad|>")],
+    )
+    fast.chat_template = chat_template
+    return fast

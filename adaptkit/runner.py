@@ -1,0 +1,401 @@
+"""All stages of a recipe, from its names to a report: what `adaptkit train` and comparisons run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import Tensor
+from transformers import PreTrainedModel
+
+import adaptkit
+from adaptkit.build import (
+    CachedFeatures,
+    MediaStore,
+    build_base,
+    build_encoders,
+    build_processor,
+    build_sources,
+    build_stage_data,
+    build_tokenizer,
+    build_workflow,
+    built_parts,
+    missing_resources,
+    modality_specs,
+)
+from adaptkit.errors import DataError, RecipeError, RunError
+from adaptkit.evaluation.report import ReportData, gallery_items, write_report
+from adaptkit.evaluation.scores import Answer
+from adaptkit.interfaces import DataSource, Encoder
+from adaptkit.model.checkpoint import load_tensors
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.inspection import describe_components, describe_layers
+from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.paths import cache_dir
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.recipe import Recipe, StageConfig, dump_recipe
+from adaptkit.runs import FINAL_FOLDER
+from adaptkit.training.checkpoints import staged_folder
+from adaptkit.training.feature_cache import FeatureCache
+from adaptkit.training.hashing import hash_tensors
+from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
+from adaptkit.training.stage import StageResult, train_stage
+
+RECIPE_FILE = "recipe.yaml"
+METRICS_FILE = "metrics.jsonl"
+BAD_SAMPLES_FILE = "bad_samples.jsonl"
+RESULTS_FILE = "results.json"
+REPORT_FILE = "report.html"
+
+
+@dataclass
+class Run:
+    """One run of a recipe, and what its stages share.
+
+    Attributes:
+        recipe: What is run.
+        output_dir: The run directory.
+        console: Where progress is shown.
+        base: The frozen decoder.
+        tokenizer: Its tokenizer.
+        encoders: Frozen encoders by modality, shared by all workflows.
+        workflows: Model and processor of each workflow, as its last stage left it.
+        stages: Result of each stage.
+    """
+
+    recipe: Recipe
+    output_dir: Path
+    console: Console
+    base: PreTrainedModel
+    tokenizer: Any
+    encoders: dict[str, Encoder] = field(default_factory=dict)
+    workflows: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = field(default_factory=dict)
+    stages: dict[str, StageResult] = field(default_factory=dict)
+    sources: dict[str, DataSource] = field(default_factory=dict)
+    cached: dict[str, CachedFeatures] = field(default_factory=dict)
+
+    def processor(self, workflow: str) -> AdaptkitProcessor:
+        """The processor of a workflow, also before it is trained."""
+        return build_processor(self.specs(workflow), self.tokenizer)
+
+    def specs(self, workflow: str) -> dict[str, dict[str, Any]]:
+        """What `build.modality_specs` says of a workflow."""
+        return modality_specs(self.recipe, workflow, self.tokenizer, self.base)
+
+    def build_stage_model(self, stage: StageConfig) -> AdaptkitForConditionalGeneration:
+        """The stage's workflow, on what the stage it starts from left, where that has run."""
+        specs = self.specs(stage.workflow)
+        for name in specs:
+            if name not in self.encoders:
+                self.encoders[name] = build_encoders({name: specs[name]})[name].to(self.base.device)
+        torch.manual_seed(self.recipe.seed)
+        model = build_workflow(
+            self.recipe, stage.workflow, built_parts(self.recipe, stage), self.base, self.encoders, specs
+        )
+        if stage.start_from in self.stages:
+            model.load_own_tensors(load_tensors(self.stages[stage.start_from].checkpoint), partial=True)
+        return model.to(self.base.device)
+
+
+def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
+    """Check that everything is there, and load what all stages share.
+
+    Raises:
+        RecipeError: A model or dataset is not on this machine; all are named together.
+    """
+    problems = missing_resources(recipe)
+    if problems:
+        raise RecipeError(
+            "\n".join(
+                [f"recipe {recipe.name!r} names what is not on this machine:", *(f"  {p}" for p in problems)]
+                + ["`adaptkit train RECIPE --rehearse` tries the whole recipe on tiny stand-ins instead."]
+            )
+        )
+    if recipe.accelerator.strategy not in ("none", "ddp"):
+        raise RecipeError(
+            f"accelerator.strategy: {recipe.accelerator.strategy} is not available in this version, and is never replaced "
+            "by another in silence. Run on one device with accelerator.strategy=none."
+        )
+    device = "cuda" if torch.cuda.is_available() else None
+    with console.status(f"loading the base {recipe.base.path}"):
+        base = build_base(recipe.base, device)
+        tokenizer = build_tokenizer(recipe.base)
+    return Run(recipe, output_dir, console, base, tokenizer)
+
+
+def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: str | None = None) -> Run:
+    """Train all stages of a recipe into a run directory.
+
+    Args:
+        recipe: What to run.
+        output_dir: The run directory.
+        console: Where progress is shown.
+        resume: `"auto"` continues the run that the directory holds, from the newest complete checkpoint of each stage;
+            a checkpoint's path continues its stage from there.
+
+    Raises:
+        RecipeError: Something the recipe names is missing, or the directory holds a run already.
+        RunError: A stage failed, or changed the base.
+    """
+    _check_directory(output_dir, resume)
+    run = prepare_run(recipe, output_dir, console)
+    run.sources = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage.data))
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / RECIPE_FILE).write_text(_recipe_header() + dump_recipe(recipe), encoding="utf-8")
+    fingerprint = hash_tensors(_all_tensors(run.base))
+    for number, stage in enumerate(recipe.stages, start=1):
+        _run_stage(run, stage, f"{number}/{len(recipe.stages)}", resume)
+        if hash_tensors(_all_tensors(run.base)) != fingerprint:
+            raise RunError(
+                f"stage {stage.name!r} changed tensors of the frozen base. The run is stopped, and its result must not be "
+                "used; please report this with the recipe."
+            )
+    for name, (model, processor) in run.workflows.items():
+        with staged_folder(output_dir / FINAL_FOLDER / name) as folder:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+    return run
+
+
+def _check_directory(output_dir: Path, resume: str | None) -> None:
+    if resume is None and (output_dir / RECIPE_FILE).exists():
+        raise RecipeError(
+            f"{output_dir} holds a run already. Continue it with --resume auto, or name another folder with --output."
+        )
+
+
+def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) -> None:
+    model = run.build_stage_model(stage)
+    model.set_trainable(stage.train)
+    processor = run.processor(stage.workflow)
+    _fill_caches(run, processor)
+    media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
+    sources = {name: run.sources[name] for name in stage.data}
+    dataset, sampler, collator = build_stage_data(
+        run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE
+    )
+    settings = stage_settings(stage)
+    print_stage(run.console, stage, number, model, len(sampler), settings.num_steps(len(sampler)))
+    run.stages[stage.name] = train_stage(
+        model,
+        dataset,
+        collator,
+        settings,
+        sampler=sampler,
+        output_dir=run.output_dir / stage.name,
+        resume=_stage_resume(resume, stage),
+        processor=processor,
+        console=run.console,
+        metrics_path=run.output_dir / METRICS_FILE,
+        report_to=run.recipe.logging.report_to,
+    )
+    run.workflows[stage.workflow] = (model.eval(), processor)
+
+
+def _stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
+    """Where a stage goes on from: a checkpoint's path concerns the stage it lies in, others continue by themselves."""
+    if resume in (None, "auto"):
+        return resume
+    path = Path(str(resume))
+    return path if path.resolve().parent.name == stage.name else "auto"
+
+
+def stage_settings(stage: StageConfig) -> StageSettings:
+    """A stage's knobs as the training engine takes them."""
+    optimizer = stage.optimizer
+    groups = {
+        part: GroupSettings(group.name, group.learning_rate, group.weight_decay)
+        for part, group in optimizer.groups.items()
+    }
+    shared = StageSettings.__dataclass_fields__.keys() & type(stage).model_fields.keys() - {"optimizer", "train"}
+    return StageSettings(
+        **{name: getattr(stage, name) for name in shared},
+        train=tuple(stage.train),
+        optimizer=OptimizerSettings(
+            name=optimizer.name,
+            learning_rate=optimizer.learning_rate,
+            weight_decay=optimizer.weight_decay,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            groups=groups,
+        ),
+    )
+
+
+def _all_tensors(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    return list(chain(module.named_parameters(), module.named_buffers()))
+
+
+def _recipe_header() -> str:
+    packages = sorted({component.package for component in get_plugin_manager().components()})
+    return f"# Resolved by adaptkit {adaptkit.__version__}; plugins: {', '.join(packages)}\n"
+
+
+def print_stage(
+    console: Console,
+    stage: StageConfig,
+    number: str,
+    model: AdaptkitForConditionalGeneration,
+    num_samples: int,
+    num_steps: int,
+) -> None:
+    """Show what a stage trains and what it leaves alone."""
+    table = Table(title=f"Stage {number}: {stage.name}", title_justify="left", title_style="bold", box=None)
+    for column, justify in (("component", "left"), ("parameters", "right"), ("in this stage", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for size in describe_components(model):
+        state = "[green]trained[/]" if size.name in stage.train else "frozen"
+        table.add_row(size.name, f"{size.num_parameters:,}", state)
+    console.print()
+    console.print(table)
+    console.print(
+        f"workflow {stage.workflow}, {num_samples:,} conversations an epoch, {num_steps:,} steps of "
+        f"{stage.per_device_train_batch_size * stage.gradient_accumulation_steps}, "
+        f"learning rate {stage.optimizer.learning_rate:g}"
+    )
+
+
+# -- cached features -----------------------------------------------------------------------------------------------
+
+
+def _fill_caches(run: Run, processor: AdaptkitProcessor) -> None:
+    """Encode every medium of the recipe's data once, for modalities whose recipe wants that."""
+    for name, inputs in processor.modalities.items():
+        encoder = run.encoders[name]
+        if name in run.cached or not (run.recipe.modalities[name].cache_features and encoder.cacheable):
+            continue
+        keys = _ContentKeys(inputs.modality.content_key)
+        cache = FeatureCache(cache_dir() / "features", encoder.fingerprint(), _dtype_of(encoder))
+        items = [(keys(source), _loader(inputs.load, source)) for source in _media_of(run.sources.values(), name, keys)]
+
+        def encode(batch: list[Tensor], encoder: Encoder = encoder, inputs: Any = inputs) -> Tensor | Sequence[Tensor]:
+            raw = inputs.preprocessor.collate(batch)
+            with torch.no_grad():
+                features = encoder(raw.to(run.base.device, _dtype_of(encoder)))
+            return features if isinstance(features, list) else features.cpu()
+
+        with progress_bar(run.console, f"encoding {name} inputs") as advance:
+            report = cache.fill(items, encode, progress=advance)
+        keys.failed.update(report.failed)
+        run.cached[name] = CachedFeatures(keys, cache.get)
+
+
+def _loader(load: Callable[[Any], Tensor], source: Any) -> Callable[[], Tensor]:
+    return lambda: load(source)
+
+
+def _media_of(sources: Any, modality: str, keys: _ContentKeys) -> list[Any]:
+    """Distinct usable media of some datasets; what is unusable shows when its sample is read."""
+    found: dict[str, Any] = {}
+    for source in sources:
+        for index in range(len(source)):
+            try:
+                parts = [part for message in source[index].messages for part in message["content"]]
+                for part in parts:
+                    if part["type"] == modality:
+                        found.setdefault(keys(part[modality]), part[modality])
+            except DataError:
+                continue
+    return list(found.values())
+
+
+class _ContentKeys:
+    """Content keys of media, each computed once.
+
+    Attributes:
+        failed: Why a medium could not be encoded, by key.
+    """
+
+    def __init__(self, content_key: Callable[[Any], str]) -> None:
+        self._content_key = content_key
+        self._known: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+
+    def __call__(self, source: Any) -> str:
+        name = str(source) if isinstance(source, (str, Path)) else None
+        key = self._known.get(name) if name is not None else None
+        if key is None:
+            key = self._content_key(source)
+            if name is not None:
+                self._known[name] = key
+        if key in self.failed:
+            raise DataError(self.failed[key])
+        return key
+
+
+def _dtype_of(encoder: Encoder) -> torch.dtype:
+    return next((p.dtype for p in encoder.parameters()), torch.float32)
+
+
+@contextmanager
+def progress_bar(console: Console, what: str) -> Any:
+    """A progress bar as a function `(done, total)`; silent where nobody watches."""
+    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total, *_: progress.update(task, completed=done, total=total)
+
+
+# -- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
+    """Score a trained run on the recipe's tasks; write `results.json` and `report.html`.
+
+    Args:
+        run: What `train_recipe` returned.
+        started: `time.monotonic()` when the run began, for `seconds`.
+        command: What the user typed, for the report.
+    """
+    results: dict[str, Any] = {}
+    answers: list[Answer] = []
+    settings = run.recipe.evaluation
+    for task in settings.tasks:
+        built = get_plugin_manager().get("evaluation task", task.name).build(task.options)
+        with progress_bar(run.console, f"evaluating {task.name}") as advance:
+            if hasattr(built, "evaluate_workflows"):
+                evaluation = built.evaluate_workflows(
+                    run.workflows, limit=settings.limit, seed=settings.seed, progress=advance
+                )
+                results |= evaluation.results
+                answers += evaluation.answers
+            else:
+                model, processor = next(iter(run.workflows.values()))
+                results[task.name] = built.evaluate(
+                    model, processor, limit=settings.limit, seed=settings.seed, data=None, progress=advance
+                )
+    results["seconds"] = round(time.monotonic() - started, 1)
+    results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    (run.output_dir / RESULTS_FILE).write_text(text, encoding="utf-8")
+    _write_report(run, results, answers, command)
+    return results
+
+
+def _write_report(run: Run, results: Mapping[str, Any], answers: Sequence[Answer], command: str) -> None:
+    model, processor = next(reversed(run.workflows.values()))
+    metrics = (run.output_dir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    write_report(
+        run.output_dir / REPORT_FILE,
+        ReportData(
+            title=run.recipe.name,
+            results=results,
+            description=run.recipe.description,
+            metrics=[json.loads(line) for line in metrics],
+            layers=describe_layers(model),
+            components=[asdict(size) for size in describe_components(model)],
+            gallery=gallery_items(answers, processor),
+            command=command,
+            recipe=dump_recipe(run.recipe),
+        ),
+    )

@@ -1,0 +1,65 @@
+"""Finding workflows on disk: in their own folder, or in a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adaptkit.errors import ModelError, unknown_name
+from adaptkit.model.checkpoint import load
+from adaptkit.model.processor import load_processor
+
+FINAL_FOLDER = "final"
+
+
+def workflow_folders(checkpoint: Path) -> dict[str, Path]:
+    """Workflows that a checkpoint holds, by name: those of a run directory in the recipe's order, or the one itself.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if (checkpoint / "config.json").is_file():
+        return {checkpoint.name: checkpoint}
+    final = checkpoint / FINAL_FOLDER
+    found = {path.name: path for path in sorted(final.glob("*/")) if (path / "config.json").is_file()}
+    if not found:
+        what = "holds no finished workflow" if checkpoint.is_dir() else "does not exist"
+        raise ModelError(
+            f"{checkpoint} {what}. A checkpoint is a workflow's folder, or a run directory in which `adaptkit train` has "
+            "finished."
+        )
+    return {name: found[name] for name in sorted(found, key=lambda n: (_order(checkpoint, n), n))}
+
+
+def _order(run_directory: Path, name: str) -> int:
+    """Place of a workflow in the run's recipe; those that it does not name come last."""
+    from yaml import safe_load
+
+    recipe = run_directory / "recipe.yaml"
+    names = list(safe_load(recipe.read_text(encoding="utf-8"))["workflows"]) if recipe.is_file() else []
+    return names.index(name) if name in names else len(names)
+
+
+def find_workflow(checkpoint: Path, workflow: str | None = None) -> Path:
+    """The folder of a workflow: the one asked for, or the only or first one.
+
+    Raises:
+        ModelError: There is none, or none of that name.
+    """
+    folders = workflow_folders(checkpoint)
+    if workflow is None:
+        return next(iter(folders.values()))
+    if workflow not in folders:
+        raise ModelError(f"{checkpoint}: {unknown_name('workflow', workflow, folders)}")
+    return folders[workflow]
+
+
+def load_workflow(checkpoint: Path, workflow: str | None = None, base: Any = None) -> tuple[Any, Any]:
+    """Model, on the accelerator where there is one, and processor of a workflow."""
+    import torch
+
+    folder = find_workflow(checkpoint, workflow)
+    model = load(folder, base=base)
+    if base is None and torch.cuda.is_available():
+        model = model.to("cuda")
+    return model, load_processor(folder)

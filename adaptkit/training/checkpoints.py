@@ -1,0 +1,212 @@
+"""Checkpoint folders that are either whole or not there.
+
+A checkpoint is written in a hidden folder beside its place, flushed to the disk, and renamed. Whatever stops the
+process, `checkpoint-N` is complete where it exists, and the one before it goes only after that.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from adaptkit.errors import ModelError, RecipeError, RunError
+
+STAGE_FILE = "adaptkit_stage.json"
+STATE_FILE = "trainer_state.json"
+_STAGING = ".staging-"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step after which a checkpoint was taken; -1 for any other folder."""
+    match = _NAME.fullmatch(checkpoint.name)
+    return int(match.group(1)) if match else -1
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """Complete checkpoints of a stage, oldest first."""
+    found = [path for path in output_dir.glob("checkpoint-*") if step_of(path) >= 0]
+    return sorted((path for path in found if (path / STATE_FILE).is_file()), key=step_of)
+
+
+def staging_path(destination: Path) -> Path:
+    """Where `destination` is written before it is complete."""
+    return destination.with_name(_STAGING + destination.name) / destination.name
+
+
+@contextmanager
+def staged_folder(destination: Path) -> Iterator[Path]:
+    """Give a folder to write in, which becomes `destination` once the block ends well.
+
+    Raises:
+        RunError: Something could not be written; what was at `destination` before is still there.
+    """
+    folder = staging_path(destination)
+    staging = folder.parent
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+        _flush(folder)
+        replace_folder(folder, destination)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not raise OSError
+        raise RunError(_explain(error, destination)) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def replace_folder(source: Path, destination: Path) -> None:
+    """Rename `source` to `destination`; a folder already there is removed."""
+    if destination.exists():
+        remove_folder(destination)
+    source.rename(destination)
+    _sync(destination.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a checkpoint so that a half-deleted one is never taken for a whole one."""
+    doomed = folder.with_name(f"{_STAGING}old-{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def rotate(output_dir: Path, limit: int | None) -> None:
+    """Delete the oldest checkpoints beyond `limit`."""
+    if limit is not None and limit > 0:
+        for checkpoint in list_checkpoints(output_dir)[:-limit]:
+            remove_folder(checkpoint)
+
+
+def clean_up(output_dir: Path, limit: int | None) -> None:
+    """Delete what a killed process left half-written, or had yet to delete."""
+    for folder in output_dir.glob(f"{_STAGING}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    rotate(output_dir, limit)
+
+
+def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None:
+    """The checkpoint from which a stage continues, or None where it starts afresh.
+
+    Checkpoints newer than one that was asked for by name are renamed to `abandoned-checkpoint-N`.
+
+    Args:
+        output_dir: The stage's folder.
+        resume: "auto" for the newest complete checkpoint, if any; a checkpoint; None for a fresh start.
+
+    Raises:
+        RecipeError: `resume` is no complete checkpoint, or a fresh start would overwrite one.
+    """
+    existing = list_checkpoints(output_dir)
+    if resume == "auto":
+        return existing[-1] if existing else None
+    if resume is None:
+        if existing:
+            raise RecipeError(
+                f"{output_dir} holds checkpoints of an earlier run ({existing[-1].name}). Continue it with "
+                "`--resume auto`, choose another `--output`, or delete the folder."
+            )
+        return None
+    checkpoint = Path(resume)
+    if not (checkpoint / STATE_FILE).is_file():
+        known = ", ".join(path.name for path in existing) or "none"
+        raise RecipeError(f"{checkpoint} is no complete checkpoint. Checkpoints in {output_dir}: {known}.")
+    if checkpoint.resolve().parent == output_dir.resolve():
+        for newer in existing:
+            if step_of(newer) > step_of(checkpoint):
+                replace_folder(newer, newer.with_name(f"abandoned-{newer.name}"))
+    return checkpoint
+
+
+def completed_steps(checkpoint: Path) -> int:
+    """Optimiser steps behind a checkpoint."""
+    return int(json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["global_step"])
+
+
+def write_stage(folder: Path, fixed: Mapping[str, Any]) -> None:
+    """Record beside a checkpoint what a resumed run must share with this one."""
+    (folder / STAGE_FILE).write_text(json.dumps(fixed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any]) -> None:
+    """Make sure that continuing a checkpoint ends in the weights of an uninterrupted run.
+
+    Raises:
+        RecipeError: The stage's settings or its data changed; the message names what.
+    """
+    path = checkpoint / STAGE_FILE
+    if not path.is_file():
+        raise RecipeError(f"{checkpoint} was not written by a training stage: it has no {STAGE_FILE}")
+    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(fixed))
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
+        raise RecipeError(
+            f"cannot resume {checkpoint}: {differences}. Restore these settings to continue, or start the stage "
+            "afresh with another `--output`."
+        )
+
+
+def load_weights(model: nn.Module, checkpoint: Path) -> None:
+    """Copy a checkpoint's tensors into the model they were saved from.
+
+    Raises:
+        ModelError: Names, shapes or dtypes differ from those of `model.trainable_state_dict()`.
+    """
+    saved: dict[str, Tensor] = {}
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        with safe_open(file, framework="pt", device="cpu") as tensors:
+            saved.update({name: tensors.get_tensor(name) for name in tensors.keys()})  # noqa: SIM118 (no mapping)
+    live: dict[str, Tensor] = model.trainable_state_dict()  # type: ignore[operator]
+    if saved.keys() != live.keys():
+        missing, unknown = sorted(live.keys() - saved.keys()), sorted(saved.keys() - live.keys())
+        raise ModelError(
+            f"{checkpoint} is a checkpoint of another model: it lacks {len(missing)} tensors"
+            f" ({', '.join(missing[:3]) or 'none'}) and holds {len(unknown)} unknown ones"
+            f" ({', '.join(unknown[:3]) or 'none'})"
+        )
+    for name, tensor in live.items():
+        if (saved[name].shape, saved[name].dtype) != (tensor.shape, tensor.dtype):
+            raise ModelError(
+                f"{checkpoint}: {name} is {tuple(saved[name].shape)} {saved[name].dtype} there and "
+                f"{tuple(tensor.shape)} {tensor.dtype} in the model"
+            )
+    with torch.no_grad():
+        for name, tensor in live.items():
+            tensor.copy_(saved[name])
+
+
+def _flush(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open folders
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explain(error: BaseException, destination: Path) -> str:
+    free = shutil.disk_usage(destination.parent).free
+    full = free < 1 << 20 or "No space left" in str(error) or getattr(error, "errno", 0) == errno.ENOSPC
+    reason = f"the disk is full ({free / 2**20:.0f} MiB free)" if full else f"{type(error).__name__}: {error}"
+    others = list_checkpoints(destination.parent)
+    kept = f"The checkpoint before it, {others[-1]}, is intact." if others else "There is no earlier checkpoint."
+    advice = " Free some space and continue with `--resume auto`." if full else ""
+    return f"could not save {destination}: {reason}. {kept}{advice}"

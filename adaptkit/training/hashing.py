@@ -1,0 +1,93 @@
+"""Exact fingerprints of tensors, and proof of which parameters learn."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit.errors import ModelError
+
+_CHUNK_BYTES = 1 << 24
+
+
+def hash_tensors(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Hash names, shapes, dtypes and every bit of the values, whatever the order and the device.
+
+    Large tensors are hashed in pieces by several threads, and on an accelerator are brought over piece by piece.
+
+    Args:
+        named_tensors: As from `model.named_parameters()`.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    tensors = dict(named_tensors)
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as executor:
+        pieces = {name: [executor.submit(_hash_piece, p) for p in _pieces(tensors[name])] for name in sorted(tensors)}
+        for name, futures in pieces.items():
+            tensor = tensors[name]
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            for future in futures:
+                digest.update(future.result())
+    return digest.hexdigest()
+
+
+def _pieces(tensor: Tensor) -> Sequence[Tensor]:
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.split(max(1, _CHUNK_BYTES // flat.element_size())) if flat.numel() else []
+
+
+def _hash_piece(piece: Tensor) -> bytes:
+    return hashlib.sha256(piece.cpu().view(torch.uint8).numpy()).digest()
+
+
+@dataclass(frozen=True)
+class Trainables:
+    """How many parameters learn and how many do not.
+
+    Attributes:
+        trainable: Parameters of each part that learns.
+        frozen: All others.
+    """
+
+    trainable: dict[str, int]
+    frozen: int
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{part} {number:,}" for part, number in self.trainable.items())
+        return f"trains {parts} ({sum(self.trainable.values()):,} in all); frozen {self.frozen:,}"
+
+
+def assert_trainable(model: nn.Module, parts: Sequence[str]) -> Trainables:
+    """Make sure that exactly the parameters of `parts` learn.
+
+    Args:
+        model: A `WorkflowModel` after `set_trainable`.
+        parts: The parts that are meant to learn.
+
+    Raises:
+        ModelError: A part is empty or unknown, or some parameter learns that should not, or the other way round.
+    """
+    known = model.trainable_parts()  # type: ignore[operator]
+    missing = [part for part in parts if not known.get(part)]
+    if missing:
+        have = ", ".join(part for part, names in known.items() if names) or "none"
+        raise ModelError(f"the model has no parameters in the part {missing[0]!r}. Parts it has: {have}.")
+    expected = {name for part in parts for name in known[part]}
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    actual = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if expected != actual:
+        idle, stray = sorted(expected - actual), sorted(actual - expected)
+        raise ModelError(
+            f"the wrong parameters learn: {len(idle)} of the parts {', '.join(parts)} are frozen"
+            f" ({', '.join(idle[:3]) or 'none'}) and {len(stray)} others are not ({', '.join(stray[:3]) or 'none'})"
+        )
+    trainable = {part: sum(sizes[name] for name in known[part]) for part in parts}
+    return Trainables(trainable, sum(sizes.values()) - sum(trainable.values()))

@@ -1,0 +1,205 @@
+"""Where a stage's numbers go: a JSONL file, and TensorBoard or Weights & Biases where asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from adaptkit.errors import RecipeError, RunError, unknown_name
+
+REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+"""Name in a recipe, and the package it needs."""
+
+
+class MetricsLog:
+    """A stage's lines in a JSONL file that several stages may share.
+
+    Each line has the stage, the step and numbers. A stage that starts or resumes first calls `drop_after` with the
+    step it goes on from, so that no step occurs twice.
+
+    Args:
+        path: The file.
+        stage: Name of the stage.
+    """
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self.path = path
+        self.stage = stage
+
+    def drop_after(self, step: int) -> None:
+        """Drop this stage's lines after `step`, and any line that a kill cut off."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [
+            line for line in read_metrics(self.path) if line.get("stage") != self.stage or line.get("step", 0) <= step
+        ]
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        line = {"stage": self.stage, "step": step, **{key: _plain(value) for key, value in values.items()}}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise RunError(f"could not write {self.path}: {error}. Continue with `--resume auto` once it can.") from error
+
+    def lines(self) -> list[dict[str, Any]]:
+        """This stage's lines, oldest first."""
+        return [line for line in read_metrics(self.path) if line.get("stage") == self.stage]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return [line for line in lines if isinstance(line, dict)]
+
+
+class MetricsCallback(TrainerCallback):  # type: ignore[misc]
+    """Writes what the trainer logs to a `MetricsLog`, with speed and the learning rate of each part.
+
+    Args:
+        log: The stage's log.
+        samples_per_step: Samples in one optimiser step, over all devices.
+    """
+
+    def __init__(self, log: MetricsLog, samples_per_step: int) -> None:
+        self._log = log
+        self._samples_per_step = samples_per_step
+        self._since = (0.0, 0)
+        self._rates: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._since = (time.perf_counter(), state.global_step)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if (state.global_step + 1) % state.logging_steps == 0:  # by the time of `on_log` the schedule has moved on
+            self._rates = learning_rates(kwargs.get("optimizer"))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or "loss" not in logs:
+            return  # the summary after the last step has no loss, and `StageResult` says the same
+        now, (before, step) = time.perf_counter(), self._since
+        self._since = (now, state.global_step)
+        speed = (state.global_step - step) * self._samples_per_step / max(now - before, 1e-9)
+        extra = {"learning_rates": self._rates} if len(set(self._rates.values())) > 1 else {}
+        self._log.write(state.global_step, {**logs, **extra, "samples_per_second": round(speed, 2)})
+
+
+def learning_rates(optimizer: Any) -> dict[str, float]:
+    """Current learning rate of each part; the highest where a part has several."""
+    rates: dict[str, float] = {}
+    for group in getattr(optimizer, "param_groups", ()):
+        part = group.get("part", "")
+        rates[part] = max(rates.get(part, 0.0), float(group["lr"]))
+    return rates
+
+
+class TensorBoardCallback(TrainerCallback):  # type: ignore[misc]
+    """Writes TensorBoard event files.
+
+    Args:
+        directory: Where the event files of the stage go.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._writer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and often not asked for
+
+            self._writer = SummaryWriter(str(self._directory), purge_step=state.global_step + 1)  # type: ignore[no-untyped-call]
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self._writer is not None and "loss" in logs:
+            for name, value in logs.items():
+                self._writer.add_scalar(f"train/{name}", value, state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is pending."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class WandbCallback(TrainerCallback):  # type: ignore[misc]
+    """Sends metrics to Weights & Biases: one run for all stages, in the project named by `WANDB_PROJECT`.
+
+    Args:
+        stage: Prefix of the metrics' names.
+        directory: Where wandb keeps its files.
+        config: Settings to show with the run.
+    """
+
+    def __init__(self, stage: str, directory: Path, config: Mapping[str, Any]) -> None:
+        self._stage = stage
+        self._directory = directory
+        self._config = config
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            wandb = importlib.import_module("wandb")
+            if wandb.run is None:
+                wandb.init(project=os.environ.get("WANDB_PROJECT", "adaptkit"), dir=str(self._directory))
+            wandb.config.update({self._stage: dict(self._config)}, allow_val_change=True)
+            wandb.define_metric(f"{self._stage}/*", step_metric=f"{self._stage}/step")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and "loss" in logs:
+            values = {f"{self._stage}/{name}": value for name, value in logs.items()}
+            importlib.import_module("wandb").log({**values, f"{self._stage}/step": state.global_step})
+
+
+def build_reporters(
+    report_to: Sequence[str], stage: str, directory: Path, config: Mapping[str, Any]
+) -> list[TrainerCallback]:
+    """Callbacks for the services that were asked for.
+
+    Raises:
+        RecipeError: A name is unknown, or its package is not installed.
+    """
+    for name in report_to:
+        if name not in REPORTERS:
+            raise RecipeError(f"logging.report_to: {unknown_name('service', name, REPORTERS)}")
+        if importlib.util.find_spec(REPORTERS[name]) is None:
+            raise RecipeError(
+                f"logging.report_to asks for {name!r}, and the package {REPORTERS[name]!r} is not installed. Install "
+                f"it with `pip install {REPORTERS[name]}`, or take it off the list."
+            )
+    made: list[TrainerCallback] = []
+    if "tensorboard" in report_to:
+        made.append(TensorBoardCallback(directory / "tensorboard"))
+    if "wandb" in report_to:
+        made.append(WandbCallback(stage, directory, config))
+    return made
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no word for it
+    return value.item() if hasattr(value, "item") else value

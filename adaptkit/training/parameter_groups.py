@@ -1,0 +1,141 @@
+"""From parts and their settings to one optimiser over the trainable parameters, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from adaptkit.errors import ModelError, RecipeError, unknown_name
+from adaptkit.training.optimizers import Muon, muon_groups
+from adaptkit.training.settings import GroupSettings, OptimizerSettings
+
+OPTIMIZERS = ("adamw", "muon")
+
+Group = dict[str, Any]
+
+
+class WorkflowModel(Protocol):
+    """What training needs of a model: an `nn.Module` that names its parts and saves only what is its own."""
+
+    def trainable_parts(self) -> Mapping[str, Sequence[str]]:
+        """Parameter names of each part that can be trained."""
+
+    def set_trainable(self, parts: Sequence[str]) -> None:
+        """Let these parts learn, and nothing else."""
+
+    def trainable_state_dict(self) -> dict[str, torch.Tensor]:
+        """The live tensors that a checkpoint holds, by the names it holds them under."""
+
+    def save_pretrained(self, save_directory: str) -> None:
+        """Write those tensors as safetensors, and the configuration."""
+
+
+class CombinedOptimizer(Optimizer):
+    """Several optimisers that step as one, with one state and one list of groups.
+
+    The members share this object's group dicts and state, so schedulers, checkpoints and accelerate deal with it
+    as with any PyTorch optimiser.
+
+    Args:
+        builders: Makes each member from its groups.
+        groups: Each member's groups, in the order of `builders`.
+    """
+
+    def __init__(self, builders: Sequence[Callable[[list[Group]], Optimizer]], groups: Sequence[list[Group]]) -> None:
+        self.members = [build(member_groups) for build, member_groups in zip(builders, groups, strict=True)]
+        ends = [0]
+        for member in self.members:
+            ends.append(ends[-1] + len(member.param_groups))
+        self._spans = list(pairwise(ends))
+        super().__init__([group for member in self.members for group in member.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        for member, (start, end) in zip(self.members, self._spans, strict=True):
+            member.param_groups = self.param_groups[start:end]
+            member.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, from an optimiser with the same groups."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of every member."""
+        loss = closure() if closure is not None else None
+        for member in self.members:
+            member.step()
+        return loss
+
+
+def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerSettings) -> Optimizer:
+    """Make the optimiser of a stage.
+
+    Args:
+        model: A `WorkflowModel`.
+        parts: The parts that learn; each becomes groups of its own, which carry its name under `"part"`.
+        settings: Of the stage.
+
+    Raises:
+        RecipeError: An optimiser's name is unknown, or settings name a part that does not learn.
+    """
+    _check_names(parts, settings)
+    parameters = dict(model.named_parameters())
+    groups: dict[str, list[Group]] = {name: [] for name in OPTIMIZERS}
+    for part in parts:
+        named = [(name, parameters[name]) for name in model.trainable_parts()[part]]  # type: ignore[operator]
+        for algorithm, part_groups in _part_groups(named, part, settings).items():
+            groups[algorithm] += part_groups
+    used = [name for name in OPTIMIZERS if groups[name]]
+    if not used:
+        raise ModelError(f"nothing to train: the parts {', '.join(parts) or '(none)'} hold no parameters")
+    builders = {"adamw": lambda g: _build_adamw(g, settings), "muon": Muon}
+    if len(used) == 1:
+        return builders[used[0]](groups[used[0]])
+    return CombinedOptimizer([builders[name] for name in used], [groups[name] for name in used])
+
+
+def _check_names(parts: Sequence[str], settings: OptimizerSettings) -> None:
+    for part in settings.groups:
+        if part not in parts:
+            raise RecipeError(f"optimizer.groups: {unknown_name('trained part', part, parts)}")
+    for name in [settings.name, *(g.name for g in settings.groups.values() if g.name)]:
+        if name not in OPTIMIZERS:
+            raise RecipeError(f"optimizer: {unknown_name('optimizer', name, OPTIMIZERS)}")
+
+
+def _part_groups(
+    named: list[tuple[str, nn.Parameter]], part: str, settings: OptimizerSettings
+) -> dict[str, list[Group]]:
+    override = settings.groups.get(part, GroupSettings())
+    lr = settings.learning_rate if override.learning_rate is None else override.learning_rate
+    decay = settings.weight_decay if override.weight_decay is None else override.weight_decay
+    if (override.name or settings.name) == "adamw":
+        return {"adamw": _adamw_groups([p for _, p in named], part, lr, decay)}
+    adamw_lr = settings.adamw_learning_rate
+    if adamw_lr is None:
+        adamw_lr = settings.learning_rate if settings.name == "adamw" else lr / 4
+    sorted_groups = muon_groups(named, matrix_lr=lr, weight_decay=decay)
+    muon = [{**group, "part": part} for group in sorted_groups if group["algorithm"] == "muon"]
+    others = [p for group in sorted_groups if group["algorithm"] == "adamw" for p in group["params"]]
+    return {"muon": muon, "adamw": _adamw_groups(others, part, adamw_lr, decay)}
+
+
+def _adamw_groups(parameters: Sequence[nn.Parameter], part: str, lr: float, decay: float) -> list[Group]:
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"params": matrices, "lr": lr, "weight_decay": decay, "part": part},
+        {"params": vectors, "lr": lr, "weight_decay": 0.0, "part": part},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _build_adamw(groups: list[Group], settings: OptimizerSettings) -> Optimizer:
+    fused = all(p.device.type in ("cpu", "cuda", "mps", "xpu") for group in groups for p in group["params"])
+    return AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=fused)

@@ -1,0 +1,84 @@
+"""A stage's progress, for a person who watches or reads the log later."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+_REDRAW_S = 0.1
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Shows steps, loss, samples per second and time left.
+
+    On a terminal that is a bar; elsewhere one line every `interval_s`, and one at the end.
+
+    Args:
+        console: Where to write.
+        stage: What to call the bar.
+        samples_per_step: Samples in one optimiser step, over all devices.
+        interval_s: Seconds between lines where the output is no terminal.
+    """
+
+    def __init__(self, console: Console, stage: str, samples_per_step: int, *, interval_s: float = 15.0) -> None:
+        self._console = console
+        self._stage = stage
+        self._samples_per_step = samples_per_step
+        self._interval_s = _REDRAW_S if console.is_terminal else interval_s
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._loss = "-"
+        self._started = self._shown = (0.0, 0)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = self._shown = (time.monotonic(), state.global_step)
+        if self._console.is_terminal and state.is_world_process_zero:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(), console=self._console,
+            )  # fmt: skip
+            self._task = self._bar.add_task(
+                self._stage, total=state.max_steps, completed=state.global_step, text=""
+            )
+            self._bar.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in logs:
+            self._loss = f"{logs['loss']:.3f}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if time.monotonic() - self._shown[0] >= self._interval_s:
+            self._show(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._show(state)
+        self.close()
+
+    def _show(self, state: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        now, step = time.monotonic(), state.global_step
+        self._shown = (now, step)
+        rate = (step - self._started[1]) / max(now - self._started[0], 1e-9)
+        text = f"loss {self._loss}  {rate * self._samples_per_step:.1f} samples/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, text=text)
+            return
+        left = f"  {_clock((state.max_steps - step) / rate)} left" if rate > 0 and step < state.max_steps else ""
+        self._console.print(f"{self._stage}  {step}/{state.max_steps}  {text}{left}", highlight=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

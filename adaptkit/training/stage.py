@@ -1,0 +1,210 @@
+"""One training stage, from its start or a checkpoint to its end."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+from torch.utils.data import Dataset, Sampler
+from transformers import TrainerCallback
+
+from adaptkit.errors import DataError, RecipeError
+from adaptkit.training import checkpoints
+from adaptkit.training.hashing import assert_trainable
+from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters
+from adaptkit.training.progress import ProgressCallback
+from adaptkit.training.settings import StageSettings
+from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
+
+Evaluate = Callable[[nn.Module, int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did.
+
+    Attributes:
+        metrics: Its lines of `metrics.jsonl`, including those written before an interruption.
+        seconds: Time spent training, in this process.
+        final_step: Optimiser steps behind the weights.
+        checkpoint: The last checkpoint.
+        resumed_from: Where this process went on from, or None.
+    """
+
+    metrics: list[dict[str, Any]]
+    seconds: float
+    final_step: int
+    checkpoint: Path
+    resumed_from: Path | None
+
+
+def train_stage(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    collator: Callable[[list[Any]], Any],
+    settings: StageSettings,
+    *,
+    sampler: Sampler[int],
+    output_dir: Path,
+    resume: Path | str | None = None,
+    evaluate: Evaluate | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    processor: Any = None,
+    console: Console | None = None,
+    metrics_path: Path | None = None,
+    report_to: Sequence[str] = (),
+) -> StageResult:
+    """Train the parts that a stage names, and leave everything else as it is.
+
+    Args:
+        model: A `WorkflowModel`; trained in place.
+        dataset: Indexed by what `sampler` yields; must give the same item each time, for exact resuming.
+        collator: Makes the model's keyword arguments of a list of items.
+        settings: The stage's knobs.
+        sampler: The order of each epoch, determined by its own seed and `set_epoch`.
+        output_dir: Where `checkpoint-N` folders go.
+        resume: "auto" continues from the newest complete checkpoint, if any; a path from that one; None starts
+            afresh.
+        evaluate: Called with the model (in evaluation mode, without gradients) and the step; its numbers go to
+            the metrics under "evaluation". It may draw at random without changing the run.
+        callbacks: Further transformers callbacks; one with a `close()` is closed whatever happens.
+        processor: Saved with every checkpoint.
+        console: Where progress is shown; None shows none.
+        metrics_path: JSONL file of metrics, which several stages may share; `output_dir/metrics.jsonl` by default.
+        report_to: "tensorboard", "wandb", both or neither.
+
+    Raises:
+        DataError: The dataset is empty.
+        RecipeError: A setting is wrong, or the checkpoint is of a run with other settings.
+        ModelError: The wrong parameters would learn, or the checkpoint is of another model.
+        RunError: The loss or a weight is no longer a number, or a checkpoint could not be written.
+    """
+    if not len(sampler):  # type: ignore[arg-type]
+        raise DataError(f"stage {settings.name!r} has no data: its mixture is empty")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if _is_main_process():
+        checkpoints.clean_up(output_dir, settings.save_total_limit)
+    resumed_from = checkpoints.find_resume_checkpoint(output_dir, resume)
+    model.set_trainable(settings.train)  # type: ignore[operator]
+    assert_trainable(model, settings.train)
+    reporters = build_reporters(report_to, settings.name, output_dir, asdict(settings))
+    done = 0
+    if resumed_from is not None:
+        checkpoints.check_same_stage(resumed_from, stage_identity(settings, sampler))
+        done = checkpoints.completed_steps(resumed_from)
+    log = MetricsLog(metrics_path or output_dir / "metrics.jsonl", settings.name)
+    if _is_main_process():
+        log.drop_after(done)
+    num_steps = settings.num_steps(len(sampler), _num_processes())  # type: ignore[arg-type]
+    if resumed_from is not None and done >= num_steps:
+        checkpoints.load_weights(model, resumed_from)
+        return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
+
+    samples_per_step = (
+        settings.per_device_train_batch_size * settings.gradient_accumulation_steps * _num_processes()
+    )
+    all_callbacks = [MetricsCallback(log, samples_per_step), *reporters, *callbacks]
+    if evaluate is not None:
+        all_callbacks.append(_EvaluationCallback(evaluate, settings.eval_steps, log))
+    if console is not None:
+        all_callbacks.append(ProgressCallback(console, settings.name, samples_per_step))
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        for callback in all_callbacks:
+            if hasattr(callback, "close"):
+                stack.callback(callback.close)
+        stack.enter_context(_prepared(model, settings.gradient_checkpointing))
+        trainer = _build_trainer(model, dataset, collator, settings, sampler, output_dir, processor, all_callbacks)
+        trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+    return StageResult(
+        log.lines(), time.perf_counter() - started, num_steps, output_dir / f"checkpoint-{num_steps}", resumed_from
+    )
+
+
+def _build_trainer(
+    model: nn.Module, dataset: Any, collator: Any, settings: StageSettings, sampler: Any, output_dir: Path,
+    processor: Any, callbacks: Sequence[TrainerCallback],
+) -> WorkflowTrainer:  # fmt: skip
+    try:
+        arguments = build_arguments(settings, output_dir, len(sampler), _num_processes())
+    except ValueError as error:
+        raise RecipeError(f"stage {settings.name!r}: {error}") from error
+    return WorkflowTrainer(
+        model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, processor=processor,
+        callbacks=callbacks,
+    )  # fmt: skip
+
+
+def _num_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _prepared(model: nn.Module, gradient_checkpointing: bool) -> Iterator[None]:
+    """Undo afterwards what training changes about a model beside its weights."""
+    config: Any = getattr(model, "config", None)
+    use_cache = getattr(config, "use_cache", None)
+    if gradient_checkpointing:
+        _enable_checkpointing(model)
+    try:
+        yield
+    finally:
+        if gradient_checkpointing:
+            disable = getattr(model, "activation_checkpointing_disable", None)
+            (disable or model.gradient_checkpointing_disable)()  # type: ignore[operator]
+        if config is not None:
+            if use_cache is None:
+                vars(config).pop("use_cache", None)
+            else:
+                config.use_cache = use_cache
+        model.zero_grad()
+        model.eval()
+
+
+def _enable_checkpointing(model: Any) -> None:
+    options = {"use_reentrant": False}  # the reentrant kind loses gradients where all inputs are frozen
+    if hasattr(model, "activation_checkpointing_enable"):  # transformers' name for it since 5.23
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+class _EvaluationCallback(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, evaluate: Evaluate, every: int, log: MetricsLog) -> None:
+        self._evaluate = evaluate
+        self._every = every
+        self._log = log
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        step = state.global_step
+        if step < state.max_steps and not (self._every > 0 and step % self._every == 0):
+            return
+        with _same_randomness(), torch.no_grad():
+            model.eval()
+            scores = self._evaluate(model, step)
+            model.train()
+        if state.is_world_process_zero:
+            self._log.write(step, {"evaluation": dict(scores)})
+
+
+@contextmanager
+def _same_randomness() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])

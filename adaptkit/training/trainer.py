@@ -1,0 +1,195 @@
+"""transformers' `Trainer`, thinly subclassed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+
+from adaptkit.errors import RunError
+from adaptkit.training import checkpoints
+from adaptkit.training.parameter_groups import build_optimizer
+from adaptkit.training.settings import StageSettings
+
+
+class WorkflowTrainer(Trainer):  # type: ignore[misc]
+    """Trains the parts of a model that learn, and saves them alone.
+
+    It differs from its parent in the optimiser (by part), the order of the data (the sampler's), the checkpoints
+    (whole or absent, trainable tensors only), and in that it stops when the loss is no longer a number.
+
+    Args:
+        model: A `WorkflowModel` whose `set_trainable` was called.
+        arguments: From `build_arguments`.
+        settings: Of the stage.
+        dataset: Indexed by what `sampler` yields.
+        collator: Makes the model's keyword arguments of a list of dataset items.
+        sampler: The order of an epoch; its `set_epoch` is called where it has one.
+        processor: Saved with every checkpoint, if given.
+        callbacks: Called beside transformers' own flow of logging and saving.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        arguments: TrainingArguments,
+        settings: StageSettings,
+        *,
+        dataset: Dataset[Any],
+        collator: Any,
+        sampler: Sampler[int],
+        processor: Any = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        super().__init__(
+            model=model, args=arguments, data_collator=collator, train_dataset=dataset, callbacks=list(callbacks)
+        )
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        self.model_accepts_loss_kwargs = True  # whatever its signature, a workflow scales by num_items_in_batch
+        self._settings = settings
+        self._sampler = sampler
+        self._processor = processor
+        self._unchecked_loss: Tensor | None = None
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches in the sampler's order."""
+        num_workers = self.args.dataloader_num_workers
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,
+            batch_size=self._settings.per_device_train_batch_size,
+            sampler=self._sampler,
+            collate_fn=self.data_collator,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=self.args.dataloader_pin_memory,
+            generator=torch.Generator(),  # else loaders with and without workers draw differently from the global one
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """One optimiser over what learns, by part."""
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(self.model, self._settings.train, self._settings.optimizer)
+        optimizer: Optimizer = self.optimizer
+        return optimizer
+
+    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
+        """Autocast here, since accelerate would leave its own wrapped around the model's forward for good."""
+        return torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self._settings.bf16)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the stock estimate walks all parameters at every step, and is wrong for frozen ones."""
+        return 0
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward; stops before a step on a loss that is no number."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self._unchecked_loss = loss if self._unchecked_loss is None else self._unchecked_loss + loss
+        if loss.device.type == "cpu":  # elsewhere reading it would stall the device: see `log` and `_save_checkpoint`
+            self._check_loss()
+        return loss
+
+    def _check_loss(self) -> None:
+        loss, self._unchecked_loss = self._unchecked_loss, None
+        if loss is None or math.isfinite(loss.item()):
+            return
+        saved = checkpoints.list_checkpoints(Path(self.args.output_dir))
+        rates = sorted({float(rate) for rate in self.lr_scheduler.get_last_lr()}) if self.lr_scheduler else []
+        raise RunError(
+            f"stage {self._settings.name!r}: the loss is {loss.item()} near step {self.state.global_step + 1}, at "
+            f"learning rates {', '.join(f'{rate:.2g}' for rate in rates)}. Train the stage again with a lower "
+            "learning rate, a longer warmup_ratio or a smaller max_grad_norm, or look for a faulty sample. "
+            + (f"The last checkpoint before it is {saved[-1]}." if saved else "There is no checkpoint before it.")
+        )
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, once the loss is known to be a number."""
+        self._check_loss()
+        super().log(logs, *args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trainable tensors, the configuration and the processor."""
+        if self.args.should_save:
+            folder = str(output_dir or self.args.output_dir)
+            self.model.save_pretrained(folder)
+            if self._processor is not None:
+                self._processor.save_pretrained(folder)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._check_loss()
+        self._check_weights()
+        output_dir = self.args.output_dir
+        destination = Path(output_dir) / f"checkpoint-{self.state.global_step}"
+        is_main = self.args.should_save
+        staged = checkpoints.staged_folder if is_main else _staged_by_main_process
+        with staged(destination) as folder:
+            self.accelerator.wait_for_everyone()
+            self.args.output_dir = str(folder.parent)
+            try:
+                super()._save_checkpoint(*args, **kwargs)
+            finally:
+                self.args.output_dir = output_dir
+            if is_main:
+                checkpoints.write_stage(folder, stage_identity(self._settings, self._sampler))
+            self.accelerator.wait_for_everyone()
+        if is_main:
+            checkpoints.rotate(Path(output_dir), self._settings.save_total_limit)
+
+    def _check_weights(self) -> None:
+        for name, tensor in self.model.trainable_state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise RunError(
+                    f"stage {self._settings.name!r}: {name} holds values that are no numbers after step "
+                    f"{self.state.global_step}; nothing was saved. Lower the learning rate or max_grad_norm."
+                )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
+
+
+def _staged_by_main_process(destination: Path) -> AbstractContextManager[Path]:
+    return nullcontext(checkpoints.staging_path(destination))
+
+
+def stage_identity(settings: StageSettings, sampler: Sampler[int]) -> dict[str, Any]:
+    """What must be the same in a run and its continuation."""
+    return {**settings.fixed_on_resume(), "num_samples": len(sampler)}  # type: ignore[arg-type]
+
+
+def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int, num_processes: int) -> Any:
+    """Translate a stage's settings into transformers' `TrainingArguments`."""
+    num_steps = settings.num_steps(num_samples, num_processes)
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        learning_rate=settings.optimizer.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        lr_scheduler_kwargs=dict(settings.lr_scheduler_kwargs),
+        warmup_steps=settings.num_warmup_steps(num_steps),
+        max_grad_norm=settings.max_grad_norm,
+        max_steps=num_steps,
+        save_strategy="steps",
+        save_steps=settings.save_steps if settings.save_steps > 0 else num_steps,
+        save_total_limit=None,
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,
+        dataloader_num_workers=settings.dataloader_num_workers,
+        dataloader_pin_memory=torch.cuda.is_available() and not settings.use_cpu,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=True,
+        seed=settings.seed,
+        use_cpu=settings.use_cpu,
+    )

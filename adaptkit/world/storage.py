@@ -1,0 +1,53 @@
+"""Writing the built-in models to disk."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import yaml
+from pydantic import ValidationError
+from transformers import PreTrainedModel
+
+from adaptkit.errors import RecipeError
+from adaptkit.hookspecs import Options
+
+OptionsType = TypeVar("OptionsType", bound=Options)
+Progress = Callable[[str], None]
+
+
+def load_options(path: Path, options_type: type[OptionsType]) -> OptionsType:
+    """Reads the recipe of a built-in model, such as `recipes/world/decoder.yaml`.
+
+    Raises:
+        RecipeError: The file cannot be read, or says something that `options_type` does not take.
+    """
+    try:
+        return options_type.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise RecipeError("\n".join(lines)) from error
+
+
+def save_model(model: PreTrainedModel, output: Path, save_rest: Callable[[Path], object]) -> None:
+    """Writes weights in float16 and the config, and with them what `save_rest` writes, as one rename."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=output.parent))
+    state = {name: value.to(torch.float16) for name, value in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=state)
+    save_rest(folder)
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    _replace_folder(folder, output)
+
+
+def _replace_folder(folder: Path, output: Path) -> None:
+    old = Path(tempfile.mkdtemp(dir=output.parent))
+    if output.exists():
+        output.rename(old / output.name)
+    folder.rename(output)
+    shutil.rmtree(old)
