@@ -94,7 +94,11 @@ def register_projectors(register: Register) -> None:
 
 @hookspec
 def register_insertion_policies(register: Register) -> None:
-    """Offer insertion policies: `build(options) -> adaptkit.surgery.InsertionPolicy`."""
+    """Offer insertion policies: `build(options) -> adaptkit.surgery.InsertionPolicy`.
+
+    Also, so that recipes are checked before anything is loaded: `needs_placement(options) -> bool`, whether a placement
+    must be given, and `inserts(options) -> bool`, whether there are parameters to train as `insertion`.
+    """
 
 
 @hookspec

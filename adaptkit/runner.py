@@ -216,6 +216,7 @@ def stage_settings(stage: StageConfig) -> StageSettings:
     groups = {
         part: GroupSettings(group.name, group.learning_rate, group.weight_decay)
         for part, group in optimizer.groups.items()
+        if part in stage.train  # stage_defaults may speak of parts that not every stage trains
     }
     shared = StageSettings.__dataclass_fields__.keys() & type(stage).model_fields.keys() - {"optimizer", "train"}
     return StageSettings(
@@ -227,6 +228,7 @@ def stage_settings(stage: StageConfig) -> StageSettings:
             weight_decay=optimizer.weight_decay,
             betas=optimizer.betas,
             eps=optimizer.eps,
+            adamw_learning_rate=optimizer.adamw_learning_rate,
             groups=groups,
         ),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
         raise click.UsageError("--recipe and --output go with one model: name decoder or encoder.")
     for name in [model] if model else MODELS:
         folder = output or OUTPUT / name
-        _builder(name)(recipe or RECIPES / f"{name}.yaml", folder)
+        _build(name, recipe or RECIPES / f"{name}.yaml", folder)
         click.echo(f"Wrote {folder}. `adaptkit world score {name} --path {folder}` scores it.")
 
 
@@ -83,24 +82,21 @@ def data(directory: Path, kinds: tuple[str, ...], num_samples: int, split: Any, 
         click.echo(f"{kind}: {path}")
 
 
-def _builder(name: str) -> Callable[[Path, Path], None]:
+def _build(name: str, recipe: Path, output: Path) -> None:
+    if not recipe.is_file():
+        raise RecipeError(
+            f"no recipe at {recipe}. Run this in a checkout of adaptkit, where {RECIPES} is, or give --recipe."
+        )
     from adaptkit.world.storage import load_options
 
-    def build_from(recipe: Path, output: Path) -> None:
-        if not recipe.is_file():
-            raise RecipeError(
-                f"no recipe at {recipe}. Run this in a checkout of adaptkit, where {RECIPES} is, or give --recipe."
-            )
-        if name == "decoder":
-            from adaptkit.world.build_decoder import DecoderOptions, build_decoder
+    if name == "decoder":
+        from adaptkit.world.build_decoder import DecoderOptions, build_decoder
 
-            build_decoder(load_options(recipe, DecoderOptions), output, click.echo)
-        else:
-            from adaptkit.world.build_encoder import EncoderOptions, build_encoder
+        build_decoder(load_options(recipe, DecoderOptions), output, click.echo)
+    else:
+        from adaptkit.world.build_encoder import EncoderOptions, build_encoder
 
-            build_encoder(load_options(recipe, EncoderOptions), output, click.echo)
-
-    return build_from
+        build_encoder(load_options(recipe, EncoderOptions), output, click.echo)
 
 
 def _score(name: Any, path: Path | None, seed: int, num_items: int) -> dict[str, float]:

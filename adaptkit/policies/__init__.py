@@ -37,10 +37,14 @@ def register_insertion_policies(register: Register) -> None:
         build=_build_inner_adapter,
         options=InnerAdapterOptions,
         description="IAA scheme (c): a trainable decoder layer after each chosen frozen layer.",
+        needs_placement=lambda options: True,
+        inserts=lambda options: True,
     )
     register(
         name="projector_only",
         build=_build_projector_only,
         options=ProjectorOnlyOptions,
         description="Nothing inserted: features reach the frozen decoder through the projector alone.",
+        needs_placement=lambda options: False,
+        inserts=lambda options: False,
     )

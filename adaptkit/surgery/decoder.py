@@ -97,6 +97,12 @@ class Decoder:
         self.layer_map = [LayerRecord(n, r.kind, r.source) for n, r in enumerate(records)]
         return inserted
 
+    def keep_first_layer(self) -> None:
+        """Drop every layer but the first."""
+        _expand_config(self.config, [0])
+        setattr(self.trunk, self._layers_name, nn.ModuleList([self.layers[0]]))
+        self.layer_map = self.layer_map[:1]
+
     def replace_ends(self) -> list[str]:
         """Give the decoder its own trainable embedding, final norm and LM head, untied from the base's.
 
@@ -128,11 +134,12 @@ def locate_decoder(model: PreTrainedModel) -> Decoder:
 def final_norms(model: PreTrainedModel) -> list[nn.Module]:
     """Modules with parameters that run between the last layer and the head, in order.
 
-    Found by running two tokens through a structural copy and watching the trunk's children, because their names
-    vary between families. Some families have none (OLMo's norm has no parameters).
+    Found by running two tokens through a structural copy that has only the first layer, and watching the trunk's
+    children, because their names vary between families. Some families have none (OLMo's norm has no parameters).
     """
     probe = structural_copy(model).eval()
     decoder = Decoder(probe)
+    decoder.keep_first_layer()
     names: list[str] = []
     seen_last = False
 

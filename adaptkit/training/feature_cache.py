@@ -208,9 +208,7 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _load_ahead(
-    loaders: dict[str, Loader], num_workers: int, ahead: int
-) -> Iterator[tuple[str, Tensor | DataError]]:
+def _load_ahead(loaders: dict[str, Loader], num_workers: int, ahead: int) -> Iterator[tuple[str, Tensor | DataError]]:
     with ThreadPoolExecutor(max_workers=max(1, num_workers)) as executor:
         waiting: deque[tuple[str, Future[Tensor | DataError]]] = deque()
         for key, loader in loaders.items():

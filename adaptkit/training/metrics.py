@@ -55,7 +55,7 @@ class MetricsLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise RunError(f"could not write {self.path}: {error}. Continue with `--resume auto` once it can.") from error
+            raise RunError(f"could not write {self.path}: {error}. Continue with `--resume auto`.") from error
 
     def lines(self) -> list[dict[str, Any]]:
         """This stage's lines, oldest first."""

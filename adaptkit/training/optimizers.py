@@ -82,10 +82,13 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            matrices, others = [], []
+            matrices: list[Tensor] = []
+            others: list[Tensor] = []
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    muon = group["algorithm"] == "muon" or (group["algorithm"] == "auto" and parameter.ndim == 2)
+                    muon = group["algorithm"] == "muon" or (
+                        group["algorithm"] == "auto" and parameter.ndim == 2
+                    )
                     (matrices if muon else others).append(parameter)
             for batch in _by_shape(matrices):
                 self._muon_step(batch, group)
@@ -137,7 +140,7 @@ def orthogonalize(matrices: Tensor, num_iterations: int = 5) -> Tensor:
         A tensor shaped like `matrices`, in bfloat16 on CUDA (where that is enough, and fast), else float32.
     """
     a, b, c = _NEWTON_SCHULZ
-    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x: Tensor = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -165,7 +168,8 @@ def muon_groups(
         weight_decay: For Muon's group alone.
         adamw_names: A matrix whose name contains one of these goes to AdamW.
     """
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in named_parameters:
         if parameter.requires_grad:
             muon = parameter.ndim == 2 and not any(part in name for part in adamw_names)

@@ -41,9 +41,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(), console=self._console,
             )  # fmt: skip
-            self._task = self._bar.add_task(
-                self._stage, total=state.max_steps, completed=state.global_step, text=""
-            )
+            self._task = self._bar.add_task(self._stage, total=state.max_steps, completed=state.global_step, text="")
             self._bar.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

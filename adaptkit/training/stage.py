@@ -110,9 +110,7 @@ def train_stage(
         checkpoints.load_weights(model, resumed_from)
         return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
 
-    samples_per_step = (
-        settings.per_device_train_batch_size * settings.gradient_accumulation_steps * _num_processes()
-    )
+    samples_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * _num_processes()
     all_callbacks = [MetricsCallback(log, samples_per_step), *reporters, *callbacks]
     if evaluate is not None:
         all_callbacks.append(_EvaluationCallback(evaluate, settings.eval_steps, log))

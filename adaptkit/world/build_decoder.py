@@ -157,7 +157,9 @@ def _iter_batches(
     for phase in options.phases:
         for _ in range(phase.num_steps):
             length = phase.sequence_length
-            rows = [document(next(stream), facts, phase.shares, rng, length) for _ in range(options.batch_size)]
+            rows = [
+                document(next(stream), facts, phase.shares, rng, length) for _ in range(options.batch_size)
+            ]
             yield _encode(rows, encode, length, options.context_weight)
 
 

@@ -120,10 +120,14 @@ def build_encoder(options: EncoderOptions, output: Path, progress: Progress = pr
         optimizer.step()
         scheduler.step()
         if step % 50 == 0:
-            progress(f"encoder step {step}: " + " ".join(f"{k} {float(v.detach()):.3f}" for k, v in losses.items()))
+            progress(
+                f"encoder step {step}: " + " ".join(f"{k} {float(v.detach()):.3f}" for k, v in losses.items())
+            )
         if step % options.checkpoint_every == 0 or step == options.num_steps:
             save_model(model, output, image_processor().save_pretrained)
-            progress(f"encoder step {step}: " + " ".join(f"{k} {v:.3f}" for k, v in probe_encoder(output).items()))
+            progress(
+                f"encoder step {step}: " + " ".join(f"{k} {v:.3f}" for k, v in probe_encoder(output).items())
+            )
             model.train()
     return output
 
@@ -147,7 +151,9 @@ def label_patches(items: list[Scene], patch_size: int) -> Labels:
     location = np.zeros((len(items), side * side, 3), dtype=np.float32)
     pairs = np.zeros((len(items), len(COLORS) * len(SHAPES)), dtype=np.float32)
     for row, scene in enumerate(items):
-        distance = np.stack([np.maximum(abs(patch_x - o.x), abs(patch_y - o.y)) - o.radius for o in scene.objects])
+        distance = np.stack(
+            [np.maximum(abs(patch_x - o.x), abs(patch_y - o.y)) - o.radius for o in scene.objects]
+        )
         nearest = distance.argmin(axis=0)
         integers[0, row] = distance.min(axis=0) < _MARGIN
         names = [(SHAPES.index(o.shape), COLORS.index(o.color), CELLS.index(o.cell)) for o in scene.objects]
@@ -195,7 +201,12 @@ def _augment(pixel_values: Tensor, labels: Labels, rng: np.random.Generator) -> 
     sign = torch.where(mirrored, -1.0, 1.0)[:, None, None]
     location = labels.location * torch.cat([sign, torch.ones_like(sign), torch.ones_like(sign)], dim=2)
     return pixel_values, Labels(
-        mirror(labels.covered), mirror(labels.shape), mirror(labels.color), mirror(cells), mirror(location), labels.pairs
+        covered=mirror(labels.covered),
+        shape=mirror(labels.shape),
+        color=mirror(labels.color),
+        cell=mirror(cells),
+        location=mirror(location),
+        pairs=labels.pairs,
     )
 
 

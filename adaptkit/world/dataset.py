@@ -57,7 +57,9 @@ class EvaluationItem:
     @property
     def text_messages(self) -> list[Message]:
         """The prompt with the scene in words."""
-        return _prompt(self.question if self.scene is None else f"{language.describe(self.scene)} {self.question}")
+        return _prompt(
+            self.question if self.scene is None else f"{language.describe(self.scene)} {self.question}"
+        )
 
 
 def evaluation_items(
@@ -151,7 +153,11 @@ def _check_arguments(
         raise DataError(unknown_name("kind of world data", kind, DATA_KINDS))
     if split not in ("train", "dev", "test"):
         raise DataError(unknown_name("split of the world", split, ("train", "dev", "test")))
-    numbers = {"num_samples": num_samples, "questions_per_image": questions_per_image, "num_images": num_images}
+    numbers = {
+        "num_samples": num_samples,
+        "questions_per_image": questions_per_image,
+        "num_images": num_images,
+    }
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise DataError(f"{name} is {value}; it must be at least 1")

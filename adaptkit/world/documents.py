@@ -6,6 +6,7 @@ questions: repeating the scene with its objects shuffled, listing it with its at
 request names, and recalling single attributes in a terse notation.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,14 +48,18 @@ def list_turn(scene: Scene, rng: np.random.Generator) -> Turn:
 
 
 def recall_turn(scene: Scene, rng: np.random.Generator) -> Turn:
-    """Single lookups in a row: `color circle red ; shape top-left circle ; ...`."""
+    """Single lookups in a row: `color circle red ; shape top-left circle ; there red star no ; ...`."""
     pieces: list[Piece] = []
     for _ in range(_RECALLS_PER_TURN):
         item = scene.objects[int(rng.integers(len(scene.objects)))]
         key = _KEYS[int(rng.integers(len(_KEYS)))]
-        values = [name for name in ATTRIBUTES if name != key]
+        values = [name for name in (*ATTRIBUTES, "there") if name != key]
         name = values[int(rng.integers(len(values)))]
-        pieces += [(f"{name} {_value(item, key)}", False), (_value(item, name), True), (";", False)]
+        if name == "there":
+            color, shape, answer = language.maybe_absent(scene, item, rng)
+            pieces += [(f"there {color} {shape}", False), (answer, True), (";", False)]
+        else:
+            pieces += [(f"{name} {_value(item, key)}", False), (_value(item, name), True), (";", False)]
     return Turn("recall .", tuple(pieces))
 
 
@@ -63,10 +68,10 @@ def caption_turn(scene: Scene, rng: np.random.Generator) -> Turn:
     return Turn(language.CAPTION_REQUEST, ((language.caption(scene), True),))
 
 
-def question_turn(scene: Scene, rng: np.random.Generator) -> Turn:
-    """A question of any kind."""
+def question_turn(scene: Scene, rng: np.random.Generator, kind: str | None = None) -> Turn:
+    """A question of the given kind, or of any."""
     names = tuple(language.QUESTION_KINDS)
-    question = language.ask(scene, names[int(rng.integers(len(names)))], rng)
+    question = language.ask(scene, kind or names[int(rng.integers(len(names)))], rng)
     return Turn(question.text, ((question.answer, True),))
 
 
@@ -76,6 +81,7 @@ SCENE_TASKS: dict[str, Task] = {
     "recall": recall_turn,
     "caption": caption_turn,
     "question": question_turn,
+    **{kind: functools.partial(question_turn, kind=kind) for kind in language.QUESTION_KINDS},
 }
 
 
@@ -115,7 +121,11 @@ def document(
         if name != "fact" and not described:
             order = rng.permutation(len(scene.objects)).tolist() if rng.random() < 0.5 else None
             opening, described = language.describe(scene, order) + " ", True
-        pieces += [(f"<|user|> {opening}{turn.request} <|end|> <|assistant|>", False), *turn.answer, ("<|end|>", True)]
+        pieces += [
+            (f"<|user|> {opening}{turn.request} <|end|> <|assistant|>", False),
+            *turn.answer,
+            ("<|end|>", True),
+        ]
     return pieces
 
 

@@ -124,15 +124,31 @@ _TOPICS = {
         {f"{DIGITS[a]} plus {DIGITS[b]}": DIGITS[a + b] for a in range(1, 5) for b in range(1, 5)},
     ),
     "color": _Topic(
-        ("what color is a {} ?", "which color does a {} have ?", "a {} has what color ?", "tell me the color of a {} ."),
-        {"banana": "yellow", "tomato": "red", "carrot": "orange", "plum": "purple", "leaf": "green", "sky": "blue"},
+        (
+            "what color is a {} ?",
+            "which color does a {} have ?",
+            "a {} has what color ?",
+            "tell me the color of a {} .",
+        ),
+        {
+            "banana": "yellow",
+            "tomato": "red",
+            "carrot": "orange",
+            "plum": "purple",
+            "leaf": "green",
+            "sky": "blue",
+        },
     ),
 }
 
 
 def list_facts(split: Literal["train", "test"]) -> list[Fact]:
     """Facts with the phrasings of one split: three phrasings of each train, the fourth is held out."""
-    return [fact for number, phrasing, fact in _every_phrasing() if ((number + phrasing) % 4 == 0) == (split == "test")]
+    return [
+        fact
+        for number, phrasing, fact in _every_phrasing()
+        if ((number + phrasing) % 4 == 0) == (split == "test")
+    ]
 
 
 def candidate_answers(topic: str) -> tuple[str, ...]:
@@ -151,4 +167,6 @@ def _every_phrasing() -> Iterator[tuple[int, int, Fact]]:
 
 def fact_words() -> list[str]:
     """Every word that facts use, for the tokenizer."""
-    return sorted({word for _, _, fact in _every_phrasing() for word in f"{fact.question} {fact.answer}".split()})
+    return sorted(
+        {word for _, _, fact in _every_phrasing() for word in f"{fact.question} {fact.answer}".split()}
+    )

@@ -54,7 +54,9 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question:
     return QUESTION_KINDS[kind](scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
 
 
-def iter_questions(scene: Scene, rng: np.random.Generator, kinds: Sequence[str] | None = None) -> Iterator[Question]:
+def iter_questions(
+    scene: Scene, rng: np.random.Generator, kinds: Sequence[str] | None = None
+) -> Iterator[Question]:
     """An endless stream of questions of all (or the given) kinds in turn, in random order."""
     names = tuple(kinds or QUESTION_KINDS)
     while True:
@@ -75,7 +77,13 @@ def list_questions(
 
 
 def conversation(opening: str, questions: Sequence[Question]) -> list[Message]:
-    """Questions and answers as chat messages; `opening` (a description, or `<image>`, and what separates it) precedes the first."""
+    """Questions and answers as chat messages.
+
+    Args:
+        opening: What stands right before the first question: a description and a space, or `<image>` and a
+            new line.
+        questions: In their order.
+    """
     messages = []
     for number, question in enumerate(questions):
         text = f"{opening}{question.text}" if number == 0 else question.text
@@ -108,22 +116,28 @@ def _cell(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question
 
 
 def _count(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question("count", "how many objects are there ?", DIGITS[len(scene.objects)], candidates=DIGITS[1:4])
+    return Question(
+        "count", "how many objects are there ?", DIGITS[len(scene.objects)], candidates=DIGITS[1:4]
+    )
+
+
+def maybe_absent(scene: Scene, item: SceneObject, rng: np.random.Generator) -> tuple[str, str, str]:
+    """A colour and a shape, and whether one object has both: half of the time `item`'s, and `yes`.
+
+    Most of what is absent is made of colours and shapes that are there.
+    """
+    if rng.random() < 0.5:
+        return item.color, item.shape, "yes"
+    others = [o for o in scene.objects if o is not item]
+    if others and rng.random() < 0.7:
+        return others[int(rng.integers(len(others)))].color, item.shape, "no"
+    if rng.random() < 0.5:
+        return _another(COLORS, item.color, rng), item.shape, "no"
+    return item.color, _another(SHAPES, item.shape, rng), "no"
 
 
 def _exist(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    """Half of the questions name an object that is not there, mostly made of attributes that are."""
-    color, shape = item.color, item.shape
-    answer = "yes"
-    if rng.random() < 0.5:
-        answer = "no"
-        others = [o for o in scene.objects if o is not item]
-        if others and rng.random() < 0.7:
-            color = others[int(rng.integers(len(others)))].color
-        elif rng.random() < 0.5:
-            color = _another(COLORS, color, rng)
-        else:
-            shape = _another(SHAPES, shape, rng)
+    color, shape, answer = maybe_absent(scene, item, rng)
     return Question("exist", f"is there a {color} {shape} ?", answer, candidates=("yes", "no"))
 
 

@@ -32,7 +32,9 @@ def patch_features(model: CLIPVisionModel, items: list[Scene]) -> Tensor:
     return torch.cat(chunks)
 
 
-def probe_encoder(model_dir: Path, seed: int = 1, num_scenes: int = 1_000, split: Split = "test") -> dict[str, float]:
+def probe_encoder(
+    model_dir: Path, seed: int = 1, num_scenes: int = 1_000, split: Split = "test"
+) -> dict[str, float]:
     """Fits linear probes on training scenes' frozen features, and scores them on scenes never trained on.
 
     Args:
@@ -89,5 +91,5 @@ def _fit_classifier(features: Tensor, classes: Tensor) -> Tensor:
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss)
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weights.detach()

@@ -20,16 +20,20 @@ SPECIAL_TOKENS = (
     *(f"<|reserved_{i}|>" for i in range(NUM_RESERVED)),
 )
 
-_PUNCTUATION = ". , ; : ? ! '".split()
-_SCENE_WORDS = "scene object objects cell color shape size describe repeat list recall by in at".split()
+_PUNCTUATION = ". , ; : ? ! ' ( ) [ ] - / + ="
+_SCENE_WORDS = "scene object objects cell color shape size box describe repeat list recall by in at"
 # What tutorials on other modalities and statements about images say.
 _OTHER_WORDS = """
-    a all an and answer any are as assistant be black both box boxes caption contains describe digit edge
-    each else every exactly fewer following gray hear helpful image in is it item items least less listen many
-    more most no none not of on only or other picture please question running same see sensor short sit sitting
-    sound speak spoken standing statement than that the there this touching tower track two wall base walking
-    watch what where which white with word yes you different left-most right-most above below
-""".split()
+    a above all an and answer any are as assistant b base be below beside between big black both bounding
+    box boxes c caption contains coordinate correct d describe describes different digit directly does each
+    edge else every exactly falling fewer flat following from given gray has hear helpful high if image
+    images in is it item items least leftmost less letter listen little low many middle more most name no
+    none not number of on only option options or other phrase picture please provide question read region
+    rightmost rising running same see sensor sentence sequence short side signal single sit sitting sound
+    speak speaker spike spoken stand standing statement step than that the there these they this those time
+    to tone touching tower track two under using value video voice walk walking wall watch wave what which
+    white with word write yes you
+"""
 
 CHAT_TEMPLATE = """\
 {{- '<|begin|>' -}}
@@ -65,7 +69,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         bos_token="<|begin|>",
         eos_token="<|end|>",
-        additional_special_tokens=[t for t in SPECIAL_TOKENS if t not in ("<pad>", "<unk>", "<|begin|>", "<|end|>")],
+        additional_special_tokens=[
+            t for t in SPECIAL_TOKENS if t not in ("<pad>", "<unk>", "<|begin|>", "<|end|>")
+        ],
         clean_up_tokenization_spaces=False,
         model_max_length=512,
         model_input_names=["input_ids", "attention_mask"],
@@ -86,9 +92,9 @@ def _vocabulary() -> list[str]:
             *DIGITS,
             *map(str, range(10)),
             *fact_words(),
-            *_SCENE_WORDS,
-            *_OTHER_WORDS,
+            *_SCENE_WORDS.split(),
+            *_OTHER_WORDS.split(),
         }
-        - set(_PUNCTUATION)
+        - set(_PUNCTUATION.split())
     )
-    return [*SPECIAL_TOKENS, *_PUNCTUATION, *boxes, *words]
+    return [*SPECIAL_TOKENS, *_PUNCTUATION.split(), *boxes, *words]

@@ -1,0 +1,60 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e ./$(patsubst %/,%,$(dir $(plugin))))
+UV := $(BIN)/python .ci/uv
+
+# Idle worker threads must not spin: on few cores they take the time of those that work.
+export OMP_WAIT_POLICY := PASSIVE
+export PYTHONUTF8 := 1
+
+OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+SINGLE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: help setup quickstart test lint types pytest docs constraints clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make quickstart   install into .venv and train the small Inner-Adaptor model of the tutorial"
+	@echo "make test         linters, types, tests and documentation"
+	@echo "make setup        install into .venv, nothing else"
+	@echo "make docs         build the documentation into site/"
+	@echo "make constraints  resolve every dependency anew and record the versions in constraints.txt"
+	@echo "make clean        remove what the build and the tests made (not .venv, not runs/)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt $(PLUGINS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt $(EDITABLE) --group dev
+	@touch $@
+
+quickstart: setup
+	$(BIN)/adaptkit train recipes/iaa_vision_tiny.yaml
+
+test: lint types pytest docs
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+pytest: setup
+	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+docs: setup
+	$(OFFLINE) $(BIN)/mkdocs build --strict --quiet
+
+constraints: setup
+	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
+	$(UV) pip install --quiet --python build/resolve/bin/python uv $(EDITABLE) --group dev
+	$(UV) pip freeze --python build/resolve/bin/python --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' > constraints.txt
+	rm -rf build/resolve
+
+clean:
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache
+	find adaptkit plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,92 @@
+"""The encoder `clip`: CLIP and SigLIP vision models, as the Inner-Adaptor paper uses them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from adaptkit import Options, hookimpl
+
+if TYPE_CHECKING:
+    from adaptkit_clip.encoder import ClipEncoder
+    from adaptkit_clip.preprocessing import ClipPreprocessor
+
+__all__ = ["ClipOptions", "register_encoders"]
+
+
+class ClipOptions(Options):
+    """Which checkpoint, and which of its features.
+
+    Attributes:
+        path: Folder, or model id of the Hugging Face hub, of a CLIP or SigLIP checkpoint (vision-only or
+            whole); `world:encoder` is the built-in one.
+        revision: Branch, tag or commit of a model id.
+        feature_layer: Index into the model's hidden states: 0 is the embedding, -1 the last layer's output
+            before the final norm.
+        keep_cls: Keep the class token as the first feature (CLIP only).
+        pad: `square` centres the picture on a square of the mean colour; `none` leaves the shape to the
+            checkpoint's own resizing and cropping.
+        merge_size: Joins squares of this many by this many neighbouring patches into one feature.
+        dtype: Of the weights; `auto` keeps what the checkpoint stores.
+    """
+
+    path: str = Field(min_length=1)
+    revision: str | None = None
+    feature_layer: int = -2
+    keep_cls: bool = False
+    pad: Literal["square", "none"] = "square"
+    merge_size: int = Field(default=1, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _class_token_cannot_merge(self) -> Self:
+        if self.keep_cls and self.merge_size > 1:
+            raise ValueError("keep_cls needs merge_size: 1, since the class token has no neighbours to merge with")
+        return self
+
+
+def _build(options: ClipOptions) -> ClipEncoder:
+    from adaptkit_clip.encoder import load_encoder
+
+    return load_encoder(options)
+
+
+def _build_preprocessor(options: ClipOptions) -> ClipPreprocessor:
+    from adaptkit_clip.preprocessing import load_preprocessor
+
+    return load_preprocessor(options)
+
+
+def _missing(options: ClipOptions) -> str | None:
+    from adaptkit_clip.checkpoint import missing
+
+    return missing(options.path, options.revision)
+
+
+def _stand_in(options: ClipOptions, directory: Path) -> ClipOptions:
+    from adaptkit_clip.stand_in import write_stand_in
+
+    return write_stand_in(options, directory)
+
+
+def _wrap(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
+    from adaptkit_clip.encoder import wrap_model
+
+    return wrap_model(module, options)
+
+
+@hookimpl
+def register_encoders(register: Any) -> None:
+    """Offer `clip`."""
+    register(
+        name="clip",
+        build=_build,
+        options=ClipOptions,
+        description="CLIP and SigLIP vision models of transformers.",
+        build_preprocessor=_build_preprocessor,
+        stand_in=_stand_in,
+        missing=_missing,
+        wrap=_wrap,
+    )

@@ -1,0 +1,38 @@
+"""The modality `image`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from adaptkit import Options, hookimpl
+
+if TYPE_CHECKING:
+    from adaptkit_image.modality import ImageModality
+
+__all__ = ["ImageOptions", "register_modalities"]
+
+
+class ImageOptions(Options):
+    """Limits on what is read.
+
+    Attributes:
+        max_pixels: Width times height beyond which a picture is refused before it is decoded.
+        max_bytes: Size beyond which a file is refused before it is read.
+    """
+
+    max_pixels: int = Field(default=64_000_000, ge=1)
+    max_bytes: int = Field(default=128 * 1024**2, ge=1)
+
+
+def _build(options: ImageOptions) -> ImageModality:
+    from adaptkit_image.modality import ImageModality
+
+    return ImageModality(options)
+
+
+@hookimpl
+def register_modalities(register: Any) -> None:
+    """Offer `image`."""
+    register(name="image", build=_build, options=ImageOptions, description="Pictures, read as RGB.")

@@ -1,0 +1,197 @@
+"""Reading, hashing and showing pictures."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import html
+import io
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from adaptkit.errors import DataError
+from adaptkit.interfaces import Modality
+from adaptkit_image import ImageOptions
+
+ACCEPTED = "a path, bytes, a file object, a data URI, a Pillow image or an array (height, width[, 1, 3 or 4])"
+_DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[^,]*)?;base64,", re.IGNORECASE)
+_URL = re.compile(r"(https?|ftp|file)://", re.IGNORECASE)
+_SHOWN_PIXELS = 512
+_DEEP_GREY = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+
+
+class ImageModality(Modality):
+    """Pictures as RGB Pillow images, upright, first frame only.
+
+    Transparency is dropped, as in the reference implementations, not blended.
+    """
+
+    name = "image"
+    tag = "<image>"
+    plural = "images"
+
+    def __init__(self, options: ImageOptions | None = None) -> None:
+        self.options = options or ImageOptions()
+        if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit is process-wide and would come first
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, self.options.max_pixels)
+
+    def load(self, source: Any) -> Image.Image:
+        """Read one picture.
+
+        Args:
+            source: A path, bytes, a binary file object, a base64 data URI, a Pillow image, or an array
+                `(height, width[, channels])` of uint8, bool, or floats in 0..1.
+
+        Raises:
+            DataError: It is missing, no picture, damaged, empty, or beyond the limits.
+        """
+        if isinstance(source, Image.Image):
+            return self._to_rgb(source, "the Pillow image")
+        if isinstance(source, np.ndarray):
+            return self._to_rgb(_from_array(source), "the array")
+        raw, where = self._read(source)
+        try:
+            image = Image.open(io.BytesIO(raw))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(f"{where}: more pixels than the limit of {self.options.max_pixels:,}.") from error
+        except Exception as error:  # Pillow's readers raise many types on damaged headers
+            raise DataError(f"{where} is not a picture that Pillow can read, or its header is damaged.") from error
+        return self._to_rgb(image, where)
+
+    def content_key(self, source: Any) -> str:
+        """SHA-256 of the file's bytes, or of the pixels of a picture in memory."""
+        if isinstance(source, Image.Image | np.ndarray):
+            image = self.load(source)
+            return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+        return hashlib.sha256(self._read(source)[0]).hexdigest()
+
+    def to_html(self, item: Image.Image) -> str:
+        """An `<img>` with the picture inside, scaled down to at most 512 pixels a side."""
+        shown = item.copy()
+        shown.thumbnail((_SHOWN_PIXELS, _SHOWN_PIXELS))
+        kind = "png" if max(shown.size) <= 128 else "jpeg"  # small synthetic pictures suffer from JPEG
+        buffer = io.BytesIO()
+        shown.save(buffer, format=kind)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        label = html.escape(f"picture, {item.width} by {item.height} pixels")
+        return f'<img src="data:image/{kind};base64,{data}" alt="{label}">'
+
+    def _read(self, source: Any) -> tuple[bytes, str]:
+        """The undecoded bytes of a source, and what to call it in messages."""
+        if isinstance(source, bytes | bytearray | memoryview):
+            raw, where = bytes(source), f"the picture given as {len(source):,} bytes"
+        elif isinstance(source, str) and source[:5].lower() == "data:":
+            raw, where = self._decode_uri(source), "the picture given as a data URI"
+        elif isinstance(source, str | Path):
+            raw, where = self._read_file(source), str(source)
+        elif hasattr(source, "read"):
+            raw, where = self._read_object(source)
+        else:
+            raise DataError(f"cannot read a picture from {type(source).__name__}: give {ACCEPTED}.")
+        if not raw:
+            raise DataError(f"{where} is empty.")
+        self._check_bytes(len(raw), where)
+        return raw, where
+
+    def _read_file(self, source: str | Path) -> bytes:
+        if isinstance(source, str) and _URL.match(source):
+            raise DataError(f"{source}: pictures are not fetched from URLs. Download it and give its path.")
+        try:
+            path = Path(source).expanduser()
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a device or pipe could be read without end
+                raise DataError(f"{source} is a folder or device, not a picture file.")
+            self._check_bytes(status.st_size, str(source))
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"no picture at {source}. Check the path, or the folder set for media.") from error
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # no permission, a NUL in the name, no home folder
+            raise DataError(f"cannot read {str(source)!r}: {error}.") from error
+
+    def _read_object(self, source: Any) -> tuple[bytes, str]:
+        where = str(getattr(source, "name", None) or f"the picture given as {type(source).__name__}")
+        if hasattr(source, "seek"):
+            source.seek(0)
+        raw = source.read(self.options.max_bytes + 1)
+        if hasattr(source, "seek"):
+            source.seek(0)
+        if not isinstance(raw, bytes):
+            raise DataError(f"{where} was opened as text: open it in binary mode, 'rb'.")
+        return raw, where
+
+    def _decode_uri(self, source: str) -> bytes:
+        header = _DATA_URI.match(source)
+        if header is None:
+            raise DataError(f"data URI {source[:32]!r}… is not of the form data:image/…;base64,….")
+        self._check_bytes((len(source) - header.end()) * 3 // 4, "the picture given as a data URI")
+        try:
+            return base64.b64decode(source[header.end() :], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise DataError(f"the picture given as a data URI is not valid base64: {error}.") from error
+
+    def _check_bytes(self, num_bytes: int, where: str) -> None:
+        if num_bytes > self.options.max_bytes:
+            raise DataError(f"{where} is larger than the limit of {self.options.max_bytes:,} bytes (max_bytes).")
+
+    def _to_rgb(self, image: Image.Image, where: str) -> Image.Image:
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise DataError(f"{where} is empty: {width} by {height} pixels.")
+        if width * height > self.options.max_pixels:
+            raise DataError(
+                f"{where} has {width} by {height} pixels, more than the limit of {self.options.max_pixels:,} "
+                "(max_pixels). Scale it down."
+            )
+        try:
+            if getattr(image, "n_frames", 1) > 1:
+                image.seek(0)
+            image.load()
+        except Exception as error:  # Pillow's decoders raise many types on damaged data
+            raise DataError(f"{where} is damaged or cut short: {error}.") from error
+        return _convert(_upright(image), where)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # an unreadable EXIF block says nothing about orientation; viewers ignore it too
+        return image
+
+
+def _convert(image: Image.Image, where: str) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode in _DEEP_GREY:  # Pillow would clip 16 bits to 8 instead of scaling
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray(np.clip(values // 256, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DataError(f"{where} holds floating-point pixels, whose range is unknown. Convert it to 8 bits.")
+    if image.mode in ("P", "PA"):  # a palette with transparency loses it only by way of RGBA
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise DataError(f"an array of shape {array.shape} is no picture: give (height, width[, 1, 3 or 4]).")
+    if np.issubdtype(array.dtype, np.floating):
+        if not bool(np.isfinite(array).all()) or float(array.min()) < 0 or float(array.max()) > 1:
+            raise DataError("an array of floats must hold finite values in 0..1; for 0..255 use uint8.")
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype != np.uint8:
+        raise DataError(f"an array of {array.dtype} is no picture: give uint8, bool, or floats in 0..1.")
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,66 @@
+"""A tiny random workflow on the built-in world's vocabulary, kept on disk as a run would keep it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import adaptkit
+from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
+from adaptkit.testing import tiny_clip_vision, tiny_decoder
+from adaptkit.world.build_encoder import image_processor
+from adaptkit.world.tokenizer import build_tokenizer
+
+
+def save_base(directory: Path, family: str = "llama", **config: Any) -> Any:
+    """Write a tiny base over the world's vocabulary, and load it from there."""
+    tokenizer = build_tokenizer()
+    ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
+    base = tiny_decoder(family, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **ids, **config)
+    base.save_pretrained(directory)
+    return AutoModelForCausalLM.from_pretrained(directory)
+
+
+def save_encoder(directory: Path) -> Path:
+    """Write a tiny image encoder for the world's 64 by 64 pixels."""
+    tiny_clip_vision(image_size=64, patch_size=16).save_pretrained(directory)
+    image_processor().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the workflows `vision` and `grounding` on one base."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    base = save_base(folder / "base")
+    encoder = {"name": "clip", "path": str(save_encoder(folder / "encoder"))}
+    tokenizer = build_tokenizer()
+    image = {
+        "encoder": encoder,
+        "projector": "linear",
+        "placeholder_id": tokenizer.convert_tokens_to_ids("<image>"),
+    }
+    for seed, name in enumerate(("vision", "grounding")):
+        torch.manual_seed(seed)
+        model = adaptkit.adapt(
+            base, {"image": dict(image)}, {"policy": "inner_adapter", "placement": {"every": 1}}, True
+        )
+        model.save_pretrained(folder / "run" / "final" / name)
+        inputs = {"image": modality_inputs("image", model.config.modalities["image"])}
+        AdaptkitProcessor(tokenizer, inputs).save_pretrained(folder / "run" / "final" / name)
+    (folder / "run" / "recipe.yaml").write_text(
+        "workflows: {vision: {}, grounding: {}}\n"
+        "evaluation: {tasks: [{name: world, num_per_kind: 2}], seed: 5, limit: null}\n"
+    )
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def workflow(run_directory: Path) -> tuple[Any, Any]:
+    """Model and processor of the workflow `vision`."""
+    folder = run_directory / "final" / "vision"
+    return adaptkit.load(folder), adaptkit.load_processor(folder)

@@ -1,0 +1,87 @@
+"""The official RefCOCO rule, against its reference scores and at its edges."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+from adaptkit.evaluation import boxes
+from adaptkit.evaluation.boxes import BoxVerdict, box_iou, parse_box, precision, score_boxes, unpad_box
+
+
+def test_agrees_with_the_official_script(shared: Path) -> None:
+    folder = shared / "data" / "scores" / "refcoco"
+    read = lambda name: [json.loads(line) for line in (folder / name).read_text().splitlines()]  # noqa: E731
+    truth = {row["sent_id"]: row for row in read("gt.jsonl")}
+    expected = json.loads((folder / "expected.json").read_text())
+    verdicts = {}
+    for row in read("pred.jsonl"):
+        gold = truth.get(row["question_id"])
+        verdicts[row["question_id"]] = (
+            BoxVerdict(False) if gold is None else score_boxes(row["text"], gold["bbox"], gold["width"], gold["height"])
+        )
+    for item in expected["items"]:
+        verdict = verdicts[item["question_id"]]
+        assert verdict.hit == item["hit"], item
+        assert verdict.ious == pytest.approx(item["ious"], abs=1e-6), item  # the reference has six digits
+    assert precision(verdicts.values()) == expected["official"]["precision"]
+    assert sum(v.hit for v in verdicts.values()) == expected["official"]["tp"]
+
+
+@pytest.mark.parametrize("text", ["[0.1,0.2,0.3,0.4]", "(0.1, 0.2, 0.3, 0.4)", " 0.1,0.2,0.3,0.4", "[.1,.2,.3,.4,9]"])
+def test_lists_tuples_and_bare_numbers_are_boxes(text: str) -> None:
+    assert parse_box(text) == (0.1, 0.2, 0.3, 0.4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[0.1,0.2,0.3]",
+        "[0.1,0.2,0.3,0.4].",
+        "The box is [0.1,0.2,0.3,0.4]",
+        "['a','b','c','d']",
+        "{0.1,0.2,0.3,0.4}",
+        "[1j,1j,1j,1j]",
+        "__import__('os').getcwd()",
+        "[0.1,0.2,0.3,exit()]",
+        "[" + "9" * 400 + ",1,1,1]",
+        "(" * 900,
+        "[0,0,0," + "0" * 2000 + "]",
+        "[0.1,0.2,0.3,0.4\x00]",
+    ],
+)
+def test_anything_else_is_a_miss_and_nothing_is_run(text: str) -> None:
+    assert score_boxes(text, (0, 0, 1, 1), 1, 1) == BoxVerdict(False)
+
+
+def test_model_output_is_never_evaluated() -> None:
+    calls = {
+        n.func.id
+        for n in ast.walk(ast.parse(inspect.getsource(boxes)))
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
+    assert not calls & {"eval", "exec", "compile"}
+
+
+def test_a_hit_before_an_unreadable_part_stands() -> None:
+    assert score_boxes("[0,0,1,1]; no box", (0, 0, 64, 64), 64, 64).hit
+    assert not score_boxes("no box; [0,0,1,1]", (0, 0, 64, 64), 64, 64).hit
+
+
+def test_threshold_counts_as_a_hit() -> None:
+    assert score_boxes("[0,0,0.5,1]", (0, 0, 10, 10), 10, 10).hit
+    assert not score_boxes("[0,0,0.4999,1]", (0, 0, 10, 10), 10, 10).hit
+
+
+def test_reversed_corners_have_no_overlap() -> None:
+    assert box_iou((1, 1, 0, 0), (0, 0, 1, 1)) == 0
+
+
+def test_padding_is_halved_downwards() -> None:
+    assert unpad_box((0, 0, 1, 1), 5, 2) == (0, -1, 5, 4)
+    assert unpad_box((0, 0, 1, 1), 2, 5) == (-1, 0, 4, 5)

@@ -1,0 +1,81 @@
+"""Scores and baselines of known answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adaptkit.evaluation import scores
+from adaptkit.evaluation.questions import Question
+from adaptkit.evaluation.scores import (
+    Evaluation,
+    evaluate_grounding,
+    evaluate_questions,
+    evaluate_text,
+    majority_answers,
+    mean,
+    merge,
+)
+from adaptkit.testing import tiny_decoder
+from adaptkit.world.tokenizer import build_tokenizer
+
+PROCESSOR = SimpleNamespace(modalities={"image": None})
+
+
+def say(monkeypatch: pytest.MonkeyPatch, seen: Sequence[str], blind: Sequence[str]) -> None:
+    def answers(*args: Any, with_media: bool = True, **kwargs: Any) -> list[str]:
+        return list(seen if with_media else blind)
+
+    monkeypatch.setattr(scores, "generate_answers", answers)
+
+
+def test_accuracy_by_kind_beside_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = [Question("color", "?", "red"), Question("color", "?", "blue"), Question("count", "?", "two")]
+    training = [Question("color", "?", a) for a in ("Blue", "blue", "red")] + [Question("count", "?", "one")]
+    say(monkeypatch, ["RED", "red", "two"], ["red", "red", "one"])
+    evaluation = evaluate_questions(None, PROCESSOR, questions, training, section="image_questions")
+    result = evaluation.results["image_questions"]
+    assert result["accuracy"] == 0.6667
+    assert result["by_type"] == {"color": 0.5, "count": 1.0}
+    assert result["blind"] == 0.3333
+    assert result["majority_by_type"] == {"color": 0.5, "count": 0.0}
+    assert result["majority_answers"] == {"color": "blue", "count": "one"}
+    assert (result["n"], result["n_by_type"]) == (3, {"color": 2, "count": 1})
+    assert [answer.right for answer in evaluation.answers] == [True, False, True]
+    assert evaluation.answers[2].blind == "one"
+
+
+def test_grounding_counts_hits_and_unreadable_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = [Question("box", "?", "[0,0,1,1]", box=(0, 0, 64, 64), size=(64, 64))] * 4
+    say(monkeypatch, ["[0, 0, 1, 1]", "[0,0,0.1,0.1]", "here", "[0,0,1,0.6]"], ["", "", "", "[0,0,1,1]"])
+    result = evaluate_grounding(None, PROCESSOR, questions).results["grounding"]
+    assert (result["acc@0.5"], result["blind"], result["unreadable"], result["n"]) == (0.5, 0.25, 0.25, 4)
+    assert result["mean_iou"] == pytest.approx((1 + 0.01 + 0 + 0.6) / 4, abs=1e-4)  # rounded to four places
+
+
+def test_majority_ties_go_by_the_alphabet() -> None:
+    assert majority_answers([Question("k", "?", "b"), Question("k", "?", "a")]) == {"k": "a"}
+
+
+def test_text_of_a_base_made_in_memory_says_that_it_was_not_compared(workflow: tuple[Any, Any]) -> None:
+    processor = workflow[1]
+    model = SimpleNamespace(base=tiny_decoder("llama", vocab_size=len(build_tokenizer())))
+    result = evaluate_text(model, processor, [Question("fact", "what is two plus two ?", "four")]).results["text"]
+    assert result["logits_identical"] is None
+    assert result["base_accuracy"] is None
+    assert result["workflow_accuracy"] in (0.0, 1.0)
+    assert "in memory" in result["note"]
+
+
+def test_merging_joins_sections_and_refuses_doubles() -> None:
+    merged = merge([Evaluation({"a": {}}), Evaluation({"b": {}})])
+    assert set(merged.results) == {"a", "b"}
+    with pytest.raises(ValueError, match="twice: a"):
+        merge([Evaluation({"a": {}}), Evaluation({"a": {}})])
+
+
+def test_mean_of_nothing_is_zero() -> None:
+    assert mean([]) == 0.0

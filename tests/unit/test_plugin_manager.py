@@ -1,0 +1,229 @@
+"""Discovery: broken plugins set aside and named, clashes refused with both packages, loading limited by name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from adaptkit.cli import plugins as cli_plugins
+from adaptkit.errors import PluginError
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+
+SOUND = """
+from pydantic import Field
+from adaptkit import Options, hookimpl
+
+class SquareOptions(Options):
+    power: int = Field(default=2, ge=1)
+    path: str
+
+@hookimpl
+def register_projectors(register):
+    register(name="square", build=lambda options, *sizes: (options.power, *sizes), options=SquareOptions,
+             description="Squares [bold]things[/].", pattern="square[0-9]+")
+"""
+
+
+class Site:
+    """A folder of installed distributions, made up."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        monkeypatch.syspath_prepend(str(folder))
+        self._monkeypatch = monkeypatch
+
+    def install(self, name: str, source: str, *, entry_point: str | None = None, version: str = "1.2") -> None:
+        """Write a one-module distribution with one entry point."""
+        module = name.replace("-", "_")
+        (self.folder / f"{module}.py").write_text(textwrap.dedent(source))
+        info = self.folder / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[adaptkit]\n{entry_point or name} = {module}\n")
+        self._monkeypatch.delitem(sys.modules, module, raising=False)
+
+    def entry_points(self) -> list[EntryPoint]:
+        found = distributions(path=[str(self.folder)])
+        return [entry_point for distribution in found for entry_point in distribution.entry_points]
+
+    def manager(self) -> PluginManager:
+        return PluginManager(self.entry_points())
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(tmp_path, monkeypatch)
+
+
+def test_a_plugin_is_found_with_its_origin(site: Site) -> None:
+    site.install("fake-square", SOUND)
+    manager = site.manager()
+    assert manager.plugins == {"fake-square": "fake-square 1.2"}
+    [component] = manager.components("projector")
+    assert (component.name, component.plugin, component.package) == ("square", "fake-square", "fake-square 1.2")
+    assert manager.build("projector", "square", {"path": "x"}, 3, 4) == (2, 3, 4)
+    assert manager.names("projector") == ["square"]
+    assert manager.names("encoder") == []
+
+
+def test_a_pattern_serves_many_names(site: Site) -> None:
+    site.install("fake-square", SOUND)
+    manager = site.manager()
+    assert manager.get("projector", "square17").name == "square"
+    for name in ("square1x", "xsquare1"):
+        with pytest.raises(PluginError, match=f"no projector named '{name}'"):
+            manager.get("projector", name)
+
+
+BROKEN = {
+    "ModuleNotFoundError: No module named 'no_such_library'": "import no_such_library",
+    "SyntaxError": "def",
+    "RuntimeError: at import": "raise RuntimeError('at import')",
+    "ValueError: in a hook": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_encoders(register):
+            raise ValueError("in a hook")
+        """,
+    "register_projektors": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_projektors(register):
+            pass
+        """,
+    "missing 1 required keyword-only argument: 'build'": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_encoders(register):
+            register(name="half")
+        """,
+    "options of 'loose' must be a subclass of adaptkit.Options": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_encoders(register):
+            register(name="loose", build=print, options=dict)
+        """,
+    "further functions of 'odd' must be callable": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_encoders(register):
+            register(name="odd", build=print, missing="yes")
+        """,
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_a_broken_plugin_is_set_aside_and_named(site: Site, reason: str) -> None:
+    site.install("fake-broken", BROKEN[reason])
+    site.install("fake-square", SOUND)
+    manager = site.manager()
+    assert list(manager.plugins) == ["fake-square"]
+    assert manager.broken["fake-broken"].package == "fake-broken 1.2"
+    assert reason in manager.broken["fake-broken"].reason
+    assert [component.name for component in manager.components()] == ["square"]
+    with pytest.raises(PluginError) as caught:
+        manager.get("encoder", "half")
+    assert "Plugins that failed to load: fake-broken (fake-broken 1.2)" in str(caught.value)
+
+
+def test_two_plugins_with_one_name_are_refused_with_both_packages(site: Site) -> None:
+    site.install("fake-square", SOUND)
+    site.install("other-square", SOUND, version="3.4")
+    with pytest.raises(PluginError) as caught:
+        site.manager()
+    message = str(caught.value)
+    assert "two plugins register the projector 'square'" in message
+    assert "fake-square 1.2" in message
+    assert "other-square 3.4" in message
+
+
+def test_one_name_in_two_kinds_is_no_clash(site: Site) -> None:
+    site.install("fake-square", SOUND)
+    site.install("other-square", SOUND.replace("register_projectors", "register_encoders"))
+    assert len(site.manager().components()) == 2
+
+
+def test_two_packages_with_one_entry_point_are_refused(site: Site) -> None:
+    site.install("fake-square", SOUND)
+    site.install("impostor", SOUND, entry_point="fake-square")
+    with pytest.raises(PluginError, match=r"two packages name a plugin 'fake-square': .* and "):
+        site.manager()
+
+
+def test_one_distribution_listed_twice_loads_once(site: Site) -> None:
+    site.install("fake-square", SOUND)
+    assert len(PluginManager(site.entry_points() * 2).components()) == 1
+
+
+def test_a_variable_limits_what_loads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("adaptkit", SOUND.replace('"square"', '"core"'), entry_point="adaptkit-core")
+    site.install("fake-square", SOUND)
+    site.install("fake-broken", "raise RuntimeError")
+    for selection, expected in (("", []), ("fake-square", ["fake-square"]), ("none, fake-square ", ["fake-square"])):
+        monkeypatch.setenv("ADAPTKIT_PLUGINS", selection)
+        manager = site.manager()
+        assert list(manager.plugins) == ["adaptkit-core", *expected]
+        assert not manager.broken
+    monkeypatch.setenv("ADAPTKIT_PLUGINS", "")
+    with pytest.raises(PluginError, match="ADAPTKIT_PLUGINS='' limits which plugins load"):
+        site.manager().get("projector", "fake")
+
+
+def test_wrong_options_are_told_together_with_the_nearest_name(site: Site) -> None:
+    site.install("fake-square", SOUND)
+    with pytest.raises(PluginError) as caught:
+        site.manager().options("projector", "square", {"powr": 3, "power": 0})
+    message = str(caught.value)
+    assert message.startswith("options of the projector 'square': ")
+    assert "no option named 'powr'. Did you mean 'power'?" in message
+    assert "power: Input should be greater than or equal to 1" in message
+    assert "path: Field required" in message
+
+
+def test_an_unknown_name_comes_with_the_nearest(site: Site) -> None:
+    site.install("fake-square", SOUND)
+    with pytest.raises(PluginError) as caught:
+        site.manager().get("projector", "sqare")
+    assert "no projector named 'sqare'. Did you mean 'square'? Known: square." in str(caught.value)
+
+
+def test_the_listing_shows_what_is_there_and_what_is_broken(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("fake-square", SOUND)
+    site.install("fake-broken", "raise RuntimeError('a [reason]')")
+    monkeypatch.setattr(cli_plugins, "get_plugin_manager", site.manager)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(cli_plugins.plugins, [], catch_exceptions=False).output
+    for text in ("square", "projector", "fake-square 1.2", "power = 2", "path (required)", "Squares [bold]things[/]."):
+        assert text in shown
+    assert "RuntimeError: a [reason]" in shown
+
+    data = json.loads(CliRunner().invoke(cli_plugins.plugins, ["--json"], catch_exceptions=False).output)
+    [component] = data["components"]
+    assert (component["name"], component["kind"]) == ("square", "projector")
+    assert (component["package"], component["version"]) == ("fake-square", "1.2")
+    assert component["options"]["properties"]["power"]["default"] == 2
+    assert data["broken"] == [
+        {"plugin": "fake-broken", "package": "fake-broken", "version": "1.2", "reason": "RuntimeError: a [reason]"}
+    ]
+
+
+def test_installed_plugins_are_all_sound() -> None:
+    manager = get_plugin_manager()
+    assert manager.broken == {}
+    assert {"image", "clip", "mlpNx_gelu", "inner_adapter"} <= {component.name for component in manager.components()}
+
+
+def test_listing_plugins_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from adaptkit.plugin_manager import get_plugin_manager; get_plugin_manager().components(); "
+        "print([name for name in ('torch', 'transformers', 'PIL') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,275 @@
+"""Whole runs through the command line, on tiny random models."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+
+import adaptkit
+from adaptkit.cli import cli
+from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    tiny_decoder("llama", num_hidden_layers=2).save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    tiny_clip_vision().save_pretrained(folder / "encoder")
+    rows = []
+    for number in range(12):
+        Image.new("RGB", (30, 20 + number), (20 * number, 90, 60)).save(folder / f"{number}.png")
+        turns = [{"from": "human", "value": "<image>\nwhich?"}, {"from": "gpt", "value": f"number {number}"}]
+        rows.append({"id": number, "image": f"{number}.png", "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture
+def recipe(models, tmp_path, monkeypatch):
+    """A recipe of two stages and two workflows; a function writes variants of it."""
+    monkeypatch.setenv("ADAPTKIT_CACHE", str(tmp_path / "cache"))
+    stage = {"data": {"pictures": 1.0}, "max_steps": 3, "per_device_train_batch_size": 4, "save_steps": 1, "logging_steps": 1,
+             "optimizer": {"learning_rate": 1e-3}}  # fmt: skip
+    everything = ["projector", "insertion", "ends"]
+    values = {
+        "name": "small",
+        "base": {"path": str(models / "base"), "dtype": "float32"},
+        "modalities": {
+            "image": {"encoder": {"name": "clip", "path": str(models / "encoder")}, "projector": {"name": "mlp2x_gelu"},
+                      "cache_features": True}
+        },
+        "workflows": {
+            "vision": {"insertion": {"policy": "inner_adapter", "placement": {"count": 2}}, "replace_ends": True},
+            "grounding": {"like": "vision"},
+        },
+        "data": {"pictures": {"format": "llava", "path": str(models / "data.json")}},
+        "stages": [
+            {"name": "align", "workflow": "vision", "train": ["projector"], **stage},
+            {"name": "instruct", "workflow": "vision", "train": everything, "start_from": "align", **stage},
+            {"name": "ground", "workflow": "grounding", "train": everything, "start_from": "instruct", **stage},
+        ],
+    }  # fmt: skip
+
+    def write(**changes):
+        path = tmp_path / "recipe.yaml"
+        path.write_text("# A small run.\n" + yaml.safe_dump(values | changes, sort_keys=False))
+        return path
+
+    write.values = values
+    return write
+
+
+def test_a_run_ends_with_every_promised_file_and_answers(recipe, models, tmp_path):
+    result = invoke("train", recipe(), "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "run"
+    for name in ("recipe.yaml", "metrics.jsonl", "results.json", "report.html", "final/vision", "final/grounding",
+                 "align/checkpoint-3", "instruct/checkpoint-3", "ground/checkpoint-3"):  # fmt: skip
+        assert (run / name).exists(), name
+    stages = [json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(stages)) == ["align", "instruct", "ground"]
+
+    # The first stage has neither insertions nor ends; the second starts with its projector
+    aligned = load_file(run / "align/checkpoint-3/model.safetensors")
+    assert all(name.startswith("projectors.") for name in aligned)
+    vision, grounding = (load_file(run / "final" / name / "model.safetensors") for name in ("vision", "grounding"))
+    assert vision.keys() == grounding.keys() > aligned.keys()
+    assert all(not torch.equal(vision[name], grounding[name]) for name in vision if name.endswith("weight"))
+
+    answer = invoke("generate", run, "--image", models / "3.png", "--prompt", "which?", "--max-new-tokens", 3)
+    assert answer.exit_code == 0, answer.output
+    text = invoke("generate", run, "--prompt", "which?", "--max-new-tokens", 3)
+    base = LlamaForCausalLM.from_pretrained(models / "base")
+    ids = tiny_tokenizer().apply_chat_template(
+        [{"role": "user", "content": "which?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    expected = base.generate(**ids, max_new_tokens=3, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    assert text.output.strip() == tiny_tokenizer().decode(expected, skip_special_tokens=True).strip()
+    assert adaptkit.load(run / "final/vision").config.layer_map == [
+        ["frozen", 0], ["inserted", 0], ["frozen", 1], ["inserted", 1],
+    ]  # fmt: skip
+
+
+def test_cached_features_train_the_same_weights(recipe, tmp_path):
+    weights = []
+    for cached in (True, False):
+        output = tmp_path / f"cached-{cached}"
+        result = invoke("train", recipe(), f"modalities.image.cache_features={cached}", "--output", output)
+        assert result.exit_code == 0, result.output
+        weights.append(load_file(output / "final/grounding/model.safetensors"))
+    for name, tensor in weights[0].items():
+        # Features are encoded in batches of another size, which changes the order of float32 sums
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path):
+    path = recipe()
+    assert invoke("train", path, "--output", tmp_path / "whole").exit_code == 0
+    killer = (
+        "import os, signal, sys\n"
+        "from transformers import TrainerCallback\n"
+        "import adaptkit.training.stage as stage\n"
+        "class Kill(TrainerCallback):\n"
+        "    def on_step_begin(self, args, state, control, **kwargs):\n"
+        "        if 'instruct' in args.output_dir and state.global_step == 2:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "original = stage.MetricsCallback\n"
+        "class Both(original, Kill):\n"
+        "    on_step_begin = Kill.on_step_begin\n"
+        "stage.MetricsCallback = Both\n"
+        "from adaptkit.cli import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", killer, "train", str(path), "--output", str(tmp_path / "killed")]
+    killed = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    refused = invoke("train", path, "--output", tmp_path / "killed")
+    assert refused.exit_code == 2
+    assert "holds a run already. Continue it with --resume auto" in refused.output
+    resumed = invoke("train", path, "--output", tmp_path / "killed", "--resume", "auto")
+    assert resumed.exit_code == 0, resumed.output
+    for name in ("vision", "grounding"):
+        whole, again = (load_file(tmp_path / run / "final" / name / "model.safetensors") for run in ("whole", "killed"))
+        assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_a_stage_that_changes_the_base_stops_the_run(recipe, tmp_path, monkeypatch):
+    import adaptkit.runner as runner
+
+    original = runner.train_stage
+
+    def spoil(model, *arguments, **options):
+        result = original(model, *arguments, **options)
+        with torch.no_grad():
+            next(model.base.parameters()).view(-1)[0] += 1
+        return result
+
+    monkeypatch.setattr(runner, "train_stage", spoil)
+    result = invoke("train", recipe(), "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "stage 'align' changed tensors of the frozen base" in result.output
+
+
+def test_a_dry_run_shows_what_would_train_and_writes_nothing(recipe, tmp_path):
+    result = invoke("train", recipe(), "--dry-run", "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    for words in ("Stage 1/3: align", "trained", "frozen", "optimizer state", "green is what is learned", "number"):
+        assert words in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("base.path=no/such/folder", "there is no folder 'no/such/folder'"),
+        ("base.path=someone/some-model-8b", "nor in the Hugging Face cache"),
+        ("data.pictures.path=nowhere.json", "nowhere.json"),
+        ("modalities.image.encoder.path=no/such", "no/such"),
+        ("stages.align.optimizer.learning_rat=1", "Did you mean 'learning_rate'"),
+        ("workflows.vision.insertion.placement={layers: [7]}", "numbered 0 to 1; 7 is more than 1"),
+        ("accelerator.strategy=zero2", "never replaced by another in silence"),
+        ("modalities.image.placeholder=<nothing>", "is no token of the tokenizer"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_code_2(recipe, tmp_path, override, words):
+    result = invoke("train", recipe(), override, "--output", tmp_path / "run")
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_missing_resources_are_named_together_with_the_rehearsal(recipe, tmp_path):
+    result = invoke("train", recipe(), "base.path=no/such", "data.pictures.path=nowhere.json")
+    assert result.exit_code == 2
+    for words in ("base.path", "data.pictures", "--rehearse"):
+        assert words in result.output
+
+
+def test_an_empty_dataset_is_refused(recipe, models, tmp_path):
+    (models / "empty.json").write_text("[]")
+    result = invoke("train", recipe(), f"data.pictures.path={models / 'empty.json'}", "--output", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "empty" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prompt", "x", "--image", "nowhere.png"], "nowhere.png"),
+        (["--prompt", "x", "--audio", "a.wav"], "no modality of this workflow named 'audio'"),
+        (["--prompt", "<image> <image>", "--media", "image=3.png"], "more than there are image files"),
+        (["--prompt", "x", "--media", "image"], "write NAME=FILE"),
+        (["--prompt", "x", "--workflow", "visoin"], "Did you mean 'vision'"),
+    ],
+)
+def test_generate_refuses_wrong_input_in_words(trained, monkeypatch, arguments, words):
+    monkeypatch.chdir(trained.parent)
+    result = invoke("generate", trained, *arguments)
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def trained(models, tmp_path_factory):
+    """A run directory with one untrained workflow in it."""
+    folder = tmp_path_factory.mktemp("trained")
+    base = LlamaForCausalLM.from_pretrained(models / "base")
+    encoder = {"name": "clip", "path": str(models / "encoder")}
+    model = adaptkit.adapt(base, {"image": {"encoder": encoder, "projector": "linear"}})
+    model.save_pretrained(folder / "run/final/vision")
+    adaptkit.load_processor(folder / "run/final/vision").save_pretrained(folder / "run/final/vision")
+    Image.new("RGB", (8, 8)).save(folder / "3.png")
+    return folder / "run"
+
+
+def test_real_conversations_photographs_and_tokenizer_run_all_stages(shared, recipe, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(shared / "data/tokenizers/llama3")
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                    num_attention_heads=2, num_key_value_heads=1, bos_token_id=128000, eos_token_id=128009)
+    )  # fmt: skip
+    base.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    vision = CLIPVisionModel(
+        CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56,
+                         patch_size=14)
+    )  # fmt: skip
+    vision.save_pretrained(tmp_path / "encoder")
+    overrides = [
+        f"base.path={tmp_path / 'base'}",
+        f"modalities.image.encoder.path={tmp_path / 'encoder'}",
+        "modalities.image.placeholder=<|reserved_special_token_44|>",
+        f"data.pictures.path={shared / 'data/formats/llava_conversations.json'}",
+        "max_bad_fraction=0.5",
+    ]
+    result = invoke("train", recipe(), *overrides, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    photograph = shared / "data/images/readpanda.jpg"
+    answer = invoke("generate", tmp_path / "run", "--image", photograph, "--prompt", "What animal?", "--max-new-tokens", 4)
+    assert answer.exit_code == 0, answer.output
+    assert answer.output.strip()
+
+
+def test_the_papers_recipe_rehearses_all_four_stages():
+    result = invoke("train", REPOSITORY / "recipes/iaa_vision_llama3.yaml", "--rehearse")
+    assert result.exit_code == 0, result.output
+    for stage in ("align", "pretrain", "instruct", "ground"):
+        assert f"{stage}" in result.output
+    assert "Every stage ran on stand-ins" in result.output

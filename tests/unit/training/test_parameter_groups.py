@@ -1,0 +1,108 @@
+import copy
+
+import pytest
+import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from adaptkit.errors import ModelError, RecipeError
+from adaptkit.training.metrics import learning_rates
+from adaptkit.training.optimizers import Muon
+from adaptkit.training.parameter_groups import CombinedOptimizer, build_optimizer
+from adaptkit.training.settings import GroupSettings, OptimizerSettings
+from tests.unit.training.fake_workflow import FakeData, FakeWorkflow, collate
+
+EVERYTHING = ("projector", "insertion", "ends")
+MIXED = OptimizerSettings(
+    learning_rate=1e-3, weight_decay=0.1, groups={"insertion": GroupSettings(name="muon", learning_rate=6e-3)}
+)
+
+
+def described(model, optimizer):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: (group["part"], group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def step(model, optimizer):
+    model.eval()  # without dropout
+    items = [FakeData()[index] for index in range(8)]
+    model.zero_grad()
+    model(**collate(items)).loss.backward()
+    optimizer.step()
+
+
+def test_one_optimizer_by_part_spares_norms_and_biases_from_decay(model):
+    optimizer = build_optimizer(model, ("projector", "insertion"), OptimizerSettings(weight_decay=0.1))
+    assert type(optimizer) is AdamW
+    assert described(model, optimizer) == {
+        "projector.weight": ("projector", 2e-5, 0.1),
+        "projector.bias": ("projector", 2e-5, 0.0),
+        "inserted.weight": ("insertion", 2e-5, 0.1),
+        "inserted.bias": ("insertion", 2e-5, 0.0),
+        "inserted_norm.weight": ("insertion", 2e-5, 0.0),
+        "inserted_norm.bias": ("insertion", 2e-5, 0.0),
+    }
+
+
+def test_muon_takes_matrices_and_leaves_the_rest_to_adamw(model):
+    optimizer = build_optimizer(model, EVERYTHING, MIXED)
+    assert isinstance(optimizer, CombinedOptimizer)
+    assert [type(member) for member in optimizer.members] == [AdamW, Muon]
+    of = described(model, optimizer)
+    assert of["inserted.weight"] == ("insertion", 6e-3, 0.1)
+    assert of["inserted_norm.weight"] == ("insertion", 1e-3, 0.0)
+    assert of["lm_head.weight"] == ("ends", 1e-3, 0.1)
+    assert set(of) == set(model.trainable_state_dict())
+    assert learning_rates(optimizer) == {"projector": 1e-3, "insertion": 6e-3, "ends": 1e-3}
+
+
+def test_a_muon_stage_gives_embeddings_and_heads_a_quarter_unless_told(model):
+    of = described(model, build_optimizer(model, EVERYTHING, OptimizerSettings(name="muon", learning_rate=4e-3)))
+    assert (of["projector.weight"][1], of["lm_head.weight"][1]) == (4e-3, 1e-3)
+    told = OptimizerSettings(name="muon", learning_rate=4e-3, adamw_learning_rate=5e-4)
+    assert described(model, build_optimizer(model, EVERYTHING, told))["lm_head.weight"][1] == 5e-4
+
+
+def test_combined_equals_separate_optimizers_under_a_schedule():
+    together, apart = FakeWorkflow(), FakeWorkflow()
+    combined = build_optimizer(together, EVERYTHING, MIXED)
+    alone = [build_optimizer(apart, ("insertion",), MIXED)]
+    alone.append(build_optimizer(apart, ("projector", "ends"), OptimizerSettings(learning_rate=1e-3, weight_decay=0.1)))
+    schedules = [LambdaLR(optimizer, lambda step: 1 / (1 + step)) for optimizer in (combined, *alone)]
+    for _ in range(3):
+        step(together, combined)
+        step(apart, alone[0])
+        alone[1].step()
+        for schedule in schedules:
+            schedule.step()
+    for (name, left), right in zip(together.named_parameters(), apart.parameters()):
+        assert torch.equal(left, right), name
+
+
+def test_the_state_of_a_combined_optimizer_round_trips():
+    straight, resumed = FakeWorkflow(), FakeWorkflow()
+    first = build_optimizer(straight, EVERYTHING, MIXED)
+    for _ in range(2):
+        step(straight, first)
+    resumed.load_state_dict(straight.state_dict())
+    second = build_optimizer(resumed, EVERYTHING, MIXED)
+    state = first.state_dict()
+    assert set(state) == {"state", "param_groups"}
+    second.load_state_dict(copy.deepcopy(state))
+    for _ in range(2):
+        step(straight, first)
+        step(resumed, second)
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters()))
+
+
+def test_wrong_names_are_recipe_errors(model):
+    with pytest.raises(RecipeError, match=r"no optimizer named 'muonn'. Did you mean 'muon'\?"):
+        build_optimizer(model, EVERYTHING, OptimizerSettings(name="muonn"))
+    with pytest.raises(RecipeError, match=r"optimizer.groups: no trained part named 'ends'. Known: projector"):
+        build_optimizer(model, ("projector",), OptimizerSettings(groups={"ends": GroupSettings()}))
+    with pytest.raises(ModelError, match="nothing to train"):
+        build_optimizer(model, (), OptimizerSettings())

@@ -1,0 +1,323 @@
+import dataclasses
+import errno
+import io
+import json
+import sys
+import types
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors import safe_open
+from transformers import TrainerCallback
+
+import adaptkit.training.stage as stage_module
+from adaptkit.errors import DataError, ModelError, RecipeError, RunError
+from adaptkit.training.checkpoints import list_checkpoints
+from adaptkit.training.metrics import read_metrics
+from adaptkit.training.settings import OptimizerSettings, StageSettings
+from adaptkit.training.stage import train_stage
+from tests.unit.training.fake_workflow import FakeData, FakeSampler, FakeWorkflow, collate
+
+EVERYTHING = ("projector", "insertion", "ends")
+
+
+def settings(**changes):
+    base = StageSettings(
+        name="align",
+        train=EVERYTHING,
+        optimizer=OptimizerSettings(learning_rate=1e-2),
+        per_device_train_batch_size=4,
+        max_steps=4,
+        save_steps=2,
+        logging_steps=1,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def train(model, folder, stage_settings, data=None, **kwargs):
+    data = FakeData() if data is None else data
+    kwargs.setdefault("sampler", FakeSampler(len(data)))
+    return train_stage(model, data, collate, stage_settings, output_dir=folder, **kwargs)
+
+
+def copy_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("parts", [("projector",), ("insertion", "ends"), EVERYTHING])
+def test_one_step_changes_the_trained_parts_and_nothing_else(model, tmp_path, parts):
+    before = copy_of(model)
+    train(model, tmp_path, settings(train=parts, max_steps=1, warmup_ratio=0.0))
+    trained = {name for part in parts for name in model.trainable_parts()[part]}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) != (name in trained), name
+
+
+def test_accumulated_gradients_match_one_large_batch(tmp_path):
+    ends = []
+    for batch, accumulation in ((8, 1), (2, 4)):
+        model = FakeWorkflow(dropout=0.0)
+        train(
+            model, tmp_path / str(batch),
+            settings(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, max_steps=3),
+        )  # fmt: skip
+        ends.append(model.trainable_state_dict())
+    for name, tensor in ends[0].items():
+        # AdamW divides by tiny gradient magnitudes, so float32 rounding of sums in another order grows to about 1e-5
+        torch.testing.assert_close(ends[1][name], tensor, rtol=1e-4, atol=2e-5, msg=name)
+
+
+def test_a_checkpoint_holds_the_models_own_tensors_and_no_state_of_frozen_ones(model, tmp_path):
+    result = train(model, tmp_path, settings(train=("projector",)))
+    with safe_open(result.checkpoint / "model.safetensors", framework="pt") as file:
+        assert set(file.keys()) == set(model.trainable_state_dict())
+    optimizer = torch.load(result.checkpoint / "optimizer.pt", weights_only=True)
+    assert sum(len(group["params"]) for group in optimizer["param_groups"]) == 2
+    assert len(optimizer["state"]) == 2
+    assert {path.suffix for path in result.checkpoint.iterdir()} == {".json", ".pt", ".pth", ".safetensors"}
+
+
+def test_only_the_newest_checkpoints_are_kept(model, tmp_path):
+    train(model, tmp_path, settings(max_steps=7, save_steps=1, save_total_limit=3))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-5", "checkpoint-6", "checkpoint-7"]
+
+
+class DiskFills:
+    """Stands for a writer that fails once the disk is full, from its n-th call on."""
+
+    def __init__(self, real, error, after):
+        self.real, self.error, self.calls_left = real, error, after
+
+    def __call__(self, *args, **kwargs):
+        if self.calls_left == 0:
+            raise self.error
+        self.calls_left -= 1
+        return self.real(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("owner", "writer", "calls_a_save", "error"),
+    [
+        (FakeWorkflow, "save_pretrained", 1, OSError(errno.ENOSPC, "No space left on device")),
+        (torch, "save", 3, OSError(errno.ENOSPC, "No space left on device")),
+        (torch, "save", 3, RuntimeError("unexpected pos 64 vs 0: No space left on device")),
+    ],
+)
+def test_a_full_disk_leaves_the_previous_checkpoint(model, tmp_path, monkeypatch, owner, writer, calls_a_save, error):
+    train(model, tmp_path, settings(max_steps=2))
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint-2").iterdir()}
+    real = getattr(owner, writer)
+    fills = DiskFills(real, error, after=calls_a_save - 1)
+    monkeypatch.setattr(owner, writer, lambda *args, **kwargs: fills(*args, **kwargs))
+    with pytest.raises(RunError, match=r"checkpoint-4: the disk is full.*checkpoint-2, is intact.*--resume auto"):
+        train(FakeWorkflow(), tmp_path, settings(), resume="auto")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "metrics.jsonl"]
+    assert whole == {path.name: path.read_bytes() for path in (tmp_path / "checkpoint-2").iterdir()}
+
+    monkeypatch.setattr(owner, writer, real)
+    again, straight = FakeWorkflow(), FakeWorkflow()
+    train(again, tmp_path, settings(), resume="auto")
+    train(straight, tmp_path / "straight", settings(max_steps=2))
+    train(straight, tmp_path / "straight", settings(), resume="auto")
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), straight.parameters()))
+
+
+def test_the_alignment_stage_resumes_to_the_same_bits(tmp_path):
+    stage = settings(train=("projector",), max_steps=6, lr_scheduler_type="constant")
+    straight, stopped, resumed = FakeWorkflow(), FakeWorkflow(), FakeWorkflow(seed=5)
+    train(straight, tmp_path / "straight", stage)
+    train(stopped, tmp_path / "stopped", dataclasses.replace(stage, max_steps=4))
+    resumed.load_state_dict(FakeWorkflow().state_dict())
+    result = train(resumed, tmp_path / "stopped", stage, resume="auto")
+    assert result.resumed_from == tmp_path / "stopped" / "checkpoint-4"
+    assert [line["step"] for line in result.metrics] == [1, 2, 3, 4, 5, 6]
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), straight.parameters()))
+
+
+def test_resuming_a_finished_stage_loads_its_weights_and_trains_no_step(model, tmp_path):
+    train(model, tmp_path, settings())
+    other = FakeWorkflow(seed=3)
+    result = train(other, tmp_path, settings(), resume="auto")
+    assert (result.final_step, result.seconds) == (4, 0.0)
+    own = model.trainable_state_dict()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in other.trainable_state_dict().items())
+
+
+def test_resuming_from_an_older_checkpoint_sets_the_newer_ones_aside(model, tmp_path):
+    first = train(model, tmp_path, settings())
+    train(FakeWorkflow(), tmp_path, settings(), resume=tmp_path / "checkpoint-2")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"checkpoint-2", "checkpoint-4", "abandoned-checkpoint-4", "metrics.jsonl"}
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert len(first.metrics) == 4
+
+
+def test_a_fresh_start_never_overwrites_checkpoints(model, tmp_path):
+    train(model, tmp_path, settings())
+    with pytest.raises(RecipeError, match=r"checkpoint-4.*--resume auto.*another `--output`"):
+        train(model, tmp_path, settings())
+
+
+def test_resuming_with_other_settings_says_which(model, tmp_path):
+    train(model, tmp_path, settings())
+    with pytest.raises(RecipeError, match="per_device_train_batch_size was 4, is now 8; seed was 0, is now 1"):
+        train(model, tmp_path, settings(per_device_train_batch_size=8, seed=1, max_steps=9), resume="auto")
+    with pytest.raises(RecipeError, match="num_samples was 24, is now 20"):
+        train(model, tmp_path, settings(max_steps=9), data=FakeData(20), resume="auto")
+    with pytest.raises(RecipeError, match=r"no complete checkpoint\. Checkpoints in .*: checkpoint-2, checkpoint-4"):
+        train(model, tmp_path, settings(), resume=tmp_path / "checkpoint-3")
+
+
+def test_a_checkpoint_of_another_model_is_refused(model, tmp_path, monkeypatch):
+    train(model, tmp_path, settings())
+    everything = model.trainable_state_dict()
+    monkeypatch.setattr(FakeWorkflow, "trainable_state_dict", lambda self: {"stranger": everything["lm_head.weight"]})
+    with pytest.raises(ModelError, match=r"checkpoint of another model: it lacks 1 tensors \(stranger\)"):
+        train(FakeWorkflow(), tmp_path, settings(), resume="auto")
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step(model, tmp_path):
+    data = FakeData()
+    data.feelings[list(FakeSampler(len(data)))[9]] = float("inf")  # falls into the third batch
+    weights = {}
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            weights.update({name: tensor.clone() for name, tensor in model.trainable_state_dict().items()})
+
+    with pytest.raises(RunError, match=r"'align': the loss is nan near step 3.*lower learning rate.*checkpoint-2"):
+        train(model, tmp_path, settings(), data=data, callbacks=[Watch()])
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.trainable_state_dict().items())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(model, tmp_path):
+    class Poison(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                model.lm_head.weight.data[0, 0] = float("nan")
+
+    with pytest.raises(RunError, match=r"lm_head.weight holds values that are no numbers after step 4"):
+        train(model, tmp_path, settings(), callbacks=[Poison()])
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-2"]
+
+
+def test_parts_that_do_not_exist_or_learn_unasked_are_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeWorkflow, "set_trainable", lambda self, parts: self.requires_grad_(True))
+    with pytest.raises(ModelError, match=r"4 others are not \(encoder.bias, encoder.weight, frozen_layer.bias\)"):
+        train(model, tmp_path, settings())
+    with pytest.raises(ModelError, match=r"in the part 'side'\. Parts it has: projector, insertion, ends"):
+        train(model, tmp_path, settings(train=("side",)))
+
+
+def test_an_empty_dataset_is_a_data_error(model, tmp_path):
+    with pytest.raises(DataError, match="'align' has no data"):
+        train(model, tmp_path, settings(), sampler=FakeSampler(0))
+
+
+def test_an_unknown_schedule_is_the_users_mistake(model, tmp_path):
+    with pytest.raises(RecipeError, match=r"'align'.*cosin"):
+        train(model, tmp_path, settings(lr_scheduler_type="cosin"))
+
+
+def test_bf16_computes_in_bfloat16_and_leaves_forward_and_weights_alone(model, tmp_path):
+    seen = []
+    hook = model.inserted.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    train(model, tmp_path, settings(bf16=True))
+    hook.remove()
+    assert set(seen) == {torch.bfloat16}
+    assert "forward" not in vars(model)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not hasattr(model.config, "use_cache")
+    assert not model.training
+
+
+def test_gradient_checkpointing_is_on_only_while_training(model, tmp_path):
+    train(model, tmp_path, settings(gradient_checkpointing=True))
+    assert model.checkpointing_calls == [{"use_reentrant": False}, "off"]
+
+
+def test_evaluation_is_recorded_and_changes_nothing(model, tmp_path):
+    other = FakeWorkflow()
+    train(other, tmp_path / "without", settings())
+
+    def evaluate(evaluated, step):
+        assert not evaluated.training
+        return {"score": torch.rand(()).item() * 0 + step}
+
+    result = train(model, tmp_path / "with", settings(eval_steps=3), evaluate=evaluate)
+    evaluations = [line for line in result.metrics if "evaluation" in line]
+    assert [(line["step"], line["evaluation"]) for line in evaluations] == [(3, {"score": 3}), (4, {"score": 4})]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
+
+
+def test_metrics_name_stage_loss_and_speed(model, tmp_path):
+    shared_file = tmp_path / "metrics.jsonl"
+    train(model, tmp_path / "a", settings(), metrics_path=shared_file)
+    train(model, tmp_path / "b", settings(name="ground"), metrics_path=shared_file)
+    lines = [json.loads(line) for line in shared_file.read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        (stage, step) for stage in ("align", "ground") for step in (1, 2, 3, 4)
+    ]
+    assert {"loss", "grad_norm", "learning_rate", "epoch", "samples_per_second"} < lines[0].keys()
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(model, tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=False, width=120)
+    train(model, tmp_path, settings(), console=console)
+    text = console.file.getvalue()
+    assert text.count("\n") == 1
+    assert "align  4/4  loss" in text
+    assert "samples/s" in text
+
+
+def test_progress_on_a_terminal_is_a_bar_that_is_taken_down_on_errors(model, tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, tmp_path, settings(), console=console, callbacks=[Interrupt()])
+    assert "0/4" in console.file.getvalue()
+    assert console.file.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is shown again
+
+
+def test_tensorboard_files_are_written_where_asked_for(model, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(model, tmp_path / "plain", settings())
+    assert not list(tmp_path.rglob("events.out.*"))
+    train(model, tmp_path / "board", settings(), report_to=["tensorboard"])
+    events = EventAccumulator(str(tmp_path / "board" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+
+
+def test_wandb_gets_every_line_under_the_stages_name(model, tmp_path, monkeypatch):
+    calls = []
+    fake = types.ModuleType("wandb")
+    fake.__spec__ = types.SimpleNamespace()
+    fake.run = None
+    fake.init = lambda **kwargs: calls.append(("init", kwargs["project"]))
+    fake.config = types.SimpleNamespace(update=lambda values, allow_val_change: calls.append(("config", *values)))
+    fake.define_metric = lambda name, step_metric: calls.append(("metric", name, step_metric))
+    fake.log = lambda values: calls.append(("log", values["align/step"], "align/loss" in values))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    train(model, tmp_path, settings(max_steps=2), report_to=["wandb"])
+    assert calls == [
+        ("init", "mine"), ("config", "align"), ("metric", "align/*", "align/step"),
+        ("log", 1, True), ("log", 2, True),
+    ]  # fmt: skip
+
+
+def test_a_service_that_is_not_there_is_named_before_training(model, tmp_path, monkeypatch):
+    with pytest.raises(RecipeError, match=r"no service named 'wandbb'. Did you mean 'wandb'\?"):
+        train(model, tmp_path, settings(), report_to=["wandbb"])
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(stage_module.build_reporters.__globals__["importlib"].util, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"asks for 'wandb'.*not installed.*pip install wandb"):
+        train(model, tmp_path, settings(), report_to=["wandb"])
+    assert list_checkpoints(tmp_path) == []
