@@ -32,9 +32,9 @@ $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 	@touch $@
 
 quickstart: setup
-	$(BIN)/adaptkit train recipes/iaa_vision_tiny.yaml
+	$(BIN)/adaptkit train recipes/iaa_vision_tiny.yaml --resume auto
 
-test: lint types pytest docs
+test: lint types pytest  # tests/docs builds the documentation
 
 lint: setup
 	$(BIN)/ruff check .
@@ -47,7 +47,7 @@ pytest: setup
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 docs: setup
-	$(OFFLINE) $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build --strict --quiet
 
 constraints: setup
 	rm -rf build/resolve && $(PYTHON) -m venv build/resolve

@@ -14,10 +14,10 @@ import wrapt
 
 if TYPE_CHECKING:
     from adaptkit.errors import AdaptkitError, DataError, ModelError, PluginError, RecipeError, RunError
+    from adaptkit.hookspecs import Options, hookimpl
     from adaptkit.model.assembly import adapt
     from adaptkit.model.checkpoint import load
     from adaptkit.model.processor import load_processor
-    from adaptkit.hookspecs import Options, hookimpl
 
 __version__ = "0.1.0"
 
@@ -61,10 +61,12 @@ __all__ = [
 
 
 def _register_auto_classes(loaded: ModuleType) -> None:
-    """Register with transformers' Auto classes, once none of the modules that this needs is half imported."""
+    """Import `adaptkit.model`, which registers itself, once none of what it needs is half imported."""
     others = (sys.modules.get(name) for name in _TRANSFORMERS_MODULES if name != loaded.__name__)
-    if not any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in others):
-        importlib.import_module("adaptkit.model.auto").register_auto_classes()
+    if any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in others):
+        return
+    if "adaptkit.model" not in sys.modules:
+        importlib.import_module("adaptkit.model")
 
 
 for _name in _TRANSFORMERS_MODULES:

@@ -79,7 +79,9 @@ def build_base(config: BaseConfig, device: str | torch.device | None = None) -> 
     common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     loaded = AutoConfig.from_pretrained(source, **common)
     if config.model_type and loaded.model_type != config.model_type:
-        raise ModelError(f"base.path: {config.path!r} is a {loaded.model_type}, but base.model_type says {config.model_type}.")
+        raise ModelError(
+            f"base.path: {config.path!r} is a {loaded.model_type}, but base.model_type says {config.model_type}."
+        )
     try:
         base = AutoModelForCausalLM.from_pretrained(
             source,
@@ -168,7 +170,7 @@ def build_encoders(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Encoder]
 
 def built_parts(recipe: Recipe, stage: StageConfig) -> set[str]:
     """Parts that exist in a stage: those that it or a stage it starts from trains."""
-    parts = set(stage.train)
+    parts: set[str] = set(stage.train)
     while stage.start_from is not None:
         stage = recipe.stage(stage.start_from)
         parts |= set(stage.train)
@@ -279,7 +281,11 @@ class CachedFeatures:
 
 
 def build_stage_data(
-    recipe: Recipe, stage: StageConfig, sources: Mapping[str, DataSource], media: MediaStore, bad_samples_path: Path | None
+    recipe: Recipe,
+    stage: StageConfig,
+    sources: Mapping[str, DataSource],
+    media: MediaStore,
+    bad_samples_path: Path | None,
 ) -> tuple[ConversationDataset, EpochSampler, Collator]:
     """Dataset, order and collation of one stage.
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
+
+from adaptkit.hashing import hash_tensors
 
 
 class Modality(ABC):

@@ -86,16 +86,10 @@ class PluginManager:
                 pattern: str | None = None, kind: str = kind, hook_name: str = hook_name, **extra: Any,
             ) -> None:  # fmt: skip
                 if not (isinstance(options, type) and issubclass(options, Options)):
-                    raise TypeError(
-                        f"{hook_name}: options of {name!r} must be a subclass of adaptkit.Options"
-                    )
+                    raise TypeError(f"{hook_name}: options of {name!r} must be a subclass of adaptkit.Options")
                 if not (callable(build) and all(callable(function) for function in extra.values())):
-                    raise TypeError(
-                        f"{hook_name}: build and the further functions of {name!r} must be callable"
-                    )
-                components.append(
-                    Component(kind, name, build, options, description, pattern, extra, plugin, package)
-                )
+                    raise TypeError(f"{hook_name}: build and the further functions of {name!r} must be callable")
+                components.append(Component(kind, name, build, options, description, pattern, extra, plugin, package))
 
             implementation(register)
         return components
@@ -103,9 +97,7 @@ class PluginManager:
     def _refuse_namesake(self, name: str, package: str) -> None:
         known = self.plugins[name] if name in self.plugins else self.broken[name].package
         if known.split()[0] != package.split()[0]:
-            raise PluginError(
-                f"two packages name a plugin {name!r}: {known} and {package}. Uninstall one of them."
-            )
+            raise PluginError(f"two packages name a plugin {name!r}: {known} and {package}. Uninstall one of them.")
 
     def _add(self, component: Component) -> None:
         key = (component.kind, component.name)
@@ -187,11 +179,7 @@ def _is_selected(entry_point: importlib.metadata.EntryPoint) -> bool:
 
 
 def _package_of(entry_point: importlib.metadata.EntryPoint) -> str:
-    return (
-        f"{entry_point.dist.name} {entry_point.dist.version}"
-        if entry_point.dist is not None
-        else "unknown package"
-    )
+    return f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist is not None else "unknown package"
 
 
 @cache

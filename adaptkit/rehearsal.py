@@ -43,7 +43,9 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
     values = recipe.model_dump(mode="json")
     values["base"] |= _base_stand_in(recipe, directory / "base")
     for name, modality in recipe.modalities.items():
-        options = _stand_in("encoder", modality.encoder.name, f"modalities.{name}", modality.encoder.options, directory / name)
+        options = _stand_in(
+            "encoder", modality.encoder.name, f"modalities.{name}", modality.encoder.options, directory / name
+        )
         values["modalities"][name]["encoder"] = {"name": modality.encoder.name, **options}
         values["modalities"][name]["cache_features"] = False
     for name, dataset in recipe.data.items():
@@ -97,7 +99,13 @@ def _base_stand_in(recipe: Recipe, directory: Path) -> dict[str, Any]:
         model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    return {"path": str(directory), "revision": None, "trust_remote_code": False, "model_type": family, "chat_template": template}
+    return {
+        "path": str(directory),
+        "revision": None,
+        "trust_remote_code": False,
+        "model_type": family,
+        "chat_template": template,
+    }
 
 
 def family_of(base: BaseConfig) -> str:
@@ -114,8 +122,8 @@ def family_of(base: BaseConfig) -> str:
         if re.search(pattern, base.path, flags=re.IGNORECASE):
             return family
     raise RecipeError(
-        f"base.model_type: the family of {base.path!r} cannot be told from its name; name it (llama, qwen2, mistral, …) "
-        "so that a stand-in can be built."
+        f"base.model_type: the family of {base.path!r} cannot be told from its name; name it (llama, qwen2, "
+        "mistral, …) so that a stand-in can be built."
     )
 
 
@@ -123,12 +131,15 @@ def _layers_needed(placement: Any) -> int:
     if placement is None:
         return 1
     numbers = [placement.every, placement.count, placement.first, placement.last]
-    return max([1, *(n for n in numbers if n), *(i + 1 for i in placement.layers or [])])
+    needed: int = max([1, *(n for n in numbers if n), *(i + 1 for i in placement.layers or [])])
+    return needed
 
 
 def stand_in_tokenizer(chat_template: str, placeholders: Iterable[str]) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer that knows the special tokens of a chat template."""
-    specials = dict.fromkeys(["<|begin_of_text|>", "<|pad|>", *re.findall(r"<\|[a-z_0-9]+\|>", chat_template), *placeholders])
+    specials = dict.fromkeys(
+        ["<|begin_of_text|>", "<|pad|>", *re.findall(r"<\|[a-z_0-9]+\|>", chat_template), *placeholders]
+    )
     ends = [token for token in specials if "eot" in token or "im_end" in token or "end_of_turn" in token]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -36,6 +36,7 @@ from adaptkit.build import (
 from adaptkit.errors import DataError, RecipeError, RunError
 from adaptkit.evaluation.report import ReportData, gallery_items, write_report
 from adaptkit.evaluation.scores import Answer
+from adaptkit.hashing import hash_tensors
 from adaptkit.interfaces import DataSource, Encoder
 from adaptkit.model.checkpoint import load_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -47,7 +48,6 @@ from adaptkit.recipe import Recipe, StageConfig, dump_recipe
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.training.checkpoints import staged_folder
 from adaptkit.training.feature_cache import FeatureCache
-from adaptkit.training.hashing import hash_tensors
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
 
@@ -104,7 +104,8 @@ class Run:
         )
         if stage.start_from in self.stages:
             model.load_own_tensors(load_tensors(self.stages[stage.start_from].checkpoint), partial=True)
-        return model.to(self.base.device)
+        model.to(self.base.device)
+        return model
 
 
 def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
@@ -117,14 +118,17 @@ def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
     if problems:
         raise RecipeError(
             "\n".join(
-                [f"recipe {recipe.name!r} names what is not on this machine:", *(f"  {p}" for p in problems)]
-                + ["`adaptkit train RECIPE --rehearse` tries the whole recipe on tiny stand-ins instead."]
+                [
+                    f"recipe {recipe.name!r} names what is not on this machine:",
+                    *(f"  {problem}" for problem in problems),
+                    "`adaptkit train RECIPE --rehearse` tries the whole recipe on tiny stand-ins instead.",
+                ]
             )
         )
     if recipe.accelerator.strategy not in ("none", "ddp"):
         raise RecipeError(
-            f"accelerator.strategy: {recipe.accelerator.strategy} is not available in this version, and is never replaced "
-            "by another in silence. Run on one device with accelerator.strategy=none."
+            f"accelerator.strategy: {recipe.accelerator.strategy} is not available in this version, and is never "
+            "replaced by another in silence. Run on one device with accelerator.strategy=none."
         )
     device = "cuda" if torch.cuda.is_available() else None
     with console.status(f"loading the base {recipe.base.path}"):
@@ -157,8 +161,8 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
         _run_stage(run, stage, f"{number}/{len(recipe.stages)}", resume)
         if hash_tensors(_all_tensors(run.base)) != fingerprint:
             raise RunError(
-                f"stage {stage.name!r} changed tensors of the frozen base. The run is stopped, and its result must not be "
-                "used; please report this with the recipe."
+                f"stage {stage.name!r} changed tensors of the frozen base. The run is stopped, and its result must "
+                "not be used; please report this with the recipe."
             )
     for name, (model, processor) in run.workflows.items():
         with staged_folder(output_dir / FINAL_FOLDER / name) as folder:
@@ -181,9 +185,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     _fill_caches(run, processor)
     media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
     sources = {name: run.sources[name] for name in stage.data}
-    dataset, sampler, collator = build_stage_data(
-        run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE
-    )
+    dataset, sampler, collator = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE)
     settings = stage_settings(stage)
     print_stage(run.console, stage, number, model, len(sampler), settings.num_steps(len(sampler)))
     run.stages[stage.name] = train_stage(
@@ -213,7 +215,7 @@ def _stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
 def stage_settings(stage: StageConfig) -> StageSettings:
     """A stage's knobs as the training engine takes them."""
     optimizer = stage.optimizer
-    groups = {
+    groups: dict[str, GroupSettings] = {
         part: GroupSettings(group.name, group.learning_rate, group.weight_decay)
         for part, group in optimizer.groups.items()
         if part in stage.train  # stage_defaults may speak of parts that not every stage trains

@@ -25,8 +25,8 @@ def workflow_folders(checkpoint: Path) -> dict[str, Path]:
     if not found:
         what = "holds no finished workflow" if checkpoint.is_dir() else "does not exist"
         raise ModelError(
-            f"{checkpoint} {what}. A checkpoint is a workflow's folder, or a run directory in which `adaptkit train` has "
-            "finished."
+            f"{checkpoint} {what}. A checkpoint is a workflow's folder, or a run directory in which "
+            "`adaptkit train` has finished."
         )
     return {name: found[name] for name in sorted(found, key=lambda n: (_order(checkpoint, n), n))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +13,39 @@ from mkdocs.structure.files import File, Files
 
 from adaptkit.cli import cli
 from adaptkit.hookspecs import KINDS, Component
+from adaptkit.placement import Placement
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import find_recipes, recipe_json_schema
+from adaptkit.recipe import (
+    AcceleratorConfig,
+    BaseConfig,
+    DataConfig,
+    EvaluationConfig,
+    InsertionConfig,
+    LoggingConfig,
+    ModalityConfig,
+    OptimizerConfig,
+    OptimizerGroup,
+    Recipe,
+    StageConfig,
+    WorkflowConfig,
+    find_recipes,
+)
 
+SECTIONS = (
+    Recipe,
+    BaseConfig,
+    ModalityConfig,
+    WorkflowConfig,
+    InsertionConfig,
+    Placement,
+    DataConfig,
+    StageConfig,
+    OptimizerConfig,
+    OptimizerGroup,
+    AcceleratorConfig,
+    EvaluationConfig,
+    LoggingConfig,
+)
 GENERATED = {
     "reference/cli.md": "cli_page",
     "reference/recipe.md": "recipe_page",
@@ -58,24 +89,17 @@ def _help(command: click.Command, path: str) -> str:
 
 
 def recipe_page() -> str:
-    """The sections of a recipe, from the schema that validates it, and the recipes in the repository."""
-    schema = recipe_json_schema()
+    """The recipes in the repository, and the sections of a recipe from the models that validate it."""
     parts = [
         "# Recipes",
-        "A recipe is one YAML file. Unknown keys are errors. `adaptkit recipes schema` prints this page's source, the "
-        "JSON schema, for editors. [Write a recipe](../how-to/write-a-recipe.md) shows how the sections fit together.",
+        "A recipe is one YAML file. Unknown keys are errors. `adaptkit recipes schema` prints a JSON schema for editors; "
+        "[Write a recipe](../how-to/write-a-recipe.md) shows how the sections fit together.",
         "## Shipped recipes",
         _table(("recipe", "what it is"), [(f"`{s.path}`", s.description) for s in find_recipes(["recipes"])]),
-        "## Top level",
-        _properties(schema),
     ]
-    for name, section in sorted(schema.get("$defs", {}).items()):
-        if section.get("properties"):
-            parts += [
-                f"## {section.get('title', name)}",
-                section.get("description", "").split("\n\n")[0],
-                _properties(section),
-            ]
+    for section in SECTIONS:
+        schema = section.model_json_schema()
+        parts += [f"## {section.__name__}", schema["description"].split("\n\n")[0], _properties(schema)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,11 +127,19 @@ def _options(component: Component) -> str:
 
 def _properties(schema: dict[str, Any]) -> str:
     required = set(schema.get("required", ()))
+    documented = _attributes(schema.get("description", ""))
     rows = []
     for name, value in schema.get("properties", {}).items():
         default = "required" if name in required else f"`{value['default']!r}`" if "default" in value else ""
-        rows.append((f"`{name}`", _type(value), default, value.get("description", "")))
+        rows.append((f"`{name}`", _type(value), default, value.get("description") or documented.get(name, "")))
     return _table(("key", "type", "default", "what it does"), rows)
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """What a Google docstring's `Attributes:` section says of each attribute."""
+    section = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {6,}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import os
 def quiet_libraries() -> None:
     """Switch off progress bars and routine messages of transformers and the hub client."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging
 
     logging.set_verbosity_error()

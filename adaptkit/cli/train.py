@@ -92,6 +92,6 @@ def _rehearse(recipe: Recipe, console: Console) -> None:
     console.print()
     console.print(table)
     console.print(
-        "Every stage ran on stand-ins: tiny random models of the same families, and a small sample of each data format. "
-        "The losses say nothing about the real models."
+        "Every stage ran on stand-ins: tiny random models of the same families, and a small sample of each data "
+        "format. The losses say nothing about the real models."
     )

@@ -29,6 +29,7 @@ class BadSamples:
         self.max_fraction = max_fraction
         self._reasons: dict[str, str] = {}
         self._read_bytes = 0
+        self._torn = False
 
     def __len__(self) -> int:
         return len(self._reasons)
@@ -67,16 +68,20 @@ class BadSamples:
         with self.path.open("rb") as file:
             file.seek(self._read_bytes)
             for line in file:
-                if not line.endswith(b"\n"):
+                self._torn = not line.endswith(b"\n")
+                if self._torn:
                     break
                 self._read_bytes += len(line)
-                entry = json.loads(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue  # a run was killed while it wrote this line
                 if entry["stage"] == self.stage:
                     self._reasons.setdefault(entry["location"], entry["reason"])
 
     def _append(self, entry: dict[str, str]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = (json.dumps(entry) + "\n").encode()
+        line = ("\n" * self._torn + json.dumps(entry) + "\n").encode()
         # One write of one line, so that lines of several processes do not mix.
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:

@@ -11,14 +11,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
 
 from adaptkit.evaluation.boxes import Box, unpad_box
 from adaptkit.evaluation.charts import line_chart
-from adaptkit.evaluation.scores import Answer
+
+if TYPE_CHECKING:
+    from adaptkit.evaluation.scores import Answer
 
 _TEMPLATES = Path(__file__).with_name("templates")
 

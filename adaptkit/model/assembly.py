@@ -32,9 +32,9 @@ def adapt(
         base: Any causal LM of transformers whose layers form a list. Its tensors are shared and frozen
             (`requires_grad` is switched off); the object itself is not changed.
         modalities: For each modality: `encoder` (an `adaptkit.interfaces.Encoder`, a transformers vision or audio
-            model, or `{"name": ..., **options}` of an installed plugin), `projector` (a name, `{"name": ..., **options}`
-            or a module), `placeholder_id` (default: an id just outside the vocabulary), `placeholder` (its text, where
-            the tokenizer has one), `encoder_options` (for a transformers model given as an object).
+            model, or `{"name": ..., **options}` of an installed plugin), `projector` (a name, the same with options, or
+            a module), `placeholder_id` (default: an id just outside the vocabulary), `placeholder` (its text, where the
+            tokenizer has one), `encoder_options` (for a transformers model given as an object).
         insertion: `{"policy": name, "placement": {...}, **options}`; nothing is inserted where not given.
         replace_ends: Whether the workflow gets a trainable embedding, final norm and LM head of its own.
 
@@ -92,14 +92,15 @@ def adapt(
         config, base=base, language_model=decoder.model, encoders=encoders, projectors=projectors, ends=ends
     )
     model.set_trainable(model.trainable_parts())
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _check_base(base: Any) -> None:
     if not isinstance(base, PreTrainedModel) or not base.can_generate():
         raise ModelError(
-            f"the base is a {type(base).__name__}; a causal LM is needed, such as AutoModelForCausalLM.from_pretrained(...) "
-            "returns."
+            f"the base is a {type(base).__name__}; a causal LM is needed, such as "
+            "AutoModelForCausalLM.from_pretrained(...) returns."
         )
     if base.config.is_encoder_decoder:
         raise ModelError(f"{type(base).__name__} is an encoder-decoder; adaptkit adapts decoder LLMs.")
@@ -150,5 +151,7 @@ def _check_placeholders(entries: Mapping[str, Mapping[str, Any]]) -> None:
         if placeholder_id < 0:
             raise ModelError(f"modality {name!r}: placeholder_id {placeholder_id} is negative.")
         if placeholder_id in taken:
-            raise ModelError(f"modalities {taken[placeholder_id]!r} and {name!r} share placeholder_id {placeholder_id}.")
+            raise ModelError(
+                f"modalities {taken[placeholder_id]!r} and {name!r} share placeholder_id {placeholder_id}."
+            )
         taken[placeholder_id] = name

@@ -80,17 +80,20 @@ def load_config(directory: Path) -> AdaptkitConfig:
     path = directory / "config.json"
     if not path.is_file():
         what = "is not a folder" if not directory.is_dir() else "holds no config.json"
-        raise ModelError(f"{directory}: {what}. A checkpoint is a folder that `adaptkit train` or save_pretrained wrote.")
+        raise ModelError(
+            f"{directory}: {what}. A checkpoint is a folder that `adaptkit train` or save_pretrained wrote."
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path}: not valid JSON ({error}).") from error
     if values.get("model_type") != MODEL_TYPE:
         raise ModelError(
-            f"{directory} is a {values.get('model_type')!r} checkpoint, not an adaptkit workflow. Give a workflow's folder "
-            "or a run directory."
+            f"{directory} is a {values.get('model_type')!r} checkpoint, not an adaptkit workflow. Give a workflow's "
+            "folder or a run directory."
         )
-    return AdaptkitConfig.from_dict(values)
+    config: AdaptkitConfig = AdaptkitConfig.from_dict(values)
+    return config
 
 
 def load_tensors(directory: Path) -> dict[str, Tensor]:
@@ -131,8 +134,8 @@ def _load_base(
         )
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{directory}: its base {source!r} cannot be loaded ({str(error).splitlines()[0]}). Put it there, or pass it: "
-            "adaptkit.load(directory, base=base)."
+            f"{directory}: its base {source!r} cannot be loaded ({str(error).splitlines()[0]}). Put it there, or "
+            "pass it: adaptkit.load(directory, base=base)."
         ) from error
 
 

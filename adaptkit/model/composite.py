@@ -26,8 +26,11 @@ PARTS = ("projector", "insertion", "ends")
 """What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow."""
 
 AUTO_CLASS_OPTIONS = frozenset(
-    "config revision code_revision cache_dir force_download local_files_only token proxies subfolder adapter_kwargs "
-    "trust_remote_code _from_auto _from_pipeline _commit_hash".split()
+    (
+        *("config", "revision", "code_revision", "cache_dir", "force_download", "local_files_only", "token"),
+        *("proxies", "subfolder", "adapter_kwargs", "trust_remote_code"),
+        *("_from_auto", "_from_pipeline", "_commit_hash"),
+    )
 )
 """What transformers' Auto classes pass on: it concerns where a checkpoint lies, and a workflow lies in a folder."""
 

@@ -35,8 +35,8 @@ class TransformersEncoder(Encoder):
     def build_preprocessor(self) -> Preprocessor:
         """There is none: no plugin knows this model."""
         raise PluginError(
-            f"no installed plugin knows how inputs of {type(self.model).__name__} are prepared; pass features= as tensors, "
-            "or install a plugin that registers this encoder (see `adaptkit plugins`)."
+            f"no installed plugin knows how inputs of {type(self.model).__name__} are prepared; pass features= as "
+            "tensors, or install a plugin that registers this encoder (see `adaptkit plugins`)."
         )
 
 
@@ -114,6 +114,6 @@ def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = Non
     if directory.is_dir():
         return AutoModel.from_pretrained(directory, dtype=torch.float32)
     raise ModelError(
-        f"this workflow was saved with an encoder object of its own ({reference.get('object')}), which a checkpoint cannot "
-        "rebuild. Pass it again: adaptkit.load(directory, encoders={modality: encoder})."
+        f"this workflow was saved with an encoder object of its own ({reference.get('object')}), which a checkpoint "
+        "cannot rebuild. Pass it again: adaptkit.load(directory, encoders={modality: encoder})."
     )

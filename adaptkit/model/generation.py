@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 
-from adaptkit.interfaces import Encoder
 from adaptkit.model.splice import ProjectedFeatures, check_counts, expand_for_beams, keep_last_positions
 
 
@@ -49,10 +47,15 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
 
     def _project_for_generation(self, modality: str, given: Any) -> ProjectedFeatures:
         with self._compute_dtype():
-            return self._project(modality, given)
+            projected: ProjectedFeatures = self._project(modality, given)
+        return projected
 
     def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **model_kwargs: Any
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
     ) -> tuple[Tensor | None, dict[str, Any]]:
         features = model_kwargs.pop("features", None)
         if features and input_ids is not None:
@@ -63,7 +66,9 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
                 counts = masks[modality].sum(1)
                 num_features = projected.tensor.shape[0]
                 check_counts(int(counts.sum()), num_features, modality=modality, num_items=projected.num_items)
-                tensor = expand_for_beams(projected.tensor, counts, expand_size) if expand_size > 1 else projected.tensor
+                tensor = (
+                    expand_for_beams(projected.tensor, counts, expand_size) if expand_size > 1 else projected.tensor
+                )
                 expanded[modality] = ProjectedFeatures(tensor, projected.num_items * expand_size)
             features = expanded
         input_ids, model_kwargs = super()._expand_inputs_for_generation(

@@ -230,7 +230,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             if queue:
                 tag = self._tags()[name]
                 raise DataError(
-                    f"{given[name]} {name} item(s) were given, but the text has {given[name] - len(queue)} {tag} tag(s)."
+                    f"{given[name]} {name} item(s) were given, but the text has {given[name] - len(queue)} {tag} "
+                    "tag(s)."
                 )
         return self._batch(rows, collected, padding_side)
 

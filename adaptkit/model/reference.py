@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from adaptkit.hashing import hash_tensors
 from adaptkit.paths import portable_model_path, resolve_model_path
 
 
@@ -24,21 +22,6 @@ def content_hash(module: nn.Module) -> str:
         ((name, p.detach().to(torch.bfloat16) if p.is_floating_point() else p.detach()))
         for name, p in module.named_parameters()
     )
-
-
-def hash_tensors(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Exact hash of named tensors: names, shapes, dtypes and bytes. Hashes in several threads."""
-
-    def digest(item: tuple[str, Tensor]) -> bytes:
-        name, tensor = item
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        state = hashlib.blake2b(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode(), digest_size=20)
-        state.update(flat.numpy())
-        return state.digest()
-
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        digests = list(pool.map(digest, named_tensors))
-    return hashlib.blake2b(b"".join(digests), digest_size=20).hexdigest()
 
 
 def base_reference(base: Any) -> dict[str, Any]:

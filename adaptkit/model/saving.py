@@ -52,7 +52,9 @@ def _save_tensors(state: dict[str, Tensor], directory: Path) -> None:
     if sum(tensor.nbytes for tensor in state.values()) > MAX_SHARD_BYTES:
         save_torch_state_dict(state, directory, metadata={"format": "pt"}, max_shard_size=MAX_SHARD_BYTES)
     else:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, directory / TENSORS_FILE, {"format": "pt"})
+        save_file(
+            {name: tensor.contiguous() for name, tensor in state.items()}, directory / TENSORS_FILE, {"format": "pt"}
+        )
 
 
 def reference_of(base: Any) -> dict[str, Any]:

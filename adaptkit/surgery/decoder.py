@@ -213,7 +213,7 @@ def _expand_config(config: PreTrainedConfig, origin: list[int]) -> None:
     num_layers = config.num_hidden_layers
     changes: dict[str, Any] = {}
     for name, value in vars(config).items():
-        if not isinstance(value, list) or "layer" not in name and name not in LAYER_NUMBER_LISTS:
+        if not isinstance(value, list) or ("layer" not in name and name not in LAYER_NUMBER_LISTS):
             continue
         if name in LAYER_NUMBER_LISTS:
             changes[name] = [n for n, old in enumerate(origin) if old in value]
@@ -225,7 +225,7 @@ def _expand_config(config: PreTrainedConfig, origin: list[int]) -> None:
 
 
 def _name_of(model: nn.Module, wanted: nn.Module) -> str:
-    for name, module in model.named_modules():
-        if module is wanted:
-            return name
+    names: list[str] = [name for name, module in model.named_modules() if module is wanted]
+    if names:
+        return names[0]
     raise ModelError(f"{type(wanted).__name__} is not part of {type(model).__name__}")

@@ -89,11 +89,10 @@ def rotate(output_dir: Path, limit: int | None) -> None:
             remove_folder(checkpoint)
 
 
-def clean_up(output_dir: Path, limit: int | None) -> None:
-    """Delete what a killed process left half-written, or had yet to delete."""
+def remove_leftovers(output_dir: Path) -> None:
+    """Delete what a killed process left half-written or half-deleted."""
     for folder in output_dir.glob(f"{_STAGING}*"):
         shutil.rmtree(folder, ignore_errors=True)
-    rotate(output_dir, limit)
 
 
 def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None:

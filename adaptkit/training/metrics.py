@@ -130,7 +130,7 @@ class TensorBoardCallback(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and often not asked for
 
-            self._writer = SummaryWriter(str(self._directory), purge_step=state.global_step + 1)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(self._directory), purge_step=state.global_step + 1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self._writer is not None and "loss" in logs:

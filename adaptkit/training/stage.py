@@ -20,10 +20,10 @@ from transformers import TrainerCallback
 
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.training import checkpoints
-from adaptkit.training.hashing import assert_trainable
 from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.settings import StageSettings
+from adaptkit.training.trainables import assert_trainable
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
 
 Evaluate = Callable[[nn.Module, int], Mapping[str, Any]]
@@ -93,7 +93,7 @@ def train_stage(
         raise DataError(f"stage {settings.name!r} has no data: its mixture is empty")
     output_dir.mkdir(parents=True, exist_ok=True)
     if _is_main_process():
-        checkpoints.clean_up(output_dir, settings.save_total_limit)
+        checkpoints.remove_leftovers(output_dir)
     resumed_from = checkpoints.find_resume_checkpoint(output_dir, resume)
     model.set_trainable(settings.train)  # type: ignore[operator]
     assert_trainable(model, settings.train)
@@ -108,25 +108,34 @@ def train_stage(
     num_steps = settings.num_steps(len(sampler), _num_processes())  # type: ignore[arg-type]
     if resumed_from is not None and done >= num_steps:
         checkpoints.load_weights(model, resumed_from)
+        if _is_main_process() and resume == "auto":
+            checkpoints.rotate(output_dir, settings.save_total_limit)  # a kill may have come between save and rotation
         return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
 
-    samples_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * _num_processes()
-    all_callbacks = [MetricsCallback(log, samples_per_step), *reporters, *callbacks]
-    if evaluate is not None:
-        all_callbacks.append(_EvaluationCallback(evaluate, settings.eval_steps, log))
-    if console is not None:
-        all_callbacks.append(ProgressCallback(console, settings.name, samples_per_step))
+    watchers = [*_watchers(log, settings, console, evaluate), *reporters, *callbacks]
     started = time.perf_counter()
     with ExitStack() as stack:
-        for callback in all_callbacks:
+        for callback in watchers:
             if hasattr(callback, "close"):
                 stack.callback(callback.close)
         stack.enter_context(_prepared(model, settings.gradient_checkpointing))
-        trainer = _build_trainer(model, dataset, collator, settings, sampler, output_dir, processor, all_callbacks)
+        trainer = _build_trainer(model, dataset, collator, settings, sampler, output_dir, processor, watchers)
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     return StageResult(
         log.lines(), time.perf_counter() - started, num_steps, output_dir / f"checkpoint-{num_steps}", resumed_from
     )
+
+
+def _watchers(
+    log: MetricsLog, settings: StageSettings, console: Console | None, evaluate: Evaluate | None
+) -> list[TrainerCallback]:
+    samples_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * _num_processes()
+    watchers: list[TrainerCallback] = [MetricsCallback(log, samples_per_step)]
+    if evaluate is not None:
+        watchers.append(_EvaluationCallback(evaluate, settings.eval_steps, log))
+    if console is not None:
+        watchers.append(ProgressCallback(console, settings.name, samples_per_step))
+    return watchers
 
 
 def _build_trainer(

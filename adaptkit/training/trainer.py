@@ -78,9 +78,10 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """One optimiser over what learns, by part."""
-        if self.optimizer is None:
-            self.optimizer = build_optimizer(self.model, self._settings.train, self._settings.optimizer)
-        optimizer: Optimizer = self.optimizer
+        optimizer: Optimizer | None = getattr(self, "optimizer", None)
+        if optimizer is None:
+            optimizer = build_optimizer(self.model, self._settings.train, self._settings.optimizer)
+            self.optimizer = optimizer
         return optimizer
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:

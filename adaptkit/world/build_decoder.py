@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import field_validator
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from adaptkit.errors import unknown_name
 from adaptkit.hookspecs import Options
 from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.world import scenes
-from adaptkit.world.dataset import evaluation_items
-from adaptkit.world.documents import Piece, document
+from adaptkit.world.dataset import FACT_KIND, evaluation_items
+from adaptkit.world.documents import SCENE_TASKS, Piece, document
 from adaptkit.world.facts import list_facts
 from adaptkit.world.scores import score_items
 from adaptkit.world.storage import Progress, save_model
@@ -32,6 +34,14 @@ class PhaseOptions(Options):
     num_steps: int
     shares: dict[str, float]
     sequence_length: int = 128
+
+    @field_validator("shares")
+    @classmethod
+    def _check_tasks(cls, shares: dict[str, float]) -> dict[str, float]:
+        for name in shares:
+            if name not in (*SCENE_TASKS, FACT_KIND):
+                raise ValueError(unknown_name("task", name, (*SCENE_TASKS, FACT_KIND)))
+        return shares
 
 
 class DecoderOptions(Options):
@@ -52,7 +62,8 @@ class DecoderOptions(Options):
     weight_decay: float = 0.0
     context_weight: float = 0.1
     max_grad_norm: float = 1.0
-    evaluate_every: int = 250
+    evaluate_every: int = 200
+    num_evaluation_items: int = 50
     phases: list[PhaseOptions]
 
     @property
@@ -71,9 +82,10 @@ def build_decoder(options: DecoderOptions, output: Path, progress: Progress = pr
         output: Folder to write; it is replaced as a whole at every checkpoint.
         progress: Receives a line now and then.
     """
-    torch.manual_seed(options.seed)
     tokenizer = build_tokenizer()
-    model = _build_model(options, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = _build_model(options, tokenizer)
     optimizer = Muon(
         muon_groups(
             model.named_parameters(),
@@ -97,7 +109,7 @@ def build_decoder(options: DecoderOptions, output: Path, progress: Progress = pr
             progress(f"decoder step {step}: loss {running / (1 - 0.95**step):.3f}")
         if step % options.evaluate_every == 0 or step == options.num_steps:
             save_model(model, output, tokenizer.save_pretrained)
-            scores = score_items(model, tokenizer, evaluation_items(1, 50, "dev"))
+            scores = score_items(model, tokenizer, evaluation_items(1, options.num_evaluation_items, "dev"))
             progress(f"decoder step {step}: " + " ".join(f"{k} {v:.2f}" for k, v in scores.items()))
             model.train()
     return output

@@ -7,7 +7,6 @@ objective: which coloured shapes a caption of the image would name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,10 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from adaptkit.hookspecs import Options
 from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.world import scenes
+from adaptkit.world.patch_labels import Labels, label_patches, mirror_some
 from adaptkit.world.probes import MEAN, STD, normalize, probe_encoder
-from adaptkit.world.scenes import CELLS, COLORS, IMAGE_SIZE, SHAPES, Scene
+from adaptkit.world.scenes import CELLS, COLORS, IMAGE_SIZE, SHAPES
 from adaptkit.world.storage import Progress, save_model
-
-_MARGIN = 1.0
-_MIRRORED_CELLS = [2, 1, 0, 5, 4, 3, 8, 7, 6]
 
 
 class EncoderOptions(Options):
@@ -36,40 +33,16 @@ class EncoderOptions(Options):
     num_attention_heads: int = 4
     patch_size: int = 8
     num_images: int = 40_000
-    num_steps: int = 4_000
+    num_steps: int = 1_600
     batch_size: int = 64
     warmup_steps: int = 100
-    decay_share: float = 0.5
+    decay_share: float = 0.6
     muon_learning_rate: float = 0.02
     adamw_learning_rate: float = 2.0e-3
     weight_decay: float = 0.01
     global_loss_weight: float = 0.3
-    checkpoint_every: int = 500
-
-
-@dataclass
-class Labels:
-    """What the patches of images show; `(num, patches)` but for `pairs` and `location`.
-
-    Attributes:
-        covered: Whether an object covers the patch.
-        shape: Index into `SHAPES`, of the object that covers it.
-        color: Index into `COLORS`.
-        cell: Index into `CELLS`.
-        location: That object's centre and radius, `(num, patches, 3)`, in units of 16 px from the centre.
-        pairs: Which (colour, shape) pairs the image shows, `(num, colors * shapes)`.
-    """
-
-    covered: Tensor
-    shape: Tensor
-    color: Tensor
-    cell: Tensor
-    location: Tensor
-    pairs: Tensor
-
-    def take(self, index: Tensor) -> Labels:
-        """The labels of some images."""
-        return Labels(**{name: value[index] for name, value in vars(self).items()})
+    evaluate_every: int = 400
+    num_probe_scenes: int = 1_000
 
 
 class _Heads(nn.Module):
@@ -92,27 +65,20 @@ def build_encoder(options: EncoderOptions, output: Path, progress: Progress = pr
         output: Folder to write; it is replaced as a whole at every checkpoint.
         progress: Receives a line now and then.
     """
-    torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     training_scenes = scenes.sample_scenes(options.seed, options.num_images, "train")
     images = torch.from_numpy(np.stack([scenes.render_array(scene) for scene in training_scenes]))
     labels = label_patches(training_scenes, options.patch_size)
     progress(f"rendered {len(images)} images")
-    model = CLIPVisionModel(_config(options))
-    heads = _Heads(options.hidden_size)
-    parameters = [*model.named_parameters(), *((f"lm_head.{n}", p) for n, p in heads.named_parameters())]
-    optimizer = Muon(
-        muon_groups(
-            parameters,
-            matrix_lr=options.muon_learning_rate,
-            other_lr=options.adamw_learning_rate,
-            weight_decay=options.weight_decay,
-        )
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = CLIPVisionModel(_config(options))
+        heads = _Heads(options.hidden_size)
+    optimizer = _build_optimizer(model, heads, options)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, options))
     for step in range(1, options.num_steps + 1):
         index = torch.from_numpy(rng.integers(len(images), size=options.batch_size))
-        pixel_values, batch = _augment(normalize(images[index]), labels.take(index), rng)
+        pixel_values, batch = mirror_some(normalize(images[index]), labels.take(index), rng)
         losses = _losses(model, heads, pixel_values, batch)
         loss = losses["dense"] + options.global_loss_weight * losses["pairs"]
         optimizer.zero_grad()
@@ -120,14 +86,11 @@ def build_encoder(options: EncoderOptions, output: Path, progress: Progress = pr
         optimizer.step()
         scheduler.step()
         if step % 50 == 0:
-            progress(
-                f"encoder step {step}: " + " ".join(f"{k} {float(v.detach()):.3f}" for k, v in losses.items())
-            )
-        if step % options.checkpoint_every == 0 or step == options.num_steps:
+            progress(f"encoder step {step}: {_as_text({k: float(v.detach()) for k, v in losses.items()})}")
+        if step % options.evaluate_every == 0 or step == options.num_steps:
             save_model(model, output, image_processor().save_pretrained)
-            progress(
-                f"encoder step {step}: " + " ".join(f"{k} {v:.3f}" for k, v in probe_encoder(output).items())
-            )
+            scores = probe_encoder(output, num_scenes=options.num_probe_scenes, split="dev")
+            progress(f"encoder step {step}, held out: {_as_text(scores)}")
             model.train()
     return output
 
@@ -139,31 +102,6 @@ def image_processor() -> CLIPImageProcessorPil:
         crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         image_mean=list(MEAN),
         image_std=list(STD),
-    )
-
-
-def label_patches(items: list[Scene], patch_size: int) -> Labels:
-    """What each patch shows: the nearest object that covers its centre, give or take a pixel."""
-    side = IMAGE_SIZE // patch_size
-    centers = (np.arange(side) + 0.5) * patch_size
-    patch_y, patch_x = (grid.reshape(-1) for grid in np.meshgrid(centers, centers, indexing="ij"))
-    integers = np.zeros((4, len(items), side * side), dtype=np.int64)
-    location = np.zeros((len(items), side * side, 3), dtype=np.float32)
-    pairs = np.zeros((len(items), len(COLORS) * len(SHAPES)), dtype=np.float32)
-    for row, scene in enumerate(items):
-        distance = np.stack(
-            [np.maximum(abs(patch_x - o.x), abs(patch_y - o.y)) - o.radius for o in scene.objects]
-        )
-        nearest = distance.argmin(axis=0)
-        integers[0, row] = distance.min(axis=0) < _MARGIN
-        names = [(SHAPES.index(o.shape), COLORS.index(o.color), CELLS.index(o.cell)) for o in scene.objects]
-        integers[1:, row] = np.array(names)[nearest].T
-        location[row] = np.array([(o.x - 32, o.y - 32, o.radius - 10.5) for o in scene.objects])[nearest] / 16
-        for shape, color, _ in names:
-            pairs[row, color * len(SHAPES) + shape] = 1
-    covered, shape_ids, color_ids, cell_ids = torch.from_numpy(integers)
-    return Labels(
-        covered.bool(), shape_ids, color_ids, cell_ids, torch.from_numpy(location), torch.from_numpy(pairs)
     )
 
 
@@ -180,34 +118,21 @@ def _config(options: EncoderOptions) -> CLIPVisionConfig:
     )
 
 
+def _build_optimizer(model: nn.Module, heads: nn.Module, options: EncoderOptions) -> Muon:
+    named = [*model.named_parameters(), *((f"lm_head.{name}", p) for name, p in heads.named_parameters())]
+    groups = muon_groups(
+        named,
+        matrix_lr=options.muon_learning_rate,
+        other_lr=options.adamw_learning_rate,
+        weight_decay=options.weight_decay,
+    )
+    return Muon(groups)
+
+
 def _schedule(step: int, options: EncoderOptions) -> float:
     """Warm-up, a plateau, and a linear way down to nothing."""
     warm = min(1.0, (step + 1) / options.warmup_steps)
     return warm * min(1.0, (options.num_steps - step) / (options.decay_share * options.num_steps))
-
-
-def _augment(pixel_values: Tensor, labels: Labels, rng: np.random.Generator) -> tuple[Tensor, Labels]:
-    """Mirrors half of the images, left to right, and what their labels say."""
-    mirrored = torch.from_numpy(rng.random(len(pixel_values)) < 0.5)
-    side = round(labels.covered.shape[1] ** 0.5)
-
-    def mirror(values: Tensor) -> Tensor:
-        grid = values.reshape(len(values), side, side, -1)
-        turned = torch.where(mirrored[:, None, None, None], grid.flip(2), grid)
-        return turned.reshape(values.shape)
-
-    pixel_values = torch.where(mirrored[:, None, None, None], pixel_values.flip(3), pixel_values)
-    cells = torch.where(mirrored[:, None], torch.tensor(_MIRRORED_CELLS)[labels.cell], labels.cell)
-    sign = torch.where(mirrored, -1.0, 1.0)[:, None, None]
-    location = labels.location * torch.cat([sign, torch.ones_like(sign), torch.ones_like(sign)], dim=2)
-    return pixel_values, Labels(
-        covered=mirror(labels.covered),
-        shape=mirror(labels.shape),
-        color=mirror(labels.color),
-        cell=mirror(cells),
-        location=mirror(location),
-        pairs=labels.pairs,
-    )
 
 
 def _losses(model: CLIPVisionModel, heads: _Heads, pixel_values: Tensor, labels: Labels) -> dict[str, Tensor]:
@@ -225,3 +150,7 @@ def _losses(model: CLIPVisionModel, heads: _Heads, pixel_values: Tensor, labels:
     total = 2 * parts["shape"] + parts["color"] + 0.5 * parts["cell"] + 2 * parts["location"] + objectness
     pairs = F.binary_cross_entropy_with_logits(heads.pairs(outputs.pooler_output), labels.pairs) * 10
     return {"dense": total, "pairs": pairs} | {name: value.detach() for name, value in parts.items()}
+
+
+def _as_text(values: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in values.items())

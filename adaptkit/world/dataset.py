@@ -101,8 +101,8 @@ def write_world_data(
 ) -> Path:
     """Writes conversations in the LLaVA format, with their images beside them.
 
-    The kinds are `caption`; `questions` of every kind but boxes; `boxes`; and `text`, which is questions about
-    scenes in words, and facts, without images. Existing files of the same kind, split and seed are replaced
+    The kinds are `caption`; `questions` of every kind but boxes; `boxes`; and `text`: questions about
+    scenes in words and facts, without images. Existing files of the same kind, split and seed are replaced
     once all is written.
 
     Args:

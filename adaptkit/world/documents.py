@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adaptkit.world import language
+from adaptkit.world.dataset import FACT_KIND
 from adaptkit.world.facts import Fact
 from adaptkit.world.scenes import Scene, SceneObject, format_box
 
@@ -112,13 +113,13 @@ def document(
     described = False
     while sum(_count_tokens(text) for text, _ in pieces) < num_tokens:
         name = names[int(np.searchsorted(limits, rng.random() * limits[-1], side="right"))]
-        if name == "fact":
+        if name == FACT_KIND:
             fact = facts[int(rng.integers(len(facts)))]
             turn = Turn(fact.question, ((fact.answer, True),))
         else:
             turn = SCENE_TASKS[name](scene, rng)
         opening = ""
-        if name != "fact" and not described:
+        if name != FACT_KIND and not described:
             order = rng.permutation(len(scene.objects)).tolist() if rng.random() < 0.5 else None
             opening, described = language.describe(scene, order) + " ", True
         pieces += [

@@ -89,7 +89,7 @@ def _fit_classifier(features: Tensor, classes: Tensor) -> Tensor:
         optimizer.zero_grad()
         loss = F.cross_entropy(design @ weights, classes) + 1e-4 * weights.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss)
+        return float(loss.detach())
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weights.detach()

@@ -18,6 +18,9 @@ SOURCES: dict[str, list[Any]] = {"image": [NOISE, Image.new("RGB", (3, 5), "red"
 ITEMS: dict[str, Any] = {"clip": Image.fromarray(NOISE)}
 """What a modality reads, and what an encoder encodes: a new one needs a line here."""
 
+OPTIONS: dict[str, dict[str, Any]] = {"world": {"kind": "caption"}}
+"""Required options that cannot be any text."""
+
 
 def of_kind(kind: str) -> Any:
     return pytest.mark.parametrize("component", get_plugin_manager().components(kind), ids=lambda c: c.name)
@@ -48,6 +51,6 @@ def test_other_kinds_are_registered_with_typed_options(kind: str) -> None:
         check_component(kind, component.name, required_options(component))
 
 
-def required_options(component: Component) -> dict[str, str]:
-    """Text for each option that has no default: none of those shipped needs anything else."""
-    return {name: "given" for name, field in component.options.model_fields.items() if field.is_required()}
+def required_options(component: Component) -> dict[str, Any]:
+    required = {name: "given" for name, field in component.options.model_fields.items() if field.is_required()}
+    return required | {name: value for name, value in OPTIONS.get(component.name, {}).items() if name in required}

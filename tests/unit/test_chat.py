@@ -19,6 +19,7 @@ from adaptkit.chat import (
     truncate,
 )
 from adaptkit.errors import DataError, ModelError
+from adaptkit.world.tokenizer import build_tokenizer
 
 PLACEHOLDER = 10**6
 
@@ -326,6 +327,18 @@ def test_without_a_template_the_message_says_how_to_give_one():
 def test_a_malformed_template_is_no_fault_of_the_data():
     with pytest.raises(ModelError, match="chat template is malformed"):
         encode(make_tokenizer("{% for %}"), [turn("user", "q")])
+
+
+def test_the_worlds_tokenizer():
+    tokenizer = build_tokenizer()
+    messages = [turn("user", medium("x", "image"), "\nwhat color ?"), turn("assistant", "red")]
+    encoded = encode(tokenizer, messages, placeholder_ids={"image": tokenizer.convert_tokens_to_ids("<image>")})
+    assert label_segments(tokenizer, encoded) == [
+        ("<|begin|> <|user|>", False),
+        ("<image x 3>", False),
+        ("what color ? <|end|> <|assistant|>", False),
+        ("red <|end|>", True),
+    ]
 
 
 # Real tokenizers -----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class Site:
 
     def install(self, name: str, source: str, *, entry_point: str | None = None, version: str = "1.2") -> None:
         """Write a one-module distribution with one entry point."""
-        module = name.replace("-", "_")
+        module = f"module_of_{name.replace('-', '_')}"
         (self.folder / f"{module}.py").write_text(textwrap.dedent(source))
         info = self.folder / f"{module}-{version}.dist-info"
         info.mkdir()

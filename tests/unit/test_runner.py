@@ -44,8 +44,10 @@ def models(tmp_path_factory):
 def recipe(models, tmp_path, monkeypatch):
     """A recipe of two stages and two workflows; a function writes variants of it."""
     monkeypatch.setenv("ADAPTKIT_CACHE", str(tmp_path / "cache"))
-    stage = {"data": {"pictures": 1.0}, "max_steps": 3, "per_device_train_batch_size": 4, "save_steps": 1, "logging_steps": 1,
-             "optimizer": {"learning_rate": 1e-3}}  # fmt: skip
+    stage = {
+        "data": {"pictures": 1.0}, "max_steps": 3, "per_device_train_batch_size": 4, "save_steps": 1,
+        "logging_steps": 1, "optimizer": {"learning_rate": 1e-3},
+    }  # fmt: skip
     everything = ["projector", "insertion", "ends"]
     values = {
         "name": "small",
@@ -248,8 +250,8 @@ def test_real_conversations_photographs_and_tokenizer_run_all_stages(shared, rec
     base.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     vision = CLIPVisionModel(
-        CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56,
-                         patch_size=14)
+        CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+                         image_size=56, patch_size=14)
     )  # fmt: skip
     vision.save_pretrained(tmp_path / "encoder")
     overrides = [
@@ -262,7 +264,9 @@ def test_real_conversations_photographs_and_tokenizer_run_all_stages(shared, rec
     result = invoke("train", recipe(), *overrides, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     photograph = shared / "data/images/readpanda.jpg"
-    answer = invoke("generate", tmp_path / "run", "--image", photograph, "--prompt", "What animal?", "--max-new-tokens", 4)
+    answer = invoke(
+        "generate", tmp_path / "run", "--image", photograph, "--prompt", "What animal?", "--max-new-tokens", 4
+    )
     assert answer.exit_code == 0, answer.output
     assert answer.output.strip()
 

@@ -129,6 +129,22 @@ def test_bad_samples_count_once_over_resumes_and_processes_and_per_stage(tmp_pat
         first.record("a[4]", "r")
 
 
+def test_a_line_cut_short_by_a_kill_costs_nothing_else(tmp_path):
+    path = tmp_path / "bad_samples.jsonl"
+    BadSamples(path, 100, 0.5).record("a[1]", "r")
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"stage": "", "loca')
+    BadSamples(path, 100, 0.5).record("a[2]", "r")
+    resumed = BadSamples(path, 100, 0.5)
+    resumed.record("a[3]", "r")
+    assert len(resumed) == 3
+    assert [json.loads(line)["location"] for line in path.read_text().splitlines() if line.endswith("}")] == [
+        "a[1]",
+        "a[2]",
+        "a[3]",
+    ]
+
+
 def test_workers_see_the_same_items(tmp_path):
     bad_samples = BadSamples(tmp_path / "bad_samples.jsonl", 13, 0.5)
     dataset = make(bad=(4,), bad_samples=bad_samples)

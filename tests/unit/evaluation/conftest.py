@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 import adaptkit
-from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
-from adaptkit.testing import tiny_clip_vision, tiny_decoder
-from adaptkit.world.build_encoder import image_processor
-from adaptkit.world.tokenizer import build_tokenizer
 
 
 def save_base(directory: Path, family: str = "llama", **config: Any) -> Any:
     """Write a tiny base over the world's vocabulary, and load it from there."""
+    from transformers import AutoModelForCausalLM
+
+    from adaptkit.testing import tiny_decoder
+    from adaptkit.world.tokenizer import build_tokenizer
+
     tokenizer = build_tokenizer()
     ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
     base = tiny_decoder(family, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **ids, **config)
@@ -27,6 +26,9 @@ def save_base(directory: Path, family: str = "llama", **config: Any) -> Any:
 
 def save_encoder(directory: Path) -> Path:
     """Write a tiny image encoder for the world's 64 by 64 pixels."""
+    from adaptkit.testing import tiny_clip_vision
+    from adaptkit.world.build_encoder import image_processor
+
     tiny_clip_vision(image_size=64, patch_size=16).save_pretrained(directory)
     image_processor().save_pretrained(directory)
     return directory
@@ -35,6 +37,11 @@ def save_encoder(directory: Path) -> Path:
 @pytest.fixture(scope="session")
 def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with the workflows `vision` and `grounding` on one base."""
+    import torch
+
+    from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
+    from adaptkit.world.tokenizer import build_tokenizer
+
     folder = tmp_path_factory.mktemp("evaluation")
     base = save_base(folder / "base")
     encoder = {"name": "clip", "path": str(save_encoder(folder / "encoder"))}

@@ -48,7 +48,9 @@ def text(words):
 
 
 def encode(processor, messages, **options):
-    return processor.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True, **options)
+    return processor.apply_chat_template(
+        messages, tokenize=True, return_dict=True, add_generation_prompt=True, **options
+    )
 
 
 def test_one_placeholder_per_position_where_the_medium_stands(processor, picture):
@@ -99,7 +101,7 @@ def test_tags_and_items_must_agree(processor, picture, prompt, count, words):
 
 
 def test_wrong_input_is_refused_in_words(processor, tmp_path):
-    with pytest.raises(DataError, match="nowhere.png"):
+    with pytest.raises(DataError, match=r"nowhere\.png"):
         encode(processor, [user({"type": "image", "image": tmp_path / "nowhere.png"})])
     with pytest.raises(DataError, match="no part type named 'imag'"):
         encode(processor, [user({"type": "imag", "imag": "x"})])

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from tests.unit.model.conftest import batch_of, build
 from safetensors.torch import load_file
 
 import adaptkit
 from adaptkit.testing import tiny_decoder
+from tests.unit.model.conftest import batch_of, build
 
 # Left padding, batching and incremental decoding change the shapes of matrix products, and with them the order of
 # float32 sums: differences of a few 1e-6 on logits of order 1.
@@ -48,7 +48,9 @@ def test_every_frozen_tensor_is_shared_with_the_base(base_and_model):
     shared = {id(p) for p in base.parameters()}
     for name, parameter in model.language_model.named_parameters():
         assert (f"language_model.{name}" in own) != (id(parameter) in shared), name
-    ends = {id(p) for module in (base.get_input_embeddings(), base.get_output_embeddings()) for p in module.parameters()}
+    ends = {
+        id(p) for module in (base.get_input_embeddings(), base.get_output_embeddings()) for p in module.parameters()
+    }
     kept = {id(p) for p in model.language_model.parameters()}
     assert {id(p) for p in base.parameters()} - ends - kept <= {id(p) for p in _final_norm(base).parameters()}
 

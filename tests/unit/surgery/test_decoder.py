@@ -32,9 +32,7 @@ def test_the_final_norm_is_found_whatever_its_name(family):
 
 
 def test_per_layer_lists_of_the_config_grow_with_the_layers():
-    base = tiny_decoder(
-        "qwen2", num_hidden_layers=4, use_sliding_window=True, sliding_window=4, max_window_layers=2
-    )
+    base = tiny_decoder("qwen2", num_hidden_layers=4, use_sliding_window=True, sliding_window=4, max_window_layers=2)
     assert base.config.layer_types == ["full_attention"] * 2 + ["sliding_attention"] * 2
     decoder = Decoder(structural_copy(base))
     decoder.insert_copies_after([1, 3])

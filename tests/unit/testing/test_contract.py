@@ -62,8 +62,8 @@ class SeriesEncoder(Encoder):
     def __init__(self, options: SeriesOptions) -> None:
         super().__init__()
         self.options = options
-        self.linear = nn.Linear(2, WIDTH)
-        nn.init.constant_(self.linear.weight, options.scale)
+        self.linear = nn.Linear(2, WIDTH).requires_grad_(False)
+        self.linear.weight.copy_(options.scale * torch.arange(2.0 * WIDTH).reshape(WIDTH, 2))
         nn.init.zeros_(self.linear.bias)
         self.requires_grad_(False).eval()
 
@@ -203,7 +203,7 @@ COUNTER = itertools.count()
 
 
 def choking(self: Any, source: Any) -> Tensor:
-    return Series.load(self, source if source else source["first"])
+    return Series.load(self, source if source != b"" else source["first"])
 
 
 def gullible(self: Any, source: Any) -> Tensor:

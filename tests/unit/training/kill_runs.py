@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from adaptkit.training.hashing import hash_tensors
+from adaptkit.hashing import hash_tensors
 from adaptkit.training.metrics import read_metrics
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage

@@ -1,6 +1,7 @@
 import torch
 
-from adaptkit.training.hashing import assert_trainable, hash_tensors
+from adaptkit.hashing import hash_tensors
+from adaptkit.training.trainables import assert_trainable
 
 
 def tensors(**changes):

@@ -12,9 +12,9 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     work = tmp_path_factory.mktemp("kills")
-    command = [sys.executable, "-m", "tests.unit.training.kill_runs", str(work), "8"]
+    command = [sys.executable, "-m", "tests.unit.training.kill_runs", str(work), "7"]
     root = Path(__file__).resolve().parents[3]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((work / "report.json").read_text())
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPVisionModel, SiglipVisionModel
+from transformers.utils import logging
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Encoder
@@ -166,13 +169,14 @@ def wrap_model(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
 def _load_model(options: ClipOptions, family: str) -> nn.Module:
     dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
     try:
-        model, report = _MODELS[family].from_pretrained(
-            resolve(options.path),
-            revision=options.revision,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _quiet_about_the_text_half():
+            model, report = _MODELS[family].from_pretrained(
+                resolve(options.path),
+                revision=options.revision,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = missing(options.path, options.revision) or f"{first_line(error)}. {provide()}"
         raise ModelError(f"cannot load the encoder {options.path}: {reason}") from error
@@ -180,6 +184,17 @@ def _load_model(options: ClipOptions, family: str) -> nn.Module:
     if absent:
         raise ModelError(f"{options.path} lacks {len(absent)} of the vision model's tensors, {absent[0]} among them.")
     return model  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet_about_the_text_half() -> Iterator[None]:
+    """Without transformers' table of unused tensors; absent ones are checked for here."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _num_layers(feature_layer: int, depth: int) -> int:

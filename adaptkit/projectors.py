@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -47,7 +48,7 @@ def build_mlp(options: MlpOptions, feature_size: int, hidden_size: int, name: st
     intermediate_size = options.intermediate_size or hidden_size
     sizes = [feature_size, *[intermediate_size] * (int(match[1]) - 1), hidden_size]
     layers: list[nn.Module] = []
-    for i, (size_in, size_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (size_in, size_out) in enumerate(pairwise(sizes)):
         layers += [nn.GELU()] if i else []
         layers.append(nn.Linear(size_in, size_out))
     return nn.Sequential(*layers)

@@ -1,0 +1,139 @@
+"""Every block of Python, YAML, JSON and `adaptkit ...` in the documentation runs, page by page, as a reader would.
+
+A page's blocks share a folder, and its Python blocks share their names. Training of the miniature recipe is cut to
+a few steps, once for all pages; a page that builds on a run finds it where the tutorial leaves it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from adaptkit.cli import cli
+from adaptkit.recipe import load_recipe
+from tests.docs.blocks import NOT_CODE, REPOSITORY, RUN_HERE, Block, blocks, pages
+
+PAGES = [page for page in pages() if any(block.language in RUN_HERE and not block.skip for block in blocks(page))]
+TINY = "recipes/iaa_vision_tiny.yaml"
+RUN = Path("runs/iaa_vision_tiny")
+SHORT = [
+    *(f"stages.{stage}.max_steps=2" for stage in ("align", "pretrain", "instruct", "ground")),
+    *(f"data.world_{data}.num_samples=64" for data in ("captions", "questions", "boxes")),
+    "data.world_questions.num_images=64",
+    "stage_defaults.per_device_train_batch_size=4",
+    "evaluation.limit=2",
+]
+
+
+def run_cli(arguments: list[str]) -> str:
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, f"adaptkit {shlex.join(arguments)}\n{result.output}"
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that the tutorial leaves behind, trained for a moment."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    before = Path.cwd()
+    os.chdir(REPOSITORY)
+    try:
+        run_cli(["train", TINY, *SHORT, "--output", str(folder / "run")])
+    finally:
+        os.chdir(before)
+    return folder / "run"
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which a page is worked through: a checkout, as far as pages look at it."""
+    for name in ("recipes", "Makefile"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADAPTKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+class Session:
+    """One reader working through one page.
+
+    Args:
+        run: A finished run to find under `runs/`, where the page needs one.
+    """
+
+    def __init__(self, run: Path | None) -> None:
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+        if run is not None:
+            shutil.copytree(run, RUN)
+
+    def python(self, block: Block) -> None:
+        exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), self.names)
+
+    def bash(self, block: Block) -> None:
+        for line in block.code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            program, *arguments = words
+            if program == "make":
+                subprocess.run(["make", "--dry-run", *arguments], check=True, capture_output=True, cwd=REPOSITORY)
+                continue
+            assert program in ("adaptkit", ".venv/bin/adaptkit"), (
+                f"{block.place}: cannot run {line!r}; mark it data-skip"
+            )
+            if arguments[0] == "train" and not {"--dry-run", "--rehearse"} & set(arguments):
+                if arguments[1] == TINY:
+                    continue  # `short_run` did it
+                arguments += SHORT
+            run_cli(arguments)
+
+    def yaml(self, block: Block) -> None:
+        values = yaml.safe_load(block.code)
+        path = Path(f"{values.get('name', 'recipe')}.yaml")
+        path.write_text(block.code, encoding="utf-8")
+        load_recipe(path)
+
+    def json(self, block: Block) -> None:
+        json.loads(block.code)
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.filterwarnings("default")
+@pytest.mark.timeout(900)
+def test_a_page_runs(page: Path, reader: Path, request: pytest.FixtureRequest) -> None:
+    found = [block for block in blocks(page) if block.language in RUN_HERE and not block.skip]
+    needs_run = any(str(RUN) in block.code for block in found)
+    session = Session(request.getfixturevalue("short_run") if needs_run else None)
+    for block in found:
+        try:
+            getattr(session, block.language)(block)
+        except BaseException as error:
+            error.add_note(f"in the block at {block.place}")
+            raise
+
+
+@pytest.mark.parametrize("page", pages(), ids=page_name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in RUN_HERE | NOT_CODE, f"{block.place}: unknown kind of block {block.language!r}"
+        assert not block.skip or len(block.skip.split()) >= 3, f"{block.place}: a skipped block gives a reason"
+
+
+@pytest.mark.parametrize("page", pages(), ids=page_name)
+def test_recipes_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"recipes/[\w/]+\.yaml", page.read_text(encoding="utf-8")):
+        assert (REPOSITORY / name).is_file(), f"{page_name(page)} names {name}"
