@@ -52,7 +52,7 @@ docs: setup
 constraints: setup
 	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
 	$(UV) pip install --quiet --python build/resolve/bin/python uv $(EDITABLE) --group dev
-	$(UV) pip freeze --python build/resolve/bin/python --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' > constraints.txt
+	$(UV) pip freeze --python build/resolve/bin/python --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' | LC_ALL=C sort > constraints.txt
 	rm -rf build/resolve
 
 clean:

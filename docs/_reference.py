@@ -46,6 +46,13 @@ SECTIONS = (
     EvaluationConfig,
     LoggingConfig,
 )
+RECIPE_INTRODUCTION = """\
+A recipe is one YAML file; its top level is `Recipe` below. Unknown keys are errors. Beside these keys a file may say
+`extends: other.yaml`, `stage_defaults` (keys of `StageConfig` for all stages) and, in a workflow, `like: name` to start
+from another one. Where a section names a plugin, the plugin's [own options](plugins.md) stand beside its name.
+
+`adaptkit recipes schema` prints a JSON schema for editors; [Write a recipe](../how-to/write-a-recipe.md) shows how the
+sections fit together."""
 GENERATED = {
     "reference/cli.md": "cli_page",
     "reference/recipe.md": "recipe_page",
@@ -92,8 +99,7 @@ def recipe_page() -> str:
     """The recipes in the repository, and the sections of a recipe from the models that validate it."""
     parts = [
         "# Recipes",
-        "A recipe is one YAML file. Unknown keys are errors. `adaptkit recipes schema` prints a JSON schema for editors; "
-        "[Write a recipe](../how-to/write-a-recipe.md) shows how the sections fit together.",
+        RECIPE_INTRODUCTION,
         "## Shipped recipes",
         _table(("recipe", "what it is"), [(f"`{s.path}`", s.description) for s in find_recipes(["recipes"])]),
     ]
@@ -130,6 +136,8 @@ def _properties(schema: dict[str, Any]) -> str:
     documented = _attributes(schema.get("description", ""))
     rows = []
     for name, value in schema.get("properties", {}).items():
+        if value.get("$ref", "").endswith("/Options"):
+            continue  # options of whichever plugin is named
         default = "required" if name in required else f"`{value['default']!r}`" if "default" in value else ""
         rows.append((f"`{name}`", _type(value), default, value.get("description") or documented.get(name, "")))
     return _table(("key", "type", "default", "what it does"), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ Features = dict[str, "Tensor | list[Tensor]"]
 
 SPARE_TOKENS = 3
 """How many tokens beyond the longest right answer a model may write."""
+
+_LOOSE_BLANKS = re.compile(r" ?([,;()\[\]]) ?")
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,11 @@ class Prompts:
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, with single blanks."""
-    return " ".join(text.lower().split())
+    """Lower case, with single blanks, and none around commas, semicolons and brackets.
+
+    Decoding joins the tokens of a list of numbers with blanks or without, depending on the tokenizer.
+    """
+    return _LOOSE_BLANKS.sub(r"\1", " ".join(text.lower().split()))
 
 
 def is_right(answer: str, question: Question) -> bool:

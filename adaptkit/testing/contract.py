@@ -55,9 +55,7 @@ def check_component(
         naming="no_such_option",
     )
     rebuilt = component.options.model_validate(validated.model_dump(mode="json"))
-    _require(
-        rebuilt == validated, f"options of the {kind} {name!r} change when written to a file and read again"
-    )
+    _require(rebuilt == validated, f"options of the {kind} {name!r} change when written to a file and read again")
     component.options.model_json_schema()
     return component, validated
 
@@ -87,22 +85,16 @@ def check_modality(
     modality = component.build(validated)
     _require(isinstance(modality, Modality), f"the modality {name!r} builds no adaptkit.interfaces.Modality")
     _require(modality.name == name, f"the modality {name!r} calls itself {modality.name!r}")
-    _require(
-        bool(modality.tag) and bool(modality.plural), f"the modality {name!r} has an empty tag or plural"
-    )
+    _require(bool(modality.tag) and bool(modality.plural), f"the modality {name!r} has an empty tag or plural")
     keys = [modality.content_key(source) for source in sources]
     _require(len(set(keys)) == len(sources), "content_key is the same for different sources")
     for source, key in zip(sources, keys, strict=True):
         item = modality.load(source)
         _require(modality.content_key(source) == key, "content_key changes when a source is read again")
-        _require(
-            type(modality.load(item)) is type(item), "load refuses or changes an item that it loaded itself"
-        )
+        _require(type(modality.load(item)) is type(item), "load refuses or changes an item that it loaded itself")
         shown = modality.to_html(item)
         _require(shown == modality.to_html(modality.load(source)), "to_html shows one source in two ways")
-        _require(
-            "<" in shown and "://" not in shown, "to_html must give an HTML fragment that links to nothing"
-        )
+        _require("<" in shown and "://" not in shown, "to_html must give an HTML fragment that links to nothing")
     for bad in [*bad_sources, b"", object(), None, _NOWHERE, Path(_NOWHERE)]:
         naming = str(bad) if isinstance(bad, str | Path) else ""
         _refused(lambda bad=bad: modality.load(bad), DataError, f"load of {_brief(bad)}", naming=naming)  # type: ignore[misc]
@@ -133,17 +125,13 @@ def check_encoder(
         _require(callable(component.extra.get(needed)), f"the encoder {name!r} registers no {needed}")
     encoder = _check_built_encoder(component, validated, item)
     _check_missing(component, validated)
-    fingerprints = {_fingerprint(encoder)}
+    fingerprints = {encoder.fingerprint()}
     for count, variant in enumerate(variants, start=1):
-        fingerprints.add(_fingerprint(component.build(component.options.model_validate(dict(variant)))))
-        _require(
-            len(fingerprints) == count + 1, f"fingerprint() does not change with the options {dict(variant)}"
-        )
+        fingerprints.add(component.build(component.options.model_validate(dict(variant))).fingerprint())
+        _require(len(fingerprints) == count + 1, f"fingerprint() does not change with the options {dict(variant)}")
     with tempfile.TemporaryDirectory() as directory:
         stand_in = component.extra["stand_in"](validated, Path(directory) / "stand_in")
-        _require(
-            isinstance(stand_in, component.options), "stand_in must return options of the registered type"
-        )
+        _require(isinstance(stand_in, component.options), "stand_in must return options of the registered type")
         _check_built_encoder(component, stand_in, item)
 
 
@@ -178,18 +166,14 @@ def check_projector(
     projected = projector(features)
     _require_shape(projected, (2, count, hidden_size), f"the projector {name!r}")
     torch.autograd.backward(projected.square().sum())  # type: ignore[no-untyped-call]
-    idle = [
-        key for key, p in projector.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)
-    ]
+    idle = [key for key, p in projector.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     _require(not idle, f"no gradient reaches {', '.join(idle)} of the projector {name!r}")
     _require(features.grad is not None, f"the projector {name!r} lets no gradient through to the features")
     projector.eval()
     with torch.no_grad():
         projected = projector(features)
         _require(torch.equal(projected, projector(features)), f"the projector {name!r} is not deterministic")
-        _require_close(
-            projector(features[:1]), projected[:1], "one item alone is projected otherwise than in a batch"
-        )
+        _require_close(projector(features[:1]), projected[:1], "one item alone is projected otherwise than in a batch")
         _require_close(
             projector(features[1]), projected[1], "features without a batch dimension are projected otherwise"
         )
@@ -213,9 +197,7 @@ def _check_built_encoder(component: Component, options: Options, item: Any) -> E
     _require(isinstance(encoder, Encoder), "build builds no adaptkit.interfaces.Encoder")
     inputs = _check_preprocessor(preprocessor, encoder, item)
     trainable = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
-    _require(
-        not trainable, f"an encoder is frozen, but {len(trainable)} parameters are trainable: {trainable[:1]}"
-    )
+    _require(not trainable, f"an encoder is frozen, but {len(trainable)} parameters are trainable: {trainable[:1]}")
     _require(not any(m.training for m in encoder.modules()), "an encoder is built in evaluation mode")
     features = _check_features(preprocessor, encoder, inputs)
     again = component.build(options)
@@ -223,7 +205,7 @@ def _check_built_encoder(component: Component, options: Options, item: Any) -> E
         _equal(_encode(again, preprocessor, [inputs]), features),
         "an encoder built twice gives other features",
     )
-    _require(_fingerprint(again) == _fingerprint(encoder), "an encoder built twice has two fingerprints")
+    _require(again.fingerprint() == encoder.fingerprint(), "an encoder built twice has two fingerprints")
     return encoder
 
 
@@ -258,17 +240,11 @@ def _check_features(preprocessor: Preprocessor, encoder: Encoder, inputs: Tensor
     other = inputs.flip(-1)
     [first, second] = _encode(encoder, preprocessor, [inputs, other])
     _require_close(first, features[0], "one item alone is encoded otherwise than in a batch")
-    _require_close(
-        second, _encode(encoder, preprocessor, [other])[0], "an item's features depend on its neighbours"
-    )
+    _require_close(second, _encode(encoder, preprocessor, [other])[0], "an item's features depend on its neighbours")
     if not torch.equal(other, inputs):
         _require(not torch.equal(first, second), "features do not depend on the input")
-    _require(
-        encoder.is_encoded(torch.stack([features[0]])), "is_encoded does not know the encoder's own features"
-    )
-    _require(
-        not encoder.is_encoded(preprocessor.collate([inputs])), "is_encoded takes raw inputs for features"
-    )
+    _require(encoder.is_encoded(torch.stack([features[0]])), "is_encoded does not know the encoder's own features")
+    _require(not encoder.is_encoded(preprocessor.collate([inputs])), "is_encoded takes raw inputs for features")
     return features
 
 
@@ -287,12 +263,6 @@ def _check_missing(component: Component, options: Options) -> None:
 
 def _encode(encoder: Encoder, preprocessor: Preprocessor, inputs: Sequence[Tensor]) -> list[Tensor]:
     return list(encoder(preprocessor.collate(inputs)))
-
-
-def _fingerprint(encoder: Encoder) -> str:
-    fingerprint = getattr(encoder, "fingerprint", None)
-    _require(callable(fingerprint), "an encoder needs fingerprint() -> str, the key of its cached features")
-    return str(fingerprint())  # type: ignore[misc]
 
 
 def _require(condition: bool, message: str) -> None:

@@ -88,9 +88,7 @@ def tiny_decoder(family: str, *, seed: int = 0, **config: Any) -> PreTrainedMode
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(family, **settings), dtype=torch.float32
-        )
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings), dtype=torch.float32)
     model.eval()
     return model
 

@@ -24,6 +24,8 @@ def test_answers_are_compared_without_case_and_blanks() -> None:
     question = Question("k", "?", "Top-Left  corner")
     assert is_right(" top-left CORNER\n", question)
     assert not is_right("top-left", question)
+    assert is_right("[0.031, 0.250, 0.406, 0.531]", Question("box", "?", "[0.031,0.250,0.406,0.531]"))
+    assert not is_right("[0.031, 0.250, 0.406]", Question("box", "?", "[0.031,0.250,0.406,0.531]"))
 
 
 def test_padding_stands_left() -> None:

@@ -21,6 +21,7 @@ from adaptkit.plugin_manager import PluginManager
 from adaptkit.testing import ContractError, check_encoder, check_modality, check_projector
 
 WIDTH = 6
+COUNTER = itertools.count()
 
 
 class SeriesOptions(Options):
@@ -199,9 +200,6 @@ def mixing(self: Any, inputs: Tensor) -> Tensor:
     return SeriesEncoder.forward(self, inputs) + inputs.mean() * (len(inputs) > 1)
 
 
-COUNTER = itertools.count()
-
-
 def choking(self: Any, source: Any) -> Tensor:
     return Series.load(self, source if source != b"" else source["first"])
 
@@ -277,7 +275,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "preprocessor": subclass(SeriesPreprocessor, __call__=lambda self, item: item.reshape(3, 2))
     },
     r"fingerprint\(\) does not change": {"encoder": subclass(SeriesEncoder, fingerprint=lambda self: "same")},
-    r"needs fingerprint\(\)": {"encoder": subclass(SeriesEncoder, fingerprint=None)},
+    "has two fingerprints": {"encoder": subclass(SeriesEncoder, fingerprint=lambda self: str(next(COUNTER)))},
     r"missing\(\) reports": {"missing": lambda options: "all of it"},
     r"missing\(\) does not name": {"missing": lambda options: None},
     "a path that is not there is accepted": {"build_encoder": SeriesEncoder},

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL"),
+    pytest.mark.timeout(900),  # thirty short trainings: seconds, unless the machine is busy
+]
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +17,7 @@ def report(tmp_path_factory):
     work = tmp_path_factory.mktemp("kills")
     command = [sys.executable, "-m", "tests.unit.training.kill_runs", str(work), "7"]
     root = Path(__file__).resolve().parents[3]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((work / "report.json").read_text())
 

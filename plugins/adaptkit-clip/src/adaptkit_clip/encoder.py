@@ -98,17 +98,10 @@ class ClipEncoder(Encoder):
         return self._preprocessor
 
     def fingerprint(self) -> str:
-        """SHA-256 over weights, options and preprocessing: equal exactly where features are.
-
-        Where the checkpoint lies does not matter.
-        """
-        digest = hashlib.sha256(self._preprocessor.settings().encode())
+        """Hash of weights, options and preprocessing; where the checkpoint lies does not matter."""
         options = self.options.model_dump(exclude=_NOT_CONTENT)
-        digest.update(json.dumps(options, sort_keys=True).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        parts = [super().fingerprint(), json.dumps(options, sort_keys=True), self._preprocessor.settings()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def save_pretrained(self, directory: str | Path) -> dict[str, Any]:
         """Write model and processor to a folder, and return the options that build this encoder from it."""
