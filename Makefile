@@ -42,6 +42,7 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+	$(BIN)/mypy $(wildcard plugins/*/src)
 
 pytest: setup
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)

@@ -30,6 +30,9 @@ def inspect(target: Path, workflow: str | None, as_json: bool) -> None:
     Each layer is frozen (the base's own tensors), inserted or replaced. Frozen components are counted in full
     for each workflow, although workflows share them in memory.
     """
+    from adaptkit.cli.quiet import quiet_libraries
+
+    quiet_libraries()
     described = {name: _describe(model) for name, model in _models(target, workflow)}
     if as_json:
         click.echo(json.dumps(described, indent=2))

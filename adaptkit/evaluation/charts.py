@@ -52,7 +52,7 @@ def line_chart(points: Sequence[Point], *, label: str) -> Markup:
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not points:
         return Markup('<p class="muted">No values were logged.</p>')
-    across = _axis([x for x, _ in points], _LEFT, WIDTH - _RIGHT)
+    across = _axis([0.0, *(x for x, _ in points)], _LEFT, WIDTH - _RIGHT)
     up = _axis([0.0, *(y for _, y in points)], HEIGHT - _BOTTOM, _TOP)
     raw = [(across.place(x), up.place(y)) for x, y in points]
     smooth = [(across.place(x), up.place(y)) for x, y in smoothed(points)]

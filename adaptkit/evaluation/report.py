@@ -22,6 +22,7 @@ from adaptkit.evaluation.charts import line_chart
 if TYPE_CHECKING:
     from adaptkit.evaluation.scores import Answer
 
+_NBSP = "\N{NO-BREAK SPACE}"
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -205,7 +206,7 @@ def _fractions(box: Box, size: tuple[int, int]) -> Box:
 def _tiles(results: Mapping[str, Any]) -> list[_Tile]:
     tiles = []
     for section, scores in question_sections(results).items():
-        detail = f"blind {_percent(scores['blind'])} · majority {_percent(scores['majority'])}"
+        detail = f"blind{_NBSP}{_percent(scores['blind'])} · majority{_NBSP}{_percent(scores['majority'])}"
         tiles.append(_Tile(title_of(section), _percent(scores["accuracy"]), detail, _note(scores, "accuracy")))
     for section, scores in results.items():
         name = _threshold_score(scores)
@@ -255,8 +256,16 @@ def _note(scores: Mapping[str, Any], name: str) -> str:
     n = scores.get("n")
     if not n:
         return ""
-    margin = 1.96 * math.sqrt(scores[name] * (1 - scores[name]) / n)
-    return f"± {100 * margin:.1f} points, {n:,} questions"
+    low, high = wilson_interval(scores[name], n)
+    return f"95% interval {100 * low:.1f}–{_percent(high)}, {n:,}{_NBSP}questions"
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """95% confidence interval of a share of `n` trials; unlike the textbook one it is right near 0 and 1."""
+    z = 1.96
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def _tables(results: Mapping[str, Any]) -> list[tuple[str, list[_Row]]]:

@@ -160,12 +160,13 @@ def check_projector(
     component, validated = check_component("projector", name, options, manager=manager)
     projector = component.build(validated, feature_size, hidden_size, name)
     _require(isinstance(projector, nn.Module), f"the projector {name!r} builds no torch.nn.Module")
-    count = component.extra.get("num_positions", lambda _, positions: positions)(validated, positions)
+    num_positions = component.extra.get("num_positions")
+    count = num_positions(validated, positions) if num_positions else positions
     features = torch.randn(2, positions, feature_size, generator=torch.Generator().manual_seed(0))
     features.requires_grad_()
-    projected = projector(features)
+    projected: Any = projector(features)
     _require_shape(projected, (2, count, hidden_size), f"the projector {name!r}")
-    torch.autograd.backward(projected.square().sum())  # type: ignore[no-untyped-call]
+    projected.square().sum().backward()
     idle = [key for key, p in projector.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     _require(not idle, f"no gradient reaches {', '.join(idle)} of the projector {name!r}")
     _require(features.grad is not None, f"the projector {name!r} lets no gradient through to the features")

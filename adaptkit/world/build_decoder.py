@@ -28,11 +28,14 @@ MAX_LENGTH = 512
 
 
 class PhaseOptions(Options):
-    """One phase: for how long, on which mixture of tasks."""
+    """One phase: for how long, on which mixture of tasks. Each starts with a new optimiser."""
 
     name: str
     num_steps: int
     shares: dict[str, float]
+    seed: int = 0
+    warmup_steps: int = 50
+    decay_steps: int = 0
     sequence_length: int = 128
 
     @field_validator("shares")
@@ -55,8 +58,6 @@ class DecoderOptions(Options):
     rope_theta: float = 10_000.0
     attention_std: float = 0.06
     batch_size: int = 16
-    warmup_steps: int = 50
-    decay_steps: int = 600
     muon_learning_rate: float = 0.012
     adamw_learning_rate: float = 3.0e-3
     weight_decay: float = 0.0
@@ -65,11 +66,6 @@ class DecoderOptions(Options):
     evaluate_every: int = 200
     num_evaluation_items: int = 50
     phases: list[PhaseOptions]
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of all phases."""
-        return sum(phase.num_steps for phase in self.phases)
 
 
 def build_decoder(options: DecoderOptions, output: Path, progress: Progress = print) -> Path:
@@ -86,33 +82,37 @@ def build_decoder(options: DecoderOptions, output: Path, progress: Progress = pr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = _build_model(options, tokenizer)
-    optimizer = Muon(
-        muon_groups(
-            model.named_parameters(),
-            matrix_lr=options.muon_learning_rate,
-            other_lr=options.adamw_learning_rate,
-            weight_decay=options.weight_decay,
-        )
-    )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, options))
     progress(f"decoder: {sum(p.numel() for p in model.parameters())} parameters, {len(tokenizer)} tokens")
-    running = 0.0
-    for step, (input_ids, weights) in enumerate(_iter_batches(options, tokenizer), start=1):
+    for phase in options.phases:
+        _train(model, tokenizer, phase, options, output, progress)
+    return output
+
+
+def _train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    phase: PhaseOptions,
+    options: DecoderOptions,
+    output: Path,
+    progress: Progress,
+) -> None:
+    optimizer = _build_optimizer(model, options)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, phase))
+    for step, (input_ids, weights) in enumerate(_iter_batches(phase, options, tokenizer), start=1):
         loss = _weighted_loss(model(input_ids=input_ids[:, :-1]).logits, input_ids[:, 1:], weights[:, 1:])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
         optimizer.step()
         scheduler.step()
-        running = 0.95 * running + 0.05 * float(loss.detach())
         if step % 50 == 0:
-            progress(f"decoder step {step}: loss {running / (1 - 0.95**step):.3f}")
-        if step % options.evaluate_every == 0 or step == options.num_steps:
+            progress(f"decoder {phase.name} step {step}: loss {float(loss.detach()):.3f}")
+        if step % options.evaluate_every == 0 or step == phase.num_steps:
             save_model(model, output, tokenizer.save_pretrained)
             scores = score_items(model, tokenizer, evaluation_items(1, options.num_evaluation_items, "dev"))
-            progress(f"decoder step {step}: " + " ".join(f"{k} {v:.2f}" for k, v in scores.items()))
+            text = " ".join(f"{kind} {score:.2f}" for kind, score in scores.items())
+            progress(f"decoder {phase.name} step {step}, held out: {text}")
             model.train()
-    return output
 
 
 def _build_model(options: DecoderOptions, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -149,30 +149,37 @@ def _build_model(options: DecoderOptions, tokenizer: PreTrainedTokenizerFast) ->
     return model
 
 
-def _schedule(step: int, options: DecoderOptions) -> float:
-    """Warm-up, a plateau, and a linear way down to nothing."""
-    return min(1.0, (step + 1) / options.warmup_steps, (options.num_steps - step) / options.decay_steps)
+def _build_optimizer(model: LlamaForCausalLM, options: DecoderOptions) -> Muon:
+    groups = muon_groups(
+        model.named_parameters(),
+        matrix_lr=options.muon_learning_rate,
+        other_lr=options.adamw_learning_rate,
+        weight_decay=options.weight_decay,
+    )
+    return Muon(groups)
+
+
+def _schedule(step: int, phase: PhaseOptions) -> float:
+    """Warm-up, a plateau, and a linear way down to nothing, or none where `decay_steps` is 0."""
+    return min(1.0, (step + 1) / phase.warmup_steps, (phase.num_steps - step) / max(phase.decay_steps, 1))
 
 
 def _iter_batches(
-    options: DecoderOptions, tokenizer: PreTrainedTokenizerFast
+    phase: PhaseOptions, options: DecoderOptions, tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Token ids and loss weights, `(batch, sequence)`, for every step of every phase."""
-    rng = np.random.default_rng(options.seed)
-    stream = scenes.iter_scenes(options.seed, "train")
+    """Token ids and loss weights, `(batch, sequence)`, for every step of a phase."""
+    rng = np.random.default_rng(phase.seed)
+    stream = scenes.iter_scenes(phase.seed, "train")
     facts = list_facts("train")
+    length = phase.sequence_length
 
     @functools.lru_cache(maxsize=50_000)
     def encode(text: str) -> list[int]:
         return list(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
 
-    for phase in options.phases:
-        for _ in range(phase.num_steps):
-            length = phase.sequence_length
-            rows = [
-                document(next(stream), facts, phase.shares, rng, length) for _ in range(options.batch_size)
-            ]
-            yield _encode(rows, encode, length, options.context_weight)
+    for _ in range(phase.num_steps):
+        rows = [document(next(stream), facts, phase.shares, rng, length) for _ in range(options.batch_size)]
+        yield _encode(rows, encode, length, options.context_weight)
 
 
 def _encode(

@@ -48,13 +48,19 @@ def list_turn(scene: Scene, rng: np.random.Generator) -> Turn:
     return _list_turn(f"list by {key} .", scene, [key, *(name for name in ATTRIBUTES if name != key)], rng)
 
 
-def recall_turn(scene: Scene, rng: np.random.Generator) -> Turn:
-    """Single lookups in a row: `color circle red ; shape top-left circle ; there red star no ; ...`."""
+def recall_turn(scene: Scene, rng: np.random.Generator, others: tuple[str, ...] = ()) -> Turn:
+    """Single lookups in a row: `color circle red ; shape top-left circle ; ...`.
+
+    Args:
+        scene: What it is about.
+        rng: Source of every choice.
+        others: What is asked for beside attributes: `there`, as in `there red star no ;`.
+    """
     pieces: list[Piece] = []
     for _ in range(_RECALLS_PER_TURN):
         item = scene.objects[int(rng.integers(len(scene.objects)))]
         key = _KEYS[int(rng.integers(len(_KEYS)))]
-        values = [name for name in (*ATTRIBUTES, "there") if name != key]
+        values = [name for name in (*ATTRIBUTES, *others) if name != key]
         name = values[int(rng.integers(len(values)))]
         if name == "there":
             color, shape, answer = language.maybe_absent(scene, item, rng)
@@ -80,6 +86,7 @@ SCENE_TASKS: dict[str, Task] = {
     "repeat": repeat_turn,
     "list": list_turn,
     "recall": recall_turn,
+    "recall_and_check": functools.partial(recall_turn, others=("there",)),
     "caption": caption_turn,
     "question": question_turn,
     **{kind: functools.partial(question_turn, kind=kind) for kind in language.QUESTION_KINDS},

@@ -20,19 +20,15 @@ SPECIAL_TOKENS = (
     *(f"<|reserved_{i}|>" for i in range(NUM_RESERVED)),
 )
 
-_PUNCTUATION = ". , ; : ? ! ' ( ) [ ] - / + ="
+_PUNCTUATION = ". , ; : ? ! '"
 _SCENE_WORDS = "scene object objects cell color shape size box describe repeat list recall by in at"
 # What tutorials on other modalities and statements about images say.
 _OTHER_WORDS = """
-    a above all an and answer any are as assistant b base be below beside between big black both bounding
-    box boxes c caption contains coordinate correct d describe describes different digit directly does each
-    edge else every exactly falling fewer flat following from given gray has hear helpful high if image
-    images in is it item items least leftmost less letter listen little low many middle more most name no
-    none not number of on only option options or other phrase picture please provide question read region
-    rightmost rising running same see sensor sentence sequence short side signal single sit sitting sound
-    speak speaker spike spoken stand standing statement step than that the there these they this those time
-    to tone touching tower track two under using value video voice walk walking wall watch wave what which
-    white with word write yes you
+    a above all an and answer any are as assistant base be below black both box boxes caption contains
+    describe different digit each edge else every exactly fewer following gray hear helpful image in is it
+    item items least left-most less listen many more most no none not of on only or other picture please
+    question right-most running same see sensor short sit sitting sound speak spoken standing statement than
+    that the there this touching tower track two walking wall watch what where which white with word yes you
 """
 
 CHAT_TEMPLATE = """\

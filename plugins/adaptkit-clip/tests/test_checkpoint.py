@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -70,24 +69,25 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monkey
     assert missing("openai/no-such-clip", None) is None
 
 
-def test_a_model_id_is_found_in_the_hubs_cache(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    repository = tmp_path / "hub" / "models--some--clip"
+def test_a_model_id_is_found_in_the_hubs_cache(
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import huggingface_hub
+
+    repository = tmp_path / "models--some--clip"
     snapshot = repository / "snapshots" / ("0" * 40)
     shutil.copytree(checkpoints["clip"], snapshot)
     (snapshot / "preprocessor_config.json").write_text('{"size": 24, "crop_size": 24, "image_mean": [0, 0, 0]}')
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
-    code = (
-        "from adaptkit_clip import ClipOptions; from adaptkit_clip.checkpoint import missing; "
-        "from adaptkit_clip.encoder import load_encoder; assert missing('some/clip', None) is None; "
-        "encoder = load_encoder(ClipOptions(path='some/clip')); "
-        "print(list(encoder.build_preprocessor().processor.image_mean))"
-    )
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == "[0, 0, 0]\n"
-    assert "UNEXPECTED" not in run.stderr  # the text half is left out on purpose
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert missing("some/clip", None) is None
+    encoder = load_encoder(ClipOptions(path="some/clip"))
+    assert list(encoder.build_preprocessor().processor.image_mean) == [0, 0, 0]
+    assert "UNEXPECTED" not in capfd.readouterr().err  # the text half is left out on purpose
 
 
 def test_a_file_is_not_a_folder(copied: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from adaptkit.evaluation.boxes import score_boxes
 from adaptkit.evaluation.charts import line_chart, smoothed
 from adaptkit.evaluation.questions import Question
-from adaptkit.evaluation.report import ReportData, gallery_items, render_report, write_report
+from adaptkit.evaluation.report import ReportData, gallery_items, render_report, wilson_interval, write_report
 from adaptkit.evaluation.scores import Answer
 from adaptkit.evaluation.tables import identity_line, render_results_table
 from adaptkit.plugin_manager import get_plugin_manager
@@ -112,7 +113,17 @@ def data() -> ReportData:
 
 def test_the_page_is_well_formed_and_complete(data: ReportData, tmp_path: Path) -> None:
     page = outline(write_report(tmp_path / "report.html", data).read_text(encoding="utf-8"))
-    for expected in ("84.2%", "62.0%", "identical", "every bit agrees", "blind 31.0%", "align", "1.64M", "IoU"):
+    for expected in (
+        "84.2%",
+        "62.0%",
+        "identical",
+        "every bit agrees",
+        "blind\N{NO-BREAK SPACE}31.0%",
+        "95% interval 81.3–86.7%",
+        "align",
+        "1.64M",
+        "IoU",
+    ):
         assert expected in page.text
     names = [tag for tag, _ in page.tags]
     assert names.count("polyline") == 2 * 2, "a raw and a smooth curve for each stage"
@@ -177,10 +188,15 @@ def test_smoothing_starts_at_the_curve_and_keeps_constants() -> None:
     assert smoothed([(0, 5.0), (1, 1.0)])[0] == (0, 5.0)
 
 
+def test_intervals_are_right_at_the_ends() -> None:
+    assert wilson_interval(0.0, 20) == pytest.approx((0.0, 0.161), abs=1e-3)  # by the published formula
+    assert wilson_interval(1.0, 20) == pytest.approx((0.839, 1.0), abs=1e-3)
+
+
 def test_the_table_names_every_score() -> None:
     from rich.console import Console
 
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(render_results_table(RESULTS))
     text = console.export_text()
     for expected in (
