@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
@@ -86,14 +85,11 @@ def _adopt(module: nn.Module, options: dict[str, Any]) -> tuple[Encoder, str | N
 
 
 def save_encoder(encoder: Encoder, reference: Mapping[str, Any], directory: Path) -> None:
-    """Write an encoder that was given as an object; others are named by reference.
-
-    Raises:
-        ModelError: The object is no transformers model, so it could not be read back.
-    """
-    model = getattr(encoder, "model", None)
-    if isinstance(model, PreTrainedModel) and "adopted_by" in reference:
-        model.save_pretrained(directory)
+    """Write an encoder that was adopted from a transformers model, with its preprocessing; others are only named."""
+    if "adopted_by" not in reference:
+        return
+    save = getattr(encoder, "save_pretrained", None) or encoder.model.save_pretrained
+    save(directory)
 
 
 def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = None) -> Any:
@@ -112,7 +108,7 @@ def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = Non
     if "name" in reference:
         return {"name": reference["name"], **reference["options"]}
     if directory.is_dir():
-        return AutoModel.from_pretrained(directory, dtype=torch.float32)
+        return AutoModel.from_pretrained(directory, dtype="auto")
     raise ModelError(
         f"this workflow was saved with an encoder object of its own ({reference.get('object')}), which a checkpoint "
         "cannot rebuild. Pass it again: adaptkit.load(directory, encoders={modality: encoder})."

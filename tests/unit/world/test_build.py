@@ -28,7 +28,10 @@ DECODER = DecoderOptions(
     batch_size=2,
     evaluate_every=100,
     num_evaluation_items=2,
-    phases=[PhaseOptions(name="only", num_steps=2, shares={"question": 1, "recall": 1, "fact": 1})],
+    phases=[
+        PhaseOptions(name="first", num_steps=1, shares={"recall": 1}),
+        PhaseOptions(name="second", num_steps=2, decay_steps=2, shares={"question": 1, "fact": 1}),
+    ],
 )
 ENCODER = EncoderOptions(
     hidden_size=16, num_hidden_layers=2, num_images=8, num_steps=2, batch_size=4, num_probe_scenes=10
@@ -58,7 +61,10 @@ def test_a_decoder_is_built_scored_and_the_same_again(tmp_path: Path) -> None:
     first, second = (load_file(folder / "model.safetensors") for folder in folders)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(0 <= score <= 1 for score in score_decoder(folders[0], num_per_kind=2).values())
-    assert "fact" in lines[-1]
+    assert [line.split(":")[0] for line in lines if "held out" in line] == [
+        "decoder first step 1, held out",
+        "decoder second step 2, held out",
+    ] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 

@@ -44,8 +44,8 @@ def test_the_shipped_tokenizer_is_the_one_that_is_built() -> None:
 def test_the_decoder_answers_about_held_out_scenes_and_knows_its_facts() -> None:
     scores = score_decoder(model_path("decoder"), seed=11, num_per_kind=60)
     assert set(scores) == {*QUESTION_KINDS, "fact"}
-    # Sixty items scatter by .03 around scores of .95 and more.
-    assert {kind: score for kind, score in scores.items() if score < 0.88} == {}
+    # Targets are .95 for facts and .90 for each kind; sixty items scatter by .03.
+    assert {kind: score for kind, score in scores.items() if score < 0.9} == {}
 
 
 def test_greedy_generation_gives_what_the_scores_count(decoder: LlamaForCausalLM) -> None:
