@@ -71,7 +71,8 @@ class DecoderOptions(Options):
 def build_decoder(options: DecoderOptions, output: Path, progress: Progress = print) -> Path:
     """Trains the decoder and writes it with its tokenizer.
 
-    The same options give the same decoder on the same machine; elsewhere the last bits may differ.
+    The same options give the same decoder on the same machine; elsewhere the last bits may differ. The
+    recipe says how the shipped one came about.
 
     Args:
         options: Sizes, seeds and phases.

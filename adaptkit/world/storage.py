@@ -34,7 +34,10 @@ def load_options(path: Path, options_type: type[OptionsType]) -> OptionsType:
 
 
 def save_model(model: PreTrainedModel, output: Path, save_rest: Callable[[Path], object]) -> None:
-    """Writes weights in float16 and the config, and with them what `save_rest` writes, as one rename."""
+    """Writes a model and what `save_rest` adds, as one rename.
+
+    Weights are float16 on disk, to be small; the config says float32, so that is what they load as.
+    """
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=output.parent))
     state = {name: value.to(torch.float16) for name, value in model.state_dict().items()}

@@ -113,7 +113,7 @@ def page_name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 @pytest.mark.filterwarnings("default")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900, func_only=True)
 def test_a_page_runs(page: Path, reader: Path, request: pytest.FixtureRequest) -> None:
     found = [block for block in blocks(page) if block.language in RUN_HERE and not block.skip]
     needs_run = any(str(RUN) in block.code for block in found)
