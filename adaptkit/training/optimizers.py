@@ -86,9 +86,7 @@ class Muon(Optimizer):
             others: list[Tensor] = []
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    muon = group["algorithm"] == "muon" or (
-                        group["algorithm"] == "auto" and parameter.ndim == 2
-                    )
+                    muon = group["algorithm"] == "muon" or (group["algorithm"] == "auto" and parameter.ndim == 2)
                     (matrices if muon else others).append(parameter)
             for batch in _by_shape(matrices):
                 self._muon_step(batch, group)

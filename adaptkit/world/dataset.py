@@ -57,9 +57,7 @@ class EvaluationItem:
     @property
     def text_messages(self) -> list[Message]:
         """The prompt with the scene in words."""
-        return _prompt(
-            self.question if self.scene is None else f"{language.describe(self.scene)} {self.question}"
-        )
+        return _prompt(self.question if self.scene is None else f"{language.describe(self.scene)} {self.question}")
 
 
 def evaluation_items(
@@ -83,9 +81,7 @@ def evaluation_items(
             continue
         for scene, _ in zip(stream, range(num_per_kind), strict=False):
             question = language.ask(scene, kind, rng)
-            items.append(
-                EvaluationItem(kind, question.text, question.answer, question.candidates, question.box, scene)
-            )
+            items.append(EvaluationItem(kind, question.text, question.answer, question.candidates, question.box, scene))
     return items
 
 
@@ -146,9 +142,7 @@ def write_world_data(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_arguments(
-    kind: str, split: str, num_samples: int, questions_per_image: int, num_images: int | None
-) -> None:
+def _check_arguments(kind: str, split: str, num_samples: int, questions_per_image: int, num_images: int | None) -> None:
     if kind not in DATA_KINDS:
         raise DataError(unknown_name("kind of world data", kind, DATA_KINDS))
     if split not in ("train", "dev", "test"):

@@ -144,11 +144,7 @@ _TOPICS = {
 
 def list_facts(split: Literal["train", "test"]) -> list[Fact]:
     """Facts with the phrasings of one split: three phrasings of each train, the fourth is held out."""
-    return [
-        fact
-        for number, phrasing, fact in _every_phrasing()
-        if ((number + phrasing) % 4 == 0) == (split == "test")
-    ]
+    return [fact for number, phrasing, fact in _every_phrasing() if ((number + phrasing) % 4 == 0) == (split == "test")]
 
 
 def candidate_answers(topic: str) -> tuple[str, ...]:
@@ -167,6 +163,4 @@ def _every_phrasing() -> Iterator[tuple[int, int, Fact]]:
 
 def fact_words() -> list[str]:
     """Every word that facts use, for the tokenizer."""
-    return sorted(
-        {word for _, _, fact in _every_phrasing() for word in f"{fact.question} {fact.answer}".split()}
-    )
+    return sorted({word for _, _, fact in _every_phrasing() for word in f"{fact.question} {fact.answer}".split()})

@@ -54,9 +54,7 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question:
     return QUESTION_KINDS[kind](scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
 
 
-def iter_questions(
-    scene: Scene, rng: np.random.Generator, kinds: Sequence[str] | None = None
-) -> Iterator[Question]:
+def iter_questions(scene: Scene, rng: np.random.Generator, kinds: Sequence[str] | None = None) -> Iterator[Question]:
     """An endless stream of questions of all (or the given) kinds in turn, in random order."""
     names = tuple(kinds or QUESTION_KINDS)
     while True:
@@ -116,9 +114,7 @@ def _cell(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question
 
 
 def _count(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question(
-        "count", "how many objects are there ?", DIGITS[len(scene.objects)], candidates=DIGITS[1:4]
-    )
+    return Question("count", "how many objects are there ?", DIGITS[len(scene.objects)], candidates=DIGITS[1:4])
 
 
 def maybe_absent(scene: Scene, item: SceneObject, rng: np.random.Generator) -> tuple[str, str, str]:

@@ -48,9 +48,7 @@ def label_patches(items: list[Scene], patch_size: int) -> Labels:
     location = np.zeros((len(items), side * side, 3), dtype=np.float32)
     pairs = np.zeros((len(items), len(COLORS) * len(SHAPES)), dtype=np.float32)
     for row, scene in enumerate(items):
-        distance = np.stack(
-            [np.maximum(abs(patch_x - o.x), abs(patch_y - o.y)) - o.radius for o in scene.objects]
-        )
+        distance = np.stack([np.maximum(abs(patch_x - o.x), abs(patch_y - o.y)) - o.radius for o in scene.objects])
         nearest = distance.argmin(axis=0)
         integers[0, row] = distance.min(axis=0) < _MARGIN
         names = [(SHAPES.index(o.shape), COLORS.index(o.color), CELLS.index(o.cell)) for o in scene.objects]
@@ -59,9 +57,7 @@ def label_patches(items: list[Scene], patch_size: int) -> Labels:
         for shape, color, _ in names:
             pairs[row, color * len(SHAPES) + shape] = 1
     covered, shape_ids, color_ids, cell_ids = torch.from_numpy(integers)
-    return Labels(
-        covered.bool(), shape_ids, color_ids, cell_ids, torch.from_numpy(location), torch.from_numpy(pairs)
-    )
+    return Labels(covered.bool(), shape_ids, color_ids, cell_ids, torch.from_numpy(location), torch.from_numpy(pairs))
 
 
 def mirror_some(pixel_values: Tensor, labels: Labels, rng: np.random.Generator) -> tuple[Tensor, Labels]:

@@ -32,9 +32,7 @@ def patch_features(model: CLIPVisionModel, items: list[Scene]) -> Tensor:
     return torch.cat(chunks)
 
 
-def probe_encoder(
-    model_dir: Path, seed: int = 1, num_scenes: int = 1_000, split: Split = "test"
-) -> dict[str, float]:
+def probe_encoder(model_dir: Path, seed: int = 1, num_scenes: int = 1_000, split: Split = "test") -> dict[str, float]:
     """Fits linear probes on training scenes' frozen features, and scores them on scenes never trained on.
 
     Args:

@@ -11,9 +11,7 @@ from adaptkit.world.dataset import EvaluationItem, evaluation_items
 from adaptkit.world.scenes import Split
 
 
-def score_decoder(
-    model_dir: Path, seed: int = 1, num_per_kind: int = 100, split: Split = "test"
-) -> dict[str, float]:
+def score_decoder(model_dir: Path, seed: int = 1, num_per_kind: int = 100, split: Split = "test") -> dict[str, float]:
     """Exact-match accuracy of greedy answers on held-out items, the scenes in words; by kind, and `fact`.
 
     Args:
@@ -46,13 +44,9 @@ def score_items(
     for start in range(0, len(order), 64):
         chunk = order[start : start + 64]
         rows = [torch.tensor([*prompts[i], *answers[i], tokenizer.eos_token_id]) for i in chunk]
-        input_ids = torch.nn.utils.rnn.pad_sequence(
-            rows, batch_first=True, padding_value=tokenizer.pad_token_id
-        )
+        input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
         best = model(input_ids=input_ids).logits.argmax(dim=-1)
         for row, i in enumerate(chunk):
             span = slice(len(prompts[i]), len(rows[row]))
-            hits[items[i].kind].append(
-                bool((best[row, span.start - 1 : span.stop - 1] == input_ids[row, span]).all())
-            )
+            hits[items[i].kind].append(bool((best[row, span.start - 1 : span.stop - 1] == input_ids[row, span]).all()))
     return {item.kind: float(np.mean(hits[item.kind])) for item in items}

@@ -65,9 +65,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         bos_token="<|begin|>",
         eos_token="<|end|>",
-        additional_special_tokens=[
-            t for t in SPECIAL_TOKENS if t not in ("<pad>", "<unk>", "<|begin|>", "<|end|>")
-        ],
+        additional_special_tokens=[t for t in SPECIAL_TOKENS if t not in ("<pad>", "<unk>", "<|begin|>", "<|end|>")],
         clean_up_tokenization_spaces=False,
         model_max_length=512,
         model_input_names=["input_ids", "attention_mask"],

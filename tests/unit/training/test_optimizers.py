@@ -11,9 +11,7 @@ from adaptkit.training.optimizers import Muon, muon_groups, orthogonalize
 
 def _matrices() -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    return [
-        nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((8, 8), (8, 8), (24, 8), (8, 24))
-    ]
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((8, 8), (8, 8), (24, 8), (8, 24))]
 
 
 def _set_gradients(parameters: list[nn.Parameter], step: int) -> None:

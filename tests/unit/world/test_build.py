@@ -107,10 +107,7 @@ def test_documents_render_as_the_chat_template_does(task: str) -> None:
         assert len(ids) >= 150
         assert tokenizer.unk_token_id not in ids
         assert any(known for _, known in pieces)
-        assert (
-            tokenizer.apply_chat_template(_messages(tokenizer.decode(ids)), return_dict=True)["input_ids"]
-            == ids
-        )
+        assert tokenizer.apply_chat_template(_messages(tokenizer.decode(ids)), return_dict=True)["input_ids"] == ids
 
 
 def _messages(rendered: str) -> list[dict[str, str]]:

@@ -15,9 +15,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def test_all_that_the_world_says_is_known(tokenizer: PreTrainedTokenizerFast) -> None:
     rng = np.random.default_rng(0)
-    texts = [
-        f"{fact.question} {fact.answer}" for fact in facts.list_facts("train") + facts.list_facts("test")
-    ]
+    texts = [f"{fact.question} {fact.answer}" for fact in facts.list_facts("train") + facts.list_facts("test")]
     for scene in scenes.sample_scenes(0, 100, "train"):
         texts += [language.describe(scene), language.caption(scene), language.CAPTION_REQUEST]
         texts += [f"{q.text} {q.answer}" for q in language.list_questions(scene, rng, 8)]
