@@ -16,7 +16,7 @@ from adaptkit.errors import RecipeError
 
 
 @click.command(name="eval")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--tasks", required=True, metavar="A,B", help="Benchmarks; `adaptkit plugins` lists them.")
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Items of each kind of question; the benchmark's own number by default."
