@@ -88,8 +88,8 @@ def save_encoder(encoder: Encoder, reference: Mapping[str, Any], directory: Path
     """Write an encoder that was adopted from a transformers model, with its preprocessing; others are only named."""
     if "adopted_by" not in reference:
         return
-    save = getattr(encoder, "save_pretrained", None) or encoder.model.save_pretrained
-    save(directory)
+    keeper: Any = encoder if hasattr(encoder, "save_pretrained") else encoder.model
+    keeper.save_pretrained(directory)
 
 
 def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = None) -> Any:
