@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ _TRANSFORMERS_MODULES = (
     "transformers.feature_extraction_utils",
     "transformers.image_processing_utils",
     "transformers.tokenization_utils_base",
+    "transformers.tokenization_utils_tokenizers",
     "transformers.modeling_utils",
     "transformers.processing_utils",
     "transformers.generation.utils",
@@ -70,11 +72,20 @@ __all__ = [
 
 def _register_auto_classes(loaded: ModuleType) -> None:
     """Import `adaptkit.model`, which registers itself, once none of what it needs is half imported."""
-    others = (sys.modules.get(name) for name in _TRANSFORMERS_MODULES if name != loaded.__name__)
-    if any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in others):
+    others = [name for name in _TRANSFORMERS_MODULES if name != loaded.__name__]
+    if _half_imported(others) or "adaptkit.model" in sys.modules:
         return
-    if "adaptkit.model" not in sys.modules:
+    try:
         importlib.import_module("adaptkit.model")
+    except ImportError:
+        # Of a module that is not on our list; the next one that is completed tries again
+        if not _half_imported([name for name in sys.modules if name.startswith("transformers.")]):
+            raise
+
+
+def _half_imported(names: Iterable[str]) -> bool:
+    specs = (getattr(sys.modules.get(name), "__spec__", None) for name in names)
+    return any(getattr(spec, "_initializing", False) for spec in specs)
 
 
 for _name in _TRANSFORMERS_MODULES:

@@ -59,6 +59,9 @@ GENERATED = {
     "reference/plugins.md": "plugins_page",
 }
 
+HELP_OPTIONS = ["-h", "--help"]
+"""As the command line names them."""
+
 
 def on_startup(command: str, dirty: bool) -> None:
     """Keep griffe quiet about annotations that docstrings leave to signatures."""
@@ -91,7 +94,9 @@ def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Comman
 
 
 def _help(command: click.Command, path: str) -> str:
-    context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+    context = click.Context(
+        command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=HELP_OPTIONS
+    )
     return f"```text\n{command.get_help(context)}\n```"
 
 

@@ -53,7 +53,9 @@ KNOWS_MODALITIES = {
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
 }
 # Names that transformers gives to its own methods and configuration keys.
-FOREIGN_NAMES = re.compile(r"get_image_features|replace_(image|audio)_token|image[-_]text[-_]to[-_]text|image_size")
+FOREIGN_NAMES = re.compile(
+    r"get_image_features|image_processing_\w+|replace_(image|audio)_token|image[-_]text[-_]to[-_]text|image_size"
+)
 
 
 def modules() -> list[Path]:

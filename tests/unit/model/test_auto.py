@@ -13,6 +13,7 @@ import pytest
         "from transformers import AutoProcessor",
         "from transformers import AutoModelForImageTextToText",
         "from transformers import LlamaForCausalLM",
+        "from transformers import PreTrainedTokenizerFast",
     ],
 )
 def test_registration_survives_any_first_import(first):
