@@ -122,7 +122,7 @@ def _load_workflows(folders: Mapping[str, Path]) -> dict[str, tuple[Any, Any]]:
     workflows = {}
     for name, folder in folders.items():
         model = adaptkit.load(folder, base=base, encoders=encoders).to(device)
-        base, encoders = model.base, dict(model.encoders.items())
+        base, encoders = model.base, model.source_encoders
         workflows[name] = (model, adaptkit.load_processor(folder))
     return workflows
 

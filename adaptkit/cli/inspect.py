@@ -58,7 +58,7 @@ def _models(target: Path, workflow: str | None) -> Iterator[tuple[str, AdaptkitF
     base, encoders = None, None
     for name, folder in folders.items():
         model = load(folder, base=base, encoders=encoders)
-        base, encoders = model.base, dict(model.encoders.items())
+        base, encoders = model.base, model.source_encoders
         yield name, model
 
 

@@ -13,9 +13,9 @@ from adaptkit.interfaces import Encoder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
-from adaptkit.placement import parse_placement, resolve_placement
+from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.surgery import Decoder, structural_copy
+from adaptkit.surgery import Decoder, InsertionPolicy, structural_copy
 
 MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "encoder_options")
 
@@ -79,8 +79,14 @@ def adapt(
             "placeholder": spec.get("placeholder"),
         }
     _check_placeholders(entries)
-    decoder, insertion = _apply_policy(base, encoders, insertion)
+    source_encoders = encoders
+    policy, placement, insertion = _parse_insertion(insertion)
+    if policy.adapts_encoders:
+        encoders = {name: structural_copy(encoder) for name, encoder in encoders.items()}
+    decoder, modules = _apply_policy(policy, base, encoders, placement)
     ends = decoder.replace_ends() if replace_ends else []
+    for entry in entries.values():
+        entry["feature_mode"] = policy.feature_mode
     config = AdaptkitConfig(
         text_config=decoder.config,
         modalities=entries,
@@ -89,7 +95,15 @@ def adapt(
         layer_map=[[record.kind, record.source] for record in decoder.layer_map],
     )
     model = AdaptkitForConditionalGeneration(
-        config, base=base, language_model=decoder.model, encoders=encoders, projectors=projectors, ends=ends
+        config,
+        base=base,
+        language_model=decoder.model,
+        encoders=encoders,
+        projectors=projectors,
+        ends=ends,
+        policy=policy,
+        policy_modules=modules,
+        source_encoders=source_encoders,
     )
     model.set_trainable(model.trainable_parts())
     model.eval()
@@ -119,24 +133,27 @@ def _build_projector(spec: Any, feature_size: int, hidden_size: int) -> tuple[nn
     return module, {"name": name, "options": values}
 
 
-def _apply_policy(
-    base: PreTrainedModel, encoders: Mapping[str, Encoder], insertion: Mapping[str, Any] | None
-) -> tuple[Decoder, dict[str, Any]]:
+def _parse_insertion(insertion: Mapping[str, Any] | None) -> tuple[InsertionPolicy, Placement | None, dict[str, Any]]:
+    """The policy, where it inserts, and how a checkpoint records both."""
     values = dict(insertion or {"policy": "projector_only"})
-    name, placement = values.pop("policy", None), values.pop("placement", None)
+    name, given = values.pop("policy", None), values.pop("placement", None)
     if name is None:
         raise ModelError("insertion: a policy is missing.")
-    policy = get_plugin_manager().build("insertion policy", name, values)
-    decoder = Decoder(structural_copy(base))
-    layers: list[int] = []
-    if placement is not None:
-        placement = parse_placement(placement)
-        layers = resolve_placement(placement, len(decoder.layers))
-    elif policy.needs_placement:
+    policy: InsertionPolicy = get_plugin_manager().build("insertion policy", name, values)
+    if given is None and policy.needs_placement:
         raise ModelError(f"insertion policy {name!r} needs a placement: every, count, first, last or layers.")
-    policy.apply(decoder, encoders, layers)
+    placement = None if given is None else parse_placement(given)
     recorded = {} if placement is None else {"placement": placement.model_dump(exclude_none=True)}
-    return decoder, {"policy": name, **recorded, **values}
+    return policy, placement, {"policy": name, **recorded, **values}
+
+
+def _apply_policy(
+    policy: InsertionPolicy, base: PreTrainedModel, encoders: Mapping[str, Encoder], placement: Placement | None
+) -> tuple[Decoder, Mapping[str, nn.Module] | None]:
+    decoder = Decoder(structural_copy(base))
+    num_layers = len(decoder.layers)
+    layers = list(range(num_layers)) if placement is None else resolve_placement(placement, num_layers)
+    return decoder, policy.apply(decoder, encoders, layers)
 
 
 def _outside_vocabulary(base: PreTrainedModel, index: int) -> int:

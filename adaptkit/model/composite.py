@@ -20,7 +20,9 @@ from adaptkit.errors import DataError, ModelError, unknown_name
 from adaptkit.interfaces import Encoder
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.generation import WorkflowGenerationMixin
+from adaptkit.model.passes import PassContexts
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
+from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
 
 PARTS = ("projector", "insertion", "ends")
 """What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow."""
@@ -46,8 +48,10 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
 
     Attributes:
         language_model: The workflow's decoder, a stock causal LM.
-        encoders: Frozen encoders by modality.
+        encoders: Encoders by modality: frozen, or a policy's adapted copies.
         projectors: Trainable projectors by modality.
+        policy_modules: What the policy inserted outside of layers.
+        policy: The insertion policy.
         end_names: Modules of `language_model` that replace the base's ends: embedding, final norm, LM head.
     """
 
@@ -75,13 +79,21 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         encoders: Mapping[str, Encoder],
         projectors: Mapping[str, nn.Module],
         ends: Collection[str],
+        policy: InsertionPolicy,
+        policy_modules: Mapping[str, nn.Module] | None = None,
+        source_encoders: Mapping[str, Encoder] | None = None,
     ) -> None:
         super().__init__(config)
-        object.__setattr__(self, "_base", base)  # not a registered submodule: its tensors are here already
+        # No registered submodules: their tensors are here already
+        object.__setattr__(self, "_base", base)
+        object.__setattr__(self, "source_encoders", dict(source_encoders or encoders))
         self.language_model = language_model
         self.encoders = nn.ModuleDict(encoders)
         self.projectors = nn.ModuleDict(projectors)
+        self.policy_modules = nn.ModuleDict(policy_modules or {})
+        self.policy = policy
         self.end_names = list(ends)
+        self._contexts = PassContexts()
         self._own_names = self._find_own_names()
         self.generation_config = copy.deepcopy(base.generation_config)
         self.post_init()
@@ -95,7 +107,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
 
     def _find_own_names(self) -> list[str]:
         frozen = {id(p) for p in self.base.parameters()}
-        frozen |= {id(p) for encoder in self.encoders.values() for p in encoder.parameters()}
+        frozen |= {id(p) for encoder in self.source_encoders.values() for p in encoder.parameters()}
         return [name for name, p in self.named_parameters() if id(p) not in frozen]
 
     def trainable_parts(self) -> dict[str, list[str]]:
@@ -164,10 +176,15 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         """Leave every tensor as it is: the base is loaded, copies are copied, projectors initialise themselves."""
 
     def train(self, mode: bool = True) -> AdaptkitForConditionalGeneration:
-        """Set training mode, in which frozen encoders stay in evaluation mode."""
+        """Set training mode, in which encoders stay in evaluation mode, but for what a policy put into them."""
         super().train(mode)
+        own = {id(self.get_parameter(name)) for name in self._own_names}
         for encoder in self.encoders.values():
             encoder.eval()
+            for module in encoder.modules():
+                parameters = list(module.parameters())
+                if parameters and all(id(p) in own for p in parameters):
+                    module.train(mode)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptkitForConditionalGeneration:
@@ -183,17 +200,20 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
 
         super()._apply(once, recurse)
         self.base._apply(once, recurse)
+        for encoder in self.source_encoders.values():
+            encoder._apply(once, recurse)
         return self
 
     # -- features ------------------------------------------------------------------------------------------------
 
     def encode(self, modality: str, inputs: Tensor) -> Tensor | list[Tensor]:
-        """Encoder features of raw inputs, `(num_items, positions, feature_size)`, without gradients."""
+        """Encoder features of raw inputs, `(num_items, positions, feature_size)`; no gradient where it is frozen."""
         encoder = self._encoder(modality)
         parameter = next(encoder.parameters(), None)
         if parameter is not None:
             inputs = inputs.to(parameter.device, parameter.dtype if inputs.is_floating_point() else None)
-        with torch.no_grad():
+        adapted = any(p.requires_grad for p in encoder.parameters())
+        with torch.set_grad_enabled(adapted and torch.is_grad_enabled()):
             return cast("Tensor | list[Tensor]", encoder(inputs))
 
     def _encoders(self) -> list[Encoder]:
@@ -217,9 +237,9 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         parameter = next(projector.parameters())
         if isinstance(features, Tensor):
             projected = projector(features.to(parameter.device, parameter.dtype))
-            return ProjectedFeatures(projected.flatten(0, 1), features.shape[0])
+            return ProjectedFeatures.of(projected, self.policy.feature_mode)
         items = [projector(item.to(parameter.device, parameter.dtype).unsqueeze(0))[0] for item in features]
-        return ProjectedFeatures(torch.cat(items), len(items))
+        return ProjectedFeatures.of(items, self.policy.feature_mode)
 
     def _collect(self, features: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
         """Join `features=` with stock keyword names such as `pixel_values`."""
@@ -238,21 +258,30 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             collected[takers[0]] = value
         return collected
 
-    def _embed(self, input_ids: Tensor, features: Mapping[str, Any]) -> Tensor:
+    def _embed(self, input_ids: Tensor, features: Mapping[str, ProjectedFeatures]) -> Tensor:
+        """Token embeddings with features in their places, or, for context features, without them."""
         masks = self._placeholder_masks(input_ids)
         token_ids = input_ids
         for mask in masks.values():
             token_ids = token_ids.masked_fill(mask, 0)
-        inputs_embeds = self.get_input_embeddings()(token_ids)
         for modality, mask in masks.items():
-            if modality in features:
-                projected = self._project(modality, features[modality])
-                inputs_embeds = splice_features(
-                    inputs_embeds, mask, projected.tensor, modality=modality, num_items=projected.num_items
-                )
-            elif input_ids.shape[1] > 1:
-                check_counts(int(mask.sum()), 0, modality=modality, num_items=0)
+            given = features.get(modality)
+            if given is not None or input_ids.shape[1] > 1:
+                num_features, num_items = (given.tensor.shape[0], given.num_items) if given is not None else (0, 0)
+                check_counts(int(mask.sum()), num_features, modality=modality, num_items=num_items)
+        if self.policy.feature_mode == "context":
+            return self._embed_placeholders(input_ids, masks)
+        inputs_embeds = self.get_input_embeddings()(token_ids)
+        for modality, projected in features.items():
+            inputs_embeds = splice_features(inputs_embeds, masks[modality], projected)
         return cast(Tensor, inputs_embeds)
+
+    def _embed_placeholders(self, input_ids: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings where placeholders are words like others; those outside the vocabulary are zeros."""
+        embedding = self.get_input_embeddings()
+        outside = input_ids >= cast(Tensor, embedding.weight).shape[0]
+        inputs_embeds = embedding(input_ids.masked_fill(outside, 0))
+        return cast(Tensor, inputs_embeds.masked_fill(outside.unsqueeze(-1), 0))
 
     def _placeholder_masks(self, input_ids: Tensor) -> dict[str, Tensor]:
         return {name: input_ids == entry["placeholder_id"] for name, entry in self.config.modalities.items()}
@@ -312,13 +341,15 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             DataError: Placeholder and feature counts differ, or a modality is unknown.
         """
         given = self._collect(features, {"pixel_values": pixel_values, "input_features": input_features})
+        if (input_ids is None) == (inputs_embeds is None):
+            raise DataError("give input_ids or inputs_embeds, and not both.")
+        if given and input_ids is None:
+            raise DataError("features need input_ids: their place is where the placeholder ids are.")
         with self._compute_dtype():
-            if inputs_embeds is None:
-                if input_ids is None:
-                    raise DataError("give input_ids or inputs_embeds.")
-                inputs_embeds = self._embed(input_ids, given)
-            elif given:
-                raise DataError("features need input_ids: their place is where the placeholder ids are.")
+            projected = {name: self._project(name, value) for name, value in given.items()}
+            if input_ids is not None:
+                inputs_embeds = self._embed(input_ids, projected)
+            assert inputs_embeds is not None
             inputs_embeds = self._touch_idle_projectors(inputs_embeds, given)
             inputs = {
                 "inputs_embeds": inputs_embeds,
@@ -328,6 +359,8 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
                 "use_cache": use_cache,
                 **kwargs,
             }
+            if self.policy.uses_context:
+                inputs["adapter_context"] = self._build_context(input_ids, inputs_embeds, past_key_values, projected)
             if labels is None:
                 return self._decode(inputs, logits_to_keep)
             labels = self._without_placeholders(labels)
@@ -337,12 +370,33 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             output.loss = _shifted_loss(output.logits, labels, num_items_in_batch)
             return output
 
+    def _build_context(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor,
+        past_key_values: Any,
+        features: Mapping[str, ProjectedFeatures],
+    ) -> AdapterContext:
+        if input_ids is None:
+            input_ids = torch.full(inputs_embeds.shape[:2], -1, device=inputs_embeds.device)
+        masks = self._placeholder_masks(input_ids)
+        in_context = features if self.policy.feature_mode == "context" else {}
+        context = self._contexts.build(masks, in_context, past_key_values, self.policy.carried)
+        self.policy.prepare(context, self.language_model, self.policy_modules)
+        return context
+
     def _decode(self, inputs: dict[str, Any], logits_to_keep: int | Tensor) -> CausalLMOutputWithPast:
         inputs = {name: value for name, value in inputs.items() if value is not None}
+        context = inputs.pop("adapter_context", None)
         if self._language_model_takes("logits_to_keep"):
             inputs["logits_to_keep"] = logits_to_keep
         inputs["return_dict"] = True
-        return cast(CausalLMOutputWithPast, self.language_model(**inputs))
+        if context is None:
+            return cast(CausalLMOutputWithPast, self.language_model(**inputs))
+        with provide_context(context):
+            output = cast(CausalLMOutputWithPast, self.language_model(**inputs))
+        self._contexts.keep(context, output.get("past_key_values"))
+        return output
 
     def _language_model_takes(self, name: str) -> bool:
         return name in inspect.signature(self.language_model.forward).parameters

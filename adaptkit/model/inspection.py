@@ -28,7 +28,7 @@ class ComponentSize:
 
 
 def describe_layers(model: AdaptkitForConditionalGeneration) -> list[dict[str, Any]]:
-    """The layer map: `index`, `kind` (`frozen`, `inserted`, `replaced`), `name` and `source`, ends included."""
+    """The layer map, ends included: `index`, `name`, `source` and `kind`, which is a `LayerRecord`'s or `replaced`."""
     ends = "replaced" if model.end_names else "frozen"
     rows: list[dict[str, Any]] = [{"index": None, "kind": ends, "name": "embedding", "source": None}]
     for index, (kind, source) in enumerate(model.config.layer_map):
@@ -40,7 +40,7 @@ def describe_layers(model: AdaptkitForConditionalGeneration) -> list[dict[str, A
 def describe_components(model: AdaptkitForConditionalGeneration) -> list[ComponentSize]:
     """Parameters and bytes of each component, frozen ones first."""
     rows = [_size("base", "frozen", list(model.base.parameters()))]
-    rows += [_size(f"encoder {n}", "frozen encoder", list(e.parameters())) for n, e in model.encoders.items()]
+    rows += [_size(f"encoder {n}", "frozen encoder", list(e.parameters())) for n, e in model.source_encoders.items()]
     parameters = dict(model.named_parameters())
     states = {"projector": "projector", "insertion": "inserted", "ends": "replaced"}
     for part, names in model.trainable_parts().items():

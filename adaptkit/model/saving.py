@@ -40,7 +40,7 @@ def save_workflow(model: AdaptkitForConditionalGeneration, directory: Path, **_:
     config.base = dict(reference_of(model.base))
     config.base["name_or_path"] = relative_to_checkpoint(config.base["name_or_path"], directory)
     for name, entry in config.modalities.items():
-        encoder = cast(Encoder, model.encoders[name])
+        encoder = cast(Encoder, model.source_encoders[name])
         entry["encoder"] = {**entry["encoder"], "content_hash": hash_of(encoder)}
         save_encoder(encoder, entry["encoder"], directory / ENCODERS_FOLDER / name)
     config.save_pretrained(directory)

@@ -12,38 +12,54 @@ from adaptkit.errors import DataError
 
 @dataclass
 class ProjectedFeatures:
-    """Features of one modality at the decoder's width, ready to be spliced.
+    """Features of one modality at the decoder's width, in reading order, row after row.
 
     Attributes:
-        tensor: All features in reading order, row after row, `(num_features, hidden)`.
+        tensor: One entry for each placeholder: `(num_features, hidden)` where features are spliced in,
+            `(num_items, positions, hidden)` where they stay in the context.
         num_items: How many items they came from.
     """
 
     tensor: Tensor
     num_items: int
 
+    @classmethod
+    def of(cls, items: Tensor | list[Tensor], feature_mode: str) -> ProjectedFeatures:
+        """Arrange a projector's outputs.
 
-def splice_features(
-    inputs_embeds: Tensor, placeholder_mask: Tensor, features: Tensor, *, modality: str, num_items: int
-) -> Tensor:
-    """Put encoder features where the prompt left placeholders.
+        Args:
+            items: `(num_items, positions, hidden)`, or a list of `(positions, hidden)` where positions vary.
+            feature_mode: As a policy declares it.
+
+        Raises:
+            DataError: Items in the context take different numbers of positions.
+        """
+        if feature_mode == "splice":
+            return cls(items.flatten(0, 1) if isinstance(items, Tensor) else torch.cat(items), len(items))
+        if isinstance(items, list):
+            lengths = sorted({item.shape[0] for item in items})
+            if len(lengths) > 1:
+                raise DataError(
+                    f"items in the context must take equally many positions; these take {lengths}. A resampler as "
+                    "projector makes them equal."
+                )
+            items = torch.stack(items)
+        return cls(items, len(items))
+
+
+def splice_features(inputs_embeds: Tensor, placeholder_mask: Tensor, features: ProjectedFeatures) -> Tensor:
+    """Put encoder features where the prompt left placeholders, which must be as many (see `check_counts`).
 
     Args:
         inputs_embeds: Token embeddings, `(batch, seq, hidden)`.
         placeholder_mask: True at each placeholder, `(batch, seq)`.
-        features: Projected features in reading order, `(num_features, hidden)`.
-        modality: Whose features these are, for the error.
-        num_items: How many items the features came from, for the error.
+        features: Projected features in reading order.
 
     Returns:
         A new tensor shaped like `inputs_embeds`; the input is unchanged.
-
-    Raises:
-        DataError: Placeholder and feature counts differ.
     """
-    check_counts(int(placeholder_mask.sum()), features.shape[0], modality=modality, num_items=num_items)
     mask = placeholder_mask.unsqueeze(-1).expand_as(inputs_embeds)
-    return inputs_embeds.masked_scatter(mask, features.to(inputs_embeds.device, inputs_embeds.dtype))
+    return inputs_embeds.masked_scatter(mask, features.tensor.to(inputs_embeds.device, inputs_embeds.dtype))
 
 
 def check_counts(num_placeholders: int, num_features: int, *, modality: str, num_items: int) -> None:
@@ -62,12 +78,12 @@ def expand_for_beams(features: Tensor, counts: Tensor, expand_size: int) -> Tens
     """Repeat each row's features as often as generation repeats the row.
 
     Args:
-        features: `(num_features, hidden)`, row after row.
+        features: `(num_features, ...)`, row after row.
         counts: Features of each row, `(batch,)`.
         expand_size: Copies of each row, put next to each other.
 
     Returns:
-        `(num_features * expand_size, hidden)`.
+        `(num_features * expand_size, ...)`.
     """
     rows = torch.split(features, counts.tolist())
     return torch.cat([row for row in rows for _ in range(expand_size)])

@@ -1,16 +1,34 @@
 """What insertion policies are made of: the structural copy, a decoder's parts, inserting, replacing ends."""
 
 from adaptkit.placement import Placement, resolve_placement
-from adaptkit.surgery.copying import structural_copy
+from adaptkit.surgery.context import (
+    AdapterContext,
+    ContextLayer,
+    current_context,
+    extend_module,
+    first_output,
+    provide_context,
+    with_first_output,
+)
+from adaptkit.surgery.copying import own_parameters, structural_copy, trainable_copy
 from adaptkit.surgery.decoder import Decoder, LayerRecord, locate_decoder
 from adaptkit.surgery.policy import InsertionPolicy
 
 __all__ = [
+    "AdapterContext",
+    "ContextLayer",
     "Decoder",
     "InsertionPolicy",
     "LayerRecord",
     "Placement",
+    "current_context",
+    "extend_module",
+    "first_output",
     "locate_decoder",
+    "own_parameters",
+    "provide_context",
     "resolve_placement",
     "structural_copy",
+    "trainable_copy",
+    "with_first_output",
 ]

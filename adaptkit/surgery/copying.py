@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def structural_copy(module: Module) -> Module:
+def structural_copy(module: Module, configs_of: nn.Module | None = None) -> Module:
     """Copy the structure of a module and share its tensors.
 
     The copy has modules and configs of its own; every parameter and buffer in it is the same tensor object as in
@@ -21,11 +21,13 @@ def structural_copy(module: Module) -> Module:
 
     Args:
         module: Any module; a decoder as loaded, for instance. It is not modified.
+        configs_of: A model whose config objects the copy should keep referring to; else it gets its own.
 
     Returns:
         A new module over the same tensors.
     """
     memo: dict[int, Any] = {id(t): t for t in chain(module.parameters(), module.buffers())}
+    memo |= _shared_configs(configs_of)
     return copy.deepcopy(module, memo)
 
 
@@ -37,10 +39,7 @@ def trainable_copy(module: Module, configs_of: nn.Module | None = None) -> Modul
         configs_of: A model whose config objects the copy should keep referring to, so that later changes of
             that config (a new number of layers) reach it.
     """
-    memo: dict[int, Any] = {}
-    if configs_of is not None:
-        memo = {id(config): config for config in _configs(configs_of)}
-    duplicate = copy.deepcopy(module, memo)
+    duplicate = copy.deepcopy(module, _shared_configs(configs_of))
     for parameter in duplicate.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.float32)
@@ -48,10 +47,25 @@ def trainable_copy(module: Module, configs_of: nn.Module | None = None) -> Modul
     return duplicate
 
 
-def _configs(model: nn.Module) -> list[PreTrainedConfig]:
-    found: dict[int, PreTrainedConfig] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, PreTrainedConfig):
-                found[id(value)] = value
-    return list(found.values())
+def own_parameters(module: nn.Module) -> None:
+    """Replace every parameter of a module by a trainable float32 copy, in place; tied parameters stay tied.
+
+    Args:
+        module: A structural copy, which afterwards shares only its buffers with the original.
+    """
+    memo: dict[int, nn.Parameter] = {}
+    for owner in module.modules():
+        for name, parameter in owner.named_parameters(recurse=False):
+            if id(parameter) not in memo:
+                value = parameter.detach().clone()
+                value = value.to(torch.float32) if value.is_floating_point() else value
+                memo[id(parameter)] = nn.Parameter(value, requires_grad=value.is_floating_point())
+            setattr(owner, name, memo[id(parameter)])
+
+
+def _shared_configs(model: nn.Module | None) -> dict[int, Any]:
+    """Memo that makes `copy.deepcopy` keep a model's config objects."""
+    if model is None:
+        return {}
+    values = (value for module in model.modules() for value in vars(module).values())
+    return {id(value): value for value in values if isinstance(value, PreTrainedConfig)}

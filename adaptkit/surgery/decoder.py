@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from adaptkit.errors import ModelError
+from adaptkit.surgery.context import extend_module
 from adaptkit.surgery.copying import structural_copy, trainable_copy
 
 INDEX_ATTRIBUTES = ("layer_idx", "layer_id")
@@ -26,7 +28,7 @@ class LayerRecord:
 
     Attributes:
         index: Position in the workflow's decoder.
-        kind: `frozen` or `inserted`.
+        kind: `frozen`, `inserted`, `adapted` (frozen, with something trainable in it) or `unfrozen`.
         source: Layer of the base: the layer itself, or the one that an inserted layer was copied from.
     """
 
@@ -66,11 +68,15 @@ class Decoder:
         assert isinstance(layers, nn.ModuleList)
         return layers
 
-    def insert_copies_after(self, layers: list[int]) -> list[nn.Module]:
-        """After each of these layers put a trainable copy of it, and make config and indices agree.
+    def insert_copies_after(
+        self, layers: list[int], duplicate: Callable[..., nn.Module] = trainable_copy
+    ) -> list[nn.Module]:
+        """After each of these layers put a copy of it, and make config and indices agree.
 
         Args:
             layers: Layers of the decoder as it is now, sorted, counted from 0.
+            duplicate: Makes each copy, called as `duplicate(layer, configs_of=model)`: `trainable_copy` by default, or
+                `structural_copy`, whose copies share the layer's tensors.
 
         Returns:
             The inserted layers, in order.
@@ -87,7 +93,7 @@ class Decoder:
             stack.append(layer)
             records.append(self.layer_map[i])
             if i in layers:
-                inserted.append(trainable_copy(layer, configs_of=self.model))
+                inserted.append(duplicate(layer, configs_of=self.model))
                 stack.append(inserted[-1])
                 records.append(LayerRecord(i, "inserted", self.layer_map[i].source))
         origin = [i for i in range(len(self.layers)) for _ in range(2 if i in layers else 1)]
@@ -96,6 +102,29 @@ class Decoder:
         _renumber(stack)
         self.layer_map = [LayerRecord(n, r.kind, r.source) for n, r in enumerate(records)]
         return inserted
+
+    def extend_layers(self, layers: list[int], mixin: type[nn.Module]) -> list[nn.Module]:
+        """Make these layers instances of `mixin` too (see `extend_module`), and record them as adapted.
+
+        Args:
+            layers: Layers of the decoder as it is now, counted from 0.
+            mixin: Methods that come before the layer's own.
+
+        Returns:
+            The extended layers, in order.
+        """
+        self.mark_layers(layers, "adapted")
+        return [extend_module(self.layers[i], mixin) for i in layers]
+
+    def mark_layers(self, layers: list[int], kind: str) -> None:
+        """Record what layers are, for `adaptkit inspect` and the report."""
+        for i in layers:
+            self.layer_map[i] = replace(self.layer_map[i], kind=kind)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states between layers."""
+        return int(self.config.hidden_size)
 
     def keep_first_layer(self) -> None:
         """Drop every layer but the first."""

@@ -1,0 +1,116 @@
+"""The adapter context of each pass, and what of it stays beside a KV cache."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from adaptkit.errors import DataError
+from adaptkit.model.splice import ProjectedFeatures
+from adaptkit.surgery import AdapterContext
+
+
+class PassContexts:
+    """Makes contexts; those of passes that fill a KV cache are kept as long as the cache lives.
+
+    Beams of one row share their media, so that reordering a cache among them concerns nothing that is kept here.
+    """
+
+    def __init__(self) -> None:
+        self._kept: weakref.WeakKeyDictionary[Any, AdapterContext] = weakref.WeakKeyDictionary()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PassContexts:
+        return PassContexts()
+
+    def build(
+        self,
+        masks: Mapping[str, Tensor],
+        features: Mapping[str, ProjectedFeatures],
+        past_key_values: Any,
+        carried: Collection[str],
+    ) -> AdapterContext:
+        """The context of one pass.
+
+        Args:
+            masks: Where the placeholders of each modality are, `(batch, seq)`.
+            features: Features that stay in the context, by modality; the order of items in a row is that of their
+                placeholders.
+            past_key_values: The cache that the pass continues, if any.
+            carried: Names of values that go on from the pass that filled the cache.
+
+        Raises:
+            DataError: The cache was filled by a batch of another size.
+        """
+        any_mask = torch.stack(list(masks.values())).any(0)
+        bits = [mask.any(1).long() << number for number, mask in enumerate(masks.values())]
+        context = AdapterContext(any_mask, torch.stack(bits).sum(0))
+        if features:
+            context.media, context.media_counts = _by_row(masks, features)
+        previous = self._previous(past_key_values, any_mask.shape[0])
+        if previous is not None:
+            context.media_set = context.media_set | previous.media_set
+            _continue_media(context, previous)
+            for name in carried:
+                context.put(name, previous.get(name))
+        if context.media is not None:
+            seen = previous.media_counts if previous is not None else None
+            before = torch.zeros_like(context.media_set) if seen is None else seen
+            context.text_time = any_mask.long().cumsum(1) + before.unsqueeze(1)
+        return context
+
+    def keep(self, context: AdapterContext, past_key_values: Any) -> None:
+        """Remember the context of a pass beside the cache that it filled."""
+        if past_key_values is not None:
+            self._kept[past_key_values] = context
+
+    def _previous(self, past_key_values: Any, num_rows: int) -> AdapterContext | None:
+        if past_key_values is None or _is_empty(past_key_values):
+            return None
+        previous = self._kept.get(past_key_values)
+        if previous is not None and previous.media_set.shape[0] != num_rows:
+            raise DataError(
+                f"the cache was filled by a batch of {previous.media_set.shape[0]} rows; {num_rows} rows are given."
+            )
+        return previous
+
+
+def _is_empty(past_key_values: Any) -> bool:
+    length = getattr(past_key_values, "get_seq_length", None)
+    return length is not None and int(length()) == 0
+
+
+def _by_row(masks: Mapping[str, Tensor], features: Mapping[str, ProjectedFeatures]) -> tuple[Tensor, Tensor]:
+    """Items of each row, in the order of their placeholders, `(batch, max_items, positions, hidden)`; their counts."""
+    taken = {name: iter(projected.tensor) for name, projected in features.items()}
+    rows: list[Tensor] = []
+    any_mask = torch.stack([masks[name] for name in features])
+    some = next(iter(features.values())).tensor
+    for row in range(any_mask.shape[1]):
+        order = any_mask[:, row].any(0).nonzero().flatten().tolist()
+        names = [next(name for name in features if masks[name][row, column]) for column in order]
+        items = [next(taken[name]) for name in names]
+        rows.append(torch.stack(items) if items else some.new_zeros(0, *some.shape[1:]))
+    counts = torch.tensor([len(row) for row in rows], device=some.device)
+    return pad_sequence(rows, batch_first=True), counts
+
+
+def _continue_media(context: AdapterContext, previous: AdapterContext) -> None:
+    """Media of the passes before, then those that this pass adds."""
+    if previous.media is None or previous.media_counts is None:
+        return
+    if context.media is None or context.media_counts is None:
+        context.media, context.media_counts = previous.media, previous.media_counts
+        return
+    joined = [
+        torch.cat([old[:num_old], new[:num_new]])
+        for old, num_old, new, num_new in zip(
+            previous.media, previous.media_counts.tolist(), context.media, context.media_counts.tolist(), strict=True
+        )
+    ]
+    context.media = pad_sequence(joined, batch_first=True)
+    context.media_counts = previous.media_counts + context.media_counts

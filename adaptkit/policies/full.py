@@ -1,0 +1,27 @@
+"""The unfrozen decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptkit.interfaces import Encoder
+from adaptkit.policies import NoOptions
+from adaptkit.surgery import Decoder, InsertionPolicy, own_parameters
+
+
+class Full(InsertionPolicy):
+    """The whole decoder learns, on a float32 copy of its own (LLaVA, arXiv 2310.03744, stage 2).
+
+    It costs a second decoder in memory. The base stays as it is, so that what the copy forgets can be measured.
+    """
+
+    needs_placement = False
+    exports_as_stock = True
+
+    def __init__(self, options: NoOptions) -> None:
+        self.options = options
+
+    def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
+        """Give the decoder parameters of its own."""
+        own_parameters(decoder.model)
+        decoder.mark_layers(list(range(len(decoder.layers))), "unfrozen")
