@@ -8,8 +8,7 @@ argument like any other: gradient checkpointing keeps it for the recomputation, 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -126,10 +125,15 @@ def extend_module(module: Module, mixin: type[nn.Module], **attributes: Any) -> 
     return module
 
 
-@functools.cache
-def _extended_class(mixin: Hashable, stock: Hashable) -> Any:
-    assert isinstance(mixin, type) and isinstance(stock, type)
-    return type(stock.__name__, (mixin, stock), {"__module__": stock.__module__, "__doc__": mixin.__doc__})
+_extended_classes: dict[tuple[type[nn.Module], type[nn.Module]], Any] = {}
+
+
+def _extended_class(mixin: type[nn.Module], stock: type[nn.Module]) -> Any:
+    """One class for each pair, so that equal layers stay of equal class."""
+    if (mixin, stock) not in _extended_classes:
+        namespace = {"__module__": stock.__module__, "__doc__": mixin.__doc__}
+        _extended_classes[mixin, stock] = type(stock.__name__, (mixin, stock), namespace)
+    return _extended_classes[mixin, stock]
 
 
 def first_output(output: Any) -> Tensor:
