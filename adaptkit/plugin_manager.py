@@ -60,19 +60,41 @@ class PluginManager:
             self._refuse_namesake(entry_point.name, package)
             return  # an editable and a regular install of one distribution may both be listed
         try:
-            module = entry_point.load()
-            self._pluggy.register(module, name=entry_point.name)
-            self._pluggy.check_pending()
-            components = self._collect(module, entry_point.name, package)
+            components = self._register(entry_point.load(), entry_point.name, package)
         except Exception as error:  # whatever a plugin's import raises must not stop the others
-            if self._pluggy.has_plugin(entry_point.name):
-                self._pluggy.unregister(name=entry_point.name)
             reason = f"{type(error).__name__}: {error}"
             self.broken[entry_point.name] = BrokenPlugin(entry_point.name, package, reason)
             return
         self.plugins[entry_point.name] = package
         for component in components:
             self._add(component)
+
+    def add(self, plugin: Any, name: str) -> None:
+        """Take in a plugin that is no installed package yet, for the life of this process.
+
+        Args:
+            plugin: A module, or any object with hook functions.
+            name: What to call it.
+
+        Raises:
+            PluginError: The name is taken, or it registers what another plugin has registered.
+        """
+        if name in self.plugins or name in self.broken:
+            raise PluginError(f"a plugin named {name!r} is loaded already.")
+        components = self._register(plugin, name, "this process")
+        self.plugins[name] = "this process"
+        for component in components:
+            self._add(component)
+
+    def _register(self, module: Any, name: str, package: str) -> list[Component]:
+        try:
+            self._pluggy.register(module, name=name)
+            self._pluggy.check_pending()
+            return self._collect(module, name, package)
+        except Exception:
+            if self._pluggy.has_plugin(name):
+                self._pluggy.unregister(name=name)
+            raise
 
     def _collect(self, module: Any, plugin: str, package: str) -> list[Component]:
         components: list[Component] = []

@@ -8,10 +8,13 @@ import sys
 import textwrap
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from adaptkit import hookimpl
 from adaptkit.cli import plugins as cli_plugins
 from adaptkit.errors import PluginError
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
@@ -227,3 +230,15 @@ def test_listing_plugins_loads_no_heavy_library() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_plugin_of_this_process_is_taken_in_by_name() -> None:
+    @hookimpl
+    def register_projectors(register: Any) -> None:
+        register(name="mine", build=lambda *arguments: None, description="Made in a notebook.")
+
+    manager = PluginManager([])
+    manager.add(SimpleNamespace(register_projectors=register_projectors), name="notebook")
+    assert manager.get("projector", "mine").package == "this process"
+    with pytest.raises(PluginError, match="'notebook' is loaded already"):
+        manager.add(SimpleNamespace(), name="notebook")
