@@ -17,7 +17,15 @@ from adaptkit.errors import ModelError, unknown_name
 if TYPE_CHECKING:
     from adaptkit.model.composite import AdaptkitForConditionalGeneration
 
-COLORS = {"frozen": "blue", "frozen encoder": "blue", "inserted": "green", "replaced": "yellow", "projector": "green"}
+COLORS = {
+    "frozen": "blue",
+    "frozen encoder": "blue",
+    "inserted": "green",
+    "projector": "green",
+    "adapted": "cyan",
+    "replaced": "yellow",
+    "unfrozen": "yellow",
+}
 
 
 @click.command()
@@ -27,7 +35,8 @@ COLORS = {"frozen": "blue", "frozen encoder": "blue", "inserted": "green", "repl
 def inspect(target: Path, workflow: str | None, as_json: bool) -> None:
     """Show layers, parameters and bytes of a recipe or checkpoint.
 
-    Each layer is frozen (the base's own tensors), inserted or replaced. Frozen components are counted in full
+    Each layer is frozen (the base's own tensors), adapted (frozen, with something trainable in it), inserted,
+    replaced or unfrozen. Frozen components are counted in full
     for each workflow, although workflows share them in memory.
     """
     from adaptkit.cli.quiet import quiet_libraries

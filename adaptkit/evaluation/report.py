@@ -64,7 +64,7 @@ class ReportData:
         results: As in `results.json`.
         description: What the run was for.
         metrics: Lines of `metrics.jsonl`: `stage`, `step`, `loss`.
-        layers: The layer map: `kind` (`frozen`, `inserted`, `replaced`), `index`, `name`, `source`.
+        layers: The layer map: `kind` (a `LayerRecord`'s, or `replaced`), `index`, `name`, `source`.
         components: Sizes: `name`, `state`, `num_parameters`, `num_bytes`.
         gallery: Held-out items.
         command: What to type to get the same again.
