@@ -12,6 +12,7 @@ from adaptkit.surgery.context import (
 )
 from adaptkit.surgery.copying import own_parameters, structural_copy, trainable_copy
 from adaptkit.surgery.decoder import Decoder, LayerRecord, locate_decoder
+from adaptkit.surgery.layers import attention_of, mlp_of
 from adaptkit.surgery.policy import InsertionPolicy
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "InsertionPolicy",
     "LayerRecord",
     "Placement",
+    "attention_of",
     "current_context",
     "extend_module",
     "first_output",
     "locate_decoder",
+    "mlp_of",
     "own_parameters",
     "provide_context",
     "resolve_placement",

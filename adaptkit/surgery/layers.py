@@ -1,0 +1,45 @@
+"""A layer's parts, found in the layer itself: its attention and its MLP."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from adaptkit.errors import ModelError
+
+MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+"""What transformers' families call the second half of a layer."""
+
+
+def attention_of(layer: nn.Module) -> nn.Module:
+    """The attention module of a transformer layer: its one child whose class is an attention.
+
+    Args:
+        layer: A decoder layer, or a block of an encoder. Its children are looked at, not theirs.
+
+    Raises:
+        ModelError: There is none (a recurrent or convolutional layer), or there are several (cross-attention).
+    """
+    found = [child for child in layer.children() if type(child).__name__.endswith("Attention")]
+    return _only(found, "attention", layer)
+
+
+def mlp_of(layer: nn.Module) -> nn.Module:
+    """The MLP, or mixture of experts, of a transformer layer, where it is a module of its own.
+
+    Args:
+        layer: A decoder layer, or a block of an encoder.
+
+    Raises:
+        ModelError: There is none (OPT calls its two linear maps from the layer), or there are several.
+    """
+    return _only([child for name, child in layer.named_children() if name in MLP_NAMES], "MLP", layer)
+
+
+def _only(found: list[nn.Module], what: str, layer: nn.Module) -> nn.Module:
+    if len(found) == 1:
+        return found[0]
+    children = ", ".join(f"{name} ({type(child).__name__})" for name, child in layer.named_children())
+    raise ModelError(
+        f"{type(layer).__name__} has {len(found) or 'no'} {what} module{'s' * (len(found) > 1)}, so this policy cannot "
+        f"adapt it. A layer must have exactly one; this one's parts are {children}."
+    )
