@@ -29,7 +29,9 @@ class ComponentSize:
 
 def describe_layers(model: AdaptkitForConditionalGeneration) -> list[dict[str, Any]]:
     """The layer map, ends included: `index`, `name`, `source` and `kind`, which is a `LayerRecord`'s or `replaced`."""
-    ends = "replaced" if model.end_names else "frozen"
+    shared = {id(p) for p in model.base.parameters()}
+    unfrozen = all(id(p) not in shared for p in model.get_input_embeddings().parameters())
+    ends = "replaced" if model.end_names else "unfrozen" if unfrozen else "frozen"
     rows: list[dict[str, Any]] = [{"index": None, "kind": ends, "name": "embedding", "source": None}]
     for index, (kind, source) in enumerate(model.config.layer_map):
         rows.append({"index": index, "kind": kind, "name": f"layer {index}", "source": source})

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import adaptkit
+from adaptkit import surgery
 from adaptkit.cli import COMMANDS, cli
 from adaptkit.hookspecs import KINDS
 from adaptkit.plugin_manager import get_plugin_manager
@@ -76,6 +77,22 @@ def test_every_hook_is_described(site: Path) -> None:
 def test_every_public_name_is_described(site: Path) -> None:
     page = text_of(site / "reference" / "python.html")
     assert not [name for name in adaptkit.__all__ if name not in page]
+
+
+def test_every_surgical_tool_is_described(site: Path) -> None:
+    page = text_of(site / "reference" / "python.html")
+    assert not [name for name in surgery.__all__ if name not in page]
+
+
+def test_every_policy_is_explained_on_a_page_of_its_own() -> None:
+    folder = REPOSITORY / "docs" / "explanation" / "policies"
+    overview = (folder / "index.md").read_text(encoding="utf-8")
+    for component in get_plugin_manager().components("insertion policy"):
+        page = (folder / f"{component.name}.md").read_text(encoding="utf-8")
+        assert f"]({component.name}.md)" in overview
+        assert "**When to use it.**" in page
+        assert "```text" in page or ".svg" in page, f"{component.name}: a diagram is missing"
+        assert "arxiv.org/abs/" in page
 
 
 def test_every_recipe_is_described(site: Path) -> None:
