@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import GenerationConfig
 
 from adaptkit.evaluation.boxes import IOU_THRESHOLD, BoxVerdict, precision, score_boxes
 from adaptkit.evaluation.questions import (
     Advance,
     Question,
+    evaluation_mode,
     generate_answers,
     generate_batch,
     generation_settings,
@@ -32,10 +34,14 @@ from adaptkit.evaluation.text_identity import (
     base_source,
     compare_logits,
     identity_prompts,
+    saved_prompts,
     text_logits,
 )
 
 BATCH_SIZE = 64
+
+MAX_ANSWER_TOKENS = 64
+"""Where a free answer to a saved prompt is cut off when its length is measured."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,10 @@ def evaluate_grounding(
 class TextEvaluation:
     """Text accuracy and identity of a text workflow, against its base in a fresh process.
 
+    Text is also sent through the adapted decoder, where nobody's prompts need to go: what is lost there is what
+    training the decoder itself would have cost. How long answers are, there and from the base, is measured on the
+    saved prompts (the paper's figure 4).
+
     The process starts with the object, so that other scoring can go on meanwhile; use it as a context manager
     and call `finish` inside. Where the base was never loaded from anywhere, what needs the process is None in
     the results, and `note` says why.
@@ -173,6 +183,7 @@ class TextEvaluation:
     def __init__(
         self, model: Any, processor: Any, questions: Sequence[Question], *, batch_size: int = BATCH_SIZE
     ) -> None:
+        self._model, self._processor = model, processor
         self._base, self._tokenizer, self._questions = model.base, processor.tokenizer, questions
         self._identity_ids = identity_prompts(self._base, self._tokenizer)
         starts = range(0, len(questions), batch_size)
@@ -190,19 +201,28 @@ class TextEvaluation:
             self._fresh.__exit__(*error)
 
     def finish(self, advance: Advance = lambda num: None) -> Evaluation:
-        """Run the text workflow here, wait for the fresh process, and compare.
+        """Run the text workflow and the adapted decoder here, wait for the fresh process, and compare.
+
+        Args:
+            advance: Told how many questions were answered; twice the number of questions in all.
 
         Raises:
             RunError: The fresh process failed.
         """
         started = time.monotonic()
-        right = [is_right(a, q) for a, q in zip(self._answer(advance), self._questions)]
+        right, adapted = (self._score(decoder, advance) for decoder in (self._base, self._model))
         logits = text_logits(self._base, None, self._identity_ids)
         scores: dict[str, Any] = {
             "base_accuracy": None,
             "workflow_accuracy": mean(right),
+            "adapted_accuracy": mean(adapted),
             "logits_identical": None,
             "by_type": by_kind(self._questions, right),
+            "adapted_by_type": by_kind(self._questions, adapted),
+            "answer_words": {
+                "base": answer_words(self._base, self._processor),
+                "adapted": answer_words(self._model, self._processor),
+            },
             "n": len(right),
         }
         if self._fresh is None:
@@ -212,13 +232,15 @@ class TextEvaluation:
         scores["seconds"] = round(time.monotonic() - started, 2)
         return Evaluation({"text": scores})
 
-    def _answer(self, advance: Advance) -> list[str]:
+    def _score(self, decoder: Any, advance: Advance) -> list[bool]:
+        """Which questions a decoder, the base or the adapted one, answers rightly."""
         config = GenerationConfig(**self._settings)
         answers: list[str] = []
-        for batch in self._batches:
-            answers += generate_batch(self._base, self._tokenizer, batch, config)
-            advance(len(batch.input_ids))
-        return answers
+        with evaluation_mode(decoder), torch.no_grad():
+            for batch in self._batches:
+                answers += generate_batch(decoder, self._tokenizer, batch, config)
+                advance(len(batch.input_ids))
+        return [is_right(answer, question) for answer, question in zip(answers, self._questions)]
 
     def _compare(self, logits: Any, fresh: FreshResult) -> dict[str, Any]:
         comparison = compare_logits(logits, fresh.logits, [len(ids) for ids in self._identity_ids])
@@ -233,6 +255,25 @@ class TextEvaluation:
             "num_prompts_differing": comparison.num_differing,
             "num_positions": comparison.num_positions,
         }
+
+
+def answer_words(decoder: Any, processor: Any, prompts: Sequence[str] | None = None) -> float:
+    """Mean number of words of a decoder's answers to text prompts, each asked as a user's turn.
+
+    Args:
+        decoder: A base or a workflow.
+        processor: Of the workflow.
+        prompts: Texts; the saved prompts where not given.
+    """
+    questions = [Question("", prompt, "") for prompt in prompts or saved_prompts()]
+    asked = make_prompts(decoder, processor, questions)
+    positions = getattr(decoder.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    room = MAX_ANSWER_TOKENS if positions is None else max(1, int(positions) - asked.input_ids.shape[1])
+    settings = generation_settings(decoder, processor, questions)
+    settings |= {"max_new_tokens": min(MAX_ANSWER_TOKENS, room)}
+    with evaluation_mode(decoder), torch.no_grad():
+        answers = generate_batch(decoder, processor.tokenizer, asked, GenerationConfig(**settings))
+    return mean([len(answer.split()) for answer in answers])
 
 
 def evaluate_text(
@@ -250,7 +291,7 @@ def evaluate_text(
         processor: Of the workflow.
         questions: Held-out questions without media.
         batch_size: Questions a batch.
-        advance: Told how many questions were answered here.
+        advance: Told how many questions were answered here; twice the number of questions in all.
     """
     with TextEvaluation(model, processor, questions, batch_size=batch_size) as text:
         return text.finish(advance)

@@ -88,7 +88,7 @@ class WorldTask:
             names["grounding"] = self.options.grounding_workflow
         model, processor = workflows[names["questions"]]
         texts, images, boxes = text_questions(seed, num), image_questions(seed, num), box_questions(seed, num)
-        counter = _Counter(progress, len(texts) + 2 * len(images) + 2 * len(boxes))
+        counter = _Counter(progress, 2 * len(texts) + 2 * len(images) + 2 * len(boxes))
         batch = self.options.batch_size
         with ExitStack() as stack:
             text = stack.enter_context(TextEvaluation(model, processor, texts, batch_size=batch))

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+import adaptkit
 from adaptkit.evaluation import scores
-from adaptkit.evaluation.questions import Question
+from adaptkit.evaluation.questions import Question, generate_answers
 from adaptkit.evaluation.scores import (
     Evaluation,
     evaluate_grounding,
@@ -19,7 +20,7 @@ from adaptkit.evaluation.scores import (
     mean,
     merge,
 )
-from adaptkit.testing import tiny_decoder
+from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.world.tokenizer import build_tokenizer
 
 PROCESSOR = SimpleNamespace(modalities={"image": None})
@@ -60,14 +61,54 @@ def test_majority_ties_go_by_the_alphabet() -> None:
     assert majority_answers([Question("k", "?", "b"), Question("k", "?", "a")]) == {"k": "a"}
 
 
+def adapted(policy: dict[str, Any], replace_ends: bool) -> Any:
+    """A workflow on a base that was made in memory, so that no fresh process runs."""
+    base = tiny_decoder("llama", vocab_size=len(build_tokenizer()))
+    placeholder = build_tokenizer().convert_tokens_to_ids("<image>")
+    encoder = tiny_clip_vision(image_size=64, patch_size=16)
+    image = {"encoder": encoder, "projector": "linear", "placeholder_id": placeholder}
+    return adaptkit.adapt(base, {"image": image}, policy, replace_ends)
+
+
+@pytest.fixture
+def exact_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers as long as the right ones: a random decoder would ramble on."""
+    monkeypatch.setattr("adaptkit.evaluation.questions.SPARE_TOKENS", 0)
+
+
+def what_the_base_says(model: Any, processor: Any) -> list[Question]:
+    asked = [Question("fact", text, "x x x x") for text in ("what is two plus two ?", "which day comes after monday ?")]
+    answers = generate_answers(model.base, processor, asked)
+    return [Question(q.kind, q.text, answer) for q, answer in zip(asked, answers)]
+
+
+@pytest.mark.usefixtures("exact_length")
 def test_text_of_a_base_made_in_memory_says_that_it_was_not_compared(workflow: tuple[Any, Any]) -> None:
-    processor = workflow[1]
-    model = SimpleNamespace(base=tiny_decoder("llama", vocab_size=len(build_tokenizer())))
-    result = evaluate_text(model, processor, [Question("fact", "what is two plus two ?", "four")]).results["text"]
+    model = adapted({"policy": "projector_only"}, False)
+    result = evaluate_text(model, workflow[1], what_the_base_says(model, workflow[1])).results["text"]
     assert result["logits_identical"] is None
     assert result["base_accuracy"] is None
-    assert result["workflow_accuracy"] in (0.0, 1.0)
+    assert result["workflow_accuracy"] == 1.0
     assert "in memory" in result["note"]
+
+
+@pytest.mark.usefixtures("exact_length")
+def test_text_through_an_unchanged_decoder_is_the_base_s(workflow: tuple[Any, Any]) -> None:
+    model = adapted({"policy": "projector_only"}, False)
+    result = evaluate_text(model, workflow[1], what_the_base_says(model, workflow[1])).results["text"]
+    assert result["adapted_accuracy"] == result["workflow_accuracy"] == 1.0
+    assert result["adapted_by_type"] == result["by_type"]
+    assert result["answer_words"]["adapted"] == result["answer_words"]["base"] > 0
+
+
+@pytest.mark.usefixtures("exact_length")
+def test_what_the_adapted_decoder_forgets_shows_there_and_not_in_the_text_workflow(workflow: tuple[Any, Any]) -> None:
+    model = adapted({"policy": "inner_adapter", "placement": {"every": 1}}, True)
+    questions = what_the_base_says(model, workflow[1])
+    model.get_output_embeddings().weight.data.zero_()  # from now on it says token 0, padding, and nothing else
+    result = evaluate_text(model, workflow[1], questions).results["text"]
+    assert (result["workflow_accuracy"], result["adapted_accuracy"]) == (1.0, 0.0)
+    assert result["answer_words"]["adapted"] == 0.0 < result["answer_words"]["base"]
 
 
 def test_merging_joins_sections_and_refuses_doubles() -> None:
