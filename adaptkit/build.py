@@ -25,7 +25,7 @@ from adaptkit.model.encoders import build_encoder
 from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
 from adaptkit.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import BaseConfig, Recipe, StageConfig
+from adaptkit.recipe import BaseConfig, InsertionConfig, Recipe, StageConfig
 
 FLASH = "flash_attention_2"
 PROJECTOR_ONLY = {"policy": "projector_only"}
@@ -132,6 +132,7 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
         RecipeError: A placeholder is no single token of the tokenizer.
     """
     rows = int(base.get_input_embeddings().weight.shape[0])
+    mode = _feature_mode(recipe.workflows[workflow].insertion)
     specs: dict[str, dict[str, Any]] = {}
     names = recipe.workflows[workflow].modalities or list(recipe.modalities)
     for index, name in enumerate(names):
@@ -151,8 +152,14 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
             "projector": {"name": modality.projector.name, "options": modality.projector.values()},
             "placeholder_id": placeholder_id,
             "placeholder": modality.placeholder,
+            "feature_mode": mode,
         }
     return specs
+
+
+def _feature_mode(insertion: InsertionConfig) -> str:
+    answer = get_plugin_manager().get("insertion policy", insertion.policy).extra.get("feature_mode")
+    return "splice" if answer is None else str(answer(insertion.options))
 
 
 def build_processor(specs: Mapping[str, Mapping[str, Any]], tokenizer: Any) -> AdaptkitProcessor:

@@ -97,7 +97,10 @@ def register_insertion_policies(register: Register) -> None:
     """Offer insertion policies: `build(options) -> adaptkit.surgery.InsertionPolicy`.
 
     Also, so that recipes are checked before anything is loaded: `needs_placement(options) -> bool`, whether a placement
-    must be given, and `inserts(options) -> bool`, whether there are parameters to train as `insertion`.
+    must be given, and `inserts(options) -> bool`, whether there are parameters to train as `insertion`. A policy that
+    keeps media out of the sequence also gives `feature_mode(options) -> str`, which answers `context`: one placeholder
+    then stands for each item, and every stage must have the inserted modules. One that changes encoders gives
+    `adapts_encoders(options) -> bool`: their features can then not be cached.
     """
 
 

@@ -105,6 +105,7 @@ def _continue_media(context: AdapterContext, previous: AdapterContext) -> None:
         return
     if context.media is None or context.media_counts is None:
         context.media, context.media_counts = previous.media, previous.media_counts
+        context.media_values = previous.media_values
         return
     joined = [
         torch.cat([old[:num_old], new[:num_new]])

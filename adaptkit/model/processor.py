@@ -17,7 +17,7 @@ from adaptkit.chat import EncodedConversation, encode_conversation, render
 from adaptkit.errors import DataError, ModelError, PluginError, unknown_name
 from adaptkit.interfaces import Message, Modality, Preprocessor
 from adaptkit.model.checkpoint import load_config
-from adaptkit.model.reference import resolve_reference
+from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER
 from adaptkit.plugin_manager import get_plugin_manager
 
@@ -58,10 +58,19 @@ class ModalityInputs:
     @property
     def fixed_positions(self) -> int | None:
         """Decoder positions of every item, where that does not depend on the item."""
+        if self._in_context:
+            return 1
         fixed = self.preprocessor.fixed_positions
         return None if fixed is None else self._projected(fixed)
 
+    @property
+    def _in_context(self) -> bool:
+        """Whether features stay out of the sequence, so that one placeholder stands for each item."""
+        return self.spec.get("feature_mode") == "context"
+
     def _projected(self, positions: int) -> int:
+        if self._in_context:
+            return 1
         if "name" not in self.projector:
             return positions
         manager = get_plugin_manager()
@@ -344,7 +353,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         values = {
             "processor_class": type(self).__name__,
             "chat_template": self.chat_template if self.chat_template != self.tokenizer.chat_template else None,
-            "modalities": {name: dict(inputs.spec) for name, inputs in self.modalities.items()},
+            "modalities": {name: _written_beside(inputs.spec, directory) for name, inputs in self.modalities.items()},
         }
         path = directory / PROCESSOR_FILE
         path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -373,6 +382,7 @@ def load_processor(directory: str | Path) -> AdaptkitProcessor:
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
         specs, chat_template, source = values["modalities"], values["chat_template"], str(directory)
+        specs = {name: {**spec, "encoder": resolve_encoder(spec["encoder"], directory)} for name, spec in specs.items()}
     else:
         config = load_config(directory)
         specs = config.modalities
@@ -414,6 +424,10 @@ def modality_inputs(name: str, spec: Mapping[str, Any], directory: Path | None =
     return ModalityInputs(
         name, modality, preprocessor, int(spec["placeholder_id"]), spec.get("placeholder"), spec["projector"], spec
     )
+
+
+def _written_beside(spec: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    return {**spec, "encoder": encoder_relative_to_checkpoint(spec["encoder"], directory)} if "encoder" in spec else {}
 
 
 def _flatten(value: Any) -> list[Any]:

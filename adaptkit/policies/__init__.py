@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adaptkit.hookspecs import Options, Register, hookimpl
 
@@ -60,6 +60,62 @@ class LoraOptions(Options):
     target_modules: list[str] | None = Field(default=None, min_length=1)
 
 
+class GatedCrossAttentionOptions(Options):
+    """Options of `gated_cross_attention`.
+
+    Attributes:
+        num_heads: Heads of the cross-attention.
+        head_dim: Width of a head.
+        ff_mult: Width of the feed-forward networks, in multiples of the decoder's width.
+        attend: Whether a token sees the `immediate` item before it alone, as in the paper, or `all_previous` ones.
+    """
+
+    num_heads: PositiveInt = 8
+    head_dim: PositiveInt = 64
+    ff_mult: PositiveInt = 4
+    attend: Literal["immediate", "all_previous"] = "immediate"
+
+
+class VisualExpertOptions(Options):
+    """Options of `visual_expert`.
+
+    Attributes:
+        output_projection: Whether the attention's output projection has an expert too, as in the released code but not
+            in the paper's equation.
+    """
+
+    output_projection: bool = False
+
+
+class MmaOptions(Options):
+    """Options of `mma`; the defaults are LaVIN's.
+
+    Attributes:
+        hidden_size: Width of the adapters' bottleneck.
+        groups: Blocks of the adapters' second maps; divides `hidden_size` and the widths of decoder and encoders.
+        scale: Factor of what adapters add.
+        temperature: Of the routers; the higher, the more alike the two experts' weights.
+        dropout: Share of the bottleneck that is dropped while training.
+        encoder_adapter: `router` adapts the encoders too, on copies; `none` leaves them frozen, so that their
+            features may be cached.
+        before_ffn: Whether the MLP of each layer gets an adapter as well.
+    """
+
+    hidden_size: PositiveInt = 8
+    groups: PositiveInt = 2
+    scale: float = 1.0
+    temperature: float = Field(default=10.0, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    encoder_adapter: Literal["router", "none"] = "router"
+    before_ffn: bool = False
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Self:
+        if self.hidden_size % self.groups:
+            raise ValueError(f"groups: {self.groups} does not divide hidden_size {self.hidden_size}")
+        return self
+
+
 def _builder(module: str, policy: str) -> Callable[[Options], InsertionPolicy]:
     """Import a policy when it is built, so that listing policies stays fast."""
 
@@ -68,6 +124,14 @@ def _builder(module: str, policy: str) -> Callable[[Options], InsertionPolicy]:
         return built
 
     return build
+
+
+def _in_context(options: Options) -> str:
+    return "context"
+
+
+def _mma_adapts_encoders(options: MmaOptions) -> bool:
+    return options.encoder_adapter != "none"
 
 
 def _always(options: Options) -> bool:
@@ -103,6 +167,32 @@ def register_insertion_policies(register: Register) -> None:
         description="IAA scheme (a): a side stream through the insertion layers, added through zero gates.",
         needs_placement=_always,
         inserts=_always,
+    )
+    register(
+        name="gated_cross_attention",
+        build=_builder("gated_cross_attention", "GatedCrossAttention"),
+        options=GatedCrossAttentionOptions,
+        description="Flamingo: gated cross-attention to media before each chosen layer; the text stays free of them.",
+        needs_placement=_always,
+        inserts=_always,
+        feature_mode=_in_context,
+    )
+    register(
+        name="visual_expert",
+        build=_builder("visual_expert", "VisualExpert"),
+        options=VisualExpertOptions,
+        description="CogVLM: weights of their own for media positions, in attention and feed-forward of each layer.",
+        needs_placement=_never,
+        inserts=_always,
+    )
+    register(
+        name="mma",
+        build=_builder("mma", "Mma"),
+        options=MmaOptions,
+        description="LaVIN: routed adapters before attention, in every layer of decoder and encoder.",
+        needs_placement=_never,
+        inserts=_always,
+        adapts_encoders=_mma_adapts_encoders,
     )
     register(
         name="lora",

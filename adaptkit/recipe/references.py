@@ -34,9 +34,11 @@ def reference_problems(recipe: Values, plugins: PluginManager) -> Iterator[InitE
         yield from _workflow(name, workflow, modalities, plugins)
     stages = recipe.get("stages")
     earlier: list[str] = []
+    with_insertion: set[str] = set()
     for index, stage in enumerate(stages if isinstance(stages, list) else []):
         if isinstance(stage, Mapping):
             yield from _stage(index, stage, workflows, _section(recipe, "data"), earlier, plugins)
+            yield from _context_stage(index, stage, workflows, with_insertion, plugins)
             earlier.append(str(stage.get("name")))
     yield from _names(recipe, earlier)
 
@@ -93,6 +95,28 @@ def _stage(
         yield problem((*here, "start_from"), unknown_name("earlier stage", start, earlier))
 
 
+def _context_stage(
+    index: int, stage: Values, workflows: Mapping[str, Values], with_insertion: set[str], plugins: PluginManager
+) -> Iterator[InitErrorDetails]:
+    """A stage without the modules that read media from the context would put the media into the sequence.
+
+    `with_insertion` holds the stages so far that have inserted modules; this one is added where it has.
+    """
+    parts, name = stage.get("train"), str(stage.get("workflow"))
+    if not isinstance(parts, list):
+        return
+    if "insertion" in parts or str(stage.get("start_from")) in with_insertion:
+        with_insertion.add(str(stage.get("name")))
+        return
+    policy = _policy(workflows.get(name, {}), plugins)
+    if policy and _answer(policy, "feature_mode") == "context":
+        message = (
+            f"the policy {policy[0].name!r} of the workflow {name!r} keeps media out of the sequence, so its inserted "
+            "modules are needed from the first stage on; add insertion, here or in a stage that this one starts from"
+        )
+        yield problem(("stages", index, "train"), message)
+
+
 def _trained_parts(
     here: tuple[int | str, ...], parts: Any, name: str, workflow: Values, plugins: PluginManager
 ) -> Iterator[InitErrorDetails]:
@@ -125,9 +149,14 @@ def _policy(workflow: Values, plugins: PluginManager) -> tuple[Component, Option
 
 
 def _says(policy: tuple[Component, Options], question: str) -> bool | None:
+    answer = _answer(policy, question)
+    return None if answer is None else bool(answer)
+
+
+def _answer(policy: tuple[Component, Options], question: str) -> Any:
     component, options = policy
     answer = component.extra.get(question)
-    return None if answer is None else bool(answer(options))
+    return None if answer is None else answer(options)
 
 
 def _names(recipe: Values, stages: list[str]) -> Iterator[InitErrorDetails]:

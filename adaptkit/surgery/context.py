@@ -31,6 +31,8 @@ class AdapterContext:
             `(batch, max_items, positions, hidden)`; padded with zeros.
         media_counts: How many items each row has in `media`, `(batch,)`.
         text_time: With context features, the number of items that came before or at each token, `(batch, seq)`.
+        media_values: What modules computed from `media` alone, by module; it goes on beside the cache as long as no
+            media join.
     """
 
     media_mask: Tensor
@@ -38,11 +40,16 @@ class AdapterContext:
     media: Tensor | None = None
     media_counts: Tensor | None = None
     text_time: Tensor | None = None
+    media_values: dict[nn.Module, Any] = field(default_factory=dict)
     _values: dict[str, Any] = field(default_factory=dict)
 
     def put(self, name: str, value: Any) -> None:
         """Hand a value on to later modules. The first value stays: recomputed layers put theirs again."""
         self._values.setdefault(name, value)
+
+    def has(self, name: str) -> bool:
+        """Whether a module of this pass, or of the pass that filled the cache, has put that value."""
+        return name in self._values
 
     def get(self, name: str) -> Any:
         """A value that an earlier module put.

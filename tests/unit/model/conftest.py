@@ -32,7 +32,8 @@ def build(family, *, insertion=None, replace_ends=True, seed=0, **config):
 def batch_of(model, *, num_items=(1, 2, 0), padding_side="right", seed=3):
     """Rows with that many images each, padded."""
     generator = torch.Generator().manual_seed(seed)
-    positions = model.encode("image", torch.zeros(1, 3, 32, 32)).shape[1]
+    in_context = model.policy.feature_mode == "context"
+    positions = 1 if in_context else model.encode("image", torch.zeros(1, 3, 32, 32)).shape[1]
     rows = []
     for row, num in enumerate(num_items):
         words = torch.randint(3, 40, (6 + row,), generator=generator).tolist()

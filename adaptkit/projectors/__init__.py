@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from adaptkit.hookspecs import Options, Register, hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
+
+PositiveInt = Annotated[int, Field(ge=1)]
 
 MLP_PATTERN = r"mlp([1-9]\d?)x_gelu"
 
@@ -30,6 +32,24 @@ class MlpOptions(Options):
     """
 
     intermediate_size: int | None = Field(default=None, ge=1)
+
+
+class PerceiverResamplerOptions(Options):
+    """Options of `perceiver_resampler`.
+
+    Attributes:
+        depth: Number of layers.
+        num_latents: Positions that every item has afterwards.
+        num_heads: Heads of the attention.
+        head_dim: Width of a head.
+        ff_mult: Width of the feed-forward networks, in multiples of the features' width.
+    """
+
+    depth: PositiveInt = 6
+    num_latents: PositiveInt = 64
+    num_heads: PositiveInt = 8
+    head_dim: PositiveInt = 64
+    ff_mult: PositiveInt = 4
 
 
 def build_linear(options: LinearOptions, feature_size: int, hidden_size: int, name: str) -> nn.Module:
@@ -54,6 +74,19 @@ def build_mlp(options: MlpOptions, feature_size: int, hidden_size: int, name: st
     return nn.Sequential(*layers)
 
 
+def build_perceiver_resampler(
+    options: PerceiverResamplerOptions, feature_size: int, hidden_size: int, name: str
+) -> nn.Module:
+    """Flamingo's resampler at the width of the features, and a linear map to the decoder's where the two differ."""
+    from adaptkit.projectors.perceiver_resampler import PerceiverResampler, ResamplerProjector
+
+    return ResamplerProjector(PerceiverResampler(feature_size, **options.model_dump()), feature_size, hidden_size)
+
+
+def _num_latents(options: PerceiverResamplerOptions, positions: int) -> int:
+    return options.num_latents
+
+
 @hookimpl
 def register_projectors(register: Register) -> None:
     register(name="linear", build=build_linear, options=LinearOptions, description="One linear layer.")
@@ -63,4 +96,11 @@ def register_projectors(register: Register) -> None:
         options=MlpOptions,
         pattern=MLP_PATTERN,
         description="N linear layers with GELU between: mlp2x_gelu is LLaVA-1.5's and IAA's.",
+    )
+    register(
+        name="perceiver_resampler",
+        build=build_perceiver_resampler,
+        options=PerceiverResamplerOptions,
+        num_positions=_num_latents,
+        description="Flamingo's resampler: learned latents make items of any length equally long.",
     )
