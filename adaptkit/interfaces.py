@@ -83,11 +83,13 @@ class Encoder(nn.Module, ABC):
         feature_size: Width of one feature vector.
         input_name: As in `Preprocessor`.
         cacheable: Whether equal inputs always give equal features, so that they may be kept on disk.
+        num_layers: How many of its blocks run, where some come after the layer whose features it gives.
     """
 
     feature_size: int
     input_name: str = "pixel_values"
     cacheable: bool = True
+    num_layers: int | None = None
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor | list[Tensor]:

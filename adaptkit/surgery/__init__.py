@@ -12,7 +12,7 @@ from adaptkit.surgery.context import (
 )
 from adaptkit.surgery.copying import own_parameters, structural_copy, trainable_copy
 from adaptkit.surgery.decoder import Decoder, LayerRecord, locate_decoder
-from adaptkit.surgery.layers import attention_of, mlp_of
+from adaptkit.surgery.layers import attention_blocks, attention_of, mlp_of
 from adaptkit.surgery.policy import InsertionPolicy
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "InsertionPolicy",
     "LayerRecord",
     "Placement",
+    "attention_blocks",
     "attention_of",
     "current_context",
     "extend_module",

@@ -19,7 +19,7 @@ def attention_of(layer: nn.Module) -> nn.Module:
     Raises:
         ModelError: There is none (a recurrent or convolutional layer), or there are several (cross-attention).
     """
-    found = [child for child in layer.children() if type(child).__name__.endswith("Attention")]
+    found = list(filter(_is_attention, layer.children()))
     return _only(found, "attention", layer)
 
 
@@ -33,6 +33,25 @@ def mlp_of(layer: nn.Module) -> nn.Module:
         ModelError: There is none (OPT calls its two linear maps from the layer), or there are several.
     """
     return _only([child for name, child in layer.named_children() if name in MLP_NAMES], "MLP", layer)
+
+
+def attention_blocks(encoder: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of an encoder in the order of its modules: entries of a list that have an attention.
+
+    Raises:
+        ModelError: There is none, as in a convolutional network.
+    """
+    blocks: list[nn.Module] = []
+    for listing in encoder.modules():
+        if isinstance(listing, (nn.ModuleList, nn.Sequential)):
+            blocks += [block for block in listing if any(map(_is_attention, block.children()))]
+    if not blocks:
+        raise ModelError(f"{type(encoder).__name__} has no transformer blocks, so this policy cannot adapt it.")
+    return blocks
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("Attention")
 
 
 def _only(found: list[nn.Module], what: str, layer: nn.Module) -> nn.Module:
