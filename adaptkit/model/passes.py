@@ -81,7 +81,12 @@ class PassContexts:
 
 def _is_empty(past_key_values: Any) -> bool:
     length = getattr(past_key_values, "get_seq_length", None)
-    return length is not None and int(length()) == 0
+    if length is None:
+        return False
+    try:
+        return int(length()) == 0
+    except ValueError:  # recurrent layers alone, which have a state and no length
+        return not past_key_values.has_previous_state()
 
 
 def _by_row(masks: Mapping[str, Tensor], features: Mapping[str, ProjectedFeatures]) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,9 @@ from adaptkit.surgery.layers import attention_of, mlp_of
 OUTPUT_NAMES = ("o_proj", "out_proj", "dense", "c_proj", "wo", "Wo")
 """What transformers' families call the map from attention heads back to hidden states."""
 
+CACHED_NAMES = ("kv_b_proj",)
+"""Maps that some families apply to what their cache holds, hence to other tokens than those of a pass."""
+
 ROWS = "expert rows"
 
 
@@ -75,21 +78,26 @@ class RoutedModule(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """What the module returns, of `(..., width)` inputs."""
-        rows = current_context().get(ROWS)
+        context = current_context()
+        shape = _first_tensor(args, kwargs).shape[:-1]
+        if shape.numel() != context.media_mask.numel():
+            raise ModelError(
+                f"visual_expert: {type(self).__name__} was called on {shape.numel()} positions in a pass over "
+                f"{context.media_mask.numel()}; it cannot be told which of them are media."
+            )
+        rows = context.get(ROWS)
         if rows is None:
             output: Tensor = super().forward(*args, **kwargs)
-            return output + self._nothing(args, kwargs) if self.training and torch.is_grad_enabled() else output
+            return output + self._nothing(shape, args, kwargs) if self.training and torch.is_grad_enabled() else output
         media, text, order = rows
-        shape = _first_tensor(args, kwargs).shape[:-1]
         outputs = [_call_at(media, self.expert, shape, args, kwargs)]
         if text.numel():
             outputs.insert(0, _call_at(text, super().forward, shape, args, kwargs))
         merged = torch.cat([output.to(outputs[0].dtype) for output in outputs]).index_select(0, order)
         return merged.reshape(*shape, merged.shape[-1])
 
-    def _nothing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def _nothing(self, shape: torch.Size, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """Zero, by way of the expert: every process of a run must have a gradient for it, also without media."""
-        shape = _first_tensor(args, kwargs).shape[:-1]
 
         def blank(value: Any) -> Any:
             return value.new_zeros(1, 1, value.shape[-1]) if _is_aligned(value, shape) else value
@@ -142,7 +150,8 @@ def _projections(attention: nn.Module) -> tuple[list[nn.Module], list[nn.Module]
     """An attention's linear maps from hidden states (also through a bottleneck) and those back to them."""
     maps = _linear_maps(dict(attention.named_modules()))
     outputs = [module for name, module in maps.items() if name.rpartition(".")[2] in OUTPUT_NAMES]
-    inputs = [module for name, module in maps.items() if name.rpartition(".")[2] not in OUTPUT_NAMES]
+    others = (*OUTPUT_NAMES, *CACHED_NAMES)
+    inputs = [module for name, module in maps.items() if name.rpartition(".")[2] not in others]
     if not inputs or not outputs:
         raise ModelError(
             f"in {type(attention).__name__} the query, key, value and output projections cannot be told; its linear "

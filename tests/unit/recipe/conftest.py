@@ -83,6 +83,7 @@ COMPONENTS: dict[str, list[dict[str, Any]]] = {
         {"name": "inner", "needs_placement": lambda options: True},
         {"name": "nothing", "inserts": lambda options: False},
         {"name": "low_rank", "options": RankOptions},
+        {"name": "beside", "feature_mode": lambda options: "context"},
     ],
     "data source": [{"name": "json", "options": JsonOptions}, {"name": "made_up"}],
     "evaluation task": [{"name": "quiz", "options": RankOptions}],

@@ -207,3 +207,17 @@ def test_options_that_no_plugin_has_name_broken_plugins(workplace: Workplace) ->
         "command line: modalities.picture.encoder.name: no encoder named 'nose'. Known: ear, eye. "
         "See `adaptkit plugins` for their sources."
     )
+
+
+def test_media_beside_the_text_need_their_modules_in_every_stage(workplace: Workplace) -> None:
+    text = SMALL_RECIPE.replace("{policy: inner, placement: {count: 2}}", "{policy: beside}")
+    assert workplace.errors(text) == [
+        "small.yaml:17: stages.align.train: the policy 'beside' of the workflow 'sight' keeps media out of the "
+        "sequence, so its inserted modules are needed from the first stage on; add insertion, here or in a stage that "
+        "this one starts from"
+    ]
+    early = text.replace("train: [projector]", "train: [projector, insertion]")
+    workplace.load(early)
+    workplace.load(early.replace("train: [projector, insertion, ends]", "train: [projector]"))
+    apart = early.replace("train: [projector, insertion, ends]\n    start_from: align", "train: [projector]")
+    assert len(workplace.errors(apart)) == 1
