@@ -29,11 +29,34 @@ def hash_tensors(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as executor:
         pieces = {name: [executor.submit(_hash_piece, p) for p in _pieces(tensors[name])] for name in sorted(tensors)}
         for name, futures in pieces.items():
-            tensor = tensors[name]
-            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(_header(name, tensors[name]))
             for future in futures:
                 digest.update(future.result())
     return digest.hexdigest()
+
+
+class StreamHasher:
+    """As `hash_tensors`, for tensors that come one at a time, in the order of their names."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._last = ""
+
+    def update(self, name: str, tensor: Tensor) -> None:
+        """Take the next tensor."""
+        assert name > self._last, f"{name} comes after {self._last}"
+        self._last = name
+        self._digest.update(_header(name, tensor))
+        for piece in _pieces(tensor):
+            self._digest.update(_hash_piece(piece))
+
+    def hexdigest(self) -> str:
+        """The hash of all tensors so far."""
+        return self._digest.hexdigest()
+
+
+def _header(name: str, tensor: Tensor) -> bytes:
+    return f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode()
 
 
 def _pieces(tensor: Tensor) -> Sequence[Tensor]:

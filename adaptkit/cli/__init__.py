@@ -14,6 +14,10 @@ COMMANDS = {
     ),
     "eval": ("adaptkit.cli.eval:evaluate", "Score a checkpoint on benchmarks."),
     "generate": ("adaptkit.cli.generate:generate", "Answer one prompt, with or without media."),
+    "import": (
+        "adaptkit.cli.import_:import_",
+        "Turn checkpoints of the reference implementations into workflows.",
+    ),
     "recipes": ("adaptkit.cli.recipes:recipes", "List recipes, or print the recipe schema."),
     "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, with its origin."),
     "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has, what is missing and what for."),

@@ -18,7 +18,7 @@ from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
 from adaptkit.model.encoders import load_encoder
-from adaptkit.model.reference import content_hash, resolve_reference
+from adaptkit.model.reference import content_hash, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
 
 
@@ -93,6 +93,8 @@ def load_config(directory: Path) -> AdaptkitConfig:
             "folder or a run directory."
         )
     config: AdaptkitConfig = AdaptkitConfig.from_dict(values)
+    for entry in config.modalities.values():
+        entry["encoder"] = resolve_encoder(entry["encoder"], directory)
     return config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,24 @@ def resolve_reference(name_or_path: str, checkpoint: Path) -> str:
     if name_or_path.startswith(".."):
         return str((checkpoint / name_or_path).resolve())
     return resolve_model_path(name_or_path)
+
+
+def encoder_relative_to_checkpoint(reference: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """The reference of an encoder whose option `path` is a folder beside the checkpoint, made relative to it."""
+    return _with_path(reference, lambda path: relative_to_checkpoint(path, checkpoint) if _is_folder(path) else path)
+
+
+def resolve_encoder(reference: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Undo `encoder_relative_to_checkpoint`."""
+    return _with_path(reference, lambda path: resolve_reference(path, checkpoint) if path.startswith("..") else path)
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).is_absolute() and Path(path).is_dir()
+
+
+def _with_path(reference: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    options = reference.get("options")
+    if not isinstance(options, Mapping) or not isinstance(options.get("path"), str):
+        return dict(reference)
+    return {**reference, "options": {**options, "path": change(options["path"])}}

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from adaptkit.interfaces import Encoder
 from adaptkit.model.encoders import save_encoder
-from adaptkit.model.reference import base_reference, content_hash, relative_to_checkpoint
+from adaptkit.model.reference import (
+    base_reference,
+    content_hash,
+    encoder_relative_to_checkpoint,
+    relative_to_checkpoint,
+)
 
 if TYPE_CHECKING:
     from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -41,7 +46,8 @@ def save_workflow(model: AdaptkitForConditionalGeneration, directory: Path, **_:
     config.base["name_or_path"] = relative_to_checkpoint(config.base["name_or_path"], directory)
     for name, entry in config.modalities.items():
         encoder = cast(Encoder, model.source_encoders[name])
-        entry["encoder"] = {**entry["encoder"], "content_hash": hash_of(encoder)}
+        reference = encoder_relative_to_checkpoint(entry["encoder"], directory)
+        entry["encoder"] = {**reference, "content_hash": hash_of(encoder)}
         save_encoder(encoder, entry["encoder"], directory / ENCODERS_FOLDER / name)
     config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
