@@ -34,6 +34,16 @@ class MlpOptions(Options):
     intermediate_size: int | None = Field(default=None, ge=1)
 
 
+class MlpSiluOptions(Options):
+    """Options of `mlp_silu`.
+
+    Attributes:
+        hidden_size: Width between the two layers.
+    """
+
+    hidden_size: PositiveInt = 128
+
+
 class PerceiverResamplerOptions(Options):
     """Options of `perceiver_resampler`.
 
@@ -74,6 +84,15 @@ def build_mlp(options: MlpOptions, feature_size: int, hidden_size: int, name: st
     return nn.Sequential(*layers)
 
 
+def build_mlp_silu(options: MlpSiluOptions, feature_size: int, hidden_size: int, name: str) -> nn.Module:
+    """Two linear layers with SiLU between them: the visual neck of LaVIN."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Linear(feature_size, options.hidden_size), nn.SiLU(), nn.Linear(options.hidden_size, hidden_size)
+    )
+
+
 def build_perceiver_resampler(
     options: PerceiverResamplerOptions, feature_size: int, hidden_size: int, name: str
 ) -> nn.Module:
@@ -96,6 +115,12 @@ def register_projectors(register: Register) -> None:
         options=MlpOptions,
         pattern=MLP_PATTERN,
         description="N linear layers with GELU between: mlp2x_gelu is LLaVA-1.5's and IAA's.",
+    )
+    register(
+        name="mlp_silu",
+        build=build_mlp_silu,
+        options=MlpSiluOptions,
+        description="Two linear layers with SiLU between, through a narrow width: LaVIN's.",
     )
     register(
         name="perceiver_resampler",

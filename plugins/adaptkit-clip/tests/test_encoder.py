@@ -10,6 +10,7 @@ import pytest
 import torch
 from adaptkit_clip import ClipOptions
 from adaptkit_clip.encoder import ClipEncoder, load_encoder, merge_patches, wrap_model
+from adaptkit_clip.stand_in import write_stand_in
 from PIL import Image
 from torch import nn
 from transformers import AutoModel, CLIPTextConfig, CLIPTextModel, CLIPVisionModel
@@ -50,6 +51,30 @@ def test_the_class_token_comes_first_when_kept(checkpoints: dict[str, Path], pic
     inputs = pixels(kept, picture)
     assert torch.equal(kept(inputs)[:, 1:], without(inputs))
     assert kept.build_preprocessor().fixed_positions == 17
+
+
+def test_class_tokens_of_several_layers_follow_each_other(checkpoints: dict[str, Path], picture: Image.Image) -> None:
+    encoder = load_encoder(options(checkpoints["clip_vision_model"], feature_layers=[2, -1, 0], tokens="cls"))
+    inputs = pixels(encoder, picture, picture.rotate(90))
+    stock = CLIPVisionModel.from_pretrained(checkpoints["clip_vision_model"]).eval()
+    with torch.no_grad():
+        states = stock(inputs, output_hidden_states=True).hidden_states
+    assert torch.equal(encoder(inputs), torch.stack([states[i][:, 0] for i in (2, -1, 0)], 1))
+    assert encoder.build_preprocessor().fixed_positions == 3
+    assert encoder.num_layers == 4
+
+
+def test_patches_of_several_layers_follow_each_other(checkpoints: dict[str, Path], picture: Image.Image) -> None:
+    several = load_encoder(options(checkpoints["siglip"], feature_layers=[1, 3], merge_size=2))
+    inputs = pixels(several, picture)
+    each = [load_encoder(options(checkpoints["siglip"], feature_layer=i, merge_size=2))(inputs) for i in (1, 3)]
+    assert torch.equal(several(inputs), torch.cat(each, 1))
+    assert several.build_preprocessor().fixed_positions == several(inputs).shape[1] == 8
+
+
+def test_a_stand_in_has_every_layer_that_is_asked_for(tmp_path: Path) -> None:
+    named = write_stand_in(options("openai/clip-vit-large-patch14", feature_layers=[4, -6], tokens="cls"), tmp_path)
+    assert load_encoder(named).config.num_hidden_layers == 6
 
 
 def test_layers_beyond_the_feature_layer_are_kept_but_not_run(
@@ -144,7 +169,17 @@ def test_a_layer_that_is_not_there_is_refused(checkpoints: dict[str, Path], laye
 def test_options_that_do_not_fit_the_model_are_refused(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match="SigLIP models have no class token"):
         load_encoder(options(checkpoints["siglip"], keep_cls=True))
+    with pytest.raises(ModelError, match="tokens: SigLIP models have no class token"):
+        load_encoder(options(checkpoints["siglip"], tokens="cls"))
+    with pytest.raises(ModelError, match=r"feature_layers\[1\]: 5 is out of range: the model has 4 layers"):
+        load_encoder(options(checkpoints["clip"], feature_layers=[4, 5]))
     with pytest.raises(ModelError, match="merge_size: 3 does not divide the model's 4 by 4 patches"):
         load_encoder(options(checkpoints["clip"], merge_size=3))
     with pytest.raises(ValueError, match="keep_cls needs merge_size: 1"):
         options("x", keep_cls=True, merge_size=2)
+    with pytest.raises(ValueError, match="tokens: cls needs merge_size: 1"):
+        options("x", tokens="cls", merge_size=2)
+    with pytest.raises(ValueError, match="say one of them"):
+        options("x", tokens="cls", keep_cls=True)
+    with pytest.raises(ValueError, match="feature_layer or feature_layers, not both"):
+        options("x", feature_layer=-1, feature_layers=[4])

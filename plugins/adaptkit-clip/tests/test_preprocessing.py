@@ -51,6 +51,20 @@ def test_siglip_uses_its_own_mean(checkpoints: dict[str, Path], size: tuple[int,
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
 
 
+def test_stretched_pictures_with_imagenets_mean_are_lavins(checkpoints: dict[str, Path]) -> None:
+    picture = noise(31, 20)
+    found = build(checkpoints["clip"], pad="stretch", normalization="imagenet")(picture)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    values = np.asarray(picture.resize((24, 24), Image.Resampling.BICUBIC)).astype(np.float64) / 255
+    expected = torch.from_numpy(((values - np.array(mean)) / np.array(std)).transpose(2, 0, 1)).float()
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+
+
+def test_settings_tell_apart_what_changes_pictures(checkpoints: dict[str, Path]) -> None:
+    ways = [{}, {"pad": "none"}, {"pad": "stretch"}, {"normalization": "imagenet"}]
+    assert len({build(checkpoints["clip"], **way).settings() for way in ways}) == len(ways)
+
+
 def test_an_odd_remainder_of_padding_goes_right_and_down() -> None:
     square = np.asarray(pad_to_square(Image.new("RGB", (5, 2), "white"), (1, 2, 3)))
     assert [tuple(row[0]) for row in square] == [(1, 2, 3), (255,) * 3, (255,) * 3, (1, 2, 3), (1, 2, 3)]

@@ -25,9 +25,12 @@ class ClipOptions(Options):
         revision: Branch, tag or commit of a model id.
         feature_layer: Index into the model's hidden states: 0 is the embedding, -1 the last layer's output
             before the final norm.
+        feature_layers: Several such indices instead of one: the features of each, one layer after the other.
         keep_cls: Keep the class token as the first feature (CLIP only).
-        pad: `square` centres the picture on a square of the mean colour; `none` leaves the shape to the
-            checkpoint's own resizing and cropping.
+        tokens: `cls` gives the class token alone (CLIP only); `patches` gives what `keep_cls` says.
+        pad: `square` centres the picture on a square of the mean colour; `stretch` resizes it to the model's square,
+            whatever its shape; `none` leaves the shape to the checkpoint's own resizing and cropping.
+        normalization: Whose mean and standard deviation: the `checkpoint`'s, or those of `imagenet`, which LaVIN uses.
         merge_size: Joins squares of this many by this many neighbouring patches into one feature.
         dtype: Of the weights; `auto` keeps what the checkpoint stores.
     """
@@ -35,16 +38,36 @@ class ClipOptions(Options):
     path: str = Field(min_length=1)
     revision: str | None = None
     feature_layer: int = -2
+    feature_layers: list[int] | None = Field(default=None, min_length=1)
     keep_cls: bool = False
-    pad: Literal["square", "none"] = "square"
+    tokens: Literal["patches", "cls"] = "patches"
+    pad: Literal["square", "stretch", "none"] = "square"
+    normalization: Literal["checkpoint", "imagenet"] = "checkpoint"
     merge_size: int = Field(default=1, ge=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
 
     @model_validator(mode="after")
     def _class_token_cannot_merge(self) -> Self:
-        if self.keep_cls and self.merge_size > 1:
-            raise ValueError("keep_cls needs merge_size: 1, since the class token has no neighbours to merge with")
+        for key in (["keep_cls"] if self.keep_cls else []) + (["tokens: cls"] if self.tokens == "cls" else []):
+            if self.merge_size > 1:
+                raise ValueError(f"{key} needs merge_size: 1, since the class token has no neighbours to merge with")
         return self
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if self.keep_cls and self.tokens == "cls":
+            raise ValueError(
+                "keep_cls adds the class token to the patches, tokens: cls gives it alone: say one of them"
+            )
+        if self.feature_layers is not None and self.feature_layer != ClipOptions.model_fields["feature_layer"].default:
+            raise ValueError("give feature_layer or feature_layers, not both")
+        return self
+
+    def layers(self) -> dict[str, int]:
+        """The chosen hidden states, by the key to blame for each."""
+        if self.feature_layers is None:
+            return {"feature_layer": self.feature_layer}
+        return {f"feature_layers[{number}]": layer for number, layer in enumerate(self.feature_layers)}
 
 
 def _build(options: ClipOptions) -> ClipEncoder:

@@ -34,9 +34,9 @@ _NOT_CONTENT = {"path", "revision", "dtype"}
 
 
 class ClipEncoder(Encoder):
-    """The hidden states of one layer, without the class token unless asked for.
+    """The hidden states of one layer, or of several, without the class token unless asked for.
 
-    Layers beyond `feature_layer` stay in `model`, for export, but are not run.
+    Layers beyond the last of them stay in `model`, for export, but are not run.
 
     Args:
         model: A `CLIPVisionModel` or `SiglipVisionModel`; it is frozen.
@@ -44,7 +44,7 @@ class ClipEncoder(Encoder):
         preprocessor: What makes its inputs.
 
     Raises:
-        ModelError: `feature_layer` is none of the model's hidden states.
+        ModelError: A chosen layer is none of the model's hidden states.
     """
 
     input_name = "pixel_values"
@@ -55,14 +55,15 @@ class ClipEncoder(Encoder):
         self.model = model.requires_grad_(False)
         self.options = options
         self.config = model.config
-        self.num_layers = _num_layers(options.feature_layer, self.config.num_hidden_layers)
+        self._wanted = _wanted_layers(options, self.config.num_hidden_layers)
+        self.num_layers = max(self._wanted)
         self.feature_size = self.config.hidden_size * options.merge_size**2
         self.has_cls = family_of(self.config) == "clip"
         self._preprocessor = preprocessor
         self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Features in row-major order of patches.
+        """Features in row-major order of patches, layer after layer where there are several.
 
         Args:
             inputs: `pixel_values`, `(num_items, 3, side, side)`.
@@ -83,8 +84,14 @@ class ClipEncoder(Encoder):
         hidden_states = vision.embeddings(inputs)
         if self.has_cls:
             hidden_states = vision.pre_layrnorm(hidden_states)
+        states = [hidden_states]
         for layer in islice(vision.encoder.layers, self.num_layers):
-            hidden_states = layer(hidden_states, None)
+            states.append(layer(states[-1], None))
+        return torch.cat([self._tokens_of(states[number]) for number in self._wanted], 1)
+
+    def _tokens_of(self, hidden_states: Tensor) -> Tensor:
+        if self.options.tokens == "cls":
+            return hidden_states[:, :1]
         if self.has_cls and not self.options.keep_cls:
             hidden_states = hidden_states[:, 1:]
         return merge_patches(hidden_states, self.options.merge_size)
@@ -137,7 +144,7 @@ def load_encoder(options: ClipOptions) -> ClipEncoder:
         ModelError: It is not there, is of another family, is incomplete, or the options do not fit it.
     """
     config = load_vision_config(options)
-    _num_layers(options.feature_layer, config.num_hidden_layers)
+    _wanted_layers(options, config.num_hidden_layers)
     preprocessor = load_preprocessor(options)
     return ClipEncoder(_load_model(options, family_of(config)), options, preprocessor)
 
@@ -190,12 +197,14 @@ def _quiet_about_the_text_half() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _num_layers(feature_layer: int, depth: int) -> int:
-    """How many layers to run for an index into the `depth + 1` hidden states."""
-    num_layers = feature_layer if feature_layer >= 0 else depth + 1 + feature_layer
-    if not 0 <= num_layers <= depth:
-        raise ModelError(
-            f"feature_layer: {feature_layer} is out of range: the model has {depth} layers, so use "
-            f"{-depth - 1} to {depth}."
-        )
-    return num_layers
+def _wanted_layers(options: ClipOptions, depth: int) -> list[int]:
+    """The chosen hidden states as indices from 0 into the `depth + 1` that there are."""
+    wanted = []
+    for key, given in options.layers().items():
+        layer = given if given >= 0 else depth + 1 + given
+        if not 0 <= layer <= depth:
+            raise ModelError(
+                f"{key}: {given} is out of range: the model has {depth} layers, so use {-depth - 1} to {depth}."
+            )
+        wanted.append(layer)
+    return wanted

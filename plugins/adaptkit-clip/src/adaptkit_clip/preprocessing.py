@@ -21,13 +21,14 @@ from adaptkit_clip.checkpoint import provide, resolve
 
 FAMILIES = {"clip": "clip", "clip_vision_model": "clip", "siglip": "siglip", "siglip_vision_model": "siglip"}
 _PROCESSORS = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 _MAX_SQUARE_PIXELS = 200_000_000
 _USED = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
 _NORMALISED = ("do_normalize", "image_mean", "image_std")
 
 
 class ClipPreprocessor(Preprocessor):
-    """Pads to a square of the mean colour, then does what the checkpoint's own processor does.
+    """Makes a picture square as the options say, then does what the checkpoint's own processor does.
 
     Args:
         config: A `CLIPVisionConfig` or `SiglipVisionConfig`.
@@ -42,13 +43,17 @@ class ClipPreprocessor(Preprocessor):
 
     def __init__(self, config: Any, processor: Any, options: ClipOptions) -> None:
         grid = config.image_size // config.patch_size
-        if options.keep_cls and family_of(config) == "siglip":
-            raise ModelError("keep_cls: SigLIP models have no class token. Leave keep_cls out.")
+        for key, asked in {"keep_cls": options.keep_cls, "tokens": options.tokens == "cls"}.items():
+            if asked and family_of(config) == "siglip":
+                raise ModelError(f"{key}: SigLIP models have no class token. Leave {key} out.")
         if grid % options.merge_size:
             raise ModelError(f"merge_size: {options.merge_size} does not divide the model's {grid} by {grid} patches.")
-        self.fixed_positions = (grid // options.merge_size) ** 2 + int(options.keep_cls)
+        patches = (grid // options.merge_size) ** 2 + int(options.keep_cls)
+        self.fixed_positions = (1 if options.tokens == "cls" else patches) * len(options.layers())
         self.processor = processor
-        self._pad = options.pad == "square"
+        if options.normalization == "imagenet":
+            processor.image_mean, processor.image_std = _IMAGENET["image_mean"], _IMAGENET["image_std"]
+        self._pad = options.pad
         self._side: int = config.image_size
 
     def __call__(self, item: Any) -> Tensor:
@@ -61,8 +66,10 @@ class ClipPreprocessor(Preprocessor):
         if not isinstance(item, Image.Image):
             raise DataError(f"the encoder 'clip' takes loaded pictures (Pillow images), got {type(item).__name__}.")
         picture = item if item.mode == "RGB" else item.convert("RGB")
-        if self._pad:
+        if self._pad == "square":
             picture = pad_to_square(picture, self._mean_color())
+        elif self._pad == "stretch":
+            picture = picture.resize((self._side, self._side), Image.Resampling.BICUBIC)
         pixel_values = torch.from_numpy(np.ascontiguousarray(self.processor(picture)["pixel_values"][0]))
         if pixel_values.shape != (3, self._side, self._side):
             raise ModelError(

@@ -25,11 +25,11 @@ def write_stand_in(options: ClipOptions, directory: Path) -> ClipOptions:
         The same options, naming the stand-in.
     """
     config_class, model_class = _MODELS[_family(options)]
-    layer = options.feature_layer
+    layers = options.layers().values()
     config: Any = config_class(
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=max(2, layer if layer >= 0 else -layer),
+        num_hidden_layers=max(2, *(layer if layer >= 0 else -layer for layer in layers)),
         num_attention_heads=2,
         image_size=_PATCH_SIZE * 2 * max(2, options.merge_size),
         patch_size=_PATCH_SIZE,
