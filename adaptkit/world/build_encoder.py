@@ -41,6 +41,7 @@ class EncoderOptions(Options):
     adamw_learning_rate: float = 2.0e-3
     weight_decay: float = 0.01
     global_loss_weight: float = 0.3
+    scale_loss_weight: float = 0.0
     evaluate_every: int = 400
     num_probe_scenes: int = 1_000
 
@@ -81,6 +82,7 @@ def build_encoder(options: EncoderOptions, output: Path, progress: Progress = pr
         pixel_values, batch = mirror_some(normalize(images[index]), labels.take(index), rng)
         losses = _losses(model, heads, pixel_values, batch)
         loss = losses["dense"] + options.global_loss_weight * losses["pairs"]
+        loss += options.scale_loss_weight * losses["scale"]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -137,7 +139,8 @@ def _schedule(step: int, options: EncoderOptions) -> float:
 
 def _losses(model: CLIPVisionModel, heads: _Heads, pixel_values: Tensor, labels: Labels) -> dict[str, Tensor]:
     outputs = model(pixel_values, output_hidden_states=True)
-    dense = heads.dense(outputs.hidden_states[-2][:, 1:])
+    features = outputs.hidden_states[-2][:, 1:]
+    dense = heads.dense(features)
     covered, shape, color, cell, location = dense.split(heads.sizes, dim=-1)
     mask = labels.covered
     objectness = F.binary_cross_entropy_with_logits(covered[..., 0], mask.float())
@@ -149,7 +152,9 @@ def _losses(model: CLIPVisionModel, heads: _Heads, pixel_values: Tensor, labels:
     }
     total = 2 * parts["shape"] + parts["color"] + 0.5 * parts["cell"] + 2 * parts["location"] + objectness
     pairs = F.binary_cross_entropy_with_logits(heads.pairs(outputs.pooler_output), labels.pairs) * 10
-    return {"dense": total, "pairs": pairs} | {name: value.detach() for name, value in parts.items()}
+    return {"dense": total, "pairs": pairs, "scale": features.square().mean()} | {
+        name: value.detach() for name, value in parts.items()
+    }
 
 
 def _as_text(values: dict[str, float]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPVisionModel
 
 from adaptkit.errors import RecipeError
 from adaptkit.world import scenes
@@ -73,6 +74,17 @@ def test_an_encoder_is_built_and_probed(tmp_path: Path) -> None:
     folder = build_encoder(ENCODER, tmp_path / "encoder", lines.append)
     assert set(probe_encoder(folder, num_scenes=10)) == {"shape", "color", "cell", "position_px", "radius_px"}
     assert "position_px" in lines[-1]
+
+
+def test_a_weight_on_their_scale_keeps_features_small(tmp_path: Path) -> None:
+    sizes = []
+    for weight in (0.0, 100.0):
+        options = ENCODER.model_copy(update={"num_steps": 20, "warmup_steps": 1, "scale_loss_weight": weight})
+        model = CLIPVisionModel.from_pretrained(build_encoder(options, tmp_path / "encoder", lambda line: None))
+        with torch.no_grad():
+            outputs = model(torch.zeros(1, 3, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE), output_hidden_states=True)
+        sizes.append(outputs.hidden_states[-2][:, 1:].square().mean())
+    assert sizes[1] < sizes[0] / 2
 
 
 def test_building_does_not_disturb_the_callers_random_numbers(tmp_path: Path) -> None:
