@@ -8,7 +8,7 @@ from adaptkit.errors import ModelError, unknown_name
 
 FOLDER = Path(__file__).parent
 
-FAMILY_TEMPLATES = {"llama": "llama3", "qwen2": "qwen2"}
+FAMILY_TEMPLATES = {"llama": "llama3", "mistral": "mistral", "qwen2": "qwen2"}
 """Template of a family's best-known chat models; `chatml` for the others."""
 
 
