@@ -62,11 +62,12 @@ class Mma(InsertionPolicy):
                 number += 1
         if self.adapts_encoders:
             for encoder in encoders.values():
-                self._adapt(encoder)
+                self.adapt_encoder(encoder)
         embedding = nn.Embedding(2 ** len(encoders), decoder.hidden_size, device=_device(decoder.model))
         return {"modality_embedding": embedding}
 
-    def _adapt(self, encoder: Encoder) -> None:
+    def adapt_encoder(self, encoder: Encoder) -> None:
+        """Put adapters before the attention of the blocks that run."""
         for block in attention_blocks(encoder)[: encoder.num_layers]:
             attention = attention_of(block)
             adapter = RouterAdapter(_input_size(attention), self.options, beside=block)
