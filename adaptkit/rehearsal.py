@@ -15,11 +15,12 @@ from adaptkit.chat_templates import FAMILY_TEMPLATES, load_chat_template
 from adaptkit.errors import RecipeError
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, Recipe, recipe_from_values
+from adaptkit.testing import tiny_config
 
 NUM_SAMPLES = 24
 MAX_STEPS = 3
 BATCH_SIZE = 2
-HIDDEN_SIZE = 64
+NUM_POSITIONS = 4096
 MIN_LAYERS = 4
 
 FAMILY_PATTERNS = {"llama": r"llama|vicuna|tinyllama", "qwen3": r"qwen.?3", "qwen2": r"qwen", "mistral": r"mistral"}
@@ -81,15 +82,11 @@ def _base_stand_in(recipe: Recipe, directory: Path) -> dict[str, Any]:
     placeholders = [m.placeholder for m in recipe.modalities.values() if m.placeholder]
     tokenizer = stand_in_tokenizer(template, placeholders)
     num_layers = max([MIN_LAYERS, *(_layers_needed(w.insertion.placement) for w in recipe.workflows.values())])
-    config = AutoConfig.for_model(
+    config = tiny_config(
         family,
+        num_positions=NUM_POSITIONS,
         vocab_size=len(tokenizer),
-        hidden_size=HIDDEN_SIZE,
-        intermediate_size=2 * HIDDEN_SIZE,
         num_hidden_layers=num_layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

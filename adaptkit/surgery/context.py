@@ -144,11 +144,14 @@ def _extended_class(mixin: type[nn.Module], stock: type[nn.Module]) -> Any:
 
 
 def first_output(output: Any) -> Tensor:
-    """Hidden states of a layer's output, which some families wrap in a tuple."""
-    hidden_states: Tensor = output[0] if isinstance(output, tuple) else output
+    """Hidden states of a layer's output, which some families wrap in a tuple or a list."""
+    hidden_states: Tensor = output[0] if isinstance(output, tuple | list) else output
     return hidden_states
 
 
 def with_first_output(output: Any, hidden_states: Tensor) -> Any:
     """The same output with other hidden states."""
-    return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
+    if not isinstance(output, tuple | list):
+        return hidden_states
+    changed = (hidden_states, *output[1:])
+    return list(changed) if isinstance(output, list) else changed

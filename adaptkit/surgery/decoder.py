@@ -8,18 +8,47 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adaptkit.errors import ModelError
-from adaptkit.surgery.context import extend_module
+from adaptkit.surgery.context import extend_module, with_first_output
 from adaptkit.surgery.copying import structural_copy, trainable_copy
+from adaptkit.surgery.stock import Renumbering, compare_depths, stock_skeleton
 
 INDEX_ATTRIBUTES = ("layer_idx", "layer_id")
 """Attributes in which modules of a layer keep the layer's position."""
 
-LAYER_NUMBER_LISTS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
+PER_LAYER_LISTS = (
+    *("activation_sparsity_pattern", "indexer_types", "intermediate_size", "moe_intermediate_size"),
+    *("moe_topk", "num_experts", "num_shared_expert"),
+)
+"""Config lists with one entry a layer, beside those whose name says so (`layer_types`, `no_rope_layers`, ...)."""
+
+LAYER_NUMBER_LISTS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "attn_layer_indices", "cross_attention_layers")
 """Config lists that hold layer numbers rather than one entry a layer."""
+
+LEADING_LAYERS = ("first_k_dense_replace", "num_dense_layers", "max_window_layers", "moe_layer_start_index")
+"""Config numbers that say how many of the first layers are of another kind."""
+
+LAST_LAYERS = ("moe_layer_end_index",)
+"""Config numbers of the last layer of a kind."""
+
+DECODER_DEPTHS = ("num_decoder_layers", "decoder_layers")
+"""How families that also come as encoder and decoder call the number of decoder layers."""
+
+DERIVED_SETTINGS: dict[str, Callable[[PreTrainedConfig], Any]] = {
+    "attention_types": lambda config: [[[kind], 1] for kind in config.attention_layers],
+}
+"""Config settings from which a family derives a per-layer list when its config is read again."""
+
+DEPTH_DEPENDENT = {
+    "scale_attn_by_inverse_layer_idx": "its attention divides by the layer's number",
+    "rescale_every": "its forward divides weights, in place, by powers of two that grow with the layer's number",
+    "num_kv_shared_layers": "its last layers read keys and values that earlier layers have kept for them",
+}
+"""Settings under which a frozen layer computes something else when others are inserted before it."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +84,10 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.config: PreTrainedConfig = model.config.get_text_config(decoder=True)
+        self._untouched = structural_copy(model)  # a policy's modules may run only inside a workflow
+        self.config: PreTrainedConfig = text_config(model)
         self._layers_name, self.trunk = _find_layers(model, self.config)
-        _check_layer_indices(self.layers, type(model).__name__)
+        _check_layers(self.layers, type(model).__name__)
         self.layer_map = [LayerRecord(i, "frozen", i) for i in range(len(self.layers))]
         self.replaced: list[str] = []
 
@@ -80,12 +110,11 @@ class Decoder:
 
         Returns:
             The inserted layers, in order.
+
+        Raises:
+            ModelError: The family's layers depend on their number or their position; the message says how.
         """
-        if getattr(self.config, "scale_attn_by_inverse_layer_idx", False):
-            raise ModelError(
-                f"{type(self.model).__name__}: its attention divides by the layer's number "
-                "(scale_attn_by_inverse_layer_idx), so frozen layers would change when others are inserted."
-            )
+        _refuse_depth_dependence(self.config, type(self.model).__name__)
         stack: list[nn.Module] = []
         inserted: list[nn.Module] = []
         records: list[LayerRecord] = []
@@ -97,9 +126,10 @@ class Decoder:
                 stack.append(inserted[-1])
                 records.append(LayerRecord(i, "inserted", self.layer_map[i].source))
         origin = [i for i in range(len(self.layers)) for _ in range(2 if i in layers else 1)]
-        _expand_config(self.config, origin)
+        renumbering = self._expand_config(origin)
         setattr(self.trunk, self._layers_name, nn.ModuleList(stack))
-        _renumber(stack)
+        for entry in renumbering:
+            setattr(self.model.get_submodule(entry.module), entry.attribute, entry.value)
         self.layer_map = [LayerRecord(n, r.kind, r.source) for n, r in enumerate(records)]
         return inserted
 
@@ -126,11 +156,18 @@ class Decoder:
         """Width of the hidden states between layers."""
         return int(self.config.hidden_size)
 
-    def keep_first_layer(self) -> None:
-        """Drop every layer but the first."""
-        _expand_config(self.config, [0])
-        setattr(self.trunk, self._layers_name, nn.ModuleList([self.layers[0]]))
-        self.layer_map = self.layer_map[:1]
+    @property
+    def layers_name(self) -> str:
+        """Name of the list of layers, as in `model.named_modules()`."""
+        trunk = _name_of(self.model, self.trunk)
+        return f"{trunk}.{self._layers_name}" if trunk else self._layers_name
+
+    def _expand_config(self, origin: list[int]) -> list[Renumbering]:
+        """Make the config describe layers of which number `n` is, or is a copy of, layer `origin[n]`."""
+        family = type(self.model)
+        shallow = stock_skeleton(family, self.model.config)
+        expand_config(self.config, origin)
+        return compare_depths(shallow, stock_skeleton(family, self.model.config), self.layers_name, origin)
 
     def replace_ends(self) -> list[str]:
         """Give the decoder its own trainable embedding, final norm and LM head, untied from the base's.
@@ -138,11 +175,12 @@ class Decoder:
         Returns:
             Names of the replaced modules, as in `model.named_modules()`.
         """
-        ends = [self.model.get_input_embeddings(), *final_norms(self.model), self.model.get_output_embeddings()]
-        ends = [end for end in ends if end is not None]
-        names = [_name_of(self.model, end) for end in ends]
-        for name, end in zip(names, ends, strict=True):
-            self.model.set_submodule(name, trainable_copy(end, configs_of=self.model))
+        names = [_name_of(self.model, self.model.get_input_embeddings()), *final_norms(self._untouched)]
+        head = self.model.get_output_embeddings()
+        if head is not None and not _name_of(self.model, head).startswith(tuple(f"{name}." for name in names)):
+            names.append(_name_of(self.model, head))
+        for name in names:
+            self.model.set_submodule(name, trainable_copy(self.model.get_submodule(name), configs_of=self.model))
         self._untie()
         self.replaced = names
         return names
@@ -160,61 +198,97 @@ def locate_decoder(model: PreTrainedModel) -> Decoder:
     return Decoder(structural_copy(model))
 
 
-def final_norms(model: PreTrainedModel) -> list[nn.Module]:
-    """Modules with parameters that run between the last layer and the head, in order.
+def final_norms(model: PreTrainedModel) -> list[str]:
+    """Names of the modules with parameters that run between the last layer and the head, in order.
 
-    Found by running two tokens through a structural copy that has only the first layer, and watching the trunk's
-    children, because their names vary between families. Some families have none (OLMo's norm has no parameters).
+    Found by running two tokens through a structural copy of which only the first layer computes anything, and watching
+    which modules run after the last, because their names vary between families. Some families have none (OLMo's norm
+    has no parameters).
     """
     probe = structural_copy(model).eval()
-    decoder = Decoder(probe)
-    decoder.keep_first_layer()
-    names: list[str] = []
-    seen_last = False
+    layers_name, trunk = _find_layers(probe, text_config(probe))
+    layers = list(getattr(trunk, layers_name))
+    head = probe.get_output_embeddings()
+    ran: list[str] = []
+    finished = False
 
-    def mark_last(*_: Any) -> None:
-        nonlocal seen_last
-        seen_last = True
+    def finish(*_: Any) -> None:
+        nonlocal finished
+        finished = True
+        ran.clear()
 
-    def watch(name: str) -> Any:
-        def record(*_: Any) -> None:
-            if seen_last and name not in names:
-                names.append(name)
+    def record(name: str) -> None:
+        if finished and name not in ran and not name.startswith(tuple(f"{parent}." for parent in ran)):
+            ran.append(name)
 
-        return record
-
-    decoder.layers[-1].register_forward_hook(mark_last)
-    for name, child in decoder.trunk.named_children():
-        if child is not decoder.layers and any(True for _ in child.parameters()):
-            child.register_forward_hook(watch(name))
+    _skip_all_but_the_first(layers)
+    for layer in layers:
+        layer.register_forward_hook(finish)
+    inside = {module for layer in layers for module in layer.modules()}
+    for name, module in probe.named_modules():
+        if module not in inside and module is not head and any(True for _ in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(lambda *_, name=name: record(name))
     device = probe.get_input_embeddings().weight.device
     with torch.no_grad():
         probe(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
-    trunk_name = _name_of(probe, decoder.trunk)
-    return [model.get_submodule(f"{trunk_name}.{name}" if trunk_name else name) for name in names]
+    return ran
+
+
+def _skip_all_but_the_first(layers: list[nn.Module]) -> None:
+    """Let every later layer return what it is given, in the form in which the first returns its own."""
+    form: list[Any] = []
+    layers[0].register_forward_hook(lambda module, arguments, output: form.append(output))
+
+    def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        return with_first_output(form[-1], hidden_states)
+
+    for layer in layers[1:]:
+        layer.forward = skip
+
+
+def text_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The config, within the model's, that says how many layers the decoder has.
+
+    It is the model's own where `get_text_config` makes a new one, as for the decoder half of an encoder-decoder.
+    """
+    config = model.config.get_text_config(decoder=True)
+    return config if any(value is config for value in vars(model.config).values()) else model.config
+
+
+def depth_setting(config: PreTrainedConfig) -> str:
+    """Name of the setting that says how many decoder layers there are."""
+    return next((name for name in DECODER_DEPTHS if name in vars(config)), "num_hidden_layers")
 
 
 def _find_layers(model: PreTrainedModel, config: PreTrainedConfig) -> tuple[str, nn.Module]:
-    num_layers = getattr(config, "num_hidden_layers", None)
-    found = [
-        (name, module)
+    setting = depth_setting(config)
+    num_layers = getattr(config, setting, None)
+    found = {
+        name: model.get_submodule(name.rpartition(".")[0])
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers
-    ]
-    if found:
-        depth = min(name.count(".") for name, _ in found)
-        found = [(name, module) for name, module in found if name.count(".") == depth]
+    }
+    depth = min((name.count(".") for name in found), default=0)
+    found = {name: parent for name, parent in found.items() if name.count(".") == depth}
+    # Encoders beside the decoder, and other lists beside its layers, can be as long
+    for better in (
+        {name for name, parent in found.items() if getattr(parent, "config", None) is config},
+        {name for name in found if isinstance(model.get_submodule(f"{name}.0"), GradientCheckpointingLayer)},
+    ):
+        if len(found) > 1 and better & found.keys():
+            found = {name: parent for name, parent in found.items() if name in better}
     if len(found) != 1:
         many = f"{len(found)} lists have" if found else "no list of modules has"
         raise ModelError(
-            f"{type(model).__name__}: {many} num_hidden_layers = {num_layers} entries, so its decoder layers cannot be "
+            f"{type(model).__name__}: {many} {setting} = {num_layers} entries, so its decoder layers cannot be "
             "told. adaptkit adapts decoders whose layers form one list."
         )
-    parent, _, name = found[0][0].rpartition(".")
-    return name, model.get_submodule(parent)
+    ((name, parent),) = found.items()
+    return name.rpartition(".")[2], parent
 
 
-def _check_layer_indices(layers: nn.ModuleList, family: str) -> None:
+def _check_layers(layers: nn.ModuleList, family: str) -> None:
+    holders: dict[int, int] = {}
     for position, layer in enumerate(layers):
         for module in layer.modules():
             for attribute in INDEX_ATTRIBUTES:
@@ -224,33 +298,72 @@ def _check_layer_indices(layers: nn.ModuleList, family: str) -> None:
                         f"{family}: {attribute} is {index} inside layer {position}. Layers that are shared or counted "
                         "otherwise cannot be renumbered, so nothing can be inserted between them."
                     )
+        for name, parameter in layer.named_parameters():
+            first = holders.setdefault(id(parameter), position)
+            if first != position:
+                raise ModelError(
+                    f"{family}: layers {first} and {position} share {name}, so neither can be copied or moved alone."
+                )
 
 
-def _renumber(layers: list[nn.Module]) -> None:
-    for position, layer in enumerate(layers):
-        for module in layer.modules():
-            for attribute in INDEX_ATTRIBUTES:
-                if isinstance(getattr(module, attribute, None), int):
-                    setattr(module, attribute, position)
+def _refuse_depth_dependence(config: PreTrainedConfig, family: str) -> None:
+    for setting, reason in DEPTH_DEPENDENT.items():
+        if getattr(config, setting, None):
+            raise ModelError(f"{family}: {reason} ({setting}), so frozen layers would change when others are inserted.")
 
 
-def _expand_config(config: PreTrainedConfig, origin: list[int]) -> None:
+def expand_config(config: PreTrainedConfig, origin: list[int]) -> None:
     """Set the number of layers and expand what the config lists per layer.
 
-    `origin[n]` is the old position of new layer `n`.
+    Args:
+        config: A decoder's text config, changed in place.
+        origin: For each new layer the old one that it is, or is a copy of.
     """
-    num_layers = config.num_hidden_layers
+    setting = depth_setting(config)
+    num_layers = getattr(config, setting)
+    changes = _listed_layers(config, origin, num_layers)
+    for name in LEADING_LAYERS:
+        value = vars(config).get(name)
+        if isinstance(value, int) and value > 0:
+            changes[name] = sum(old < value for old in origin) + max(value - num_layers, 0)
+    for name in LAST_LAYERS:
+        value = vars(config).get(name)
+        if isinstance(value, int) and value >= 0:
+            changes[name] = sum(old <= value for old in origin) - 1
+    # Families whose layers differ in any setting keep the differences by layer, read and written through a view
+    overrides = config.to_dict().get("per_layer_config") or {}
+    by_layer = {int(old): values for old, values in overrides.items()}
+    if by_layer:
+        config.per_layer_config = None
+    setattr(config, setting, len(origin))
+    encoder_setting = setting.replace("decoder", "encoder")
+    if encoder_setting in vars(config):
+        # Such a decoder alone still sizes its cache by the encoder's depth
+        setattr(config, encoder_setting, len(origin))
+    for name, value in changes.items():
+        setattr(config, name, value)
+    for name, derive in DERIVED_SETTINGS.items():
+        if name in vars(config):
+            setattr(config, name, derive(config))
+    if by_layer:
+        config.per_layer_config = {n: dict(by_layer[old]) for n, old in enumerate(origin) if old in by_layer}
+
+
+def _listed_layers(config: PreTrainedConfig, origin: list[int], num_layers: int) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for name, value in vars(config).items():
-        if not isinstance(value, list) or ("layer" not in name and name not in LAYER_NUMBER_LISTS):
+        if not isinstance(value, list | tuple):
             continue
         if name in LAYER_NUMBER_LISTS:
             changes[name] = [n for n, old in enumerate(origin) if old in value]
-        elif len(value) == num_layers:
+        elif len(value) == num_layers and ("layer" in name or name in PER_LAYER_LISTS):
             changes[name] = [copy.deepcopy(value[old]) for old in origin]
-    config.num_hidden_layers = len(origin)
-    for name, value in changes.items():
-        setattr(config, name, value)
+    if getattr(config, "decoder_sparse_step", 1) > 1:
+        # Every so many layers: the same list, written out
+        changes["decoder_sparse_step"] = 1
+        step, dense = config.decoder_sparse_step, config.mlp_only_layers
+        changes["mlp_only_layers"] = [n for n, old in enumerate(origin) if old in dense or (old + 1) % step]
+    return changes
 
 
 def _name_of(model: nn.Module, wanted: nn.Module) -> str:

@@ -11,7 +11,8 @@ from adaptkit.testing.contract import (
     check_modality,
     check_projector,
 )
-from adaptkit.testing.tiny import FAMILIES, tiny_clip_vision, tiny_decoder, tiny_tokenizer
+from adaptkit.testing.families import FAMILIES, tiny_config
+from adaptkit.testing.tiny import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 
 __all__ = [
     "FAMILIES",
@@ -21,6 +22,7 @@ __all__ = [
     "check_modality",
     "check_projector",
     "tiny_clip_vision",
+    "tiny_config",
     "tiny_decoder",
     "tiny_tokenizer",
 ]

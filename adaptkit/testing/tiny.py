@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -15,24 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from adaptkit.errors import ModelError, unknown_name
-
-_SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-_GROUPED = {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 512}
-_FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {**_SIZES, **_GROUPED},
-    "qwen2": {**_SIZES, **_GROUPED},
-    "mistral": {**_SIZES, **_GROUPED, "head_dim": 8, "sliding_window": None},
-    "gpt2": {
-        **_SIZES,
-        "max_position_embeddings": 512,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-    },
-}
-FAMILIES = tuple(_FAMILIES)
-"""The decoder families that `tiny_decoder` makes; gpt2 has learned positions and ties its ends."""
+from adaptkit.testing.families import INITIALIZER_RANGE, tiny_config
 
 _SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 _CHAT_TEMPLATE = (
@@ -40,8 +22,6 @@ _CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Wide enough that greedy choices do not hang on rounding, as with the library's 0.02 at this width
-_INITIALIZER_RANGE = 0.2
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -68,27 +48,17 @@ def tiny_decoder(family: str, *, seed: int = 0, **config: Any) -> PreTrainedMode
     """A random decoder LLM, float32, in evaluation mode, whose vocabulary is `tiny_tokenizer`'s.
 
     Args:
-        family: One of `FAMILIES`.
+        family: One of `FAMILIES`, or any other `model_type` that `AutoModelForCausalLM` knows.
         seed: Of the weights; the global random state is left alone.
         config: Further settings of the family's config, or other values for those set here.
 
     Raises:
         ModelError: The family is unknown.
     """
-    if family not in _FAMILIES:
-        raise ModelError(unknown_name("tiny decoder family", family, FAMILIES))
-    settings = {
-        "vocab_size": len(_SPECIAL_TOKENS) + 256,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "initializer_range": _INITIALIZER_RANGE,
-        **_FAMILIES[family],
-        **config,
-    }
+    settings = tiny_config(family, **config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
     model.eval()
     return model
 
@@ -96,12 +66,13 @@ def tiny_decoder(family: str, *, seed: int = 0, **config: Any) -> PreTrainedMode
 def tiny_clip_vision(*, seed: int = 0, **config: Any) -> CLIPVisionModel:
     """A random CLIP vision model in evaluation mode: 2 layers, width 32, 16 patches of 8 by 8 pixels."""
     settings = {
-        **_SIZES,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
         "num_hidden_layers": 2,
         "intermediate_size": 64,
         "image_size": 32,
         "patch_size": 8,
-        "initializer_range": _INITIALIZER_RANGE,
+        "initializer_range": INITIALIZER_RANGE,
         **config,
     }
     with torch.random.fork_rng(devices=[]):
