@@ -99,7 +99,7 @@ class Mma(InsertionPolicy):
 
 
 class RouterAdapter(nn.Module):
-    """Two experts over one bottleneck (LaVIN's MM-Adapter, equation 3): `x + scale · Σ w_i (U_i · D x + b_i)`.
+    """Two experts over one bottleneck (LaVIN's MM-Adapter, section 3.1): `x + scale · Σ w_i (U_i · D x + b_i)`.
 
     `D` is shared, and so is its dropout; there is no nonlinearity. `U_i`, grouped, and `b_i` start at zero. The
     routing weights `w` are `softmax(router(token) / temperature)`.

@@ -74,6 +74,20 @@ def _workflow(
         yield problem(at, message)
     if policy and _says(policy, "inserts") is False and has_placement:
         yield problem(at, f"the policy {policy[0].name!r} inserts nothing; leave the placement out")
+    if policy and _says(policy, "adapts_encoders"):
+        yield from _cached_though_adapted(name, policy[0].name, taken, modalities)
+
+
+def _cached_though_adapted(
+    workflow: str, policy: str, taken: Any, modalities: Mapping[str, Values]
+) -> Iterator[InitErrorDetails]:
+    for modality in taken if isinstance(taken, list) else modalities:
+        if modality in modalities and modalities[modality].get("cache_features") is True:
+            message = (
+                f"features of {modality!r} cannot be cached: the policy {policy!r} of the workflow {workflow!r} adapts "
+                "its encoder, so they change as it learns; set cache_features to false"
+            )
+            yield problem(("modalities", modality, "cache_features"), message)
 
 
 def _stage(

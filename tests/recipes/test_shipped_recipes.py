@@ -179,6 +179,20 @@ def test_llava_data_only() -> None:
     assert set(recipe.workflows) == {"vision"}
 
 
+def test_lavin() -> None:
+    recipe = load_recipe(RECIPES / "lavin_mma_llama.yaml")
+    encoder, insertion = recipe.modalities["image"].encoder.values(), recipe.workflows["vision"].insertion
+    assert (encoder["feature_layers"], encoder["tokens"]) == ([4, 8, 12, 16, 20, 24], "cls")
+    assert (insertion.policy, insertion.placement) == ("mma", None)
+    (stage,) = recipe.stages
+    batch_size = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * 8
+    assert (batch_size, stage.num_train_epochs, stage.warmup_ratio) == (32, 20, 2 / 20)
+    assert stage.optimizer.learning_rate == pytest.approx(9e-3 * batch_size / 256)
+    assert (stage.optimizer.weight_decay, stage.optimizer.betas) == (0.02, (0.9, 0.95))
+    assert stage.train == ["projector", "insertion"]
+    assert not recipe.workflows["vision"].replace_ends
+
+
 def test_other_backbone_changes_nothing_else() -> None:
     paper, qwen = load_recipe(PAPER), load_recipe(RECIPES / "iaa_vision_qwen2.yaml")
     assert qwen.base.path == "Qwen/Qwen2-7B-Instruct"

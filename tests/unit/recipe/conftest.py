@@ -82,6 +82,7 @@ COMPONENTS: dict[str, list[dict[str, Any]]] = {
     "insertion policy": [
         {"name": "inner", "needs_placement": lambda options: True},
         {"name": "nothing", "inserts": lambda options: False},
+        {"name": "adapter", "adapts_encoders": lambda options: True},
         {"name": "low_rank", "options": RankOptions},
         {"name": "beside", "feature_mode": lambda options: "context"},
     ],

@@ -98,6 +98,15 @@ def test_one_problem(workplace: Workplace, right: str, wrong: str, expected: str
     assert f"small.yaml:{expected}" in workplace.errors(SMALL_RECIPE.replace(right, wrong, 1))
 
 
+def test_features_of_an_adapted_encoder_are_not_cached(workplace: Workplace) -> None:
+    cached = SMALL_RECIPE.replace("projector: {name: mlp2x}", "projector: {name: mlp2x}\n    cache_features: true")
+    workplace.load(cached)
+    assert workplace.errors(cached.replace("policy: inner", "policy: adapter")) == [
+        "small.yaml:7: modalities.picture.cache_features: features of 'picture' cannot be cached: the policy 'adapter' "
+        "of the workflow 'sight' adapts its encoder, so they change as it learns; set cache_features to false",
+    ]
+
+
 def test_policy_that_inserts_nothing(workplace: Workplace) -> None:
     text = SMALL_RECIPE.replace("policy: inner", "policy: nothing")
     assert workplace.errors(text) == [
