@@ -24,12 +24,18 @@ def _id(path: Path) -> str:
 
 def test_recipes_are_found() -> None:
     assert {path.stem for path in TRAINING} >= {
+        "cogvlm_llama3",
+        "flamingo_llama3",
         "iaa14_vision_llama3",
         "iaa_vision_llama3",
         "iaa_vision_llama3_1m2",
+        "iaa_vision_mistral",
         "iaa_vision_qwen2",
         "iaa_vision_small",
         "iaa_vision_tiny",
+        "llava_llama3",
+        "llava_lora_llama3",
+        "llava_qwen2",
     }
     assert [summary.path for summary in find_recipes([RECIPES])] == TRAINING
 

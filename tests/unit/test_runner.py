@@ -277,3 +277,25 @@ def test_the_papers_recipe_rehearses_all_four_stages():
     for stage in ("align", "pretrain", "instruct", "ground"):
         assert f"{stage}" in result.output
     assert "Every stage ran on stand-ins" in result.output
+
+
+def test_media_beside_the_text_train_from_cached_features_and_answer(recipe, models, tmp_path):
+    modality = recipe.values["modalities"]["image"]
+    resampler = {"name": "perceiver_resampler", "depth": 1, "num_latents": 3, "num_heads": 2, "head_dim": 8}
+    insertion = {"policy": "gated_cross_attention", "placement": {"every": 2}, "num_heads": 2, "head_dim": 8}
+    stage = {**recipe.values["stages"][0], "train": ["projector", "insertion"], "max_steps": 2}
+    path = recipe(
+        modalities={"image": {**modality, "projector": resampler}},
+        workflows={"vision": {"insertion": insertion}},
+        stages=[stage],
+    )
+    result = invoke("train", path, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    trained = load_file(tmp_path / "run/final/vision/model.safetensors")
+    assert {name.split(".")[0] for name in trained} == {"projectors", "language_model"}
+    processor = adaptkit.load_processor(tmp_path / "run/final/vision")
+    messages = [{"role": "user", "content": [{"type": "image", "image": models / "3.png"}]}]
+    assert processor.encode(messages).input_ids.count(processor.placeholder_ids["image"]) == 1
+    prompt = ["--prompt", "<image> <image> which?", "--image", models / "3.png", "--image", models / "4.png"]
+    answer = invoke("generate", tmp_path / "run", *prompt, "--max-new-tokens", 3)
+    assert answer.exit_code == 0, answer.output

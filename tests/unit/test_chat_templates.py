@@ -1,0 +1,46 @@
+"""Chat templates that ship as text."""
+
+import pytest
+
+from adaptkit.chat import IGNORE_INDEX, encode_conversation
+from adaptkit.chat_templates import FAMILY_TEMPLATES, list_chat_templates, load_chat_template
+from adaptkit.testing import tiny_tokenizer
+
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "picture", "picture": "a"}, {"type": "text", "text": "What?"}]},
+    {"role": "assistant", "content": "A cat."},
+    {"role": "user", "content": "Sure?"},
+    {"role": "assistant", "content": "Yes."},
+]
+
+
+def encode(template, messages=CONVERSATION):
+    return encode_conversation(
+        tiny_tokenizer(),
+        messages,
+        placeholder_ids={"picture": 999},
+        num_positions=lambda *_: 2,
+        chat_template=load_chat_template(template),
+    )
+
+
+@pytest.mark.parametrize("name", list_chat_templates())
+def test_answers_alone_are_labelled(name):
+    encoded = encode(name)
+    labelled = [i for i in encoded.labels if i != IGNORE_INDEX]
+    text = tiny_tokenizer().decode(labelled, skip_special_tokens=False)
+    assert [text.count(answer) for answer in ("A cat.", "Yes.")] == [1, 1]
+    assert not any(prompt in text for prompt in ("Be brief", "What?", "Sure?"))
+    assert encoded.input_ids.count(999) == 2
+
+
+def test_families_have_a_template_that_ships():
+    assert set(FAMILY_TEMPLATES.values()) <= set(list_chat_templates())
+
+
+def test_mistral_puts_the_system_message_into_the_first_turn():
+    ids = [i for i in encode("mistral").input_ids if i != 999]
+    text = tiny_tokenizer().decode(ids, skip_special_tokens=False)
+    end = tiny_tokenizer().eos_token
+    assert text == f"[INST] Be brief.\n\nWhat? [/INST]A cat.{end}[INST] Sure? [/INST]Yes.{end}"
