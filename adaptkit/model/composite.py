@@ -286,8 +286,11 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
     def _placeholder_masks(self, input_ids: Tensor) -> dict[str, Tensor]:
         return {name: input_ids == entry["placeholder_id"] for name, entry in self.config.modalities.items()}
 
-    def _touch_idle_projectors(self, inputs_embeds: Tensor, features: Mapping[str, Any]) -> Tensor:
-        """Let every rank take part in a projector's gradient, also one whose batch lacks the modality."""
+    def _touch_idle_parts(self, inputs_embeds: Tensor, features: Mapping[str, Any]) -> Tensor:
+        """Let every rank take part in the gradient of a projector, and of what a policy put into an encoder.
+
+        Else one whose batch lacks the modality would leave the others waiting.
+        """
         if not (self.training and torch.distributed.is_available() and torch.distributed.is_initialized()):
             return inputs_embeds
         for modality, projector in self.projectors.items():
@@ -295,6 +298,9 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             if modality not in features and parameter.requires_grad:
                 nothing = parameter.new_zeros(1, 1, self._encoder(modality).feature_size)
                 inputs_embeds = inputs_embeds + projector(nothing).sum() * 0
+            for parameter in self._encoder(modality).parameters() if modality not in features else ():
+                if parameter.requires_grad:
+                    inputs_embeds = inputs_embeds + parameter.sum() * 0
         return inputs_embeds
 
     # -- forward -------------------------------------------------------------------------------------------------
@@ -350,7 +356,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             if input_ids is not None:
                 inputs_embeds = self._embed(input_ids, projected)
             assert inputs_embeds is not None
-            inputs_embeds = self._touch_idle_projectors(inputs_embeds, given)
+            inputs_embeds = self._touch_idle_parts(inputs_embeds, given)
             inputs = {
                 "inputs_embeds": inputs_embeds,
                 "attention_mask": attention_mask,

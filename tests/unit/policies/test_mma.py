@@ -208,6 +208,17 @@ def test_encoders_stay_frozen_where_asked():
     assert len(adapters_of(model.language_model)) == len(base.model.layers)
 
 
+def test_with_several_processes_a_batch_of_text_takes_part_in_every_gradient(monkeypatch):
+    _, model = fresh("llama")
+    model.train()
+    model(**TEXT, labels=TEXT["input_ids"]).loss.backward()
+    idle = [name for name in model.trainable_state_dict() if model.get_parameter(name).grad is None]
+    assert {name.split(".")[0] for name in idle} == {"encoders", "projectors"}
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    model(**TEXT, labels=TEXT["input_ids"]).loss.backward()
+    assert all(model.get_parameter(name).grad is not None for name in model.trainable_state_dict())
+
+
 def test_training_mode_reaches_the_adapters_alone():
     _, model = fresh("llama")
     for mode in (True, False):
