@@ -17,7 +17,7 @@ POLICIES = {
     "full": {},
     "projector_only": {},
 }
-FAMILIES = ("llama", "qwen2", "gpt2")
+FAMILIES = ("llama", "qwen2", "gpt2", "falcon")
 
 
 def insertion_of(name):

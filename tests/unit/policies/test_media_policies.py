@@ -87,6 +87,27 @@ def test_training_and_evaluation_compute_the_same_without_media(base_and_model):
     assert torch.equal(one, other)
 
 
+# Maps that no module holds, residuals inside the MLP, fused maps, soft-caps, experts, cached latents, bottlenecks
+ODD_FAMILIES = ("opt", "bloom", "mpt", "phi3", "gemma2", "mixtral", "deepseek_v3", "gpt_neo", "codegen", "cohere2")
+
+
+@pytest.mark.parametrize("odd", ODD_FAMILIES)
+def test_odd_families(policy, odd):
+    """Starts as the base, decodes beside a cache as without one, and every own tensor has a gradient."""
+    base, model = fresh(odd, insertion_of(policy))
+    assert torch.equal(logits_of(model, **TEXT), logits_of(base, **TEXT))
+    _, model = build(odd, insertion=insertion_of(policy), replace_ends=False)
+    batch = batch_of(model, padding_side="left")
+    options = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    cached = model.generate(**batch.inputs, **options)
+    uncached = model.generate(**batch.inputs, **options, use_cache=False)
+    for one, other in zip(cached.logits, uncached.logits, strict=True):
+        torch.testing.assert_close(one, other, **ROUNDING)
+    for name, gradient in gradients_of(model, batch).items():
+        assert gradient is not None, name
+        assert gradient.any(), name
+
+
 class TestGatedCrossAttention:
     def test_closed_gates_leave_the_base_also_with_media(self, family):
         base, model = fresh(family, insertion_of("gated_cross_attention"), placeholder_id=WORD)
