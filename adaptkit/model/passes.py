@@ -91,6 +91,13 @@ def _is_empty(past_key_values: Any) -> bool:
 
 def _by_row(masks: Mapping[str, Tensor], features: Mapping[str, ProjectedFeatures]) -> tuple[Tensor, Tensor]:
     """Items of each row, in the order of their placeholders, `(batch, max_items, positions, hidden)`; their counts."""
+    sizes = {name: projected.tensor.shape[1] for name, projected in features.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(
+            "items in the context must take equally many positions; these take "
+            f"{', '.join(f'{size} ({name})' for name, size in sizes.items())}. A resampler as projector of each "
+            "modality makes them equal."
+        )
     taken = {name: iter(projected.tensor) for name, projected in features.items()}
     rows: list[Tensor] = []
     any_mask = torch.stack([masks[name] for name in features])

@@ -137,6 +137,45 @@ class TestGatedCrossAttention:
             ).logits
         torch.testing.assert_close(torch.cat([first.logits, second], 1), whole, **ROUNDING)
 
+    def test_items_of_several_modalities_stand_in_reading_order(self):
+        torch.manual_seed(0)
+        projector = torch.nn.Linear(32, 32)
+        entry = {"encoder": tiny_clip_vision(), "projector": projector}
+        modalities = {name: {**entry, "placeholder_id": 900 + i} for i, name in enumerate(("left", "right"))}
+        insertion = {**insertion_of("gated_cross_attention"), "attend": "all_previous"}
+        model = adaptkit.adapt(tiny_decoder("llama", num_hidden_layers=4), modalities, insertion)
+        with torch.no_grad():
+            for name in model.trainable_parts()["insertion"]:
+                model.get_parameter(name).add_(0.1 * torch.randn(model.get_parameter(name).shape))
+        first, second = torch.randn(2, 1, 3, 32, 32)
+        one = logits_of(model, input_ids=torch.tensor([[5, 900, 6, 901, 7]]), features={"left": first, "right": second})
+        other = logits_of(
+            model, input_ids=torch.tensor([[5, 901, 6, 900, 7]]), features={"left": second, "right": first}
+        )
+        assert torch.equal(one, other)
+        swapped = logits_of(
+            model, input_ids=torch.tensor([[5, 901, 6, 900, 7]]), features={"left": first, "right": second}
+        )
+        assert not torch.allclose(one, swapped, atol=1e-4)
+
+    def test_modalities_of_different_lengths_need_a_resampler(self):
+        entry = {"encoder": tiny_clip_vision()}
+        lengths = {"left": 3, "right": 4}
+        modalities = {
+            name: {
+                **entry,
+                "projector": {"name": "perceiver_resampler", "depth": 1, "num_latents": length},
+                "placeholder_id": 900 + i,
+            }
+            for i, (name, length) in enumerate(lengths.items())
+        }
+        model = adaptkit.adapt(
+            tiny_decoder("llama", num_hidden_layers=4), modalities, insertion_of("gated_cross_attention")
+        )
+        features = {"left": torch.zeros(1, 3, 32, 32), "right": torch.zeros(1, 3, 32, 32)}
+        with pytest.raises(adaptkit.DataError, match=r"these take 3 \(left\), 4 \(right\)"):
+            model(input_ids=torch.tensor([[5, 900, 6, 901, 7]]), features=features)
+
     def test_all_previous_items_or_the_latest(self):
         insertion = insertion_of("gated_cross_attention")
         _, latest = build("llama", insertion=insertion, replace_ends=False)
