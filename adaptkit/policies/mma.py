@@ -67,8 +67,17 @@ class Mma(InsertionPolicy):
         return {"modality_embedding": embedding}
 
     def adapt_encoder(self, encoder: Encoder) -> None:
-        """Put adapters before the attention of the blocks that run."""
+        """Put adapters before the attention of the blocks that run.
+
+        Raises:
+            ModelError: The encoder has no blocks, or blocks that do not call their attention module.
+        """
         for block in attention_blocks(encoder)[: encoder.num_layers]:
+            if isinstance(block, nn.TransformerEncoderLayer):
+                raise ModelError(
+                    f"{type(encoder).__name__} is made of torch's TransformerEncoderLayer, which does not call its "
+                    "attention module at inference, so adapters would be left out. Use encoder_adapter: none."
+                )
             attention = attention_of(block)
             adapter = RouterAdapter(_input_size(attention), self.options, beside=block)
             extend_module(attention, _RoutedByToken, input_adapter=adapter)

@@ -19,6 +19,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
         "cogvlm_llama3",
         "flamingo_llama3",
         "iaa_vision_mistral",
+        "lavin_mma_llama",
         "llava_llama3",
         "llava_lora_llama3",
         "llava_qwen2",

@@ -6,7 +6,8 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 import adaptkit
-from adaptkit.policies.mma import GroupedLinear, RouterAdapter
+from adaptkit.policies import MmaOptions
+from adaptkit.policies.mma import GroupedLinear, Mma, RouterAdapter
 from adaptkit.surgery import AdapterContext, Decoder, mlp_of
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from tests.unit.model.conftest import PLACEHOLDER_ID, batch_of, build
@@ -199,6 +200,13 @@ def test_blocks_that_do_not_run_get_no_adapter():
     image = {"encoder": tiny_clip_vision(num_hidden_layers=5), "encoder_options": options, "placeholder_id": 999}
     model = adaptkit.adapt(tiny_decoder("llama"), {"image": image}, MMA)
     assert len(adapters_of(model.encoders["image"])) == 3
+
+
+def test_blocks_that_bypass_their_attention_are_refused():
+    encoder = nn.Module()
+    encoder.num_layers, encoder.blocks = None, nn.ModuleList([nn.TransformerEncoderLayer(8, 2)])
+    with pytest.raises(adaptkit.ModelError, match="does not call its attention module at inference"):
+        Mma(MmaOptions()).adapt_encoder(encoder)
 
 
 def test_encoders_stay_frozen_where_asked():

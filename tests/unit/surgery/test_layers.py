@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionModel
+from transformers import CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
 from adaptkit.errors import ModelError
 from adaptkit.surgery import locate_decoder
-from adaptkit.surgery.layers import attention_of, mlp_of
-from adaptkit.testing import tiny_clip_vision
+from adaptkit.surgery.layers import attention_blocks, attention_of, mlp_of
+from adaptkit.testing import tiny_clip_vision, tiny_decoder
 
 FAMILIES = {
     "llama": ("LlamaAttention", "LlamaMLP"),
@@ -26,11 +25,7 @@ FAMILIES = {
 
 
 def first_layer(family: str) -> nn.Module:
-    config = AutoConfig.for_model(family)
-    if not hasattr(config, "layer_types") and not hasattr(config, "attention_layers"):
-        config.num_hidden_layers = 1
-    with torch.device("meta"):
-        return locate_decoder(AutoModelForCausalLM.from_config(config)).layers[0]
+    return locate_decoder(tiny_decoder(family)).layers[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -62,3 +57,17 @@ def test_a_layer_with_cross_attention_is_ambiguous() -> None:
     layer.self_attn, layer.cross_attn = nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2)
     with pytest.raises(ModelError, match="Module has 2 attention modules"):
         attention_of(layer)
+
+
+def test_blocks_of_an_encoder_are_found_in_order_and_not_its_pooling() -> None:
+    model = SiglipVisionModel(
+        SiglipVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2)
+    )
+    assert attention_blocks(model) == list(model.encoder.layers)  # its pooling head has an attention as well
+    sequence = nn.Sequential(*(nn.TransformerEncoderLayer(8, 2) for _ in range(2)))
+    assert attention_blocks(nn.ModuleDict({"blocks": sequence})) == list(sequence)
+
+
+def test_a_convolutional_encoder_has_no_blocks() -> None:
+    with pytest.raises(ModelError, match="Sequential has no transformer blocks"):
+        attention_blocks(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()))
