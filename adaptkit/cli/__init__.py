@@ -14,10 +14,12 @@ COMMANDS = {
     ),
     "eval": ("adaptkit.cli.eval:evaluate", "Score a checkpoint on benchmarks."),
     "generate": ("adaptkit.cli.generate:generate", "Answer one prompt, with or without media."),
+    "export": ("adaptkit.cli.export:export", "Write a workflow as a stock checkpoint."),
     "import": (
         "adaptkit.cli.import_:import_",
         "Turn checkpoints of the reference implementations into workflows.",
     ),
+    "compare": ("adaptkit.cli.compare:compare", "Train variants alike, several seeds each, and put them in one table."),
     "recipes": ("adaptkit.cli.recipes:recipes", "List recipes, or print the recipe schema."),
     "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, with its origin."),
     "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has, what is missing and what for."),

@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """A linear map from values to pixels, with round tick values.
 
     Attributes:
@@ -34,9 +34,11 @@ class _Axis:
     step: float
 
     def place(self, value: float) -> float:
+        """Pixel of a value, to a tenth."""
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start), 1)
 
     def ticks(self) -> list[float]:
+        """Round values within the axis."""
         first = math.ceil(self.low / self.step - 1e-9)
         count = math.floor(self.high / self.step + 1e-9) - first + 1
         return [(first + i) * self.step for i in range(count)]
@@ -52,18 +54,22 @@ def line_chart(points: Sequence[Point], *, label: str) -> Markup:
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not points:
         return Markup('<p class="muted">No values were logged.</p>')
-    across = _axis([0.0, *(x for x, _ in points)], _LEFT, WIDTH - _RIGHT)
-    up = _axis([0.0, *(y for _, y in points)], HEIGHT - _BOTTOM, _TOP)
+    across = make_axis([0.0, *(x for x, _ in points)], _LEFT, WIDTH - _RIGHT)
+    up = make_axis([0.0, *(y for _, y in points)], HEIGHT - _BOTTOM, _TOP)
     raw = [(across.place(x), up.place(y)) for x, y in points]
     smooth = [(across.place(x), up.place(y)) for x, y in smoothed(points)]
     parts = [Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, label)]
     for tick in up.ticks():
         y = up.place(tick)
         parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, WIDTH - _RIGHT, y, y))
-        parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(_LEFT - 8, y + 4, _number(tick)))
+        parts.append(
+            Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(_LEFT - 8, y + 4, tick_label(tick))
+        )
     for tick in across.ticks():
         x = across.place(tick)
-        parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(x, HEIGHT - 6, _number(tick)))
+        parts.append(
+            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(x, HEIGHT - 6, tick_label(tick))
+        )
     parts += [_polyline("raw", raw), _polyline("smooth", smooth), Markup("</svg>")]
     return Markup("").join(parts)
 
@@ -79,12 +85,13 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
     return result
 
 
-def _axis(values: Sequence[float], start: float, stop: float) -> _Axis:
+def make_axis(values: Sequence[float], start: float, stop: float) -> Axis:
+    """An axis over all the values, from one pixel to another."""
     low, high = min(values), max(values)
     if low == high:
         low, high = low - 0.5, high + 0.5
     step = _round_step((high - low) / _NUM_TICKS)
-    return _Axis(low, high, start, stop, step)
+    return Axis(low, high, start, stop, step)
 
 
 def _round_step(raw: float) -> float:
@@ -92,7 +99,8 @@ def _round_step(raw: float) -> float:
     return next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
 
 
-def _number(value: float) -> str:
+def tick_label(value: float) -> str:
+    """A tick's value in a few characters."""
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:.4g}"

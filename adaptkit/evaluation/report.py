@@ -6,24 +6,22 @@ item looks is its modality's matter (`Modality.to_html`).
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from adaptkit.evaluation.boxes import Box, unpad_box
 from adaptkit.evaluation.charts import line_chart
+from adaptkit.evaluation.pages import percent, render_page
 
 if TYPE_CHECKING:
     from adaptkit.evaluation.scores import Answer
 
 _NBSP = "\N{NO-BREAK SPACE}"
-_TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
@@ -134,17 +132,9 @@ def write_report(path: Path, data: ReportData) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The report as HTML; everything that a model or a user wrote is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "count": _count, "bytes": _bytes, "breakable": _breakable}
-    return environment.get_template("report.html").render(
+    return render_page(
+        "report.html",
         data=data,
-        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tiles=_tiles(data.results),
         tables=_tables(data.results),
         text=data.results.get("text"),
@@ -206,19 +196,19 @@ def _fractions(box: Box, size: tuple[int, int]) -> Box:
 def _tiles(results: Mapping[str, Any]) -> list[_Tile]:
     tiles = []
     for section, scores in question_sections(results).items():
-        detail = f"blind{_NBSP}{_percent(scores['blind'])} · majority{_NBSP}{_percent(scores['majority'])}"
-        tiles.append(_Tile(title_of(section), _percent(scores["accuracy"]), detail, _note(scores, "accuracy")))
+        detail = f"blind{_NBSP}{percent(scores['blind'])} · majority{_NBSP}{percent(scores['majority'])}"
+        tiles.append(_Tile(title_of(section), percent(scores["accuracy"]), detail, _note(scores, "accuracy")))
     for section, scores in results.items():
-        name = _threshold_score(scores)
+        name = threshold_score(scores)
         if name is not None:
-            detail = f"blind {_percent(scores['blind'])}" if "blind" in scores else ""
+            detail = f"blind {percent(scores['blind'])}" if "blind" in scores else ""
             label = f"{title_of(section)}, {name.replace('acc', 'Acc')}"
-            tiles.append(_Tile(label, _percent(scores[name]), detail, _note(scores, name)))
+            tiles.append(_Tile(label, percent(scores[name]), detail, _note(scores, name)))
     text = results.get("text")
     if text:
-        base = "not run" if text["base_accuracy"] is None else _percent(text["base_accuracy"])
+        base = "not run" if text["base_accuracy"] is None else percent(text["base_accuracy"])
         label, detail = "Text, through the base", f"base alone {base}"
-        tiles.append(_Tile(label, _percent(text["workflow_accuracy"]), detail, _note(text, "workflow_accuracy")))
+        tiles.append(_Tile(label, percent(text["workflow_accuracy"]), detail, _note(text, "workflow_accuracy")))
         tiles.append(_identity_tile(text))
     return tiles
 
@@ -247,7 +237,8 @@ def title_of(section: str) -> str:
     return section.replace("_", " ").capitalize()
 
 
-def _threshold_score(scores: Any) -> str | None:
+def threshold_score(scores: Any) -> str | None:
+    """The name of a section's share of hits above a threshold, `acc@0.5`, or None where it has none."""
     names = scores if isinstance(scores, Mapping) else ()
     return next((name for name in names if name.startswith("acc@")), None)
 
@@ -257,7 +248,7 @@ def _note(scores: Mapping[str, Any], name: str) -> str:
     if not n:
         return ""
     low, high = wilson_interval(scores[name], n)
-    return f"95% interval {100 * low:.1f}–{_percent(high)}, {n:,}{_NBSP}questions"
+    return f"95% interval {100 * low:.1f}–{percent(high)}, {n:,}{_NBSP}questions"
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
@@ -302,26 +293,3 @@ def _layer_counts(layers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     for layer in layers:
         counts[layer["kind"]] = counts.get(layer["kind"], 0) + 1
     return counts
-
-
-def _breakable(text: str) -> Markup:
-    """Let long lists of numbers break after commas, not within a number."""
-    return Markup(",<wbr>").join(text.split(","))
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"
-
-
-def _count(value: float) -> str:
-    for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:g}"
-
-
-def _bytes(value: float) -> str:
-    for limit, suffix in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if value >= limit:
-            return f"{value / limit:.1f} {suffix}"
-    return f"{value:g} B"

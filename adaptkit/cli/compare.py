@@ -1,0 +1,142 @@
+"""`adaptkit compare`: variants trained alike, in one table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from adaptkit.compare.aggregation import Comparison
+    from adaptkit.compare.running import Outcome, Planned, Watcher
+
+DEFAULT_OUTPUT = Path("runs") / "compare"
+
+
+@click.command()
+@click.argument("arguments", metavar="RECIPE... [a.b.c=value]...", nargs=-1)
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each variant.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_OUTPUT,
+    show_default=True,
+    help="Where runs, tables and plots go, and what is continued.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Runs at a time; with more than one, each computes in one thread.",
+)
+@click.option("--table", "tables", multiple=True, metavar="TITLE=NAME,NAME", help="A further table of some variants.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+def compare(
+    arguments: tuple[str, ...], seeds: int, output: Path, jobs: int, tables: tuple[str, ...], as_json: bool
+) -> None:
+    """Train and evaluate variants, several seeds each, and put them in one table with plots.
+
+    Each RECIPE is a variant. Settings of all of them are overridden by dotted keys: stage_defaults.max_steps=100.
+    Type the same again after an interruption: finished runs are kept, and an interrupted one is resumed.
+    """
+    from adaptkit.compare import comparing
+
+    paths, overrides = split_arguments(arguments)
+    console = Console(stderr=as_json)
+    with watching(console, len(paths) * seeds) as watcher:
+        comparison = comparing.compare(
+            paths,
+            output,
+            num_seeds=seeds,
+            overrides=overrides,
+            jobs=jobs,
+            tables=tables,
+            watcher=watcher,
+            command=shlex.join(["adaptkit", *sys.argv[1:]]),
+        )
+    if as_json:
+        click.echo(json.dumps(comparison.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _show(comparison, output, console)
+    if comparison.failed:
+        sys.exit(1)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Recipe files, and overrides: what has an equals sign and is no file."""
+    overrides = [text for text in arguments if "=" in text and not Path(text).is_file()]
+    return [Path(text) for text in arguments if text not in overrides], overrides
+
+
+@contextmanager
+def watching(console: Console, num_runs: int) -> Iterator[Watcher]:
+    """Show what runs and what has ended: a line for each run, and in a terminal what goes on now."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    from adaptkit.compare.running import Watcher
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        overall = progress.add_task("runs", total=num_runs)
+        tasks: dict[str, TaskID] = {}
+
+        def started(run: Planned) -> None:
+            total = sum(max(stage.max_steps, 0) for stage in run.recipe.stages) or None
+            tasks[run.title] = progress.add_task(f"  {run.title}: starting", total=total)
+
+        def stepped(run: Planned, stage: str, step: int) -> None:
+            if stage:
+                earlier = [s.name for s in run.recipe.stages].index(stage)
+                done = sum(max(s.max_steps, 0) for s in run.recipe.stages[:earlier])
+                progress.update(tasks[run.title], completed=done + step, description=f"  {run.title}: {stage}")
+
+        def ended(outcome: Outcome) -> None:
+            progress.advance(overall)
+            if outcome.run.title in tasks:
+                progress.remove_task(tasks.pop(outcome.run.title))
+            console.print(_outcome_line(outcome), highlight=False, soft_wrap=True)
+
+        yield Watcher(started, stepped, ended)
+
+
+def _outcome_line(outcome: Outcome) -> str:
+    from rich.markup import escape
+
+    title = escape(outcome.run.title)
+    if outcome.kept:
+        return f"{title}: finished earlier, kept"
+    if outcome.reason:
+        return f"[red]{title}: failed:[/red] {escape(outcome.reason)}"
+    return f"{title}: finished in {outcome.seconds:.0f} s"
+
+
+def _show(comparison: Comparison, output: Path, console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from adaptkit.compare.rendering import HTML_FILE, MARKDOWN_FILE, grids, sentences
+
+    for grid in grids(comparison)[: 1 + len(comparison.tables)]:
+        table = Table(title=grid.title, title_justify="left", title_style="bold")
+        table.add_column(grid.columns[0])
+        for column in grid.columns[1:]:
+            table.add_column(column, justify="right")
+        for cells in grid.rows:
+            table.add_row(*map(escape, cells))
+        console.print()
+        console.print(table)
+    for sentence in sentences(comparison):
+        console.print(sentence, highlight=False)
+    for row in comparison.rows:
+        for failure in row.failures:
+            console.print(f"[red]failed:[/red] {escape(f'{row.name}, seed {failure.seed}: {failure.reason}')}")
+    console.print(f"report: {output / HTML_FILE}")
+    console.print(f"tables: {output / MARKDOWN_FILE}")
