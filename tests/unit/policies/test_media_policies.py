@@ -36,7 +36,7 @@ def gradients_of(model, batch):
 def test_beam_search_with_several_items_equals_one_row_at_a_time(base_and_model):
     _, model = base_and_model
     batch = batch_of(model, padding_side="left")
-    options = {"max_new_tokens": 4, "num_beams": 3, "do_sample": False}
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "num_beams": 3, "do_sample": False}
     together = model.generate(**batch.inputs, **options)[:, -4:]
     for row, (inputs, _) in enumerate(_single_rows(batch)):
         assert torch.equal(together[row : row + 1], model.generate(**inputs, **options)[:, -4:])
