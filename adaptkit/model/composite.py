@@ -387,7 +387,8 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             input_ids = torch.full(inputs_embeds.shape[:2], -1, device=inputs_embeds.device)
         masks = self._placeholder_masks(input_ids)
         in_context = features if self.policy.feature_mode == "context" else {}
-        context = self._contexts.build(masks, in_context, past_key_values, self.policy.carried)
+        needs_past = bool(self.policy.carried) or self.policy.feature_mode == "context"
+        context = self._contexts.build(masks, in_context, past_key_values, self.policy.carried, needs_past=needs_past)
         self.policy.prepare(context, self.language_model, self.policy_modules)
         return context
 

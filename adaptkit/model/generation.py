@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+from transformers import GenerationMixin, LogitsProcessorList, PreTrainedModel, SuppressTokensLogitsProcessor
 
 from adaptkit.model.splice import ProjectedFeatures, check_counts, expand_for_beams, keep_last_positions
+from adaptkit.surgery import InsertionPolicy
 
 
 class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
     """What a composite adds to transformers' `generate`."""
 
     encoders: nn.ModuleDict
+    language_model: PreTrainedModel
+    policy: InsertionPolicy
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
@@ -26,9 +30,10 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         return super().generate(inputs, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As stock, with features handed on only while the step's input holds their placeholders."""
+        """As the decoder's family does, with features handed on only while the step's input holds their placeholders."""
         features = kwargs.pop("features", None)
-        prepared = cast(dict[str, Any], super().prepare_inputs_for_generation(input_ids, *args, **kwargs))
+        prepare = self.language_model.prepare_inputs_for_generation
+        prepared = cast(dict[str, Any], prepare(input_ids, *args, **kwargs))
         step_ids = prepared.get("input_ids")
         if not features or step_ids is None or (step_ids.shape[1] == 1 < input_ids.shape[1]):
             return prepared
@@ -44,6 +49,26 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         if kept:
             prepared["features"] = kept
         return prepared
+
+    def _supports_default_dynamic_cache(self) -> bool:
+        """Whether the decoder's family takes the library's caches; `generate` tells by class."""
+        return bool(type(self.language_model)._supports_default_dynamic_cache())
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """As stock, under the name by which the decoder takes it: `generate` tells state-space families by class."""
+        parameters = inspect.signature(self.language_model.forward).parameters
+        renamed = "cache_params" in parameters and "past_key_values" not in parameters
+        if renamed and "cache_params" in model_kwargs:
+            model_kwargs["past_key_values"] = model_kwargs.pop("cache_params")
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        if renamed and "past_key_values" in model_kwargs:
+            model_kwargs["cache_params"] = model_kwargs.pop("past_key_values")
+
+    def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
+        """As stock, for policies that compile."""
+        return self.policy.supports_compile and bool(super()._valid_auto_compile_criteria(*args, **kwargs))
 
     def _project_for_generation(self, modality: str, given: Any) -> ProjectedFeatures:
         with self._compute_dtype():

@@ -33,6 +33,8 @@ class PassContexts:
         features: Mapping[str, ProjectedFeatures],
         past_key_values: Any,
         carried: Collection[str],
+        *,
+        needs_past: bool = False,
     ) -> AdapterContext:
         """The context of one pass.
 
@@ -42,16 +44,17 @@ class PassContexts:
                 placeholders.
             past_key_values: The cache that the pass continues, if any.
             carried: Names of values that go on from the pass that filled the cache.
+            needs_past: Whether a cache can only be continued with what is kept beside it.
 
         Raises:
-            DataError: The cache was filled by a batch of another size.
+            DataError: The cache was filled by a batch of another size, or elsewhere.
         """
         any_mask = torch.stack(list(masks.values())).any(0)
         bits = [mask.any(1).long() << number for number, mask in enumerate(masks.values())]
         context = AdapterContext(any_mask, torch.stack(bits).sum(0))
         if features:
             context.media, context.media_counts = _by_row(masks, features)
-        previous = self._previous(past_key_values, any_mask.shape[0])
+        previous = self._previous(past_key_values, any_mask.shape[0], needs_past)
         if previous is not None:
             context.media_set = context.media_set | previous.media_set
             _continue_media(context, previous)
@@ -68,10 +71,15 @@ class PassContexts:
         if past_key_values is not None:
             self._kept[past_key_values] = context
 
-    def _previous(self, past_key_values: Any, num_rows: int) -> AdapterContext | None:
+    def _previous(self, past_key_values: Any, num_rows: int, needed: bool) -> AdapterContext | None:
         if past_key_values is None or _is_empty(past_key_values):
             return None
         previous = self._kept.get(past_key_values)
+        if previous is None and needed:
+            raise DataError(
+                "this cache was not filled by this workflow (a copy, or another model's), so what its policy keeps "
+                "beside a cache is unknown. Run the prompt through the workflow, and go on with the cache it returns."
+            )
         if previous is not None and previous.media_set.shape[0] != num_rows:
             raise DataError(
                 f"the cache was filled by a batch of {previous.media_set.shape[0]} rows; {num_rows} rows are given."

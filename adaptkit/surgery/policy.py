@@ -28,8 +28,7 @@ class InsertionPolicy(ABC):
             features cannot be cached.
         exports_as_stock: Whether the resulting decoder is a stock one of the same family, only deeper.
         supports_packing: Whether several conversations may share a row.
-        supports_static_cache: Whether decoding works on a cache of fixed size.
-        supports_compile: Whether the workflow compiles as one graph.
+        supports_compile: Whether the workflow compiles as one graph; else `generate` never compiles it by itself.
     """
 
     needs_placement: bool = True
@@ -39,7 +38,6 @@ class InsertionPolicy(ABC):
     adapts_encoders: bool = False
     exports_as_stock: bool = True
     supports_packing: bool = True
-    supports_static_cache: bool = True
     supports_compile: bool = True
 
     @abstractmethod
