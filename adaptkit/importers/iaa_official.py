@@ -1,0 +1,399 @@
+"""The checkpoint that the authors of IAA released (arXiv 2408.12902), as adaptkit workflows.
+
+It holds one Llama with two sets of inserted layers, embeddings, norms, heads and projectors under names of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
+
+from adaptkit.errors import ModelError
+from adaptkit.hashing import StreamHasher
+from adaptkit.importers.results import ImportedWorkflows
+from adaptkit.importers.streaming import MAX_SHARD_BYTES, TensorSource, read_json, write_checkpoint
+from adaptkit.importers.towers import ENCODER_FOLDER, Tower, find_tower, write_tower
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.config import AdaptkitConfig
+from adaptkit.model.encoders import build_encoder
+from adaptkit.model.reference import relative_to_checkpoint
+from adaptkit.model.saving import hash_of
+from adaptkit.paths import missing_model, resolve_model_path
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.surgery import Decoder
+
+RELEASED_LAYERS = (0, 1, 5, 6, 10, 11, 15, 16, 20, 21, 25, 26, 30, 31)
+"""Hard-coded in the authors' model for 32 layers; a checkpoint's config does not say it."""
+
+PLACEHOLDER = "<|reserved_special_token_44|>"
+PLACEHOLDER_ID = 128049
+"""What stands for a picture in the authors' prompts; they replace its id by -200 before the model sees it."""
+
+END_OF_TURN = "<|eot_id|>"
+MODALITY = "image"
+BASE_FOLDER = "base"
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
+)
+
+
+class _Names:
+    """Names of one workflow's tensors in the authors' checkpoint; "condtion" is their spelling."""
+
+    def __init__(self, suffix: str, projector: str) -> None:
+        self.layers = f"model.condition_layers{suffix}"
+        self.projector = f"model.{projector}"
+        self.ends = {
+            "model.embed_tokens.weight": f"model.embed_tokens_condition{suffix}.weight",
+            "model.norm.weight": f"model.norm_condition{suffix}.weight",
+            "lm_head.weight": f"lm_head_condtion{suffix}.weight",
+        }
+
+
+_WORKFLOWS = {"vision": _Names("", "mm_projector"), "grounding": _Names("_grounding", "mm_projector_G")}
+
+
+def import_iaa_official(
+    source: str | Path,
+    output: str | Path,
+    encoder: str | Path | None = None,
+    *,
+    base: str | Path | None = None,
+    insertion_layers: Sequence[int] | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> ImportedWorkflows:
+    """Turn the authors' checkpoint into `output/base`, `output/vision` and `output/grounding`.
+
+    Tensors are copied one output shard at a time, unchanged in value and dtype.
+
+    Args:
+        source: Folder with their `config.json` and safetensors, single or sharded.
+        output: Where to write; its subfolders must not exist yet.
+        encoder: Folder or id of the vision tower. Else it is taken from where the config's `mm_vision_tower` points, or
+            from the checkpoint itself, where that has the tower's tensors and a config for them is at hand.
+        base: Folder or id of the frozen LLM, to refer to instead of writing `output/base`. Where the checkpoint holds
+            the LLM too, both must be equal.
+        insertion_layers: Layers of the LLM after which the inserted ones stand, in their order. Else the config's
+            `ehce_layers`, or the released list where there are 32 layers.
+        max_shard_bytes: Largest size of an output shard, and about the memory that is needed.
+
+    Returns:
+        The folders.
+
+    Raises:
+        ModelError: Something is missing, damaged, or of another kind than the authors' checkpoint.
+        PluginError: No installed plugin provides the encoder `clip`, or the projector.
+    """
+    source, output = Path(source), Path(output)
+    values = read_json(source / "config.json")
+    _require_iaa(values, source)
+    tensors = TensorSource(source)
+    config = _llama_config(values, tensors)
+    order = _insertion_order(values, tensors, config, insertion_layers)
+    with _fresh_folders(output, [*_WORKFLOWS, ENCODER_FOLDER, *([] if base else [BASE_FOLDER])]):
+        tower = find_tower(values, tensors, source, output, None if encoder is None else str(encoder))
+        if base is None:
+            base_folder = output / BASE_FOLDER
+            reference = _write_base(tensors, config, source, base_folder, max_shard_bytes)
+        else:
+            base_folder = _base_folder(str(base))
+            reference = _compare_base(TensorSource(base_folder), tensors, config, base_folder, str(base))
+        write_tower(tower, tensors, max_shard_bytes)
+        modality, projector = _modality(values, tower, config, base_folder)
+        for workflow, names in _WORKFLOWS.items():
+            folder = output / workflow
+            described = _workflow_config(config, order, modality, reference, folder)
+            mapping = _tensor_names(described, names, order, config, projector, tensors)
+            write_checkpoint(tensors, mapping, folder, max_shard_bytes=max_shard_bytes)
+            described.save_pretrained(folder)
+    return ImportedWorkflows(base_folder, {name: output / name for name in _WORKFLOWS}, tower.path)
+
+
+# -- what the checkpoint is ------------------------------------------------------------------------------------------
+
+
+def _require_iaa(values: Mapping[str, Any], source: Path) -> None:
+    if values.get("model_type") == "IAA" or "IAALlamaForCausalLM" in (values.get("architectures") or []):
+        return
+    raise ModelError(
+        f"{source} is a {values.get('model_type')!r} checkpoint ({values.get('architectures')}); the authors' IAA has "
+        "model_type 'IAA' and architecture 'IAALlamaForCausalLM'."
+    )
+
+
+def _llama_config(values: Mapping[str, Any], tensors: TensorSource) -> LlamaConfig:
+    """The LLM's own config: what a Llama knows of theirs, with the dtype that is stored."""
+    known = {*LlamaConfig().to_dict(), "rope_theta", "rope_scaling", "head_dim"}
+    dropped = {"architectures", "model_type", "torch_dtype", "dtype", "transformers_version"}
+    config = LlamaConfig(**{key: value for key, value in values.items() if key in known - dropped})
+    embedding = "model.embed_tokens_condition.weight"
+    if embedding not in tensors.stored:
+        raise ModelError(f"{tensors.folder} holds no {embedding}, so it is no IAA checkpoint, or an incomplete one.")
+    config.dtype = tensors.read(embedding).dtype
+    config.architectures = [LlamaForCausalLM.__name__]
+    return config
+
+
+def _insertion_order(
+    values: Mapping[str, Any], tensors: TensorSource, config: LlamaConfig, given: Sequence[int] | None
+) -> list[int]:
+    """For each inserted layer the layer of the LLM that it follows."""
+    num_layers = config.num_hidden_layers
+    order = given or values.get("ehce_layers")
+    if not order and num_layers == 32:
+        order = RELEASED_LAYERS
+    if not order:
+        raise ModelError(
+            f"{tensors.folder}: after which layers the inserted ones stand is not said: config.json has no "
+            f"ehce_layers, and the authors' list is for 32 layers, not {num_layers}. Give it: --insertion-layers "
+            "0,1,5,6 (insertion_layers= in Python)."
+        )
+    order = [int(layer) for layer in order]
+    pattern = re.compile(re.escape(_WORKFLOWS["vision"].layers) + r"\.(\d+)\.")
+    stored = {int(match[1]) for match in map(pattern.match, tensors.stored) if match}
+    if stored != set(range(len(order))) or len(set(order)) != len(order):
+        raise ModelError(
+            f"{tensors.folder} holds {len(stored)} inserted layers, but the insertion list has {len(order)} entries: "
+            f"{order}. Each entry names, once, the layer that one of them follows."
+        )
+    if not all(0 <= layer < num_layers for layer in order):
+        raise ModelError(f"the insertion list {order} names layers that a decoder of {num_layers} layers has not.")
+    return order
+
+
+# -- the frozen LLM --------------------------------------------------------------------------------------------------
+
+
+def _base_parameters(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of the stock LLM."""
+    return {name: tuple(p.shape) for name, p in _empty_llama(config).named_parameters()}
+
+
+def _empty_llama(config: LlamaConfig) -> LlamaForCausalLM:
+    with torch.device("meta"):
+        return LlamaForCausalLM(config)
+
+
+def _write_base(
+    tensors: TensorSource, config: LlamaConfig, source: Path, folder: Path, max_shard_bytes: int
+) -> dict[str, Any]:
+    """Write the LLM as a stock checkpoint; return the reference by which workflows name it."""
+    names = {name: name for name in _base_parameters(config)}
+    _check(tensors, names, _base_parameters(config), "Where the checkpoint lacks the LLM, name it: --base.")
+    hasher = StreamHasher()
+    write_checkpoint(tensors, names, folder, max_shard_bytes=max_shard_bytes, observe=_as_content(hasher))
+    _save_config(config, folder)
+    for name in _TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    _write_generation_config(config, source, folder)
+    return _reference(str(folder), config, hasher)
+
+
+def _base_folder(base: str) -> Path:
+    """Where a base given by folder or id lies on this machine."""
+    missing = missing_model(base)
+    if missing:
+        raise ModelError(f"base: {missing}.")
+    folder = Path(resolve_model_path(base))
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        folder = Path(str(try_to_load_from_cache(base, "config.json"))).parent
+    return folder
+
+
+def _compare_base(
+    given: TensorSource, tensors: TensorSource, config: LlamaConfig, folder: Path, name: str
+) -> dict[str, Any]:
+    """Check that a base is the LLM of the checkpoint, as far as that holds it; return the reference to it."""
+    shapes = _base_parameters(config)
+    _check(given, {parameter: parameter for parameter in shapes}, shapes, "Name the LLM that IAA was built on.")
+    hasher = StreamHasher()
+    observe = _as_content(hasher)
+    for parameter in sorted(shapes):
+        value = given.read(parameter)
+        observe(parameter, value)
+        if parameter in tensors.stored and not torch.equal(value, tensors.read(parameter).to(value.dtype)):
+            raise ModelError(f"{folder} is another LLM than the one in {tensors.folder}: {parameter} differs.")
+    return _reference(str(folder) if Path(name).is_dir() else name, config, hasher)
+
+
+def _as_content(hasher: StreamHasher) -> Callable[[str, Tensor], None]:
+    """Feed a hash as `adaptkit.model.reference.content_hash` does."""
+    return lambda name, tensor: hasher.update(name, tensor.to(torch.bfloat16))
+
+
+def _reference(name_or_path: str, config: LlamaConfig, hasher: StreamHasher) -> dict[str, Any]:
+    return {
+        "name_or_path": name_or_path,
+        "revision": None,
+        "architecture": LlamaForCausalLM.__name__,
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "content_hash": hasher.hexdigest(),
+    }
+
+
+def _save_config(config: LlamaConfig, folder: Path) -> None:
+    """Write a config that older libraries read as well: they look for `rope_theta` beside the layers' sizes."""
+    config.save_pretrained(folder)
+    values = read_json(folder / "config.json")
+    values.setdefault("rope_theta", values["rope_parameters"]["rope_theta"])
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_generation_config(config: LlamaConfig, source: Path, folder: Path) -> None:
+    """Theirs, or what the config says; with the end of a turn, at which their program stops, among its ends."""
+    path = source / "generation_config.json"
+    values = read_json(path) if path.is_file() else {}
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if values.get(key) is None and getattr(config, key) is not None:
+            values[key] = getattr(config, key)
+    end_of_turn = _token_id(folder, END_OF_TURN)
+    ends = values.get("eos_token_id")
+    ends = list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
+    if end_of_turn is not None and end_of_turn not in ends:
+        values["eos_token_id"] = [*ends, end_of_turn]
+    (folder / "generation_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _token_id(folder: Path, token: str) -> int | None:
+    """Id of a token in the tokenizer of a folder; None where there is no tokenizer or no such token."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
+        return None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the tokenizer in {folder} cannot be read ({str(error).splitlines()[0]}).") from error
+    token_id: int | None = tokenizer.get_vocab().get(token)
+    return token_id
+
+
+# -- the workflows ---------------------------------------------------------------------------------------------------
+
+
+def _modality(
+    values: Mapping[str, Any], tower: Tower, config: LlamaConfig, base_folder: Path
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """What a workflow's config says of pictures, checked against the encoder, and the shapes of its projector."""
+    options = {
+        "path": tower.path,
+        "feature_layer": values.get("mm_vision_select_layer", -2),
+        "keep_cls": values.get("mm_vision_select_feature", "patch") == "cls_patch",
+        "pad": "square" if values.get("image_aspect_ratio") == "pad" else "none",
+    }
+    encoder, reference = build_encoder({"name": "clip", **options})
+    if encoder.feature_size != values.get("mm_hidden_size", encoder.feature_size):
+        raise ModelError(
+            f"the encoder {tower.path} gives features of width {encoder.feature_size}, the checkpoint was trained on "
+            f"{values['mm_hidden_size']} (mm_hidden_size). Name the tower it was trained with: --encoder."
+        )
+    projector = values.get("mm_projector_type", "linear")
+    with torch.device("meta"):
+        module = get_plugin_manager().build(
+            "projector", projector, {}, encoder.feature_size, config.hidden_size, projector
+        )
+    placeholder_id = _token_id(base_folder, PLACEHOLDER)
+    named = placeholder_id is not None or config.vocab_size > PLACEHOLDER_ID
+    if placeholder_id is None:
+        placeholder_id = PLACEHOLDER_ID if named else config.vocab_size
+    entry = {
+        "encoder": {**reference, "content_hash": hash_of(encoder)},
+        "projector": {"name": projector, "options": {}},
+        "placeholder_id": placeholder_id,
+        "placeholder": PLACEHOLDER if named else None,
+        "feature_mode": "splice",
+    }
+    return entry, {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+def _workflow_config(
+    config: LlamaConfig, order: Sequence[int], modality: Mapping[str, Any], base: Mapping[str, Any], folder: Path
+) -> AdaptkitConfig:
+    decoder = Decoder(_empty_llama(config))
+    decoder.insert_copies_after(sorted(order))
+    text_config: PreTrainedConfig = decoder.config
+    text_config.tie_word_embeddings = False
+    described = AdaptkitConfig(
+        text_config=text_config,
+        base={**base, "name_or_path": relative_to_checkpoint(base["name_or_path"], folder)},
+        modalities={MODALITY: _beside(modality, folder)},
+        insertion={"policy": "inner_adapter", "placement": {"layers": sorted(order)}},
+        replace_ends=True,
+        layer_map=[[record.kind, record.source] for record in decoder.layer_map],
+    )
+    described.architectures = [AdaptkitForConditionalGeneration.__name__]
+    return described
+
+
+def _beside(modality: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The modality with an encoder that was written beside the workflow named by its relative path."""
+    encoder = modality["encoder"]
+    options = {**encoder["options"], "path": relative_to_checkpoint(encoder["options"]["path"], folder)}
+    return {**modality, "encoder": {**encoder, "options": options}}
+
+
+def _tensor_names(
+    described: AdaptkitConfig,
+    names: _Names,
+    order: Sequence[int],
+    config: LlamaConfig,
+    projector: Mapping[str, tuple[int, ...]],
+    tensors: TensorSource,
+) -> dict[str, str]:
+    """For each of a workflow's own tensors its name in the checkpoint; all are checked to be there."""
+    layer = {n.removeprefix("model.layers.0."): s for n, s in _base_parameters(config).items() if ".layers.0." in n}
+    mapping: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, (kind, follows) in enumerate(described.layer_map):
+        if kind == "inserted":
+            for name, shape in layer.items():
+                new = f"language_model.model.layers.{index}.{name}"
+                mapping[new] = f"{names.layers}.{order.index(follows)}.{name}"
+                shapes[new] = shape
+    vocabulary = (config.vocab_size, config.hidden_size)
+    for name, old in names.ends.items():
+        mapping[f"language_model.{name}"] = old
+        shapes[f"language_model.{name}"] = (config.hidden_size,) if name == "model.norm.weight" else vocabulary
+    for name, shape in projector.items():
+        mapping[f"projectors.{MODALITY}.{name}"] = f"{names.projector}.{name}"
+        shapes[f"projectors.{MODALITY}.{name}"] = shape
+    _check(tensors, mapping, shapes, "")
+    return mapping
+
+
+def _check(tensors: TensorSource, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], advice: str) -> None:
+    missing = sorted(old for old in names.values() if old not in tensors.stored)
+    if missing:
+        raise ModelError(f"{tensors.folder} lacks {len(missing)} tensors, {missing[0]} among them. {advice}".strip())
+    for new, old in names.items():
+        found = tensors.stored[old].shape
+        if found != shapes[new]:
+            raise ModelError(f"{tensors.folder}: {old} has shape {found}; its config makes it {shapes[new]}.")
+
+
+# -- the output folder -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _fresh_folders(output: Path, names: Sequence[str]) -> Iterator[None]:
+    """Folders that must not exist yet, and are removed again where the import fails."""
+    taken = [str(output / name) for name in names if (output / name).exists()]
+    if taken:
+        raise ModelError(f"{taken[0]} exists already. Remove it, or import into another folder.")
+    try:
+        yield
+    except BaseException:
+        for name in names:
+            shutil.rmtree(output / name, ignore_errors=True)
+        raise

@@ -1,0 +1,167 @@
+"""Reading and writing safetensors checkpoints of any size with a shard of it in memory at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adaptkit.errors import ModelError
+
+SINGLE_FILE = "model.safetensors"
+MAX_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies and what it is, known without reading it."""
+
+    file: Path
+    shape: tuple[int, ...]
+    num_bytes: int
+
+
+class TensorSource:
+    """The tensors of a checkpoint folder, read one at a time.
+
+    Args:
+        folder: Holds `model.safetensors`, or shards with their index.
+
+    Raises:
+        ModelError: There are no safetensors there, an index names what is absent, or a file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stored: dict[str, StoredTensor] = {}
+        for file in _files_of(folder):
+            self._add(file)
+
+    def _add(self, file: Path) -> None:
+        for name, entry in _read_header(file).items():
+            if name != "__metadata__":
+                start, stop = entry["data_offsets"]
+                self.stored[name] = StoredTensor(file, tuple(entry["shape"]), stop - start)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names that begin with `prefix`, sorted."""
+        return sorted(name for name in self.stored if name.startswith(prefix))
+
+    def read(self, name: str) -> Tensor:
+        """One tensor."""
+        with safe_open(self.stored[name].file, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+
+def _files_of(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder. Name the folder that holds config.json and the safetensors.")
+    index = folder / f"{SINGLE_FILE}.index.json"
+    if index.is_file():
+        names = sorted(set(read_json(index)["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
+        absent = [name for name in names if not (folder / name).is_file()]
+        if outside or absent:
+            raise ModelError(f"{index} names {(outside or absent)[0]}, which is not in this folder. Fetch it again.")
+        return [folder / name for name in names]
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if pickled:
+        raise ModelError(
+            f"{folder} holds pickled weights ({pickled[0]}), which could run code when read; adaptkit reads "
+            "safetensors only. Where you trust the file, convert it with transformers' save_pretrained."
+        )
+    many = f"{len(found)} safetensors files and no {index.name}" if found else f"no {SINGLE_FILE}"
+    raise ModelError(f"{folder} holds {many}. Name the folder of a complete checkpoint.")
+
+
+def _read_header(file: Path) -> dict[str, Any]:
+    """Names, shapes and offsets at the head of a safetensors file, which `safe_open` has checked first."""
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is damaged ({error}). Fetch it again.") from error
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header: dict[str, Any] = json.loads(stream.read(length))
+    return header
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file.
+
+    Raises:
+        ModelError: It is missing or malformed.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not valid JSON ({error}).") from error
+    return values
+
+
+def write_checkpoint(
+    source: TensorSource,
+    names: Mapping[str, str],
+    folder: Path,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    observe: Callable[[str, Tensor], None] | None = None,
+) -> None:
+    """Copy tensors under other names, one output shard in memory at a time.
+
+    Args:
+        source: Where they are.
+        names: For each new name the name in `source`.
+        folder: Where to write `model.safetensors`, or shards and their index.
+        max_shard_bytes: No shard is larger, unless a single tensor is.
+        observe: Called with each new name and tensor, in the order of names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = _plan(((new, source.stored[old].num_bytes) for new, old in sorted(names.items())), max_shard_bytes)
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = SINGLE_FILE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        _write_shard(source, {new: names[new] for new in shard}, folder / file, observe)
+        weight_map.update(dict.fromkeys(shard, file))
+    if len(shards) > 1:
+        total = sum(source.stored[old].num_bytes for old in names.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / f"{SINGLE_FILE}.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _plan(sizes: Iterable[tuple[str, int]], max_shard_bytes: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, num_bytes in sizes:
+        if shards[-1] and filled + num_bytes > max_shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += num_bytes
+    return shards
+
+
+def _write_shard(
+    source: TensorSource, names: Mapping[str, str], path: Path, observe: Callable[[str, Tensor], None] | None
+) -> None:
+    tensors: dict[str, Tensor] = {}
+    for new, old in names.items():
+        tensors[new] = source.read(old)
+        if observe is not None:
+            observe(new, tensors[new])
+    save_file(tensors, path, {"format": "pt"})
