@@ -1,0 +1,61 @@
+"""`adaptkit export`: a workflow as a stock checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+FORMATS = ("llava", "qwen2-audio", "voxtral", "peft")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--to", "target", required=True, type=click.Choice(FORMATS), help="Kind of stock checkpoint.")
+@click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where to write it.")
+@click.option("--workflow", help="Which workflow of a run; the only or first one by default.")
+@click.option("--merge", is_flag=True, help="Fold low-rank differences into the weights first.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the written weights; the base's by default.")
+def export(checkpoint: Path, target: str, output: Path, workflow: str | None, merge: bool, dtype: str | None) -> None:
+    """Write a workflow of CHECKPOINT as a stock checkpoint, which programs without adaptkit read.
+
+    What was written is read back and compared with the workflow; what has no stock equal is refused with the reason.
+    """
+    if target == "peft" and (merge or dtype):
+        raise click.UsageError("--merge and --dtype do not go with --to peft, whose factors stay as they were trained.")
+
+    import torch
+
+    from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.model.checkpoint import load
+    from adaptkit.model.processor import load_processor
+    from adaptkit.runs import find_workflow
+
+    quiet_libraries()
+    folder = find_workflow(checkpoint, workflow)
+    model, processor = load(folder), load_processor(folder)
+    options: dict[str, Any] = {}
+    if target != "peft":
+        options = {"merge": merge, "dtype": None if dtype is None else getattr(torch, dtype)}
+    report = _exporters()[target](model, processor, output, **options)
+    click.echo(f"Wrote {report.directory}; logits differ by at most {report.logits_difference:.1e}.")
+    if report.placeholder is not None:
+        rows = f", for which embedding and head got {report.added_rows} row(s)" if report.added_rows else ""
+        click.echo(f"{report.placeholder} (id {report.placeholder_id}) stands for the features of a medium{rows}.")
+    if report.media_difference is not None:
+        click.echo(
+            f"Both processors make the same token ids; pixel values differ by at most {report.media_difference:.1e}."
+        )
+
+
+def _exporters() -> dict[str, Any]:
+    from adaptkit import export as package
+
+    return {
+        "llava": package.export_llava,
+        "qwen2-audio": package.export_qwen2_audio,
+        "voxtral": package.export_voxtral,
+        "peft": package.export_peft,
+    }

@@ -1,0 +1,132 @@
+"""Reading back what was written, and comparing it with the workflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration
+from transformers.utils import logging
+
+from adaptkit.errors import ModelError
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""Largest difference of logits, relative to the largest logit where that is above 1."""
+
+HALF_TOLERANCE = 2e-2
+"""The same in half precision, whose products round to about a hundredth."""
+
+_NUM_WORDS = 5
+
+
+def compare_llava(
+    ours: AdaptkitForConditionalGeneration, folder: Path, placeholder_id: int, dtype: torch.dtype
+) -> float:
+    """Read a stock checkpoint and compare its logits with the workflow's.
+
+    The prompts hold a picture and none, one row is padded on the left, and one token is decoded on top of the cache.
+
+    Args:
+        ours: The workflow in the dtype that was written.
+        folder: What was written.
+        placeholder_id: Of the written model.
+        dtype: In which to compute.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        ModelError: Tensors are missing or left over, or the logits differ by more than rounding.
+    """
+    stock = _read_back(folder, dtype).to(ours.device)
+    inputs, next_ids = _probe(ours)
+    (old_id,) = (entry["placeholder_id"] for entry in ours.config.modalities.values())
+    theirs_inputs = {**inputs, "input_ids": _renamed(inputs["input_ids"], old_id, placeholder_id)}
+    expected = _logits(ours, inputs, next_ids)
+    try:
+        found = _logits(stock, theirs_inputs, next_ids)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the stock model fails on a prompt with a picture ({type(error).__name__}: {str(error).splitlines()[0]})."
+        ) from error
+    worst = 0.0
+    for where, a, b in zip(("with a picture", "after one decoded token", "of text"), expected, found, strict=True):
+        difference = float((a - b[..., : a.shape[-1]]).abs().max())
+        limit = TOLERANCES.get(dtype, HALF_TOLERANCE) * max(1.0, float(a.abs().max()))
+        if not difference <= limit:  # also where it is not a number
+            raise ModelError(
+                f"the stock model computes other logits {where}: they differ by {difference:.2g}, more than rounding "
+                f"({limit:.2g}). Nothing was written."
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _read_back(folder: Path, dtype: torch.dtype) -> Any:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        stock, report = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"stock LLaVA cannot read what was written ({type(error).__name__}: {str(error).splitlines()[0]})."
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    problems = [f"{kind}: {sorted(keys)[0]}" for kind, keys in report.items() if keys and kind.endswith("_keys")]
+    if problems:
+        raise ModelError(f"stock LLaVA does not read all tensors as they were written ({'; '.join(problems)}).")
+    return stock.eval()
+
+
+def _probe(ours: AdaptkitForConditionalGeneration) -> tuple[dict[str, Tensor], Tensor]:
+    """A row with a picture and a shorter row of text padded on the left; and the next token of both."""
+    (name,) = ours.encoders
+    encoder: Any = ours.encoders[name]
+    positions = encoder.build_preprocessor().fixed_positions
+    placeholder_id = ours.config.modalities[name]["placeholder_id"]
+    generator = torch.Generator().manual_seed(0)
+    rows = int(cast(Tensor, ours.get_input_embeddings().weight).shape[0])
+    words = torch.randint(0, rows, (2, 2 * _NUM_WORDS), generator=generator)
+    words = words.masked_fill(words == placeholder_id, (placeholder_id + 1) % rows)
+    media = torch.full((positions,), placeholder_id)
+    longer = torch.cat([words[0, :_NUM_WORDS], media, words[0, _NUM_WORDS:]])
+    input_ids = torch.stack([longer, words.new_zeros(longer.shape)])
+    attention_mask = torch.ones_like(input_ids)
+    input_ids[1, -2 * _NUM_WORDS :] = words[1]
+    attention_mask[1, : -2 * _NUM_WORDS] = 0
+    if placeholder_id == 0:
+        input_ids[1, : -2 * _NUM_WORDS] = 1
+    side = encoder.config.image_size
+    pixel_values = torch.randn(1, encoder.config.num_channels, side, side, generator=generator)
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "pixel_values": pixel_values.to(next(encoder.parameters()).dtype),
+    }
+    return {key: value.to(ours.device) for key, value in inputs.items()}, words[:, :1].to(ours.device)
+
+
+def _renamed(input_ids: Tensor, old_id: int, new_id: int) -> Tensor:
+    return input_ids.masked_fill(input_ids == old_id, new_id)
+
+
+@torch.no_grad()
+def _logits(model: Any, inputs: dict[str, Tensor], next_ids: Tensor) -> list[Tensor]:
+    mask = inputs["attention_mask"]
+    first = model(**inputs, use_cache=True)
+    longer = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+    positions = (longer.cumsum(1) - 1)[:, -1:]
+    second = model(
+        input_ids=next_ids,
+        attention_mask=longer,
+        position_ids=positions,
+        past_key_values=first.past_key_values,
+        use_cache=True,
+    )
+    text = model(input_ids=inputs["input_ids"][1:, -2 * _NUM_WORDS :])
+    seen = mask.bool()
+    return [first.logits[seen].float(), second.logits.float(), text.logits.float()]

@@ -1,0 +1,134 @@
+"""The stock processor of an exported LLaVA: tokenizer, chat template and the pictures' preprocessing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import LlavaProcessor
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.export.problems import select_strategy
+from adaptkit.export.vocabulary import Placeholder
+from adaptkit.model.processor import AdaptkitProcessor
+
+_SETTINGS = (
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
+    *("do_normalize", "image_mean", "image_std"),
+)
+_PIXEL_TOLERANCE = 0.05
+"""Pixel values span about 4; another order of resizing and padding would differ by more than this."""
+
+_FLATTEN = """\
+{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- set turn = namespace(text='') -%}
+{%- if message['content'] is string -%}
+{%- set turn.text = message['content'] -%}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- set turn.text = turn.text + (part['text'] if part['type'] == 'text' else IMAGE_TOKEN) -%}
+{%- endfor -%}
+{%- endif -%}
+{%- set flat.messages = flat.messages + [dict(message, content=turn.text)] -%}
+{%- endfor -%}
+{%- set messages = flat.messages -%}
+"""
+
+
+def write_processor(processor: AdaptkitProcessor, encoder: Any, placeholder: Placeholder, folder: Path) -> None:
+    """Write a `LlavaProcessor` that makes of messages and pictures what the workflow's own processor makes."""
+    assert placeholder.token is not None
+    stock = LlavaProcessor(
+        image_processor=_picture_processor(encoder),
+        tokenizer=placeholder.tokenizer,
+        patch_size=encoder.config.patch_size,
+        vision_feature_select_strategy=select_strategy(encoder),
+        num_additional_image_tokens=int(encoder.has_cls),
+        image_token=placeholder.token,
+        chat_template=_chat_template(processor.chat_template, placeholder.token),
+    )
+    stock.save_pretrained(folder)
+    stock.image_processor.save_pretrained(folder)  # where libraries before transformers 5 look for it
+
+
+def _picture_processor(encoder: Any) -> Any:
+    """The checkpoint's own, or LLaVA's with the same settings where pictures are padded to squares first."""
+    own = encoder.build_preprocessor().processor
+    if encoder.options.pad != "square":
+        return own
+    given = own.to_dict()
+    settings = {name: given[name] for name in _SETTINGS if given.get(name) is not None}
+    return LlavaImageProcessorPil(**{"do_center_crop": False, **settings}, do_pad=True)
+
+
+def _chat_template(template: str | None, token: str) -> str | None:
+    """The template, which expects plain text, behind lines that turn parts into text."""
+    if template is None:
+        return None
+    quoted = token.replace("\\", "\\\\").replace("'", "\\'")
+    return _FLATTEN.replace("IMAGE_TOKEN", f"'{quoted}'") + template
+
+
+def compare_processors(ours: AdaptkitProcessor, modality: str, folder: Path) -> float:
+    """Read the stock processor back, and compare what both make of a conversation with two pictures.
+
+    Returns:
+        The largest difference of pixel values.
+
+    Raises:
+        ModelError: Token ids differ, or pixel values by more than rounding.
+    """
+    stock = LlavaProcessor.from_pretrained(folder)
+    difference = 0.0
+    for width, height in ((64, 64), (97, 41)):
+        picture = _gradient(width, height)
+        theirs = stock.image_processor(picture, return_tensors="pt")["pixel_values"][0]
+        mine = ours.modalities[modality].load(picture)
+        if theirs.shape != mine.shape:
+            raise ModelError(
+                f"a picture of {width} by {height} becomes {tuple(mine.shape)} here and {tuple(theirs.shape)} in the "
+                "stock processor."
+            )
+        difference = max(difference, float((theirs - mine).abs().max()))
+    if difference > _PIXEL_TOLERANCE:
+        raise ModelError(f"the stock processor makes other pixel values: they differ by {difference:.2g}.")
+    _compare_ids(ours, stock, modality)
+    return difference
+
+
+def _compare_ids(ours: AdaptkitProcessor, stock: Any, modality: str) -> None:
+    if ours.chat_template is None:
+        return
+    picture = _gradient(40, 30)
+    content: list[dict[str, Any]] = [
+        {"type": "text", "text": "one "},
+        {"type": modality, modality: picture},
+        {"type": "text", "text": "\ntwo"},
+    ]
+    messages = [{"role": "user", "content": content}]
+    options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    try:
+        mine = ours.apply_chat_template(messages, **options)["input_ids"]
+    except AdaptkitError as error:
+        raise ModelError(f"the workflow's own processor cannot read a picture in a message: {error}") from error
+    stock_content = [{"type": "image", "image": picture} if p["type"] == modality else p for p in content]
+    stock_messages = [{"role": "user", "content": stock_content}]
+    theirs = stock.apply_chat_template(stock_messages, **options, return_tensors="pt")["input_ids"]
+    mine = mine.masked_fill(mine == ours.placeholder_ids[modality], stock.image_token_id)
+    if not torch.equal(mine, theirs):
+        raise ModelError(
+            f"the stock processor makes other token ids of a message with a picture: {theirs.shape[1]} of them, "
+            f"{mine.shape[1]} here. The tokenizer joins the placeholder with its neighbours, so it cannot be exported "
+            "with its processor: pass processor=None and prepare inputs yourself."
+        )
+
+
+def _gradient(width: int, height: int) -> Image.Image:
+    rows, columns = np.mgrid[0:height, 0:width]
+    channels = [255 * columns / width, 255 * rows / height, 127 + 127 * np.sin(columns / 7 + rows / 5)]
+    return Image.fromarray(np.stack(channels, -1).astype(np.uint8))

@@ -1,0 +1,56 @@
+"""The folder that an export writes, and what it reports."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptkit.errors import ModelError
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote, and how it compared with the workflow after it was read back.
+
+    Attributes:
+        directory: The stock checkpoint.
+        logits_difference: Largest difference between the logits of both, on random prompts.
+        placeholder_id: Id that stands for the features of a medium in the exported model; None where there are none.
+        placeholder: Its text; None where no processor was written.
+        added_rows: Rows that embedding and head got for it.
+        media_difference: Largest difference between what both processors make of the same media; None where none was
+            written.
+    """
+
+    directory: Path
+    logits_difference: float
+    placeholder_id: int | None = None
+    placeholder: str | None = None
+    added_rows: int = 0
+    media_difference: float | None = None
+
+
+@contextmanager
+def written_whole(directory: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `directory` where all went well, and is deleted otherwise.
+
+    Raises:
+        ModelError: There is something at `directory` already.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ModelError(f"{directory} is not empty. Name another folder, or remove it.")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if directory.exists():
+            directory.rmdir()
+        folder.rename(directory)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

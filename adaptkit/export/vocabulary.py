@@ -1,0 +1,71 @@
+"""The placeholder of a stock model: a token of the tokenizer, with a row in embedding and head."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptkit.errors import ModelError
+
+STOCK_PLACEHOLDER = "<image>"
+
+
+@dataclass
+class Placeholder:
+    """What stands for a picture in the exported model.
+
+    Attributes:
+        token_id: Its id.
+        token: Its text; None without a tokenizer.
+        tokenizer: The tokenizer that has it; None where none was given.
+        num_rows: Rows that embedding and head need.
+    """
+
+    token_id: int
+    token: str | None
+    tokenizer: Any
+    num_rows: int
+
+
+def choose_placeholder(placeholder_id: int, text: str | None, num_rows: int, tokenizer: Any) -> Placeholder:
+    """Keep a placeholder that the vocabulary has; for one outside of it, take the next free id of the tokenizer.
+
+    Args:
+        placeholder_id: The workflow's.
+        text: Its text, where the tokenizer has one.
+        num_rows: Rows of the workflow's embedding.
+        tokenizer: The workflow's; it is not modified.
+
+    Raises:
+        ModelError: The tokenizer gives the placeholder's text another id.
+    """
+    if tokenizer is None:
+        token_id = placeholder_id if placeholder_id < num_rows else num_rows
+        return Placeholder(token_id, None, None, max(num_rows, token_id + 1))
+    tokenizer = copy.deepcopy(tokenizer)
+    inside = placeholder_id < num_rows
+    token = text or (tokenizer.convert_ids_to_tokens(placeholder_id) if inside else None) or STOCK_PLACEHOLDER
+    tokenizer.add_special_tokens({"additional_special_tokens": [token]}, replace_extra_special_tokens=False)
+    (token_id,) = tokenizer.encode(token, add_special_tokens=False)
+    if inside and token_id != placeholder_id:
+        raise ModelError(
+            f"placeholder_id is {placeholder_id}, but the tokenizer makes {token!r} {token_id}: model and processor do "
+            "not belong together, or the tokenizer lacks that id."
+        )
+    return Placeholder(token_id, token, tokenizer, max(num_rows, token_id + 1))
+
+
+def with_rows(weight: Tensor, num_rows: int) -> Tensor:
+    """The weight, with copies of its mean appended as further rows.
+
+    As rows of a head they give the mean of all logits, so that they are never the most likely token.
+    """
+    missing = num_rows - weight.shape[0]
+    if missing <= 0:
+        return weight
+    mean = weight.detach().float().mean(0, keepdim=True).to(weight.dtype)
+    return torch.cat([weight.detach(), mean.expand(missing, -1)])
