@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
 from transformers import LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
@@ -57,13 +58,17 @@ def write_processor(processor: AdaptkitProcessor, encoder: Any, placeholder: Pla
 
 
 def _picture_processor(encoder: Any) -> Any:
-    """The checkpoint's own, or LLaVA's with the same settings where pictures are padded to squares first."""
-    own = encoder.build_preprocessor().processor
-    if encoder.options.pad != "square":
+    """The checkpoint's own, or LLaVA's with the same settings where pictures are made square first."""
+    own, pad = encoder.build_preprocessor().processor, encoder.options.pad
+    if pad == "none":
         return own
     given = own.to_dict()
     settings = {name: given[name] for name in _SETTINGS if given.get(name) is not None}
-    return LlavaImageProcessorPil(**{"do_center_crop": False, **settings}, do_pad=True)
+    settings = {"do_center_crop": False, **settings}
+    if pad == "stretch":
+        side = encoder.config.image_size
+        settings |= {"do_center_crop": False, "size": {"height": side, "width": side}, "resample": Resampling.BICUBIC}
+    return LlavaImageProcessorPil(**settings, do_pad=pad == "square")
 
 
 def _chat_template(template: str | None, token: str) -> str | None:

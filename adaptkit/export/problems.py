@@ -77,7 +77,12 @@ def encoder_problems(encoder: Any) -> Iterator[str]:
             f"the encoder is a {type(encoder).__name__} over {family or 'no transformers model'}; the vision tower "
             f"must be a CLIP or SigLIP model of the encoder 'clip' ({', '.join(VISION_MODELS)})."
         )
-    elif options.merge_size != 1:
+        return
+    if options.feature_layers is not None:
+        yield "the encoder lines up the features of several layers (feature_layers); stock LLaVA joins their widths."
+    if options.tokens != "patches":
+        yield "the encoder gives the class token alone (tokens: cls), which stock LLaVA has no setting for."
+    if options.merge_size != 1:
         yield f"the encoder joins patches (merge_size {options.merge_size}); stock LLaVA has no such step."
 
 

@@ -10,7 +10,13 @@ from adaptkit.export import export_llava
 from adaptkit.testing import tiny_tokenizer
 from tests.unit.export.workflows import OUTSIDE, processor_of, save_towers, workflow
 
-TOWERS = [("clip", False, "square"), ("clip", True, "none"), ("siglip", False, "square"), ("siglip", False, "none")]
+TOWERS = [
+    ("clip", False, "square"),
+    ("clip", True, "none"),
+    ("siglip", False, "square"),
+    ("siglip", False, "none"),
+    ("clip", False, "stretch"),
+]
 
 
 def pictures():
@@ -34,17 +40,21 @@ def conversation(items):
     ]
 
 
-def exported(tmp_path, tower="clip", keep_cls=False, pad="square", tokenizer=None, **options):
-    encoder = {"name": "clip", "path": save_towers(tmp_path)[tower], "keep_cls": keep_cls, "pad": pad}
+def exported(
+    tmp_path, tower="clip", keep_cls=False, pad="square", normalization="checkpoint", *, tokenizer=None, **options
+):
+    features = {"keep_cls": keep_cls, "pad": pad, "normalization": normalization}
+    encoder = {"name": "clip", "path": save_towers(tmp_path)[tower], **features}
     model = workflow(encoder=encoder, **options)
     processor = processor_of(model, tokenizer)
     report = export_llava(model, processor, tmp_path / "out")
     return model, processor, report, AutoProcessor.from_pretrained(tmp_path / "out")
 
 
+@pytest.mark.parametrize("normalization", ["checkpoint", "imagenet"])
 @pytest.mark.parametrize(("tower", "keep_cls", "pad"), TOWERS)
-def test_both_processors_make_the_same_batch(tmp_path, tower, keep_cls, pad):
-    _, ours, report, stock = exported(tmp_path, tower, keep_cls, pad)
+def test_both_processors_make_the_same_batch(tmp_path, tower, keep_cls, pad, normalization):
+    _, ours, report, stock = exported(tmp_path, tower, keep_cls, pad, normalization)
     assert type(stock).__name__ == "LlavaProcessor"
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
     mine = ours.apply_chat_template(conversation(pictures()), **options)
