@@ -30,7 +30,7 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         return super().generate(inputs, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As the decoder's family does, with features handed on only while the step's input holds their placeholders."""
+        """As the decoder's family does; features are handed on only while the step's input holds their placeholders."""
         features = kwargs.pop("features", None)
         prepare = self.language_model.prepare_inputs_for_generation
         prepared = cast(dict[str, Any], prepare(input_ids, *args, **kwargs))
