@@ -122,9 +122,9 @@ def _show(comparison: Comparison, output: Path, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from adaptkit.compare.rendering import HTML_FILE, MARKDOWN_FILE, grids, sentences
+    from adaptkit.compare.rendering import HTML_FILE, MARKDOWN_FILE, sentences, short_grids
 
-    for grid in grids(comparison)[: 1 + len(comparison.tables)]:
+    for grid in short_grids(comparison):
         table = Table(title=grid.title, title_justify="left", title_style="bold")
         table.add_column(grid.columns[0])
         for column in grid.columns[1:]:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from adaptkit.compare.aggregation import Comparison, Row, Score, ordering
+from adaptkit.compare.aggregation import Comparison, Row, Score, Table, ordering
 from adaptkit.compare.measures import (
+    MEMORY,
     PARAMETERS,
+    SECONDS,
     TEXT_ADAPTED,
     TEXT_BASE,
     TEXT_WORKFLOW,
@@ -85,7 +87,7 @@ def render_markdown(comparison: Comparison, plots_folder: str = PLOTS_FOLDER) ->
     parts += [_markdown_table(grid) for grid in grids(comparison)]
     parts += [f"![{plot.caption}]({plots_folder}/{plot.name}.svg)\n\n*{plot.caption}*" for plot in plots(comparison)]
     if comparison.failed:
-        listed = [f"- {name}, seed {seed}: {reason}" for name, seed, reason in _failures(comparison)]
+        listed = [f"- {name}, seed {seed}: {_in_markdown(reason)}" for name, seed, reason in _failures(comparison)]
         parts.append("**Failed runs**\n\n" + "\n".join(listed))
     return "\n\n".join(parts) + "\n"
 
@@ -133,6 +135,18 @@ def grids(comparison: Comparison) -> list[Grid]:
         details = [measure for measure in comparison.measures if measure.detail and measure.section == section]
         tables.append(_grid(f"{title_of(section)} by kind", comparison.rows, details, comparison, described=False))
     return tables
+
+
+def short_grids(comparison: Comparison) -> list[Grid]:
+    """The tables of variants in the few columns that a terminal has room for."""
+    score = main_score(comparison)
+    keys = [*([] if score is None else [score.key]), TEXT_WORKFLOW, TEXT_ADAPTED, PARAMETERS, MEMORY, SECONDS]
+    chosen = [measure for measure in map(comparison.measure, keys) if measure is not None]
+    tables = [Table("All variants", [row.name for row in comparison.rows]), *comparison.tables]
+    return [
+        _grid(table.title, [comparison.row(name) for name in table.names], chosen, comparison, described=False)
+        for table in tables
+    ]
 
 
 def main_score(comparison: Comparison) -> Measure | None:
@@ -195,6 +209,11 @@ def _ordering_grid(comparison: Comparison) -> Grid:
         rows.append([f"{rank}. {place.name}", format_score(place.score, measure.unit), behind, clear])
     columns = ["variant", measure.title, "behind the first", "told apart from it (95%)"]
     return Grid(f"Ordering by {measure.title[0].lower()}{measure.title[1:]}", columns, rows)
+
+
+def _in_markdown(text: str) -> str:
+    """A message on one line, with nothing in it taken for HTML."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _markdown_table(grid: Grid) -> str:

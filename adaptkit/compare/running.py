@@ -23,6 +23,9 @@ from adaptkit.runner import METRICS_FILE, RESULTS_FILE
 from adaptkit.training.metrics import read_metrics
 
 LOG_FILE = "log.txt"
+WORKER = (sys.executable, "-m", "adaptkit.compare.worker")
+"""What does a run; its directory is added."""
+
 _POLL_S = 0.5
 
 
@@ -188,7 +191,7 @@ class _Process:
         self._log: IO[bytes] = (run.directory / LOG_FILE).open("wb")
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "adaptkit.compare.worker", str(run.directory)],
+            [*WORKER, str(run.directory)],
             stdin=subprocess.PIPE,  # held open: the run ends when it closes
             stdout=self._log,
             stderr=subprocess.STDOUT,
