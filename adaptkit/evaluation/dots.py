@@ -13,7 +13,7 @@ from adaptkit.evaluation.charts import Axis, make_axis, tick_label
 WIDTH = 760
 _ROW, _TOP, _BOTTOM = 24, 26, 30
 _LABEL_WIDTH = 250
-_SQUARE = 420
+_PLANE = 430
 SERIES = ("first", "second")
 """Style classes of the series of a chart, in order."""
 
@@ -116,17 +116,17 @@ def scatter_chart(
         return Markup('<p class="muted">No run finished.</p>')
     left, right, top, bottom = 56, 16, 30, 46
     scale = math.log10 if log_x else float
-    across = _padded([scale(s.x.mean) for s in spots], left, _SQUARE - right)
-    up = _padded([v for s in spots for v in _reach(s.y)], _SQUARE - bottom, top)
-    parts = [_open(_SQUARE, _SQUARE, label)]
+    across = _padded([scale(s.x.mean) for s in spots], left, WIDTH - right)
+    up = _padded([v for s in spots for v in _reach(s.y)], _PLANE - bottom, top)
+    parts = [_open(WIDTH, _PLANE, label)]
     for tick in up.ticks():
         y = up.place(tick)
-        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, _SQUARE - right, y, y))
+        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, WIDTH - right, y, y))
         parts.append(_text(left - 8, y + 4, write_y(tick), "end"))
     for tick in across.ticks():
         x = across.place(tick)
-        parts.append(_text(x, _SQUARE - bottom + 18, write_x(10**tick if log_x else tick), "middle"))
-    parts.append(_text((left + _SQUARE - right) / 2, _SQUARE - 8, x_title, "middle"))
+        parts.append(_text(x, _PLANE - bottom + 18, write_x(10**tick if log_x else tick), "middle"))
+    parts.append(_text((left + WIDTH - right) / 2, _PLANE - 8, x_title, "middle"))
     parts.append(_text(8, 16, y_title, "start"))
     for spot in spots:
         x, y = across.place(scale(spot.x.mean)), up.place(spot.y.mean)
