@@ -88,7 +88,7 @@ def compare_processors(ours: AdaptkitProcessor, modality: str, folder: Path) -> 
     Raises:
         ModelError: Token ids differ, or pixel values by more than rounding.
     """
-    stock = LlavaProcessor.from_pretrained(folder)
+    stock = LlavaProcessor.from_pretrained(folder, backend="pil")  # as the workflow's, where torchvision is installed
     difference = 0.0
     for width, height in ((64, 64), (97, 41)):
         picture = _gradient(width, height)

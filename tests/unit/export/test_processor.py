@@ -48,7 +48,7 @@ def exported(
     model = workflow(encoder=encoder, **options)
     processor = processor_of(model, tokenizer)
     report = export_llava(model, processor, tmp_path / "out")
-    return model, processor, report, AutoProcessor.from_pretrained(tmp_path / "out")
+    return model, processor, report, AutoProcessor.from_pretrained(tmp_path / "out", backend="pil")
 
 
 @pytest.mark.parametrize("normalization", ["checkpoint", "imagenet"])
