@@ -1,0 +1,50 @@
+"""The comparison that the documentation shows: its numbers are kept as data, and the page's tables are made of them.
+
+`python -m tests.docs.ablations FOLDER` takes over the comparison that `adaptkit compare` left in a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from adaptkit.compare.aggregation import Comparison
+from adaptkit.compare.rendering import plots, render_markdown
+from adaptkit.evaluation.dots import standalone
+from tests.docs.blocks import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "explanation" / "ablations.md"
+ASSETS = REPOSITORY / "docs" / "assets" / "ablations"
+DATA = ASSETS / "comparison.json"
+BEGIN, END = "<!-- comparison:begin -->\n", "<!-- comparison:end -->\n"
+
+
+def stored() -> Comparison:
+    """The comparison whose numbers the page shows."""
+    return Comparison.from_json(json.loads(DATA.read_text(encoding="utf-8")))
+
+
+def block(comparison: Comparison) -> str:
+    """What stands between the page's markers."""
+    return render_markdown(comparison, "../assets/ablations")
+
+
+def shown() -> str:
+    """What stands there now."""
+    return PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+
+
+def take_over(folder: Path) -> None:
+    """Put a finished comparison into the documentation."""
+    comparison = Comparison.from_json(json.loads((folder / "comparison.json").read_text(encoding="utf-8")))
+    ASSETS.mkdir(parents=True, exist_ok=True)
+    DATA.write_text(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for plot in plots(comparison):
+        (ASSETS / f"{plot.name}.svg").write_text(standalone(plot.chart), encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + block(comparison) + END + rest.partition(END)[2], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    take_over(Path(sys.argv[1]))
