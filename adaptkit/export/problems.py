@@ -29,7 +29,7 @@ def llava_problems(model: AdaptkitForConditionalGeneration, *, merge: bool = Fal
     """
     problems = [*_media_problems(model), *_policy_problems(model, merge)]
     if not problems:
-        tied = model.base.config.get_text_config(decoder=True).tie_word_embeddings
+        tied = getattr(model.base.config.get_text_config(decoder=True), "tie_word_embeddings", False)
         problems += _family_problems(copy_to_write(model, model.base.dtype, merge=merge), tied)
     return problems
 

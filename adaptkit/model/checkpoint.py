@@ -84,7 +84,7 @@ def load_config(directory: Path) -> AdaptkitConfig:
             f"{directory}: {what}. A checkpoint is a folder that `adaptkit train` or save_pretrained wrote."
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_hook=_special_float)
     except ValueError as error:
         raise ModelError(f"{path}: not valid JSON ({error}).") from error
     if values.get("model_type") != MODEL_TYPE:
@@ -96,6 +96,11 @@ def load_config(directory: Path) -> AdaptkitConfig:
     for entry in config.modalities.values():
         entry["encoder"] = resolve_encoder(entry["encoder"], directory)
     return config
+
+
+def _special_float(values: dict[str, Any]) -> Any:
+    """Infinity and its like as transformers writes them into a config."""
+    return float(values["__float__"]) if values.keys() == {"__float__"} else values
 
 
 def load_tensors(directory: Path) -> dict[str, Tensor]:

@@ -106,7 +106,8 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         """Stock processors, and one that never lets a placeholder be generated."""
         processors = super()._get_logits_processor(*args, **kwargs)
-        rows = self.get_output_embeddings().weight.shape[0]
+        head = self.get_output_embeddings()
+        rows = head.weight.shape[0] if head is not None else self.config.get_text_config().vocab_size
         placeholders = {entry["placeholder_id"] for entry in self.config.modalities.values()}
         suppressed = sorted(i for i in placeholders if i < rows)
         if suppressed:

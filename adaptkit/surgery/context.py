@@ -154,4 +154,6 @@ def with_first_output(output: Any, hidden_states: Tensor) -> Any:
     if not isinstance(output, tuple | list):
         return hidden_states
     changed = (hidden_states, *output[1:])
-    return list(changed) if isinstance(output, list) else changed
+    if isinstance(output, list):
+        return list(changed)
+    return type(output)(*changed) if hasattr(output, "_fields") else changed

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adaptkit.errors import ModelError
-from adaptkit.surgery.context import extend_module, with_first_output
+from adaptkit.surgery.context import ContextLayer, extend_module, with_first_output
 from adaptkit.surgery.copying import structural_copy, trainable_copy
 from adaptkit.surgery.stock import Renumbering, compare_depths, stock_skeleton
 
@@ -88,6 +88,7 @@ class Decoder:
         self.config: PreTrainedConfig = text_config(model)
         self._layers_name, self.trunk = _find_layers(model, self.config)
         _check_layers(self.layers, type(model).__name__)
+        _check_forward(model)
         self.layer_map = [LayerRecord(i, "frozen", i) for i in range(len(self.layers))]
         self.replaced: list[str] = []
 
@@ -205,9 +206,7 @@ def final_norms(model: PreTrainedModel) -> list[str]:
     which modules run after the last, because their names vary between families. Some families have none (OLMo's norm
     has no parameters).
     """
-    probe = structural_copy(model).eval()
-    layers_name, trunk = _find_layers(probe, text_config(probe))
-    layers = list(getattr(trunk, layers_name))
+    probe, layers = _probe(model)
     head = probe.get_output_embeddings()
     ran: list[str] = []
     finished = False
@@ -221,17 +220,65 @@ def final_norms(model: PreTrainedModel) -> list[str]:
         if finished and name not in ran and not name.startswith(tuple(f"{parent}." for parent in ran)):
             ran.append(name)
 
-    _skip_all_but_the_first(layers)
     for layer in layers:
         layer.register_forward_hook(finish)
     inside = {module for layer in layers for module in layer.modules()}
     for name, module in probe.named_modules():
         if module not in inside and module is not head and any(True for _ in module.parameters(recurse=False)):
             module.register_forward_pre_hook(lambda *_, name=name: record(name))
-    device = probe.get_input_embeddings().weight.device
-    with torch.no_grad():
-        probe(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
+    _run_two_tokens(probe)
     return ran
+
+
+def _probe(model: PreTrainedModel) -> tuple[PreTrainedModel, list[nn.Module]]:
+    """A structural copy of which only the first layer computes anything, and its layers."""
+    probe = structural_copy(model).eval()
+    layers_name, trunk = _find_layers(probe, text_config(probe))
+    layers = list(getattr(trunk, layers_name))
+    _skip_all_but_the_first(layers)
+    return probe, layers
+
+
+@torch.no_grad()
+def _run_two_tokens(probe: PreTrainedModel, last: int = 0, embedded: bool = False) -> Tensor:
+    """Logits at the first of two tokens, `(vocab,)`, given by id or by embedding."""
+    embedding = probe.get_input_embeddings()
+    pad = probe.config.get_text_config(decoder=True).pad_token_id
+    words = [token for token in range(4) if token != pad]  # some families count positions by what is no padding
+    input_ids = torch.tensor([[words[0], words[last]]], device=embedding.weight.device)
+    inputs = {"inputs_embeds": embedding(input_ids)} if embedded else {"input_ids": input_ids}
+    logits: Tensor = probe(**inputs, use_cache=False).logits
+    return logits[0, 0]
+
+
+def _check_forward(model: PreTrainedModel) -> None:
+    """Refuse what does not run on embeddings, and an encoder among the families that can be either.
+
+    Needs whole tensors: skipped where they are on the meta device or sharded.
+    """
+    if any(p.is_meta or p.numel() == 0 for p in model.parameters()):
+        return
+    if any(isinstance(m, ContextLayer) for m in model.modules()):
+        return  # adapted already, so checked, and its layers run only inside a workflow
+    family = type(model).__name__
+    probe, _ = _probe(model)
+    logits = _run_two_tokens(probe)
+    try:
+        same = torch.allclose(logits, _run_two_tokens(probe, embedded=True))
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{family}: it does not run on inputs_embeds, through which features reach a decoder "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0]})."
+        ) from error
+    if not same:
+        raise ModelError(f"{family}: it computes something else from inputs_embeds than from the ids they stand for.")
+    # Only such families have the setting; some of them are decoders whatever it says
+    is_decoder = getattr(text_config(model), "is_decoder", True)
+    if not is_decoder and not torch.equal(logits, _run_two_tokens(probe, last=1)):
+        raise ModelError(
+            f"{family}: a token changes what the model gives for those before it, so it is no decoder. Load it with "
+            "is_decoder=True."
+        )
 
 
 def _skip_all_but_the_first(layers: list[nn.Module]) -> None:

@@ -97,6 +97,7 @@ def compare_depths(
         _require_both(family, old_modules, new_modules, old_name, new_name, numbers)
         for attribute, before, after in _differences(old_modules[old_name], new_modules[new_name]):
             counts = new_name in outside and _is_count(before) and _is_count(after)
+            counts = counts or _expands(before, after, origin)
             if not counts and ((before, after) != numbers or isinstance(before, bool)):
                 raise ModelError(_refusal(family, old_name, new_name, attribute, before, after, origin))
             renumbered.append(Renumbering(new_name, attribute, after))
@@ -148,6 +149,13 @@ def _differences(old: nn.Module, new: nn.Module) -> Iterator[tuple[str, Any, Any
 def _is_structure(name: str, value: Any) -> bool:
     plain = isinstance(value, _SCALARS) or (isinstance(value, list) and all(isinstance(v, _SCALARS) for v in value))
     return plain and not name.startswith("_") and name not in _NOT_STRUCTURE
+
+
+def _expands(before: Any, after: Any, origin: list[int]) -> bool:
+    """Whether these are the config's list of something per layer, which some layers keep a copy of."""
+    if not isinstance(before, list) or len(before) != max(origin) + 1:
+        return False
+    return bool([before[old] for old in origin] == after)
 
 
 def _is_count(value: Any) -> bool:

@@ -58,7 +58,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r".*(lora|dt|adapter|laurel|low|gated_norm)_?rank", 8),
     (r".*num(_local|_routed)?_experts|n_routed_experts", 4),
     (r".*experts_per_tok(en)?|moe_top_?k|moe_k|top_k_experts|n_group|num_expert_group", 2),
-    (r"topk_group", 1),
+    (r"topk_group|first_k_dense_replace|num_dense_layers", 1),
     (r"mamba_d_state|.*state_size|time_step_rank|chunk_size|mamba_chunk_size|d_rel", 8),
 )
 """Settings by pattern of their name, and what a larger number becomes."""
@@ -92,10 +92,13 @@ _INDEXED = {
 }
 _ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 
+_SLIDING = _cycle("sliding_attention", "full_attention")
+
 _ODD: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": lambda num_layers: list(range(1, num_layers, 2))},
+    "cohere2": {"layer_types": _SLIDING},
     "cohere_compass_text": {
-        "layer_types": _cycle("sliding_attention", "full_attention"),
+        "layer_types": _SLIDING,
         "rope_parameters": {"sliding_attention": _ROPE, "full_attention": _ROPE},
     },
     "deepseek_v2": {"num_experts_per_tok": 2},
@@ -109,6 +112,7 @@ _ODD: dict[str, dict[str, Any]] = {
         "swa_qk_nope_head_dim": 8,
         "swa_v_head_dim": 8,
     },
+    "gemma3_text": {"layer_types": _SLIDING},
     "gemma3n_text": {"num_kv_shared_layers": 0, "intermediate_size": 64},
     "gemma4": {"global_head_dim": 8},
     "gemma4_text": {"global_head_dim": 8},
@@ -123,6 +127,7 @@ _ODD: dict[str, dict[str, Any]] = {
     "mamba2": {"head_dim": 16},
     "mistral": {"sliding_window": None},
     "nemotron_h": {"layer_types": _cycle("linear_attention", "full_attention", "moe")},
+    "olmo3": {"layer_types": _SLIDING},
     "qwen3_5": {"layer_types": _HYBRID},
     "qwen3_5_moe": {"layer_types": _HYBRID},
     "qwen3_5_moe_text": {"layer_types": _HYBRID},
@@ -173,6 +178,8 @@ def tiny_config(model_type: str, *, num_positions: int = 512, **settings: Any) -
     values = _shrunk(default, num_positions)
     part = next((values[n] for n, v in vars(default).items() if v is text and n in values), values)
     tokens = {"vocab_size": VOCAB_SIZE, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if "is_decoder" in vars(text):
+        part["is_decoder"] = True
     own_names = {n: text.attribute_map.get(n, n) for n in settings}
     part |= {**tokens, **_ODD.get(model_type, {}), **{own_names[n]: v for n, v in settings.items()}}
     depth = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
@@ -188,6 +195,7 @@ def tiny_config(model_type: str, *, num_positions: int = 512, **settings: Any) -
 
 def _shrunk(config: PreTrainedConfig, num_positions: int) -> dict[str, Any]:
     values: dict[str, Any] = {}
+    media_ids = 0
     for name, value in config.to_dict().items():
         part = vars(config).get(name)
         if isinstance(part, PreTrainedConfig):
@@ -198,6 +206,9 @@ def _shrunk(config: PreTrainedConfig, num_positions: int) -> dict[str, Any]:
             values[name] = 0.0
         elif name in ("initializer_range", "init_std"):
             values[name] = INITIALIZER_RANGE
+        elif re.fullmatch(r".*_token_(id|index)", name) and isinstance(value, int) and value >= VOCAB_SIZE:
+            media_ids += 1
+            values[name] = VOCAB_SIZE - media_ids
         elif isinstance(value, int) and not isinstance(value, bool) and not name.endswith("_id") and value > 0:
             small = num_positions if re.fullmatch(_POSITIONS, name) else _small(name, value)
             if small != value:
