@@ -29,7 +29,8 @@ GROUPS = (
     {"data", "model", "policies", "projectors"},
     {"build", "runs"},
     {"training", "evaluation", "export", "importers", "serving", "world", "testing"},
-    {"runner", "rehearsal", "compare"},
+    {"runner", "rehearsal"},
+    {"compare"},
     {"cli"},
     {"__main__"},
 )
