@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from adaptkit.compare.aggregation import Comparison
@@ -38,12 +40,22 @@ def shown() -> str:
 def take_over(folder: Path) -> None:
     """Put a finished comparison into the documentation."""
     comparison = Comparison.from_json(json.loads((folder / "comparison.json").read_text(encoding="utf-8")))
+    comparison = replace(comparison, command=_without_output(comparison.command))
     ASSETS.mkdir(parents=True, exist_ok=True)
     DATA.write_text(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for plot in plots(comparison):
         (ASSETS / f"{plot.name}.svg").write_text(standalone(plot.chart), encoding="utf-8")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     PAGE.write_text(before + BEGIN + block(comparison) + END + rest.partition(END)[2], encoding="utf-8")
+
+
+def _without_output(command: str) -> str:
+    """The command as a reader would type it: the folder that its author chose is nobody else's."""
+    words = shlex.split(command)
+    if "--output" in words:
+        place = words.index("--output")
+        del words[place : place + 2]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

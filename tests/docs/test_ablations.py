@@ -1,0 +1,86 @@
+"""The page on ablations: its tables are the stored comparison's, and what its prose claims follows from them."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from adaptkit.compare.aggregation import Comparison, ordering
+from adaptkit.compare.measures import TEXT_ADAPTED, TEXT_BASE, WORDS_ADAPTED, WORDS_BASE
+from adaptkit.compare.rendering import main_score, plots, text_unchanged
+from adaptkit.evaluation.dots import standalone
+from tests.docs.ablations import ASSETS, PAGE, block, shown, stored
+from tests.docs.blocks import REPOSITORY
+
+ACCURACY = "image_questions.accuracy"
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    return stored()
+
+
+def mean(comparison: Comparison, name: str, key: str) -> str:
+    """As the prose writes it."""
+    return f"{100 * comparison.row(name).scores[key].mean:.1f}"
+
+
+def test_the_tables_are_the_stored_comparison_s(comparison: Comparison) -> None:
+    assert shown() == block(comparison)
+
+
+def test_the_plots_are_the_stored_comparison_s(comparison: Comparison) -> None:
+    for plot in plots(comparison):
+        path = ASSETS / f"{plot.name}.svg"
+        assert path.read_text(encoding="utf-8") == standalone(plot.chart)
+        ElementTree.parse(path)
+
+
+def test_every_shipped_ablation_ran_with_three_seeds(comparison: Comparison) -> None:
+    shipped = {path.stem for path in (REPOSITORY / "recipes" / "ablations").glob("*.yaml")}
+    assert {row.name for row in comparison.rows} == shipped
+    assert not comparison.failed
+    assert all(len(score.values) == 3 for row in comparison.rows for score in row.scores.values())
+
+
+def test_text_is_unchanged_under_every_policy(comparison: Comparison) -> None:
+    assert text_unchanged(comparison) == []
+
+
+def test_the_unfrozen_decoder_forgets_most(comparison: Comparison) -> None:
+    score = comparison.measure(TEXT_ADAPTED)
+    assert score is not None
+    assert ordering(comparison.rows, score)[-1].name == "full"
+    full = comparison.row("full").scores
+    assert all(full[TEXT_ADAPTED].values[seed] < full[TEXT_BASE].values[seed] for seed in comparison.seeds)
+
+
+def test_only_one_variant_is_told_apart_from_the_first(comparison: Comparison) -> None:
+    score = main_score(comparison)
+    assert score is not None
+    first, *others = ordering(comparison.rows, score)
+    assert first.name == "inner_adapter"
+    assert [place.name for place in others if place.clear] == ["gated_cross_attention"]
+
+
+def test_scores_in_the_prose_are_those_of_the_table(comparison: Comparison) -> None:
+    prose = PAGE.read_text(encoding="utf-8").partition("## Every number")[0]
+    named = {
+        *(mean(comparison, name, TEXT_ADAPTED) for name in (
+            "full", "inner_adapter", "controlnet", "gated_inner_adapter", "inner_adapter_shared_ends",
+            "inner_adapter_2_layers", "inner_adapter_8_layers", "projector_only", "visual_expert",
+            "gated_cross_attention",
+        )),
+        *(mean(comparison, name, ACCURACY) for name in (
+            "inner_adapter", "without_align", "without_pretrain", "inner_adapter_2_layers", "inner_adapter_8_layers",
+            "gated_cross_attention",
+        )),
+        mean(comparison, "inner_adapter", "image_questions.majority"),
+        *(f"{comparison.row(name).scores[WORDS_ADAPTED].mean:.1f}" for name in ("gated_inner_adapter", "mma")),
+        f"{comparison.row('full').scores[WORDS_BASE].mean:.1f}",
+        f"{comparison.row('full').scores[WORDS_ADAPTED].sd:.1f}",
+        f"{100 * (comparison.row('full').scores[TEXT_ADAPTED].sd or 0):.1f}",
+    }  # fmt: skip
+    assert set(re.findall(r"\b\d+\.\d\b", prose)) == named
