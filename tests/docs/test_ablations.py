@@ -65,6 +65,25 @@ def test_only_one_variant_is_told_apart_from_the_first(comparison: Comparison) -
     assert [place.name for place in others if place.clear] == ["gated_cross_attention"]
 
 
+@pytest.mark.parametrize(
+    ("better", "worse", "clear"),
+    [
+        *((name, "full", True) for name in ("inner_adapter", "lora", "mma")),
+        ("controlnet", "full", False),
+        ("gated_inner_adapter", "full", False),
+        ("inner_adapter", "controlnet", True),
+        ("inner_adapter", "gated_inner_adapter", False),
+        ("inner_adapter", "inner_adapter_8_layers", True),
+        ("inner_adapter_2_layers", "inner_adapter_8_layers", True),
+    ],
+)
+def test_what_the_prose_tells_apart_on_text(comparison: Comparison, better: str, worse: str, clear: bool) -> None:
+    score = comparison.measure(TEXT_ADAPTED)
+    assert score is not None
+    first, second = ordering([comparison.row(better), comparison.row(worse)], score)
+    assert (first.name, second.name, second.clear) == (better, worse, clear)
+
+
 def test_scores_in_the_prose_are_those_of_the_table(comparison: Comparison) -> None:
     prose = PAGE.read_text(encoding="utf-8").partition("## Every number")[0]
     named = {
