@@ -65,9 +65,7 @@ class PluginManager:
             reason = f"{type(error).__name__}: {error}"
             self.broken[entry_point.name] = BrokenPlugin(entry_point.name, package, reason)
             return
-        self.plugins[entry_point.name] = package
-        for component in components:
-            self._add(component)
+        self._take_in(components, entry_point.name, package)
 
     def add(self, plugin: Any, name: str) -> None:
         """Take in a plugin that is no installed package yet, for the life of this process.
@@ -81,20 +79,20 @@ class PluginManager:
         """
         if name in self.plugins or name in self.broken:
             raise PluginError(f"a plugin named {name!r} is loaded already.")
-        components = self._register(plugin, name, "this process")
-        self.plugins[name] = "this process"
-        for component in components:
-            self._add(component)
+        self._take_in(self._register(plugin, name, "this process"), name, "this process")
 
     def _register(self, module: Any, name: str, package: str) -> list[Component]:
         try:
             self._pluggy.register(module, name=name)
             self._pluggy.check_pending()
             return self._collect(module, name, package)
-        except Exception:
-            if self._pluggy.has_plugin(name):
-                self._pluggy.unregister(name=name)
+        except Exception:  # whatever it raised, nothing of the plugin stays
+            self._forget(name)
             raise
+
+    def _forget(self, name: str) -> None:
+        if self._pluggy.has_plugin(name):
+            self._pluggy.unregister(name=name)
 
     def _collect(self, module: Any, plugin: str, package: str) -> list[Component]:
         components: list[Component] = []
@@ -121,16 +119,22 @@ class PluginManager:
         if known.split()[0] != package.split()[0]:
             raise PluginError(f"two packages name a plugin {name!r}: {known} and {package}. Uninstall one of them.")
 
-    def _add(self, component: Component) -> None:
-        key = (component.kind, component.name)
-        taken = self._components.get(key)
-        if taken is not None:
-            raise PluginError(
-                f"two plugins register the {component.kind} {component.name!r}: {taken.plugin} "
-                f"({taken.package}) and {component.plugin} ({component.package}). Uninstall one, or list the "
-                f"plugins to load in {SELECTION_VARIABLE}."
-            )
-        self._components[key] = component
+    def _take_in(self, components: list[Component], plugin: str, package: str) -> None:
+        """List what a plugin registered: all of it, or nothing where a name is taken."""
+        added: dict[tuple[str, str], Component] = {}
+        for component in components:
+            key = (component.kind, component.name)
+            taken = self._components.get(key) or added.get(key)
+            if taken is not None:
+                self._forget(plugin)
+                raise PluginError(
+                    f"two plugins register the {component.kind} {component.name!r}: {taken.plugin} "
+                    f"({taken.package}) and {component.plugin} ({component.package}). Uninstall one, or list the "
+                    f"plugins to load in {SELECTION_VARIABLE}."
+                )
+            added[key] = component
+        self.plugins[plugin] = package
+        self._components |= added
 
     def names(self, kind: str) -> list[str]:
         """Names registered for a kind, sorted."""

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import yaml
 from click.testing import CliRunner
 
 from adaptkit.cli import cli
+from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import load_recipe
 from tests.docs.blocks import NOT_CODE, REPOSITORY, RUN_HERE, Block, blocks, pages
 
@@ -55,13 +57,14 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder in which a page is worked through: a checkout, as far as pages look at it."""
     for name in ("recipes", "Makefile"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADAPTKIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+    yield tmp_path
+    get_plugin_manager.cache_clear()  # a page may have registered a plugin of its own
 
 
 class Session:

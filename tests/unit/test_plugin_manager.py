@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from adaptkit import hookimpl
+from adaptkit.cli import cli
 from adaptkit.cli import plugins as cli_plugins
 from adaptkit.errors import PluginError
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
@@ -202,12 +203,12 @@ def test_the_listing_shows_what_is_there_and_what_is_broken(site: Site, monkeypa
     site.install("fake-broken", "raise RuntimeError('a [reason]')")
     monkeypatch.setattr(cli_plugins, "get_plugin_manager", site.manager)
     monkeypatch.setenv("COLUMNS", "200")
-    shown = CliRunner().invoke(cli_plugins.plugins, [], catch_exceptions=False).output
+    shown = CliRunner().invoke(cli, ["plugins"], catch_exceptions=False).output
     for text in ("square", "projector", "fake-square 1.2", "power = 2", "path (required)", "Squares [bold]things[/]."):
         assert text in shown
     assert "RuntimeError: a [reason]" in shown
 
-    data = json.loads(CliRunner().invoke(cli_plugins.plugins, ["--json"], catch_exceptions=False).output)
+    data = json.loads(CliRunner().invoke(cli, ["plugins", "--json"], catch_exceptions=False).output)
     [component] = data["components"]
     assert (component["name"], component["kind"]) == ("square", "projector")
     assert (component["package"], component["version"]) == ("fake-square", "1.2")
@@ -242,3 +243,21 @@ def test_a_plugin_of_this_process_is_taken_in_by_name() -> None:
     assert manager.get("projector", "mine").package == "this process"
     with pytest.raises(PluginError, match="'notebook' is loaded already"):
         manager.add(SimpleNamespace(), name="notebook")
+
+
+def test_a_plugin_whose_name_is_taken_leaves_nothing_behind() -> None:
+    def registering(*names: str) -> SimpleNamespace:
+        @hookimpl
+        def register_projectors(register: Any) -> None:
+            for name in names:
+                register(name=name, build=lambda *arguments: None)
+
+        return SimpleNamespace(register_projectors=register_projectors)
+
+    manager = PluginManager([])
+    manager.add(registering("mine"), name="first")
+    with pytest.raises(PluginError, match="two plugins register the projector 'mine': first"):
+        manager.add(registering("other", "mine"), name="second")
+    assert manager.names("projector") == ["mine"]
+    manager.add(registering("other"), name="second")  # mended, and tried again
+    assert manager.names("projector") == ["mine", "other"]
