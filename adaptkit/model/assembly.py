@@ -15,7 +15,7 @@ from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
 from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.surgery import Decoder, InsertionPolicy, structural_copy
+from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, structural_copy
 
 MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "encoder_options")
 
@@ -57,28 +57,7 @@ def adapt(
     """
     _check_base(base)
     base.requires_grad_(False)
-    hidden_size = base.get_input_embeddings().weight.shape[1]
-    encoders: dict[str, Encoder] = {}
-    projectors: dict[str, nn.Module] = {}
-    entries: dict[str, dict[str, Any]] = {}
-    for index, (name, spec) in enumerate(modalities.items()):
-        for key in spec:
-            if key not in MODALITY_KEYS:
-                raise ModelError(f"modality {name!r}: {unknown_name('key', key, MODALITY_KEYS)}")
-        if "encoder" not in spec:
-            raise ModelError(f"modality {name!r}: an encoder is missing.")
-        encoders[name], reference = build_encoder(spec["encoder"], spec.get("encoder_options"))
-        projectors[name], projector = _build_projector(
-            spec.get("projector", "mlp2x_gelu"), encoders[name].feature_size, hidden_size
-        )
-        placeholder_id = spec.get("placeholder_id")
-        entries[name] = {
-            "encoder": reference,
-            "projector": projector,
-            "placeholder_id": _outside_vocabulary(base, index) if placeholder_id is None else int(placeholder_id),
-            "placeholder": spec.get("placeholder"),
-        }
-    _check_placeholders(entries)
+    encoders, projectors, entries = _build_modalities(base, modalities)
     source_encoders = encoders
     policy, placement, insertion = _parse_insertion(insertion)
     if policy.adapts_encoders:
@@ -108,6 +87,35 @@ def adapt(
     model.set_trainable(model.trainable_parts())
     model.eval()
     return model
+
+
+def _build_modalities(
+    base: PreTrainedModel, modalities: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Encoder], dict[str, nn.Module], dict[str, dict[str, Any]]]:
+    """Encoders and projectors by modality, and how a checkpoint records each."""
+    hidden_size = base.get_input_embeddings().weight.shape[1]
+    encoders: dict[str, Encoder] = {}
+    projectors: dict[str, nn.Module] = {}
+    entries: dict[str, dict[str, Any]] = {}
+    for index, (name, spec) in enumerate(modalities.items()):
+        for key in spec:
+            if key not in MODALITY_KEYS:
+                raise ModelError(f"modality {name!r}: {unknown_name('key', key, MODALITY_KEYS)}")
+        if "encoder" not in spec:
+            raise ModelError(f"modality {name!r}: an encoder is missing.")
+        encoders[name], reference = build_encoder(spec["encoder"], spec.get("encoder_options"))
+        projectors[name], projector = _build_projector(
+            spec.get("projector", "mlp2x_gelu"), encoders[name].feature_size, hidden_size
+        )
+        placeholder_id = spec.get("placeholder_id")
+        entries[name] = {
+            "encoder": reference,
+            "projector": projector,
+            "placeholder_id": _outside_vocabulary(base, index) if placeholder_id is None else int(placeholder_id),
+            "placeholder": spec.get("placeholder"),
+        }
+    _check_placeholders(entries)
+    return encoders, projectors, entries
 
 
 def _check_base(base: Any) -> None:
@@ -151,6 +159,7 @@ def _apply_policy(
     policy: InsertionPolicy, base: PreTrainedModel, encoders: Mapping[str, Encoder], placement: Placement | None
 ) -> tuple[Decoder, Mapping[str, nn.Module] | None]:
     decoder = Decoder(structural_copy(base))
+    check_forward(base)
     num_layers = len(decoder.layers)
     layers = list(range(num_layers)) if placement is None else resolve_placement(placement, num_layers)
     return decoder, policy.apply(decoder, encoders, layers)

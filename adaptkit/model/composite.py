@@ -20,7 +20,7 @@ from adaptkit.errors import DataError, ModelError, unknown_name
 from adaptkit.interfaces import Encoder
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.generation import WorkflowGenerationMixin
-from adaptkit.model.passes import PassContexts
+from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
 
@@ -93,7 +93,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         self.policy_modules = nn.ModuleDict(policy_modules or {})
         self.policy = policy
         self.end_names = list(ends)
-        self._contexts = PassContexts()
+        self._contexts = PassContexts(policy)
         self._own_names = self._find_own_names()
         self.generation_config = copy.deepcopy(base.generation_config)
         self.post_init()
@@ -261,22 +261,22 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
     def _embed(self, input_ids: Tensor, features: Mapping[str, ProjectedFeatures]) -> Tensor:
         """Token embeddings with features in their places, or, for context features, without them."""
         masks = self._placeholder_masks(input_ids)
-        token_ids = input_ids
-        for mask in masks.values():
-            token_ids = token_ids.masked_fill(mask, 0)
         for modality, mask in masks.items():
             given = features.get(modality)
             if given is not None or input_ids.shape[1] > 1:
                 num_features, num_items = (given.tensor.shape[0], given.num_items) if given is not None else (0, 0)
                 check_counts(int(mask.sum()), num_features, modality=modality, num_items=num_items)
         if self.policy.feature_mode == "context":
-            return self._embed_placeholders(input_ids, masks)
+            return self._embed_placeholders(input_ids)
+        token_ids = input_ids
+        for mask in masks.values():
+            token_ids = token_ids.masked_fill(mask, 0)
         inputs_embeds = self.get_input_embeddings()(token_ids)
         for modality, projected in features.items():
             inputs_embeds = splice_features(inputs_embeds, masks[modality], projected)
         return cast(Tensor, inputs_embeds)
 
-    def _embed_placeholders(self, input_ids: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+    def _embed_placeholders(self, input_ids: Tensor) -> Tensor:
         """Embeddings where placeholders are words like others; those outside the vocabulary are zeros."""
         embedding = self.get_input_embeddings()
         outside = input_ids >= cast(Tensor, embedding.weight).shape[0]
@@ -366,7 +366,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
                 **kwargs,
             }
             if self.policy.uses_context:
-                inputs["adapter_context"] = self._build_context(input_ids, inputs_embeds, past_key_values, projected)
+                inputs["adapter_context"] = self._build_context(input_ids, inputs, projected)
             if labels is None:
                 return self._decode(inputs, logits_to_keep)
             labels = self._without_placeholders(labels)
@@ -379,16 +379,13 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
     def _build_context(
         self,
         input_ids: Tensor | None,
-        inputs_embeds: Tensor,
-        past_key_values: Any,
+        inputs: Mapping[str, Any],
         features: Mapping[str, ProjectedFeatures],
     ) -> AdapterContext:
         if input_ids is None:
-            input_ids = torch.full(inputs_embeds.shape[:2], -1, device=inputs_embeds.device)
-        masks = self._placeholder_masks(input_ids)
-        in_context = features if self.policy.feature_mode == "context" else {}
-        needs_past = bool(self.policy.carried) or self.policy.feature_mode == "context"
-        context = self._contexts.build(masks, in_context, past_key_values, self.policy.carried, needs_past=needs_past)
+            embeds = inputs["inputs_embeds"]
+            input_ids = torch.full(embeds.shape[:2], -1, device=embeds.device)
+        context = self._contexts.build(input_ids, self._placeholder_masks(input_ids), features, cache_of(inputs))
         self.policy.prepare(context, self.language_model, self.policy_modules)
         return context
 
@@ -402,7 +399,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             return cast(CausalLMOutputWithPast, self.language_model(**inputs))
         with provide_context(context):
             output = cast(CausalLMOutputWithPast, self.language_model(**inputs))
-        self._contexts.keep(context, output.get("past_key_values"))
+        self._contexts.keep(context, cache_of(output))
         return output
 
     def _language_model_takes(self, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,53 +12,56 @@ from torch.nn.utils.rnn import pad_sequence
 
 from adaptkit.errors import DataError
 from adaptkit.model.splice import ProjectedFeatures
-from adaptkit.surgery import AdapterContext
+from adaptkit.surgery import AdapterContext, InsertionPolicy
 
 
 class PassContexts:
-    """Makes contexts; those of passes that fill a KV cache are kept as long as the cache lives.
+    """Makes contexts; those of passes that fill a cache are kept as long as the cache lives.
 
     Beams of one row share their media, so that reordering a cache among them concerns nothing that is kept here.
+
+    Args:
+        policy: Says how features reach the decoder, and what goes on beside a cache.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: InsertionPolicy) -> None:
+        self.policy = policy
         self._kept: weakref.WeakKeyDictionary[Any, AdapterContext] = weakref.WeakKeyDictionary()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PassContexts:
-        return PassContexts()
+        return PassContexts(self.policy)
 
     def build(
         self,
+        input_ids: Tensor,
         masks: Mapping[str, Tensor],
         features: Mapping[str, ProjectedFeatures],
-        past_key_values: Any,
-        carried: Collection[str],
-        *,
-        needs_past: bool = False,
+        cache: Any,
     ) -> AdapterContext:
         """The context of one pass.
 
         Args:
-            masks: Where the placeholders of each modality are, `(batch, seq)`.
-            features: Features that stay in the context, by modality; the order of items in a row is that of their
-                placeholders.
-            past_key_values: The cache that the pass continues, if any.
-            carried: Names of values that go on from the pass that filled the cache.
-            needs_past: Whether a cache can only be continued with what is kept beside it.
+            input_ids: Of the pass, `(batch, seq)`.
+            masks: Where the placeholders of each modality are, shaped alike.
+            features: Projected features by modality; the order of items in a row is that of their placeholders.
+            cache: What the pass continues, if anything: a transformers cache, whatever the family calls it.
 
         Raises:
             DataError: The cache was filled by a batch of another size, or elsewhere.
         """
-        any_mask = torch.stack(list(masks.values())).any(0)
-        bits = [mask.any(1).long() << number for number, mask in enumerate(masks.values())]
-        context = AdapterContext(any_mask, torch.stack(bits).sum(0))
-        if features:
+        any_mask = torch.zeros_like(input_ids, dtype=torch.bool)
+        media_set = torch.zeros_like(input_ids[:, 0])
+        for number, mask in enumerate(masks.values()):
+            any_mask |= mask
+            media_set |= mask.any(1).long() << number
+        context = AdapterContext(any_mask, media_set)
+        if features and self.policy.feature_mode == "context":
             context.media, context.media_counts = _by_row(masks, features)
-        previous = self._previous(past_key_values, any_mask.shape[0], needs_past)
+        previous = self._previous(cache, input_ids.shape[0])
         if previous is not None:
             context.media_set = context.media_set | previous.media_set
             _continue_media(context, previous)
-            for name in carried:
+            for name in self.policy.carried:
                 context.put(name, previous.get(name))
         if context.media is not None:
             seen = previous.media_counts if previous is not None else None
@@ -66,16 +69,16 @@ class PassContexts:
             context.text_time = any_mask.long().cumsum(1) + before.unsqueeze(1)
         return context
 
-    def keep(self, context: AdapterContext, past_key_values: Any) -> None:
+    def keep(self, context: AdapterContext, cache: Any) -> None:
         """Remember the context of a pass beside the cache that it filled."""
-        if past_key_values is not None:
-            self._kept[past_key_values] = context
+        if cache is not None:
+            self._kept[cache] = context
 
-    def _previous(self, past_key_values: Any, num_rows: int, needed: bool) -> AdapterContext | None:
-        if past_key_values is None or _is_empty(past_key_values):
+    def _previous(self, cache: Any, num_rows: int) -> AdapterContext | None:
+        if cache is None or _is_empty(cache):
             return None
-        previous = self._kept.get(past_key_values)
-        if previous is None and needed:
+        previous = self._kept.get(cache)
+        if previous is None and (self.policy.carried or self.policy.feature_mode == "context"):
             raise DataError(
                 "this cache was not filled by this workflow (a copy, or another model's), so what its policy keeps "
                 "beside a cache is unknown. Run the prompt through the workflow, and go on with the cache it returns."
@@ -87,14 +90,20 @@ class PassContexts:
         return previous
 
 
-def _is_empty(past_key_values: Any) -> bool:
-    length = getattr(past_key_values, "get_seq_length", None)
+def cache_of(values: Mapping[str, Any]) -> Any:
+    """The cache among a model's arguments or outputs: state-space families call it `cache_params`."""
+    found = values.get("past_key_values")
+    return values.get("cache_params") if found is None else found
+
+
+def _is_empty(cache: Any) -> bool:
+    length = getattr(cache, "get_seq_length", None)
     if length is None:
         return False
     try:
         return int(length()) == 0
     except ValueError:  # recurrent layers alone, which have a state and no length
-        return not past_key_values.has_previous_state()
+        return not cache.has_previous_state()
 
 
 def _by_row(masks: Mapping[str, Tensor], features: Mapping[str, ProjectedFeatures]) -> tuple[Tensor, Tensor]:

@@ -196,7 +196,7 @@ class _AdaptedInput(nn.Module):
         return super().forward(*map(replaced, args), **{name: replaced(value) for name, value in kwargs.items()})
 
     def routing_of(self, tokens: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError("abstract: how tokens are routed is what the two kinds differ in")
 
 
 class _RoutedByModality(_AdaptedInput):

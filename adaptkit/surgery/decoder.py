@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adaptkit.errors import ModelError
-from adaptkit.surgery.context import ContextLayer, extend_module, with_first_output
+from adaptkit.surgery.context import extend_module, with_first_output
 from adaptkit.surgery.copying import structural_copy, trainable_copy
 from adaptkit.surgery.stock import Renumbering, compare_depths, stock_skeleton
 
@@ -88,7 +88,6 @@ class Decoder:
         self.config: PreTrainedConfig = text_config(model)
         self._layers_name, self.trunk = _find_layers(model, self.config)
         _check_layers(self.layers, type(model).__name__)
-        _check_forward(model)
         self.layer_map = [LayerRecord(i, "frozen", i) for i in range(len(self.layers))]
         self.replaced: list[str] = []
 
@@ -251,15 +250,19 @@ def _run_two_tokens(probe: PreTrainedModel, last: int = 0, embedded: bool = Fals
     return logits[0, 0]
 
 
-def _check_forward(model: PreTrainedModel) -> None:
+def check_forward(model: PreTrainedModel) -> None:
     """Refuse what does not run on embeddings, and an encoder among the families that can be either.
 
     Needs whole tensors: skipped where they are on the meta device or sharded.
+
+    Args:
+        model: A base as loaded, which is not changed.
+
+    Raises:
+        ModelError: It cannot be the base of a workflow; the message says why.
     """
     if any(p.is_meta or p.numel() == 0 for p in model.parameters()):
         return
-    if any(isinstance(m, ContextLayer) for m in model.modules()):
-        return  # adapted already, so checked, and its layers run only inside a workflow
     family = type(model).__name__
     probe, _ = _probe(model)
     logits = _run_two_tokens(probe)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import nn
 
 from adaptkit.errors import ModelError
@@ -51,7 +53,7 @@ def attention_blocks(encoder: nn.Module) -> list[nn.Module]:
 
 
 def _is_attention(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("Attention")
+    return re.search(r"Attention\d*$", type(module).__name__) is not None  # FalconFlashAttention2 too
 
 
 def _only(found: list[nn.Module], what: str, layer: nn.Module) -> nn.Module:

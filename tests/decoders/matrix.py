@@ -19,7 +19,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from adaptkit.errors import ModelError
-from adaptkit.surgery import Decoder, structural_copy
+from adaptkit.surgery import Decoder, check_forward, structural_copy
 from adaptkit.testing import FAMILIES, tiny_decoder
 from tests.decoders import checks
 
@@ -125,6 +125,7 @@ def verdict_on(family: str) -> Cell:
 
 def _require_deeper_stock_decoder(base: transformers.PreTrainedModel) -> None:
     decoder = Decoder(structural_copy(base))
+    check_forward(base)
     inserted = decoder.insert_copies_after(checks.LAYERS)
     ends = decoder.replace_ends()
     before = checks.logits_of(base, **checks.TEXT)

@@ -137,7 +137,7 @@ def test_what_depends_on_a_layers_number_is_named(family, settings, layers, reas
 
 def test_a_model_that_ignores_embeddings_is_refused():
     with pytest.raises(ModelError, match="does not run on inputs_embeds"):
-        locate_decoder(tiny_decoder("cpmant"))
+        adaptkit.adapt(tiny_decoder("cpmant"), {})
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])

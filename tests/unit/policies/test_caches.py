@@ -7,7 +7,9 @@ import torch
 from transformers import CompileConfig, GenerationConfig, StaticCache
 
 import adaptkit
+from adaptkit.testing import tiny_decoder
 from tests.unit.model.conftest import batch_of, build
+from tests.unit.model.test_workflow_properties import ROUNDING, TEXT
 from tests.unit.policies.conftest import insertion_of
 
 NEXT = {"input_ids": torch.tensor([[7], [8], [9]])}
@@ -33,6 +35,26 @@ def test_other_policies_continue_a_copied_cache(policy):
     copied = copy.deepcopy(cache)
     expected = model(**NEXT, past_key_values=cache).logits
     assert torch.equal(model(**NEXT, past_key_values=copied).logits, expected)
+
+
+@pytest.mark.parametrize("policy", ["gated_cross_attention", "controlnet"])
+@pytest.mark.parametrize("family", ["mamba", "bamba", "granitemoehybrid"])
+def test_state_space_families_keep_their_media_while_decoding(family, policy):
+    _, model = build(family, insertion=insertion_of(policy), replace_ends=False)
+    inputs = batch_of(model, num_items=(1, 2), padding_side="left").inputs
+    options = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    cached = model.generate(**inputs, **options)
+    uncached = model.generate(**inputs, **options, use_cache=False)
+    for one, other in zip(cached.logits, uncached.logits, strict=True):
+        torch.testing.assert_close(one, other, **ROUNDING)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", ["controlnet", "visual_expert", "mma", "gated_cross_attention"])
+def test_a_workflow_without_modalities_runs(policy):
+    base = tiny_decoder("llama", num_hidden_layers=4)
+    model = adaptkit.adapt(base, {}, insertion_of(policy))
+    assert torch.equal(model(**TEXT).logits, base(**TEXT).logits)
 
 
 @pytest.mark.parametrize(("policy", "compiles"), [("inner_adapter", True), ("controlnet", False), ("mma", False)])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import adaptkit
+from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from tests.unit.model.conftest import PLACEHOLDER_ID, batch_of, build
 from tests.unit.model.test_workflow_properties import ROUNDING, TEXT, logits_of, train_one_step
@@ -111,6 +112,23 @@ def test_ends_of_its_own_go_with_every_policy(policy, family, tmp_path):
     batch = batch_of(model)
     loaded = adaptkit.load(tmp_path, base=base)
     assert torch.equal(logits_of(loaded, **batch.inputs), logits_of(model, **batch.inputs))
+
+
+def test_what_a_policy_registers_is_what_it_is():
+    """Recipes are judged by what is registered, before anything is built."""
+    for name, values in POLICIES.items():
+        manager, chosen = get_plugin_manager(), dict(values)
+        policy = chosen.pop("policy", name)
+        chosen.pop("placement", None)
+        component, options = (
+            manager.get("insertion policy", policy),
+            manager.options("insertion policy", policy, chosen),
+        )
+        built = component.build(options)
+        said = {key: answer(options) for key, answer in component.extra.items()}
+        assert said["needs_placement"] == built.needs_placement
+        assert said.get("feature_mode", "splice") == built.feature_mode
+        assert said.get("adapts_encoders", False) == built.adapts_encoders
 
 
 def test_the_decoder_alone_says_that_it_needs_its_workflow():
