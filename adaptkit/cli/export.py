@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -29,6 +28,8 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
     import torch
 
     from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.errors import ModelError
+    from adaptkit.export import export_llava, export_peft, speech_problem
     from adaptkit.model.checkpoint import load
     from adaptkit.model.processor import load_processor
     from adaptkit.runs import find_workflow
@@ -36,10 +37,13 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
     quiet_libraries()
     folder = find_workflow(checkpoint, workflow)
     model, processor = load(folder), load_processor(folder)
-    options: dict[str, Any] = {}
-    if target != "peft":
-        options = {"merge": merge, "dtype": None if dtype is None else getattr(torch, dtype)}
-    report = _exporters()[target](model, processor, output, **options)
+    if target == "llava":
+        wanted = None if dtype is None else getattr(torch, dtype)
+        report = export_llava(model, processor, output, merge=merge, dtype=wanted)
+    elif target == "peft":
+        report = export_peft(model, processor, output)
+    else:
+        raise ModelError(speech_problem(model, target))
     click.echo(f"Wrote {report.directory}; logits differ by at most {report.logits_difference:.1e}.")
     if report.placeholder is not None:
         rows = f", for which embedding and head got {report.added_rows} row(s)" if report.added_rows else ""
@@ -48,14 +52,3 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
         click.echo(
             f"Both processors make the same token ids; pixel values differ by at most {report.media_difference:.1e}."
         )
-
-
-def _exporters() -> dict[str, Any]:
-    from adaptkit import export as package
-
-    return {
-        "llava": package.export_llava,
-        "qwen2-audio": package.export_qwen2_audio,
-        "voxtral": package.export_voxtral,
-        "peft": package.export_peft,
-    }

@@ -4,6 +4,6 @@ from adaptkit.export.llava import export_llava
 from adaptkit.export.output import ExportReport
 from adaptkit.export.peft import export_peft
 from adaptkit.export.problems import llava_problems
-from adaptkit.export.speech import export_qwen2_audio, export_voxtral
+from adaptkit.export.speech import speech_problem
 
-__all__ = ["ExportReport", "export_llava", "export_peft", "export_qwen2_audio", "export_voxtral", "llava_problems"]
+__all__ = ["ExportReport", "export_llava", "export_peft", "llava_problems", "speech_problem"]

@@ -14,7 +14,6 @@ from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGener
 
 from adaptkit.errors import ModelError
 from adaptkit.export.checks import compare_llava
-from adaptkit.export.configs import portable_text_config
 from adaptkit.export.copies import copy_to_write
 from adaptkit.export.llava_processor import compare_processors, write_processor
 from adaptkit.export.output import ExportReport, written_whole
@@ -22,6 +21,7 @@ from adaptkit.export.parts import measure_head
 from adaptkit.export.problems import llava_problems, select_strategy
 from adaptkit.export.vocabulary import Placeholder, choose_placeholder, with_rows
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.portable import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.surgery import structural_copy
 

@@ -1,64 +1,31 @@
-"""Stock speech models, and what a workflow would need to become one."""
+"""Stock speech models, and what stands between a workflow and them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
-import torch
-
-from adaptkit.errors import ModelError
-from adaptkit.export.output import ExportReport
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.processor import AdaptkitProcessor
 
-_NEEDED = {
-    "Qwen2-Audio": (
+SPEECH_MODELS = {
+    "qwen2-audio": (
         "averages neighbouring Whisper states in pairs before their final norm, hides the silence after a clip from "
         "the encoder, and projects by one linear map"
     ),
-    "Voxtral": "joins four neighbouring Whisper states, and projects by two linear maps without biases",
+    "voxtral": "joins four neighbouring Whisper states, and projects by two linear maps without biases",
 }
+"""What each does that no encoder of adaptkit does yet."""
 
 
-def export_qwen2_audio(
-    model: AdaptkitForConditionalGeneration,
-    processor: AdaptkitProcessor | None,
-    directory: str | Path,
-    *,
-    merge: bool = False,
-    dtype: torch.dtype | None = None,
-) -> ExportReport:
-    """Refuse, saying what stands between this workflow and a stock `Qwen2AudioForConditionalGeneration`.
+def speech_problem(model: AdaptkitForConditionalGeneration, target: str) -> str:
+    """Why a workflow cannot become a stock speech model; there is always a reason so far.
 
-    No encoder that adaptkit has computes features as Qwen2-Audio does.
-
-    Raises:
-        ModelError: Always.
+    Args:
+        model: The workflow.
+        target: One of `SPEECH_MODELS`.
     """
-    raise ModelError(_refusal(model, "Qwen2-Audio"))
-
-
-def export_voxtral(
-    model: AdaptkitForConditionalGeneration,
-    processor: AdaptkitProcessor | None,
-    directory: str | Path,
-    *,
-    merge: bool = False,
-    dtype: torch.dtype | None = None,
-) -> ExportReport:
-    """Refuse, saying what stands between this workflow and a stock `VoxtralForConditionalGeneration`.
-
-    Raises:
-        ModelError: Always.
-    """
-    raise ModelError(_refusal(model, "Voxtral"))
-
-
-def _refusal(model: AdaptkitForConditionalGeneration, target: str) -> str:
     found = [f"{name!r} has {_describe(cast(Any, encoder))}" for name, encoder in model.encoders.items()]
     return (
-        f"this workflow cannot become a stock {target}, which {_NEEDED[target]}; of this workflow's modalities "
+        f"this workflow cannot become a stock {target}, which {SPEECH_MODELS[target]}; of this workflow's modalities "
         f"{' and '.join(found) or 'there is none'}. adaptkit has no encoder yet that computes the same."
     )
 

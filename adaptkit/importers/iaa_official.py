@@ -20,13 +20,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from adaptkit.errors import ModelError
 from adaptkit.hashing import StreamHasher
 from adaptkit.importers.results import ImportedWorkflows
-from adaptkit.importers.streaming import MAX_SHARD_BYTES, TensorSource, read_json, write_checkpoint
+from adaptkit.importers.streaming import TensorSource, read_json, write_checkpoint
 from adaptkit.importers.towers import ENCODER_FOLDER, Tower, find_tower, write_tower
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
-from adaptkit.model.reference import relative_to_checkpoint
-from adaptkit.model.saving import hash_of
+from adaptkit.model.portable import portable_text_config
+from adaptkit.model.reference import encoder_relative_to_checkpoint, relative_to_checkpoint
+from adaptkit.model.saving import MAX_SHARD_BYTES, hash_of
 from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder
@@ -245,10 +246,9 @@ def _reference(name_or_path: str, config: LlamaConfig, hasher: StreamHasher) -> 
 
 
 def _save_config(config: LlamaConfig, folder: Path) -> None:
-    """Write a config that older libraries read as well: they look for `rope_theta` beside the layers' sizes."""
+    """Write a config that older libraries read as well."""
     config.save_pretrained(folder)
-    values = read_json(folder / "config.json")
-    values.setdefault("rope_theta", values["rope_parameters"]["rope_theta"])
+    values = {**portable_text_config(config), **read_json(folder / "config.json")}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -327,20 +327,13 @@ def _workflow_config(
     described = AdaptkitConfig(
         text_config=text_config,
         base={**base, "name_or_path": relative_to_checkpoint(base["name_or_path"], folder)},
-        modalities={MODALITY: _beside(modality, folder)},
+        modalities={MODALITY: {**modality, "encoder": encoder_relative_to_checkpoint(modality["encoder"], folder)}},
         insertion={"policy": "inner_adapter", "placement": {"layers": sorted(order)}},
         replace_ends=True,
         layer_map=[[record.kind, record.source] for record in decoder.layer_map],
     )
     described.architectures = [AdaptkitForConditionalGeneration.__name__]
     return described
-
-
-def _beside(modality: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The modality with an encoder that was written beside the workflow named by its relative path."""
-    encoder = modality["encoder"]
-    options = {**encoder["options"], "path": relative_to_checkpoint(encoder["options"]["path"], folder)}
-    return {**modality, "encoder": {**encoder, "options": options}}
 
 
 def _tensor_names(

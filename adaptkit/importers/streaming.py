@@ -13,9 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptkit.errors import ModelError
-
-SINGLE_FILE = "model.safetensors"
-MAX_SHARD_BYTES = 5_000_000_000
+from adaptkit.model.saving import MAX_SHARD_BYTES
+from adaptkit.model.saving import TENSORS_FILE as SINGLE_FILE
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def find_tower(
     else:
         config = place / "config.json" if place.is_dir() else place
         if stored and config.is_file():
-            return Tower(str(output / ENCODER_FOLDER), config)
+            return Tower(str((output / ENCODER_FOLDER).resolve()), config)
         reason = f"{place} holds no *.safetensors, and the checkpoint no tensors of the tower"
     inside = " The checkpoint holds its tensors: the folder of its config.json is enough." if stored else ""
     raise ModelError(f"the vision tower {name!r} is not here: {reason}. Name its folder or id: --encoder.{inside}")

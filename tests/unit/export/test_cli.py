@@ -54,11 +54,18 @@ def test_a_dtype_may_be_chosen(saved, tmp_path):
     assert str(LlavaForConditionalGeneration.from_pretrained(tmp_path / "out").dtype) == "torch.bfloat16"
 
 
-@pytest.mark.parametrize("target", ["qwen2-audio", "voxtral"])
-def test_speech_targets_say_what_is_missing(saved, tmp_path, target):
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("qwen2-audio", "averages neighbouring Whisper states"), ("voxtral", "joins four neighbouring Whisper states")],
+)
+def test_speech_targets_say_what_they_need_and_what_is_here(saved, tmp_path, target, words):
     result = run(saved, "--to", target, "--output", tmp_path / "out")
     assert result.exit_code == 2
-    assert "no encoder yet" in result.output
+    said = " ".join(result.output.split())
+    assert words in said
+    assert "'image' has a ClipEncoder over clip_vision_model" in said
+    assert "no encoder yet" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_that_do_not_go_together(saved, tmp_path):

@@ -6,7 +6,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from adaptkit.errors import ModelError
-from adaptkit.export import export_peft, export_qwen2_audio, export_voxtral
+from adaptkit.export import export_peft
 from adaptkit.export import peft as peft_module
 from adaptkit.testing import tiny_decoder, tiny_tokenizer
 from tests.unit.export.workflows import processor_of, save_towers, workflow
@@ -84,13 +84,3 @@ def test_an_adapter_that_computes_something_else_leaves_nothing(tmp_path, monkey
 def test_other_workflows_are_no_peft_adapters(tmp_path, insertion, words):
     with pytest.raises(ModelError, match=words):
         export_peft(workflow(insertion=insertion), None, tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("export", "words"),
-    [(export_qwen2_audio, "averages neighbouring Whisper states"), (export_voxtral, "joins four neighbouring")],
-)
-def test_speech_models_are_refused_with_what_they_need(tmp_path, export, words):
-    with pytest.raises(ModelError, match=rf"{words}.*'image' has a ClipEncoder over clip_vision_model"):
-        export(workflow(), None, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
