@@ -5,6 +5,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -61,7 +62,7 @@ class SceneObject:
     y: float = field(compare=False)
     radius: float = field(compare=False)
 
-    @property
+    @cached_property  # questions ask for it many times
     def box(self) -> Box:
         """`(x1, y1, x2, y2)` as fractions of the image, on a grid of 1/32."""
         corners = (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)

@@ -89,7 +89,7 @@ def test_editors_accept_it(path: Path) -> None:
          "mean 'feature_layer'?"),
         (PAPER.name, "name: mlp2x_gelu", "name: mpl2x_gelu",
          "iaa_vision_llama3.yaml:{line}: modalities.image.projector.name: no projector named 'mpl2x_gelu'."),
-        ("iaa_vision_tiny.yaml", "num_images: 4000", "num_image: 4000",
+        ("iaa_vision_tiny.yaml", "num_images: 3000", "num_image: 3000",
          "iaa_vision_tiny.yaml:{line}: data.world_questions.num_image: no key named 'num_image'. Did you mean "
          "'num_images'?"),
         ("iaa14_vision_llama3.yaml", "placement: {layers:", "placement: {layer:",
