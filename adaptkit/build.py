@@ -152,6 +152,8 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
             "projector": {"name": modality.projector.name, "options": modality.projector.values()},
             "placeholder_id": placeholder_id,
             "placeholder": modality.placeholder,
+            "start": modality.start,
+            "end": modality.end,
             "feature_mode": mode,
         }
     return specs
@@ -209,8 +211,7 @@ def build_workflow(
         name: {
             "encoder": encoders[name],
             "projector": {"name": spec["projector"]["name"], **spec["projector"]["options"]},
-            "placeholder_id": spec["placeholder_id"],
-            "placeholder": spec["placeholder"],
+            **{key: spec[key] for key in ("placeholder_id", "placeholder", "start", "end")},
         }
         for name, spec in specs.items()
     }
@@ -263,7 +264,7 @@ class MediaStore:
             return self.cached[modality].key(source)
         return self.processor.modalities[modality].load(source)
 
-    def collate(self, modality: str, prepared: list[Any]) -> Tensor:
+    def collate(self, modality: str, prepared: list[Any]) -> Tensor | list[Tensor]:
         """The batch tensor of prepared media: cached features or encoder inputs."""
         if modality in self.cached:
             return self.cached[modality].get(prepared)
@@ -279,10 +280,10 @@ class CachedFeatures:
 
     Args:
         key: Cache key of a source; raises `DataError` where the source is unusable.
-        get: Features of several keys, `(num_items, positions, feature_size)`.
+        get: Features of several keys, `(num_items, positions, feature_size)`, or a list where positions differ.
     """
 
-    def __init__(self, key: Callable[[Any], str], get: Callable[[list[str]], Tensor]) -> None:
+    def __init__(self, key: Callable[[Any], str], get: Callable[[list[str]], Tensor | list[Tensor]]) -> None:
         self.key = key
         self.get = get
 

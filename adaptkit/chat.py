@@ -37,6 +37,9 @@ _MEDIUM_PATTERN = re.compile("\ufdd0([0-9]+)\ufdd1")
 _RESERVED = re.compile("[\ufdd0-\ufdd3]")
 _ANCHOR = "\ufdd1"
 
+Brackets = tuple[Sequence[int], Sequence[int]]
+"""Token ids before and after a medium."""
+
 _MAX_REMEMBERED = 20_000
 _SHORT = 200  # characters
 
@@ -49,7 +52,7 @@ class EncodedConversation:
         input_ids: Token ids; a medium is a run of its modality's placeholder id.
         labels: As `input_ids` where an assistant speaks (its end-of-turn token included), else -100.
         media: `(modality, source)` in reading order.
-        media_spans: `(start, stop)` of each medium's run in `input_ids`.
+        media_spans: `(start, stop)` of each medium's run in `input_ids`, the tokens around it included.
     """
 
     input_ids: list[int]
@@ -64,6 +67,7 @@ def encode_conversation(
     *,
     placeholder_ids: Mapping[str, int],
     num_positions: Callable[[str, Any], int],
+    brackets: Mapping[str, Brackets] | None = None,
     add_generation_prompt: bool = False,
     chat_template: str | None = None,
 ) -> EncodedConversation:
@@ -74,6 +78,7 @@ def encode_conversation(
         messages: Turns in order.
         placeholder_ids: Placeholder id of each modality; ids outside the vocabulary are fine.
         num_positions: Decoder positions of one medium, from its modality and source; at least 1.
+        brackets: Token ids that stand before and after each medium of a modality.
         add_generation_prompt: End with the header of an assistant turn, for generation.
         chat_template: Template text to use instead of the tokenizer's.
 
@@ -97,7 +102,7 @@ def encode_conversation(
             encoded.input_ids.extend(piece_ids)
             encoded.labels.extend(piece_ids if labelled else [IGNORE_INDEX] * len(piece_ids))
         else:
-            _append_medium(encoded, media[medium], placeholder_ids, num_positions)
+            _append_medium(encoded, media[medium], placeholder_ids, num_positions, brackets or {})
     return encoded
 
 
@@ -251,16 +256,18 @@ def _append_medium(
     medium: tuple[str, Any],
     placeholder_ids: Mapping[str, int],
     num_positions: Callable[[str, Any], int],
+    brackets: Mapping[str, Brackets],
 ) -> None:
     modality, source = medium
     count = num_positions(modality, source)
     if count < 1:
         raise DataError(f"a medium of modality {modality!r} takes {count} positions; at least 1 is needed: {source!r}")
     start = len(encoded.input_ids)
-    encoded.input_ids.extend([placeholder_ids[modality]] * count)
-    encoded.labels.extend([IGNORE_INDEX] * count)
+    before, after = brackets.get(modality, ((), ()))
+    encoded.input_ids.extend([*before, *[placeholder_ids[modality]] * count, *after])
+    encoded.labels.extend([IGNORE_INDEX] * (len(encoded.input_ids) - start))
     encoded.media.append(medium)
-    encoded.media_spans.append((start, start + count))
+    encoded.media_spans.append((start, len(encoded.input_ids)))
 
 
 def _refuse_placeholders(ids: list[int], placeholder_ids: Mapping[str, int]) -> None:

@@ -71,9 +71,11 @@ class Preprocessor(ABC):
             raise NotImplementedError(f"{type(self).__name__} is abstract here: give fixed_positions or num_positions")
         return self.fixed_positions
 
-    def collate(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Join the inputs of several items into one batch, `(num_items, ...)`."""
-        return torch.stack(list(inputs))
+    def collate(self, inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """Join the inputs of several items into one batch, `(num_items, ...)`; a list where their shapes differ."""
+        if len({item.shape for item in inputs}) == 1:
+            return torch.stack(list(inputs))
+        return list(inputs)
 
 
 class Encoder(nn.Module, ABC):
@@ -92,12 +94,27 @@ class Encoder(nn.Module, ABC):
     num_layers: int | None = None
 
     @abstractmethod
-    def forward(self, inputs: Tensor) -> Tensor | list[Tensor]:
-        """Features `(num_items, positions, feature_size)`, or a list of `(positions, feature_size)`."""
+    def forward(self, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Encode what the preprocessor's `collate` made of several items.
+
+        Args:
+            inputs: `(num_items, ...)`, or, where the shapes of items differ, a list of one tensor each. An encoder
+                whose inputs all have one shape need not take lists.
+
+        Returns:
+            Features `(num_items, positions, feature_size)`, or a list of `(positions, feature_size)`.
+        """
 
     @abstractmethod
     def build_preprocessor(self) -> Preprocessor:
         """The preprocessing that this encoder was trained with."""
+
+    def example_inputs(self) -> Tensor:
+        """The smallest inputs it takes, `(1, ...)`.
+
+        Where weights are spread over processes, one whose batch has nothing to encode must take part all the same.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no example_inputs, which sharded training needs")
 
     def fingerprint(self) -> str:
         """Hash of everything its features depend on, weights and options, for feature caches and checkpoints."""
@@ -157,13 +174,13 @@ class Batch(TypedDict, total=False):
     """What collation hands to a model: `data` and `model` meet only here.
 
     `input_ids`, `attention_mask` and `labels` are `(batch, seq)`; `features` maps a modality to raw encoder
-    inputs or encoder features of all its items in reading order, row after row.
+    inputs or encoder features of all its items in reading order, row after row; a list where their shapes differ.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
-    features: dict[str, Tensor]
+    features: dict[str, Tensor | list[Tensor]]
 
 
 class EvaluationTask(Protocol):

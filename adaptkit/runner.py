@@ -40,6 +40,7 @@ from adaptkit.hashing import hash_tensors
 from adaptkit.interfaces import DataSource, Encoder
 from adaptkit.model.checkpoint import load_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.encoders import run_encoder
 from adaptkit.model.inspection import describe_components, describe_layers
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.paths import cache_dir
@@ -282,11 +283,10 @@ def _fill_caches(run: Run, processor: AdaptkitProcessor) -> None:
         cache = FeatureCache(cache_dir() / "features", encoder.fingerprint(), _dtype_of(encoder))
         items = [(keys(source), _loader(inputs.load, source)) for source in _media_of(run.sources.values(), name, keys)]
 
-        def encode(batch: list[Tensor], encoder: Encoder = encoder, inputs: Any = inputs) -> Tensor | Sequence[Tensor]:
+        def encode(batch: list[Tensor], encoder: Encoder = encoder, inputs: Any = inputs) -> Tensor | list[Tensor]:
             raw = inputs.preprocessor.collate(batch)
             with torch.no_grad():
-                features = encoder(raw.to(run.base.device, _dtype_of(encoder)))
-            return features if isinstance(features, list) else features.cpu()
+                return run_encoder(encoder, raw)
 
         with progress_bar(run.console, f"encoding {name} inputs") as advance:
             report = cache.fill(items, encode, progress=advance)

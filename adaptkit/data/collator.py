@@ -18,8 +18,8 @@ class Collator:
 
     Args:
         pad_token_id: Fills `input_ids`; the attention mask is 0 there.
-        load_media: Batch tensor of a modality's sources in reading order, row after row: raw encoder inputs
-            or encoder features.
+        load_media: Batch of a modality's sources in reading order, row after row: raw encoder inputs or encoder
+            features, as a tensor, or as a list where their shapes differ.
         padding_side: Where rows are filled.
         label_pad: Fills `labels`.
     """
@@ -27,7 +27,7 @@ class Collator:
     def __init__(
         self,
         pad_token_id: int,
-        load_media: Callable[[str, list[Any]], Tensor],
+        load_media: Callable[[str, list[Any]], Tensor | list[Tensor]],
         padding_side: Literal["left", "right"] = "right",
         label_pad: int = IGNORE_INDEX,
     ) -> None:

@@ -17,7 +17,7 @@ from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, structural_copy
 
-MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "encoder_options")
+MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "start", "end", "encoder_options")
 
 
 def adapt(
@@ -34,7 +34,7 @@ def adapt(
         modalities: For each modality: `encoder` (an `adaptkit.interfaces.Encoder`, a transformers vision or audio
             model, or `{"name": ..., **options}` of an installed plugin), `projector` (a name, the same with options, or
             a module), `placeholder_id` (default: an id just outside the vocabulary), `placeholder` (its text, where the
-            tokenizer has one), `encoder_options` (for a transformers model given as an object).
+            tokenizer has one), `start` and `end` (text around each item's features), `encoder_options` (for a transformers model given as an object).
         insertion: `{"policy": name, "placement": {...}, **options}`; nothing is inserted where not given.
         replace_ends: Whether the workflow gets a trainable embedding, final norm and LM head of its own.
 
@@ -112,7 +112,7 @@ def _build_modalities(
             "encoder": reference,
             "projector": projector,
             "placeholder_id": _outside_vocabulary(base, index) if placeholder_id is None else int(placeholder_id),
-            "placeholder": spec.get("placeholder"),
+            **{key: spec.get(key) for key in ("placeholder", "start", "end")},
         }
     _check_placeholders(entries)
     return encoders, projectors, entries

@@ -59,7 +59,7 @@ def load(
             "encoder": encoder,
             "projector": _projector_spec(name, entry["projector"]),
             "placeholder_id": entry["placeholder_id"],
-            "placeholder": entry["placeholder"],
+            **{key: entry.get(key) for key in ("placeholder", "start", "end")},
             "encoder_options": reference.get("options") if "adopted_by" in reference else None,
         }
     if given:
@@ -67,7 +67,7 @@ def load(
     model = adapt(base, modalities, config.insertion, config.replace_ends)
     model.load_own_tensors(load_tensors(directory))
     for name, entry in config.modalities.items():
-        model.config.modalities[name]["encoder"] = entry["encoder"]
+        model.config.modalities[name].update(entry)
     return model
 
 

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from adaptkit.errors import DataError, ModelError, unknown_name
 from adaptkit.interfaces import Encoder
 from adaptkit.model.config import AdaptkitConfig
+from adaptkit.model.encoders import is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
@@ -206,15 +207,20 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
 
     # -- features ------------------------------------------------------------------------------------------------
 
-    def encode(self, modality: str, inputs: Tensor) -> Tensor | list[Tensor]:
-        """Encoder features of raw inputs, `(num_items, positions, feature_size)`; no gradient where it is frozen."""
+    def encode(self, modality: str, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Encoder features of raw inputs, `(num_items, positions, feature_size)`; no gradient where it is frozen.
+
+        Args:
+            modality: Whose encoder.
+            inputs: `(num_items, ...)`, or a list where the shapes of items differ.
+
+        Returns:
+            A list of `(positions, feature_size)` where the number of positions differs.
+        """
         encoder = self._encoder(modality)
-        parameter = next(encoder.parameters(), None)
-        if parameter is not None:
-            inputs = inputs.to(parameter.device, parameter.dtype if inputs.is_floating_point() else None)
         adapted = any(p.requires_grad for p in encoder.parameters())
         with torch.set_grad_enabled(adapted and torch.is_grad_enabled()):
-            return cast("Tensor | list[Tensor]", encoder(inputs))
+            return run_encoder(encoder, inputs)
 
     def _encoders(self) -> list[Encoder]:
         return [cast(Encoder, encoder) for encoder in self.encoders.values()]
@@ -228,17 +234,15 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         if isinstance(given, ProjectedFeatures):
             return given
         encoder = self._encoder(modality)
-        features = given
-        if not isinstance(given, list) and not encoder.is_encoded(given):
-            features = self.encode(modality, given)
+        one = given[0] if isinstance(given, list) else given
+        features = given if encoder.is_encoded(one) else self.encode(modality, given)
         if isinstance(features, Tensor) and features.ndim == 2:
             features = features.unsqueeze(0)
         projector = self.projectors[modality]
-        parameter = next(projector.parameters())
+        features = like(features, next(projector.parameters()))
         if isinstance(features, Tensor):
-            projected = projector(features.to(parameter.device, parameter.dtype))
-            return ProjectedFeatures.of(projected, self.policy.feature_mode)
-        items = [projector(item.to(parameter.device, parameter.dtype).unsqueeze(0))[0] for item in features]
+            return ProjectedFeatures.of(projector(features), self.policy.feature_mode)
+        items = [projector(item.unsqueeze(0))[0] for item in features]
         return ProjectedFeatures.of(items, self.policy.feature_mode)
 
     def _collect(self, features: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,21 +291,35 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         return {name: input_ids == entry["placeholder_id"] for name, entry in self.config.modalities.items()}
 
     def _touch_idle_parts(self, inputs_embeds: Tensor, features: Mapping[str, Any]) -> Tensor:
-        """Let every rank take part in the gradient of a projector, and of what a policy put into an encoder.
+        """Let every process take part in what its batch lacks the modality for; else the others would wait for it.
 
-        Else one whose batch lacks the modality would leave the others waiting.
+        That is the gradient of a projector and of what a policy put into an encoder, and, where weights are spread over
+        processes, their forward passes.
         """
         if not (self.training and torch.distributed.is_available() and torch.distributed.is_initialized()):
             return inputs_embeds
-        for modality, projector in self.projectors.items():
-            parameter = next(projector.parameters())
-            if modality not in features and parameter.requires_grad:
-                nothing = parameter.new_zeros(1, 1, self._encoder(modality).feature_size)
-                inputs_embeds = inputs_embeds + projector(nothing).sum() * 0
-            for parameter in self._encoder(modality).parameters() if modality not in features else ():
+        for modality in set(self.projectors) - set(features):
+            projector, encoder = self.projectors[modality], self._encoder(modality)
+            parameters = [*projector.parameters(), *encoder.parameters()]
+            if any(p.requires_grad or is_sharded(p) for p in parameters):
+                projected = projector(like(self._idle_features(modality), next(projector.parameters())))
+                inputs_embeds = inputs_embeds + projected.sum().to(inputs_embeds.dtype) * 0
+            for parameter in encoder.parameters():
                 if parameter.requires_grad:
                     inputs_embeds = inputs_embeds + parameter.sum() * 0
         return inputs_embeds
+
+    def _idle_features(self, modality: str) -> Tensor:
+        """Features of the encoder's example, `(1, positions, feature_size)`; zeros where it gives none."""
+        encoder = self._encoder(modality)
+        if type(encoder).example_inputs is not Encoder.example_inputs:
+            return next(iter(self.encode(modality, encoder.example_inputs()))).unsqueeze(0)
+        if any(map(is_sharded, encoder.parameters())):
+            raise ModelError(
+                f"a batch without {modality!r} would leave other processes waiting, since the weights of "
+                f"{type(encoder).__name__} are spread over processes and it has no example_inputs. Add that method."
+            )
+        return torch.zeros(1, 1, encoder.feature_size)
 
     # -- forward -------------------------------------------------------------------------------------------------
 
@@ -333,7 +351,8 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             use_cache: Whether to return the cache.
             logits_to_keep: As in transformers.
             features: For each modality raw encoder inputs `(num_items, ...)` or encoder features
-                `(num_items, positions, feature_size)` of all items in reading order, row after row.
+                `(num_items, positions, feature_size)` of all items in reading order, row after row; a list of one
+                tensor each where their shapes differ.
             pixel_values: Raw inputs of the modality whose encoder takes this name.
             input_features: The same.
             num_items_in_batch: Supervised tokens in the global batch, by which the summed loss is divided; the

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoModel, PreTrainedModel
 
 from adaptkit.errors import ModelError, PluginError
@@ -27,8 +28,10 @@ class TransformersEncoder(Encoder):
         self.input_name = model.main_input_name
         self.feature_size = model.config.hidden_size
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Features `(num_items, positions, feature_size)`."""
+    def forward(self, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Features `(num_items, positions, feature_size)`; items of different shapes are encoded one by one."""
+        if isinstance(inputs, list):
+            return [self.forward(item.unsqueeze(0))[0] for item in inputs]
         return cast(Tensor, self.model(inputs).last_hidden_state)
 
     def build_preprocessor(self) -> Preprocessor:
@@ -37,6 +40,25 @@ class TransformersEncoder(Encoder):
             f"no installed plugin knows how inputs of {type(self.model).__name__} are prepared; pass features= as "
             "tensors, or install a plugin that registers this encoder (see `adaptkit plugins`)."
         )
+
+
+def run_encoder(encoder: Encoder, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    """Features of raw inputs, which are moved and cast to what the encoder's weights are."""
+    parameter = next(encoder.parameters(), None)
+    features: Tensor | list[Tensor] = encoder(inputs if parameter is None else like(inputs, parameter))
+    return features
+
+
+def like(inputs: Tensor | list[Tensor], parameter: Tensor) -> Tensor | list[Tensor]:
+    """Inputs on a parameter's device, and in its dtype where they are floats."""
+    if isinstance(inputs, list):
+        return [cast(Tensor, like(item, parameter)) for item in inputs]
+    return inputs.to(parameter.device, parameter.dtype if inputs.is_floating_point() else None)
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether a parameter's values are spread over processes, by DeepSpeed ZeRO-3 or FSDP."""
+    return hasattr(parameter, "ds_id") or isinstance(parameter, DTensor)
 
 
 def build_encoder(spec: Any, options: Mapping[str, Any] | None = None) -> tuple[Encoder, dict[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
-from adaptkit.chat import EncodedConversation, encode_conversation, render
+from adaptkit.chat import Brackets, EncodedConversation, encode_conversation, render
 from adaptkit.errors import DataError, ModelError, PluginError, unknown_name
 from adaptkit.interfaces import Message, Modality, Preprocessor
 from adaptkit.model.checkpoint import load_config
@@ -35,6 +35,8 @@ class ModalityInputs:
         preprocessor: Prepares it for the encoder.
         placeholder_id: Token id that stands at each of its positions.
         placeholder: The id's text where the tokenizer has one.
+        start: Text that stands before each item's placeholders, such as a special token of the tokenizer.
+        end: Text that stands after them.
         projector: `{"name": ..., "options": ...}`, which may change the number of positions.
         spec: How to build this again.
     """
@@ -44,6 +46,8 @@ class ModalityInputs:
     preprocessor: Preprocessor
     placeholder_id: int
     placeholder: str | None = None
+    start: str | None = None
+    end: str | None = None
     projector: Mapping[str, Any] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
 
@@ -111,6 +115,16 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         return {name: inputs.placeholder_id for name, inputs in self.modalities.items()}
 
     @property
+    def brackets(self) -> dict[str, Brackets]:
+        """Token ids before and after each item of a modality."""
+        return {name: self._brackets_of(inputs) for name, inputs in self.modalities.items()}
+
+    def _brackets_of(self, inputs: ModalityInputs) -> Brackets:
+        texts = (inputs.start, inputs.end)
+        before, after = ([] if t is None else self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts)
+        return before, after
+
+    @property
     def pad_token_id(self) -> int:
         """Id to pad with; any id serves, since padding is masked."""
         for token_id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
@@ -136,6 +150,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             self._normalise(messages),
             placeholder_ids=self.placeholder_ids,
             num_positions=num_positions or (lambda name, source: self._measure(name, source)[0]),
+            brackets=self.brackets,
             add_generation_prompt=add_generation_prompt,
             chat_template=self.chat_template,
         )
@@ -193,6 +208,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                 self._normalise(messages),
                 placeholder_ids=self.placeholder_ids,
                 num_positions=lambda name, source: self._keep(media, name, source),
+                brackets=self.brackets,
                 add_generation_prompt=add_generation_prompt,
                 chat_template=chat_template or self.chat_template,
             )
@@ -247,6 +263,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
     def _encode_text(
         self, text: str, queues: dict[str, list[Any]], collected: dict[str, list[Tensor]], add_special_tokens: bool
     ) -> list[int]:
+        brackets = self.brackets
         names = {tag: name for name in self.modalities for tag in self._markers(name)}
         pattern = "|".join(re.escape(tag) for tag in sorted(names, key=len, reverse=True))
         ids: list[int] = []
@@ -256,7 +273,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                 if not queues.get(name):
                     raise DataError(f"the text has more {piece} tags than {name} items were given.")
                 count = self._keep(collected, name, queues[name].pop(0))
-                ids += [self.modalities[name].placeholder_id] * count
+                before, after = brackets[name]
+                ids += [*before, *[self.modalities[name].placeholder_id] * count, *after]
             elif piece or index == 0:
                 starts = add_special_tokens and index == 0
                 bos = self.tokenizer.bos_token
@@ -403,8 +421,8 @@ def modality_inputs(name: str, spec: Mapping[str, Any], directory: Path | None =
 
     Args:
         name: Its key in the workflow.
-        spec: `encoder` (a reference), `projector`, `placeholder_id`, `placeholder`; optionally `type` (the
-            registered modality, by default `name`) and `options` of it.
+        spec: `encoder` (a reference), `projector`, `placeholder_id`; optionally `placeholder`, `start`, `end`, `type`
+            (the registered modality, by default `name`) and `options` of it.
         directory: The checkpoint's folder, where encoders given as objects are kept.
     """
     manager = get_plugin_manager()
@@ -421,8 +439,9 @@ def modality_inputs(name: str, spec: Mapping[str, Any], directory: Path | None =
         options["path"] = str(directory / ENCODERS_FOLDER / name)
     component = manager.get("encoder", encoder_name)
     preprocessor = component.extra["build_preprocessor"](manager.options("encoder", encoder_name, options))
+    texts = {key: spec.get(key) for key in ("placeholder", "start", "end")}
     return ModalityInputs(
-        name, modality, preprocessor, int(spec["placeholder_id"]), spec.get("placeholder"), spec["projector"], spec
+        name, modality, preprocessor, int(spec["placeholder_id"]), projector=spec["projector"], spec=spec, **texts
     )
 
 

@@ -162,6 +162,8 @@ class ModalityConfig(ComponentConfig):
         type: The registered modality; in a recipe the section's own key where not given.
         placeholder: Token of the tokenizer that stands for features; an id outside the vocabulary where not
             given.
+        start: Text before each item's features, such as `<|vision_start|>`; nothing where not given.
+        end: Text after them.
         cache_features: Whether a frozen encoder's features may be kept on disk.
     """
 
@@ -172,6 +174,8 @@ class ModalityConfig(ComponentConfig):
     encoder: EncoderConfig
     projector: ProjectorConfig
     placeholder: str | None = Field(default=None, min_length=1)
+    start: str | None = Field(default=None, min_length=1)
+    end: str | None = Field(default=None, min_length=1)
     cache_features: bool = False
 
 

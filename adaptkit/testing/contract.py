@@ -245,7 +245,9 @@ def _check_features(preprocessor: Preprocessor, encoder: Encoder, inputs: Tensor
     if not torch.equal(other, inputs):
         _require(not torch.equal(first, second), "features do not depend on the input")
     _require(encoder.is_encoded(torch.stack([features[0]])), "is_encoded does not know the encoder's own features")
-    _require(not encoder.is_encoded(preprocessor.collate([inputs])), "is_encoded takes raw inputs for features")
+    batch = preprocessor.collate([inputs])
+    one = batch[0] if isinstance(batch, list) else batch
+    _require(not encoder.is_encoded(one), "is_encoded takes raw inputs for features")
     return features
 
 

@@ -80,12 +80,11 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, keys: Sequence[str]) -> Tensor:
+    def get(self, keys: Sequence[str]) -> Tensor | list[Tensor]:
         """Features of several items, in the order given.
 
         Returns:
-            `(num_items, positions, size)`; where the number of positions differs, one item after the other,
-            `(total_positions, size)`.
+            `(num_items, positions, size)`; where the number of positions differs, a list of `(positions, size)`.
 
         Raises:
             DataError: An item was never put in.
@@ -95,7 +94,7 @@ class FeatureCache:
         items = [self._item(key) for key in keys]
         if len({item.shape for item in items}) == 1:
             return torch.stack(items)
-        return torch.cat(items)
+        return items
 
     def _item(self, key: str) -> Tensor:
         entry = self._entries.get(key)

@@ -41,7 +41,9 @@ def test_features_come_back_in_the_order_asked_for(cache):
 
 def test_items_of_different_lengths_are_joined(cache):
     cache.fill(loaders(range(1, 4), positions=lambda n: n), double)
-    assert torch.equal(cache.get(["key 2", "key 1"]), torch.cat([2 * item(2, 2), 2 * item(1, 1)]))
+    varying = cache.get(["key 2", "key 1"])
+    assert isinstance(varying, list)
+    assert all(torch.equal(a, b) for a, b in zip(varying, [2 * item(2, 2), 2 * item(1, 1)], strict=True))
     assert cache.get(["key 3", "key 3"]).shape == (2, 3, 4)
 
 

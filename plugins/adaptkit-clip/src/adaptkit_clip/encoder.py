@@ -100,6 +100,11 @@ class ClipEncoder(Encoder):
         """Training mode has a meaning only where a policy made parameters of a copy trainable."""
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
+    def example_inputs(self) -> Tensor:
+        """A black picture."""
+        side = self.config.image_size
+        return torch.zeros(1, self.config.num_channels, side, side)
+
     def build_preprocessor(self) -> ClipPreprocessor:
         """The preprocessing that belongs to these weights."""
         return self._preprocessor
