@@ -94,6 +94,12 @@ def _stand_in(options: ClipOptions, directory: Path) -> ClipOptions:
     return write_stand_in(options, directory)
 
 
+def _create(config: dict[str, Any], directory: Path) -> ClipOptions:
+    from adaptkit_clip.creation import create_model
+
+    return create_model(config, directory)
+
+
 def _wrap(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
     from adaptkit_clip.encoder import wrap_model
 
@@ -112,4 +118,5 @@ def register_encoders(register: Any) -> None:
         stand_in=_stand_in,
         missing=_missing,
         wrap=_wrap,
+        create=_create,
     )
