@@ -67,7 +67,11 @@ class Component:
 
 @hookspec
 def register_modalities(register: Register) -> None:
-    """Offer kinds of input. `build(options) -> Modality`."""
+    """Offer kinds of input: `build(options) -> Modality`.
+
+    Also, so that recipes can be rehearsed, `stand_in(directory, number) -> Path`, which writes a small file of this
+    kind; another number gives another file.
+    """
 
 
 @hookspec
@@ -109,7 +113,8 @@ def register_data_sources(register: Register) -> None:
     """Offer data formats: `build(options, context: DataContext) -> DataSource`.
 
     Also `missing(options, context) -> str | None`, which says what a build would not find on this machine, and
-    `stand_in(options, directory, num_samples) -> options`, which writes a small sample in this format.
+    `stand_in(options, directory, samples, tags) -> options`, which writes `samples`, a list of `Sample`, under a `Path`
+    in this format; `tags` are those of `DataContext`.
     """
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from adaptkit.chat_templates import FAMILY_TEMPLATES, load_chat_template
 from adaptkit.errors import RecipeError
+from adaptkit.interfaces import Message, Modality, Sample
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import BaseConfig, Recipe, recipe_from_values
+from adaptkit.recipe import BaseConfig, ModalityConfig, Recipe, recipe_from_values
 from adaptkit.testing import tiny_config
+from adaptkit.world.language import conversation, list_questions
+from adaptkit.world.scenes import sample_scenes
 
 NUM_SAMPLES = 24
+NUM_MEDIA = 6
 MAX_STEPS = 3
 BATCH_SIZE = 2
 NUM_POSITIONS = 4096
@@ -31,8 +36,8 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
     """The same recipe on stand-ins of the same families.
 
     Stages, policies, placements, projectors, optimisers and schedules stay; base and encoders become tiny random models
-    of the same family, datasets a small sample in the same format made from the built-in world, and each stage is
-    cut to a few steps in one process.
+    of the same family, datasets a small sample in the same format with the built-in world's questions, and each stage
+    is cut to a few steps in one process.
 
     Args:
         recipe: What is to be rehearsed.
@@ -49,10 +54,15 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
         )
         values["modalities"][name]["encoder"] = {"name": modality.encoder.name, **options}
         values["modalities"][name]["cache_features"] = False
+    tags = {name: _modality(m).tag for name, m in recipe.modalities.items()}
+    media = {name: _media(name, m, directory / "media" / name) for name, m in recipe.modalities.items()}
     for name, dataset in recipe.data.items():
-        folder = directory / "data" / name
-        options = _stand_in("data source", dataset.format, f"data.{name}", dataset.options, folder, NUM_SAMPLES)
-        values["data"][name] = {"format": dataset.format, **options}
+        samples = sample_conversations({m: media[m] for m in _modalities_of(recipe, name)}, NUM_SAMPLES)
+        arguments = (dataset.options, directory / "data" / name, samples, tags)
+        values["data"][name] = {
+            "format": dataset.format,
+            **_stand_in("data source", dataset.format, f"data.{name}", *arguments),
+        }
     for stage in values["stages"]:
         stage |= {
             "max_steps": MAX_STEPS,
@@ -74,6 +84,47 @@ def _stand_in(kind: str, name: str, where: str, *arguments: Any) -> dict[str, An
         raise RecipeError(f"{where}: the {kind} {name!r} offers no stand-in, so this recipe cannot be rehearsed.")
     options: dict[str, Any] = make(*arguments).model_dump(mode="json")
     return options
+
+
+def sample_conversations(media: Mapping[str, Sequence[Path]], num_samples: int) -> list[Sample]:
+    """Questions of the built-in world in its own words, beside media that have nothing to do with them.
+
+    Every other conversation takes one medium of each modality, others take none or two of one.
+
+    Args:
+        media: Files of each modality.
+        num_samples: Number of conversations.
+    """
+    rng = np.random.default_rng(0)
+    samples = []
+    for number, scene in enumerate(sample_scenes(0, num_samples, "train")):
+        names = [list(media), [list(media)[number // 4 % len(media)]] * 2, list(media), []][number % 4]
+        parts = [{"type": name, name: media[name][(number + i) % len(media[name])]} for i, name in enumerate(names)]
+        messages = conversation("\n" if parts else "", list_questions(scene, rng, 3))
+        turns = [Message(role=m["role"], content=[{"type": "text", "text": m["content"]}]) for m in messages]
+        turns[0]["content"] = [*parts, *turns[0]["content"]]
+        samples.append(Sample(f"rehearsal_{number}", turns))
+    return samples
+
+
+def _modalities_of(recipe: Recipe, dataset: str) -> list[str]:
+    """Modalities that every workflow trained on a dataset takes."""
+    workflows = {stage.workflow for stage in recipe.stages if dataset in stage.data}
+    taken = [recipe.workflows[name].modalities or list(recipe.modalities) for name in workflows]
+    return [name for name in recipe.modalities if all(name in names for names in taken)]
+
+
+def _modality(config: ModalityConfig) -> Modality:
+    modality: Modality = get_plugin_manager().build("modality", config.type, config.values())
+    return modality
+
+
+def _media(name: str, config: ModalityConfig, directory: Path) -> list[Path]:
+    make = get_plugin_manager().get("modality", config.type).extra.get("stand_in")
+    if make is None:
+        raise RecipeError(f"modalities.{name}: {config.type!r} offers no stand-in, so this recipe cannot be rehearsed.")
+    directory.mkdir(parents=True, exist_ok=True)
+    return [make(directory, number) for number in range(NUM_MEDIA)]
 
 
 def _base_stand_in(recipe: Recipe, directory: Path) -> dict[str, Any]:

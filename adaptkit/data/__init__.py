@@ -13,8 +13,10 @@ from pydantic import Field
 from adaptkit.hookspecs import Options, Register, hookimpl
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from adaptkit.data.llava import LlavaSource
-    from adaptkit.interfaces import DataContext
+    from adaptkit.interfaces import DataContext, Sample
 
 
 class LlavaOptions(Options):
@@ -64,11 +66,13 @@ def _missing_llava(options: LlavaOptions, context: DataContext) -> str | None:
     return None
 
 
-def _stand_in_llava(options: LlavaOptions, directory: Path, num_samples: int) -> LlavaOptions:
-    from adaptkit.world.dataset import write_world_data
+def _stand_in_llava(
+    options: LlavaOptions, directory: Path, samples: Sequence[Sample], tags: Mapping[str, str]
+) -> LlavaOptions:
+    from adaptkit.data.llava import write_llava
 
-    written = write_world_data(directory, kind="questions", num_samples=num_samples)
-    return options.model_copy(update={"path": str(written), "media": str(written.parent), "limit": None})
+    path = write_llava(directory / "conversations.json", samples, tags)
+    return options.model_copy(update={"path": str(path), "media": str(path.parent), "limit": None})
 
 
 def _locate_llava(options: LlavaOptions, context: DataContext) -> tuple[Path, Path]:

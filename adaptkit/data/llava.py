@@ -124,6 +124,32 @@ class LlavaSource:
         return parts
 
 
+def write_llava(path: Path, samples: Sequence[Sample], tags: Mapping[str, str]) -> Path:
+    """Write conversations in this format; media are named as they are in the samples.
+
+    Args:
+        path: The JSON file; its folder is made.
+        samples: What to write.
+        tags: Tag of each modality.
+    """
+    speakers = {role: speaker for speaker, role in ROLES.items()}
+    rows: list[dict[str, Any]] = []
+    for sample in samples:
+        row: dict[str, Any] = {"id": sample.id, "conversations": []}
+        for message in sample.messages:
+            value = ""
+            for part in message["content"]:
+                kind = part["type"]
+                value += part["text"] if kind == "text" else tags[kind]
+                if kind != "text":
+                    row.setdefault(kind, []).append(str(part[kind]))
+            row["conversations"].append({"from": speakers[message["role"]], "value": value})
+        rows.append(row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, indent=0, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
 def _move_tags_to_front(pieces: list[str], collapse: bool) -> list[str]:
     tags = pieces[1::2]
     if not tags:

@@ -34,7 +34,8 @@ def adapt(
         modalities: For each modality: `encoder` (an `adaptkit.interfaces.Encoder`, a transformers vision or audio
             model, or `{"name": ..., **options}` of an installed plugin), `projector` (a name, the same with options, or
             a module), `placeholder_id` (default: an id just outside the vocabulary), `placeholder` (its text, where the
-            tokenizer has one), `start` and `end` (text around each item's features), `encoder_options` (for a transformers model given as an object).
+            tokenizer has one), `start` and `end` (text around each item's features), `encoder_options` (for a
+            transformers model given as an object).
         insertion: `{"policy": name, "placement": {...}, **options}`; nothing is inserted where not given.
         replace_ends: Whether the workflow gets a trainable embedding, final norm and LM head of its own.
 

@@ -15,7 +15,9 @@ from adaptkit.evaluation import register_evaluation_tasks
 from adaptkit.hookspecs import Options, Register, hookimpl
 
 if TYPE_CHECKING:
-    from adaptkit.interfaces import DataContext, DataSource
+    from collections.abc import Mapping, Sequence
+
+    from adaptkit.interfaces import DataContext, DataSource, Sample
 
 __all__ = ["WorldDataOptions", "register_data_sources", "register_evaluation_tasks"]
 
@@ -97,5 +99,7 @@ def _missing(options: WorldDataOptions, context: DataContext) -> str | None:
     return None
 
 
-def _stand_in(options: WorldDataOptions, directory: Path, num_samples: int) -> WorldDataOptions:
-    return options.model_copy(update={"num_samples": min(options.num_samples, num_samples), "num_images": None})
+def _stand_in(
+    options: WorldDataOptions, directory: Path, samples: Sequence[Sample], tags: Mapping[str, str]
+) -> WorldDataOptions:
+    return options.model_copy(update={"num_samples": min(options.num_samples, len(samples)), "num_images": None})

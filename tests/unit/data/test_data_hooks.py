@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from adaptkit_image.stand_in import write_picture
 
 from adaptkit.errors import DataError, PluginError
 from adaptkit.interfaces import DataContext
 from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.rehearsal import sample_conversations
 
 
 @pytest.fixture
@@ -65,10 +67,14 @@ def test_stand_ins_can_be_read(context, tmp_path, name):
     manager = get_plugin_manager()
     component = manager.get("data source", name)
     values = {"path": "/nowhere/rows.json", "limit": 100_000} if name == "llava" else {"kind": "boxes"}
-    options = component.extra["stand_in"](manager.options("data source", name, values), tmp_path / "stand_in", 4)
-    source = component.build(options, context)
+    write_picture(tmp_path / "picture.png", 0)
+    samples = sample_conversations({"image": [tmp_path / "picture.png"]}, 4)
+    arguments = (manager.options("data source", name, values), tmp_path / "stand_in", samples, context.tags)
+    source = component.build(component.extra["stand_in"](*arguments), context)
     assert len(source) == 4
     assert {part["type"] for message in source[0].messages for part in message["content"]} == {"text", "image"}
+    if name == "llava":
+        assert [source[i].messages for i in range(4)] == [sample.messages for sample in samples]
 
 
 @pytest.mark.parametrize("kind", ["caption", "questions", "boxes", "text"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -32,7 +33,19 @@ def _build(options: ImageOptions) -> ImageModality:
     return ImageModality(options)
 
 
+def _stand_in(directory: Path, number: int) -> Path:
+    from adaptkit_image.stand_in import write_picture
+
+    return write_picture(directory / f"{number}.png", number)
+
+
 @hookimpl
 def register_modalities(register: Any) -> None:
     """Offer `image`."""
-    register(name="image", build=_build, options=ImageOptions, description="Pictures, read as RGB.")
+    register(
+        name="image",
+        build=_build,
+        options=ImageOptions,
+        description="Pictures, read as RGB.",
+        stand_in=_stand_in,
+    )
