@@ -101,7 +101,7 @@ class LlavaSource:
         paths = [] if value is None else [value] if isinstance(value, str) else value
         if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
             raise DataError(f"{modality!r} must be a path or a list of paths, not {value!r:.80}")
-        return [_existing(self.media / path, modality) for path in paths]
+        return [existing_medium(self.media / path, modality) for path in paths]
 
     def _check_counts(self, pieces: Sequence[list[str]], media: Mapping[str, list[Path]]) -> None:
         tags = [tag for turn in pieces for tag in turn[1::2]]
@@ -161,7 +161,12 @@ def _move_tags_to_front(pieces: list[str], collapse: bool) -> list[str]:
     return moved
 
 
-def _existing(path: Path, modality: str) -> Path:
+def existing_medium(path: Path, modality: str) -> Path:
+    """The path of a medium, which must be a file.
+
+    Raises:
+        DataError: It is not there, or cannot be reached.
+    """
     try:
         found = path.is_file()
     except OSError as error:

@@ -11,11 +11,11 @@ import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from adaptkit.boxes import Box, unpad_box
+
 IOU_THRESHOLD = 0.5
 _MAX_BOX_CHARS = 1_000
 """No box is longer; the parser is not handed more than this."""
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,6 @@ def parse_box(text: str) -> Box | None:
     except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
         return None
     return x1, y1, x2, y2
-
-
-def unpad_box(box: Sequence[float], width: float, height: float) -> Box:
-    """Fractions of the padded square as pixels of the item, with the official rule's integer borders."""
-    side = max(width, height)
-    border_x, border_y = (side - width) // 2, (side - height) // 2
-    x1, y1, x2, y2 = box
-    return x1 * side - border_x, y1 * side - border_y, x2 * side - border_x, y2 * side - border_y
 
 
 def box_iou(first: Sequence[float], second: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from adaptkit.evaluation.boxes import Box, unpad_box
+from adaptkit.boxes import Box, unpad_box
 from adaptkit.evaluation.charts import line_chart
 from adaptkit.evaluation.pages import percent, render_page
 

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from adaptkit.boxes import Box
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.world import language, scenes
 from adaptkit.world.facts import candidate_answers, list_facts
 from adaptkit.world.language import IMAGE_TAG, QUESTION_KINDS, Message
-from adaptkit.world.scenes import Box, Scene, Split
+from adaptkit.world.scenes import Scene, Split
 
 FACT_KIND = "fact"
 DATA_KINDS = ("caption", "questions", "boxes", "text")

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adaptkit.boxes import format_box
 from adaptkit.world import language
 from adaptkit.world.dataset import FACT_KIND
 from adaptkit.world.facts import Fact
-from adaptkit.world.scenes import Scene, SceneObject, format_box
+from adaptkit.world.scenes import Scene, SceneObject
 
 SYSTEM_MESSAGE = "you are a helpful assistant ."
 ATTRIBUTES = ("shape", "color", "size", "cell", "box")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adaptkit.boxes import Box, format_box
 from adaptkit.world.facts import DIGITS
-from adaptkit.world.scenes import CELLS, COLORS, SHAPES, SIZES, Box, Scene, SceneObject, format_box
+from adaptkit.world.scenes import CELLS, COLORS, SHAPES, SIZES, Scene, SceneObject
 
 Message = dict[str, str]
 

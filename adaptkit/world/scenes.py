@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from adaptkit.boxes import Box
+
 IMAGE_SIZE = 64
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange")
@@ -30,7 +32,6 @@ CELLS = (
 BOX_BINS = 32
 
 Split = Literal["train", "dev", "test"]
-Box = tuple[float, float, float, float]
 
 _RGB = {
     "red": (214, 48, 44),
@@ -76,11 +77,6 @@ class Scene:
 
     objects: tuple[SceneObject, ...]
     noise_seed: int = field(default=0, compare=False)
-
-
-def format_box(box: Box) -> str:
-    """`[0.031,0.250,0.406,0.531]`, the notation of the paper's grounding data."""
-    return "[" + ",".join(f"{value:.3f}" for value in box) + "]"
 
 
 def split_of(scene: Scene) -> Split:

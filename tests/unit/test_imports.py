@@ -19,7 +19,7 @@ PACKAGE = Path(adaptkit.__file__).parent
 
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
-    {"errors", "hashing"},
+    {"errors", "hashing", "boxes"},
     {"interfaces", "hookspecs"},
     {"placement", "paths", "chat_templates"},
     {"plugin_manager"},
@@ -37,12 +37,11 @@ GROUPS = (
 RANK = {name: rank for rank, group in enumerate(GROUPS) for name in group}
 
 # What may look the other way: the world trains its models with our optimisers; the benchmark `world` takes its items
-# from the world, whose hooks register it; `--rehearse` fills a data format with samples of the world.
+# from the world, whose hooks register it.
 NEIGHBOURS = {
     ("world", "training.optimizers"),
     ("evaluation", "world"),
     ("world.hooks", "evaluation"),
-    ("data", "world.dataset"),
 }
 
 KNOWS_MODALITIES = {

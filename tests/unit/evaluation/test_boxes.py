@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from adaptkit.boxes import format_box, pad_box, unpad_box
 from adaptkit.evaluation import boxes
-from adaptkit.evaluation.boxes import BoxVerdict, box_iou, parse_box, precision, score_boxes, unpad_box
+from adaptkit.evaluation.boxes import BoxVerdict, box_iou, parse_box, precision, score_boxes
 
 
 def test_agrees_with_the_official_script(shared: Path) -> None:
@@ -85,3 +86,15 @@ def test_reversed_corners_have_no_overlap() -> None:
 def test_padding_is_halved_downwards() -> None:
     assert unpad_box((0, 0, 1, 1), 5, 2) == (0, -1, 5, 4)
     assert unpad_box((0, 0, 1, 1), 2, 5) == (-1, 0, 4, 5)
+
+
+@pytest.mark.parametrize("size", [(400, 100), (100, 400), (101, 100), (64, 64)])
+def test_padding_is_undone(size):
+    box = (10, 20, 55, 70)
+    assert unpad_box(pad_box(box, *size), *size) == pytest.approx(box)
+
+
+def test_boxes_are_written_with_three_decimals():
+    # The release's rule for a picture of 400 by 100: the border above is (400 - 100) // 2
+    assert format_box(pad_box((223, 4, 233, 14), 400, 100)) == "[0.557,0.385,0.583,0.410]"
+    assert format_box((0.2, 0.3, 0.49, 1.0), bins=32) == "[0.188,0.312,0.500,1.000]"

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 
+from adaptkit.boxes import format_box
 from adaptkit.world import facts, language, scenes
 from adaptkit.world.language import QUESTION_KINDS
 from adaptkit.world.scenes import Scene
@@ -21,7 +22,7 @@ def test_answers_are_among_the_candidates(kind: str, some_scenes: list[Scene]) -
         assert question.kind == kind
         if kind == "box":
             assert question.box is not None
-            assert question.answer == scenes.format_box(question.box)
+            assert question.answer == format_box(question.box)
         else:
             assert question.box is None
             assert question.answer in question.candidates
@@ -38,7 +39,7 @@ def test_answers_agree_with_the_scene(some_scenes: list[Scene]) -> None:
             elif question.kind != "count":
                 item = next(o for o in scene.objects if {o.shape, o.color, o.cell} & words)
                 attribute = {"shape_at": "shape"}.get(question.kind, question.kind)
-                value = scenes.format_box(item.box) if attribute == "box" else getattr(item, attribute)
+                value = format_box(item.box) if attribute == "box" else getattr(item, attribute)
                 assert question.answer == value
 
 

@@ -53,7 +53,3 @@ def test_a_drawing_shows_an_object_exactly_in_its_box() -> None:
     found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / IMAGE_SIZE
     # Boxes are rounded to 1/32, and anti-aliased borders are faint: two pixels in all.
     assert np.abs(found - np.array(scene.objects[0].box)).max() <= 2 / IMAGE_SIZE
-
-
-def test_a_box_is_written_as_in_the_papers_data() -> None:
-    assert scenes.format_box((1 / 32, 0.25, 13 / 32, 17 / 32)) == "[0.031,0.250,0.406,0.531]"

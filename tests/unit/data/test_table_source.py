@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from adaptkit.data.table import PairSource, TableSource, read_rows
+from adaptkit.errors import DataError
+from adaptkit.interfaces import DataContext
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.rehearsal import sample_conversations
+
+TAGS = {"image": "<image>", "audio": "<audio>"}
+ROWS = [
+    {"image": "0.png", "label": 3, "bbox": [10, 0, 20, 25], "width": 100, "height": 50},
+    {"image": "1.png", "audio": "1.wav", "label": True},
+    {"label": "none"},
+]
+
+
+@pytest.fixture
+def media(tmp_path):
+    for name in ("0.png", "1.png", "1.wav", "2.wav"):
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def table(media, rows=ROWS, question="which ?", answer="{{ label }}", **options):
+    return TableSource(rows, "t.jsonl", media=media, tags=TAGS, question=question, answer=answer, **options)
+
+
+def user_parts(sample):
+    return next(m for m in sample.messages if m["role"] == "user")["content"]
+
+
+def test_media_without_tags_stand_in_front(media):
+    source = table(media, system="S")
+    assert [m["role"] for m in source[1].messages] == ["system", "user", "assistant"]
+    kinds = [part["type"] for part in user_parts(source[1])]
+    assert kinds == ["image", "text", "audio", "text"]
+    assert user_parts(source[1])[0]["image"] == media / "1.png"
+    assert user_parts(source[1])[-1]["text"] == "\nwhich ?"
+    assert user_parts(source[2]) == [{"type": "text", "text": "which ?"}]
+
+
+def test_tags_place_media(media):
+    question = "hear <audio> and see <image>{{ ' both' if audio is defined }}"
+    parts = user_parts(table(media, question=question)[1])
+    assert [part.get("text", part["type"]) for part in parts] == ["hear ", "audio", " and see ", "image", " both"]
+
+
+def test_several_media_of_a_row(media):
+    rows = [{"image": ["0.png", "1.png"], "label": 1}]
+    parts = user_parts(table(media, rows, question="<image> or <image>")[0])
+    assert [part["image"].name for part in parts if part["type"] == "image"] == ["0.png", "1.png"]
+
+
+def test_boxes_are_fractions_of_the_padded_square(media):
+    answer = "{{ bbox | padded_box(width, height) }}"
+    assert table(media, answer=answer)[0].messages[-1]["content"][0]["text"] == "[0.100,0.250,0.200,0.500]"
+    binned = "{{ bbox | padded_box(width, height, bins=32) }}"
+    assert table(media, answer=binned)[0].messages[-1]["content"][0]["text"] == "[0.094,0.250,0.188,0.500]"
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (ROWS, {"answer": "{{ lable }}"}, r"t.jsonl\[0\]: the template of the answer asks for what the row lacks"),
+        (ROWS, {"question": "<image> <image>"}, r"1 under 'image', but 2 <image> in the question"),
+        (ROWS, {"question": "<audio>"}, r"1 under 'image', but 0 <image> in the question"),
+        (ROWS, {"answer": "{{ bbox | padded_box('x', 2) }}"}, "fails on this row: ValueError"),
+        (ROWS, {"answer": " "}, "the answer is empty"),
+        (["text"], {}, "a row is an object with columns, not str"),
+        ([{"image": "gone.png", "label": 1}], {}, "'image' is missing: no file .*gone.png"),
+        ([{"image": 7, "label": 1}], {}, "must be a path or a list of paths, not 7"),
+    ],
+)
+def test_bad_rows_say_what_is_wrong(media, rows, options, message):
+    source = table(media, rows, **options)
+    with pytest.raises(DataError, match=message):
+        source[0]
+
+
+def test_malformed_templates_are_refused_at_once(media):
+    with pytest.raises(DataError, match=r"the template '{{ label' is malformed"):
+        table(media, answer="{{ label")
+
+
+def test_templates_cannot_reach_the_machine(media):
+    source = table(media, answer="{{ label.__class__.__mro__ }}")
+    with pytest.raises(DataError, match=r"unsafe|fails|lacks"):
+        source[0]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv"])
+def test_every_kind_of_table_is_read(tmp_path, kind):
+    path = tmp_path / f"rows.{kind}"
+    rows = [{"image": "a, b.png", "label": "6"}, {"image": "ü.png", "label": "7"}]
+    if kind == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+    elif kind == "json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.DictWriter(file, ["image", "label"], delimiter="\t" if kind == "tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    assert read_rows(path) == rows
+    assert read_rows(path, limit=1) == rows[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("rows.jsonl", '{"a": 1}\n{"a": ', r"rows.jsonl:2: not valid JSON"),
+        ("rows.json", '{"a": 1}', "is a list of rows, not dict"),
+        ("rows.csv", "a,b\n1\n", "rows.csv:2: the row has not as many cells as the header"),
+        ("rows.csv", "a,b\n1,2,3\n", "rows.csv:2: the row has not as many cells as the header"),
+        ("rows.csv", "a,b\n", "the table has no rows"),
+        ("rows.xlsx", "x", "a table is one of .jsonl, .json, .csv, .tsv; this is .xlsx"),
+    ],
+)
+def test_bad_tables_say_where(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_rows(tmp_path / name)
+    with pytest.raises(DataError, match="cannot read the table"):
+        read_rows(tmp_path / "gone.jsonl")
+
+
+def pairs(media, seed=0, num_samples=40, on="label"):
+    first = ([{"image": f"{i % 2}.png", "label": i % 2} for i in range(6)], media)
+    second = ([{"audio": f"{i % 2 + 1}.wav", "label": i % 2} for i in range(4)], media)
+    question = "<audio> as <image> ?"
+    return PairSource(
+        first, second, on=on, num_samples=num_samples, seed=seed, location="p", tags=TAGS, question=question,
+        answer="{{ 'yes' if same else 'no' }} {{ first.label }}{{ second.label }}",
+    )  # fmt: skip
+
+
+def test_half_of_the_pairs_agree(media):
+    samples = [pairs(media)[i] for i in range(40)]
+    answers = [sample.messages[-1]["content"][0]["text"] for sample in samples]
+    assert {answer for answer in answers if answer.startswith("yes")} == {"yes 00", "yes 11"}
+    assert {answer for answer in answers if answer.startswith("no")} == {"no 01", "no 10"}
+    assert sum(answer.startswith("yes") for answer in answers) == 20
+    assert [part["type"] for part in user_parts(samples[0])] == ["audio", "text", "image", "text"]
+
+
+def test_pairs_follow_the_seed(media):
+    def answers(seed):
+        source = pairs(media, seed)
+        return [source[i].messages for i in range(40)]
+
+    assert answers(0) == answers(0) != answers(1)
+
+
+def test_pairs_need_the_column(media):
+    with pytest.raises(DataError, match="no column named 'lable'"):
+        pairs(media, on="lable")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("table", {"path": "/gone/t.jsonl", "question": "{{ q }}", "answer": "{{ a }}"}),
+        (
+            "pairs",
+            {
+                "first": {"path": "/gone/a.csv"},
+                "second": {"path": "/gone/b.csv"},
+                "on": "x",
+                "question": "q",
+                "answer": "a",
+            },
+        ),
+    ],
+)
+def test_stand_ins_can_be_read(media, name, values):
+    context = DataContext(media, TAGS, media)
+    manager = get_plugin_manager()
+    component, options = manager.get("data source", name), manager.options("data source", name, values)
+    assert "/gone" in component.extra["missing"](options, context)
+    samples = sample_conversations({"image": [media / "0.png"], "audio": [media / "1.wav"]}, 8)
+    options = component.extra["stand_in"](options, media / "stand_in", samples, TAGS)
+    assert component.extra["missing"](options, context) is None
+    source = component.build(options, context)
+    assert len(source) == 8
+    read = [source[i] for i in range(8)]
+    if name == "table":
+        assert [s.messages for s in read] == [s.messages[:2] for s in samples]
