@@ -21,6 +21,9 @@ ITEMS: dict[str, Any] = {"clip": Image.fromarray(NOISE)}
 OPTIONS: dict[str, dict[str, Any]] = {"world": {"kind": "caption"}}
 """Required options that cannot be any text."""
 
+SMALLER: dict[str, dict[str, Any]] = {"q_former": {"num_layers": 2, "query_size": 24}}
+"""Options of projectors that are large by default."""
+
 
 def of_kind(kind: str) -> Any:
     return pytest.mark.parametrize("component", get_plugin_manager().components(kind), ids=lambda c: c.name)
@@ -42,7 +45,8 @@ def test_encoders_as_stand_ins(component: Component, tmp_path: Path) -> None:
 
 @of_kind("projector")
 def test_projectors(component: Component) -> None:
-    check_projector(component.name.replace("N", "2") if component.pattern else component.name, {})
+    name = component.name.replace("N", "2") if component.pattern else component.name
+    check_projector(name, SMALLER.get(name, {}))
 
 
 @pytest.mark.parametrize("kind", ["insertion policy", "data source", "evaluation task"])

@@ -1,0 +1,130 @@
+"""Honeybee's C-Abstractor: convolutions around a pooling to a set number of positions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adaptkit.projectors.maps import from_maps, square_side, to_items, to_maps
+
+
+class CAbstractor(nn.Module):
+    """ResNet blocks, adaptive average pooling, ResNet blocks, MLP (Honeybee, arXiv 2312.06742, section 3.2).
+
+    Blocks, and the names of their parameters, are those of RegNet's bottleneck with depthwise convolutions.
+
+    Args:
+        feature_size: Width of the features.
+        hidden_size: Width of the decoder.
+        num_queries: Positions of one map afterwards, a square number.
+        conv_size: Width of the blocks.
+        depth: Blocks before the pooling, and after it.
+        mlp_depth: Linear maps at the end, SiLU between them.
+        map_side: As in `adaptkit.projectors.maps`.
+        position_grid: Side of a learned position embedding, resized to that of the maps; none where not given.
+    """
+
+    def __init__(
+        self,
+        feature_size: int,
+        hidden_size: int,
+        *,
+        num_queries: int,
+        conv_size: int,
+        depth: int,
+        mlp_depth: int,
+        map_side: int | None,
+        position_grid: int | None,
+    ) -> None:
+        super().__init__()
+        self.map_side = map_side
+        self.position_embedding: nn.Parameter | None = None
+        if position_grid is not None:
+            self.position_embedding = nn.Parameter(torch.empty(1, feature_size, position_grid, position_grid))
+            nn.init.trunc_normal_(self.position_embedding, std=0.02)
+        self.before = _stage(depth, feature_size, conv_size)
+        side = square_side(num_queries)
+        assert side is not None, num_queries
+        self.pool = nn.AdaptiveAvgPool2d(side)
+        self.after = _stage(depth, conv_size, conv_size)
+        self.output = _mlp([conv_size, *[hidden_size] * mlp_depth])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(..., maps * rows * rows, feature_size)` to `(..., maps * num_queries, hidden_size)`.
+
+        Raises:
+            DataError: The features form no square maps.
+        """
+        items = to_items(features)
+        maps = to_maps(items, self.map_side)
+        if self.position_embedding is not None:
+            maps = maps + _resized(self.position_embedding, maps.shape[-1])
+        pooled = self.after(self.pool(self.before(maps)))
+        projected: Tensor = self.output(from_maps(pooled, len(items)))
+        return projected.reshape(*features.shape[:-2], *projected.shape[1:])
+
+
+class Bottleneck(nn.Module):
+    """1x1, depthwise 3x3, squeeze and excitation, 1x1; a shortcut around them. `(batch, size, rows, columns)`."""
+
+    def __init__(self, size_in: int, size: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(size_in, size)
+        self.conv2 = ConvNorm(size, size, kernel_size=3, groups=size)
+        self.se = SqueezeExcitation(size, max(1, round(size_in / 4)))
+        self.conv3 = ConvNorm(size, size)
+        self.downsample = ConvNorm(size_in, size) if size_in != size else nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, size_in, rows, columns)` to `(batch, size, rows, columns)`."""
+        inner = F.silu(self.conv2(F.silu(self.conv1(maps))))
+        return F.silu(self.conv3(self.se(inner)) + self.downsample(maps))
+
+
+class ConvNorm(nn.Module):
+    """A convolution that keeps rows and columns, and a layer norm over the channels."""
+
+    def __init__(self, size_in: int, size: int, *, kernel_size: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(size_in, size, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
+        self.bn = nn.LayerNorm(size)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, size_in, rows, columns)` to `(batch, size, rows, columns)`."""
+        return cast(Tensor, self.bn(self.conv(maps).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+class SqueezeExcitation(nn.Module):
+    """A gate for each channel, made from the means of all (arXiv 1709.01507, equation 3)."""
+
+    def __init__(self, size: int, inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(size, inner, 1)
+        self.fc2 = nn.Conv2d(inner, size, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps `(batch, size, rows, columns)`, each channel scaled."""
+        means = maps.mean((2, 3), keepdim=True)
+        return maps * torch.sigmoid(self.fc2(F.silu(self.fc1(means))))
+
+
+def _stage(depth: int, size_in: int, size: int) -> nn.Sequential:
+    return nn.Sequential(*(Bottleneck(size_in if number == 0 else size, size) for number in range(depth)))
+
+
+def _mlp(sizes: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for number, (size_in, size_out) in enumerate(pairwise(sizes)):
+        layers += [nn.SiLU()] if number else []
+        layers.append(nn.Linear(size_in, size_out))
+    return nn.Sequential(*layers)
+
+
+def _resized(embedding: Tensor, side: int) -> Tensor:
+    if embedding.shape[-1] == side:
+        return embedding
+    return F.interpolate(embedding.float(), (side, side), mode="bicubic", align_corners=False).to(embedding.dtype)
