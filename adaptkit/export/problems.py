@@ -82,6 +82,8 @@ def encoder_problems(encoder: Any) -> Iterator[str]:
         yield "the encoder lines up the features of several layers (feature_layers); stock LLaVA joins their widths."
     if options.tokens != "patches":
         yield "the encoder gives the class token alone (tokens: cls), which stock LLaVA has no setting for."
+    if options.tiles is not None:
+        yield "the encoder cuts a picture into tiles (tiles); stock LLaVA has one square of each."
     if options.merge_size != 1:
         yield f"the encoder joins patches (merge_size {options.merge_size}); stock LLaVA has no such step."
 

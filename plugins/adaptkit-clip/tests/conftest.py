@@ -17,6 +17,14 @@ from transformers import (
     CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    Siglip2Config,
+    Siglip2Model,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
     SiglipConfig,
     SiglipModel,
     SiglipVisionConfig,
@@ -42,7 +50,31 @@ TEXT: dict[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": 1,
 }
-KINDS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
+DINO: dict[str, Any] = {
+    "mlp_ratio": 2,
+    "num_register_tokens": 2,
+    **{key: value for key, value in VISION.items() if key != "intermediate_size"},
+}
+NAFLEX: dict[str, Any] = {"num_patches": 16, **{key: value for key, value in VISION.items() if key != "image_size"}}
+KINDS = (
+    "clip",
+    "clip_vision_model",
+    "siglip",
+    "siglip_vision_model",
+    "siglip2",
+    "siglip2_vision_model",
+    "dinov2",
+    "dinov2_with_registers",
+)
+    "clip",
+    "clip_vision_model",
+    "siglip",
+    "siglip_vision_model",
+    "siglip2",
+    "siglip2_vision_model",
+    "dinov2",
+    "dinov2_with_registers",
+)
 
 
 def build_model(kind: str) -> Any:
@@ -51,6 +83,14 @@ def build_model(kind: str) -> Any:
         return CLIPModel(CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=8)).eval()
     if kind == "siglip":
         return SiglipModel(SiglipConfig(text_config=TEXT, vision_config=VISION)).eval()
+    if kind == "siglip2":
+        return Siglip2Model(Siglip2Config(text_config=TEXT, vision_config=NAFLEX)).eval()
+    if kind == "siglip2_vision_model":
+        return Siglip2VisionModel(Siglip2VisionConfig(**NAFLEX)).eval()
+    if kind == "dinov2":
+        return Dinov2Model(Dinov2Config(**{k: v for k, v in DINO.items() if k != "num_register_tokens"})).eval()
+    if kind == "dinov2_with_registers":
+        return Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**DINO)).eval()
     if kind == "siglip_vision_model":
         return SiglipVisionModel(SiglipVisionConfig(**VISION)).eval()
     return CLIPVisionModel(CLIPVisionConfig(**VISION)).eval()

@@ -119,3 +119,8 @@ def test_positions_follow_patches_class_token_and_merging(checkpoints: dict[str,
         preprocessor = build(path, **options)
         assert preprocessor.fixed_positions == positions
         assert preprocessor.num_positions(preprocessor(noise(5, 5))) == positions
+
+
+def test_an_endless_strip_is_refused_before_it_is_resized(checkpoints: dict[str, Path]) -> None:
+    with pytest.raises(DataError, match="400000 by 1 pixels would be resized to 24 by 9600000"):
+        build(checkpoints["clip"], pad="none")(Image.new("RGB", (400_000, 1)))

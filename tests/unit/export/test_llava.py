@@ -220,7 +220,7 @@ def test_other_projectors(tmp_path, projector):
     refused(workflow(projector=projector), "mlp2x_gelu", tmp_path)
 
 
-@pytest.mark.parametrize("option", [{"merge_size": 2}, {"tokens": "cls"}, {"feature_layers": [1, 2]}])
+@pytest.mark.parametrize("option", [{"merge_size": 2}, {"tokens": "cls"}, {"feature_layers": [1, 2]}, {"tiles": {}}])
 def test_features_that_stock_llava_cannot_choose(tmp_path, option):
     encoder = {"name": "clip", "path": save_towers(tmp_path)["clip"], **option}
     refused(workflow(encoder=encoder), next(iter(option)), tmp_path)

@@ -38,8 +38,8 @@ def resolve(path: str) -> Path | str:
 def provide(lead: str = "") -> str:
     """How to make a checkpoint available."""
     return (
-        f"{lead} Set the encoder's `path` to a folder with config.json and model.safetensors of a CLIP or "
-        "SigLIP model, or to a model id of the Hugging Face hub; `hf download ID --local-dir FOLDER`, run "
+        f"{lead} Set the encoder's `path` to a folder with config.json and model.safetensors of a CLIP, "
+        "SigLIP or DINOv2 model, or to a model id of the Hugging Face hub; `hf download ID --local-dir FOLDER`, run "
         "where there is a network, makes such a folder. To try the recipe without it, use `--rehearse`."
     ).strip()
 

@@ -10,8 +10,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from adaptkit.errors import ModelError, unknown_name
-from adaptkit_clip import ClipOptions
-from adaptkit_clip.preprocessing import default_processor, first_line
+from adaptkit_clip.families import default_processor
+from adaptkit_clip.options import ClipOptions
+from adaptkit_clip.preprocessing import first_line
 
 _KEYS = [field.name for field in dataclasses.fields(CLIPVisionConfig)]
 _MODEL_TYPE = "clip_vision_model"

@@ -1,4 +1,4 @@
-"""Patch features of CLIP and SigLIP vision models."""
+"""Patch features of CLIP, SigLIP and DINOv2 vision models."""
 
 from __future__ import annotations
 
@@ -13,33 +13,26 @@ from typing import Any, Self
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPVisionModel, SiglipVisionModel
 from transformers.utils import logging
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Encoder
-from adaptkit_clip import ClipOptions
 from adaptkit_clip.checkpoint import missing, provide, resolve
-from adaptkit_clip.preprocessing import (
-    ClipPreprocessor,
-    default_processor,
-    family_of,
-    first_line,
-    load_preprocessor,
-    load_vision_config,
-)
+from adaptkit_clip.families import FAMILIES, Family, default_processor, family_of, num_prefix_tokens
+from adaptkit_clip.options import ClipOptions
+from adaptkit_clip.preprocessing import ClipPreprocessor, first_line, load_preprocessor, load_vision_config
 
-_MODELS = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
 _NOT_CONTENT = {"path", "revision", "dtype"}
+_LATER = {"keep_registers", "tiles", "max_num_patches"}
 
 
 class ClipEncoder(Encoder):
-    """The hidden states of one layer, or of several, without the class token unless asked for.
+    """The hidden states of one layer, or of several, without class and register tokens unless asked for.
 
     Layers beyond the last of them stay in `model`, for export, but are not run.
 
     Args:
-        model: A `CLIPVisionModel` or `SiglipVisionModel`; it is frozen.
+        model: A vision model of one of `adaptkit_clip.families`; it is frozen.
         options: Which features.
         preprocessor: What makes its inputs.
 
@@ -58,52 +51,87 @@ class ClipEncoder(Encoder):
         self._wanted = _wanted_layers(options, self.config.num_hidden_layers)
         self.num_layers = max(self._wanted)
         self.feature_size = self.config.hidden_size * options.merge_size**2
-        self.has_cls = family_of(self.config) == "clip"
+        self._family = family_of(self.config)
+        self.has_cls = self._family.has_cls
         self._preprocessor = preprocessor
         self.eval()
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Features in row-major order of patches, layer after layer where there are several.
+    def forward(self, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Features in row-major order of patches, layer after layer where there are several, tile after tile.
 
         Args:
-            inputs: `pixel_values`, `(num_items, 3, side, side)`.
+            inputs: `pixel_values`, `(num_items, 3, side, side)`; with tiles, and where the model takes any shape, as
+                the preprocessor makes them, `(num_items, tiles, 3, height, width)`, or a list of one tensor each.
 
         Returns:
-            `(num_items, positions, feature_size)`, in the weights' dtype.
+            `(num_items, positions, feature_size)`, in the weights' dtype; a list of `(positions, feature_size)` for a
+            list.
 
         Raises:
             DataError: The inputs have another shape.
         """
-        side = self.config.image_size
-        if inputs.ndim != 4 or inputs.shape[1:] != (self.config.num_channels, side, side):
-            raise DataError(
-                f"pixel_values must be (num_items, {self.config.num_channels}, {side}, {side}) for this "
-                f"encoder, got {tuple(inputs.shape)}. Make them with the encoder's own preprocessor."
-            )
-        vision: Any = getattr(self.model, "vision_model", self.model)
-        hidden_states = vision.embeddings(inputs)
-        if self.has_cls:
-            hidden_states = vision.pre_layrnorm(hidden_states)
-        states = [hidden_states]
-        for layer in islice(vision.encoder.layers, self.num_layers):
-            states.append(layer(states[-1], None))
+        if self._preprocessor.fixed_positions is not None:
+            pixel_values = torch.stack(inputs) if isinstance(inputs, list) else inputs
+            features = self._encode(self._checked(pixel_values, "num_items"))
+            return list(features) if isinstance(inputs, list) else features
+        items = [self._checked(item, "tiles") for item in inputs]
+        features_of = self._encode_together if len({item.shape[1:] for item in items}) == 1 else self._encode_apart
+        features_per_item = features_of(items)
+        return torch.stack(features_per_item) if isinstance(inputs, Tensor) else features_per_item
+
+    def _encode_together(self, items: list[Tensor]) -> list[Tensor]:
+        features = torch.split(self._encode(torch.cat(items)), [len(item) for item in items])
+        return [part.flatten(0, 1) for part in features]
+
+    def _encode_apart(self, items: list[Tensor]) -> list[Tensor]:
+        return [self._encode(item).flatten(0, 1) for item in items]
+
+    def _encode(self, pixel_values: Tensor) -> Tensor:
+        states = [self._family.embed(self._vision(), pixel_values)]
+        for layer in islice(self._layers(), self.num_layers):
+            states.append(self._family.run_layer(layer, states[-1]))
         return torch.cat([self._tokens_of(states[number]) for number in self._wanted], 1)
+
+    def _vision(self) -> Any:
+        return getattr(self.model, "vision_model", self.model)
+
+    def _layers(self) -> Any:
+        encoder = self._vision().encoder
+        return encoder.layer if hasattr(encoder, "layer") else encoder.layers
+
+    def _checked(self, pixel_values: Tensor, first: str) -> Tensor:
+        side, channels = self._preprocessor.side, self.config.num_channels
+        shape = pixel_values.shape
+        if side:
+            fits, expected = shape[1:] == (channels, side, side), f"{channels}, {side}, {side}"
+        else:
+            whole_patches = not any(length % self.config.patch_size for length in shape[-2:])
+            fits, expected = shape[1:2] == (channels,) and whole_patches, f"{channels}, height, width"
+        if len(shape) != 4 or not fits:
+            raise DataError(
+                f"pixel_values must be ({first}, {expected}) for this encoder, got {tuple(shape)}. Make them with the "
+                "encoder's own preprocessor."
+            )
+        return pixel_values
 
     def _tokens_of(self, hidden_states: Tensor) -> Tensor:
         if self.options.tokens == "cls":
             return hidden_states[:, :1]
-        if self.has_cls and not self.options.keep_cls:
-            hidden_states = hidden_states[:, 1:]
-        return merge_patches(hidden_states, self.options.merge_size)
+        num_prefix = num_prefix_tokens(self.config)
+        patches = merge_patches(hidden_states[:, num_prefix:], self.options.merge_size)
+        kept = [hidden_states[:, :1]] if self.options.keep_cls else []
+        kept += [hidden_states[:, 1:num_prefix]] if self.options.keep_registers else []
+        return torch.cat([*kept, patches], 1) if kept else patches
 
     def train(self, mode: bool = True) -> Self:
         """Training mode has a meaning only where a policy made parameters of a copy trainable."""
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     def example_inputs(self) -> Tensor:
-        """A black picture."""
-        side = self.config.image_size
-        return torch.zeros(1, self.config.num_channels, side, side)
+        """A grey picture, in one square or patch where there may be several."""
+        channels, side = self.config.num_channels, self._preprocessor.side or self.config.patch_size
+        shape = (1, channels, side, side)
+        return torch.zeros(shape if self._preprocessor.fixed_positions is not None else (1, *shape))
 
     def build_preprocessor(self) -> ClipPreprocessor:
         """The preprocessing that belongs to these weights."""
@@ -112,6 +140,8 @@ class ClipEncoder(Encoder):
     def fingerprint(self) -> str:
         """Hash of weights, options and preprocessing; where the checkpoint lies does not matter."""
         options = self.options.model_dump(exclude=_NOT_CONTENT)
+        # Left out where they say nothing, so that checkpoints made before there were such options still match
+        options = {key: value for key, value in options.items() if value or key not in _LATER}
         parts = [super().fingerprint(), json.dumps(options, sort_keys=True), self._preprocessor.settings()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -162,7 +192,8 @@ def wrap_model(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
     """
     vision = getattr(module, "vision_model", module)
     config = getattr(vision, "config", None)
-    if getattr(config, "model_type", None) not in ("clip_vision_model", "siglip_vision_model"):
+    known_types = [family.model_types[-1] for family in FAMILIES.values()]
+    if getattr(config, "model_type", None) not in known_types or not hasattr(vision, "encoder"):
         return None
     origin = str(getattr(module, "name_or_path", "") or "")
     known = ClipOptions.model_validate({"path": origin or "(an object)", **options})
@@ -171,11 +202,11 @@ def wrap_model(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
     return ClipEncoder(vision, known, ClipPreprocessor(config, default_processor(config), known))
 
 
-def _load_model(options: ClipOptions, family: str) -> nn.Module:
+def _load_model(options: ClipOptions, family: Family) -> nn.Module:
     dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
     try:
         with _quiet_about_the_text_half():
-            model, report = _MODELS[family].from_pretrained(
+            model, report = family.model_class.from_pretrained(
                 resolve(options.path),
                 revision=options.revision,
                 dtype=dtype,

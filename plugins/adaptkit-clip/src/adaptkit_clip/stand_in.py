@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
 from adaptkit.errors import ModelError
-from adaptkit_clip import ClipOptions
-from adaptkit_clip.preprocessing import default_processor, family_of, load_vision_config
+from adaptkit_clip.families import FAMILIES, default_processor, family_name
+from adaptkit_clip.options import ClipOptions
+from adaptkit_clip.preprocessing import load_vision_config
 
-_MODELS = {"clip": (CLIPVisionConfig, CLIPVisionModel), "siglip": (SiglipVisionConfig, SiglipVisionModel)}
 _PATCH_SIZE = 8
 
 
@@ -24,27 +23,41 @@ def write_stand_in(options: ClipOptions, directory: Path) -> ClipOptions:
     Returns:
         The same options, naming the stand-in.
     """
-    config_class, model_class = _MODELS[_family(options)]
-    layers = options.layers().values()
-    config: Any = config_class(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=max(2, *(layer if layer >= 0 else -layer for layer in layers)),
-        num_attention_heads=2,
-        image_size=_PATCH_SIZE * 2 * max(2, options.merge_size),
-        patch_size=_PATCH_SIZE,
-    )
+    family = FAMILIES[_family_name(options)]
+    config: Any = family.config_class(**_sizes(options))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = model_class(config)
+        model = family.model_class(config)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     default_processor(config).save_pretrained(directory)
     return options.model_copy(update={"path": str(directory), "revision": None})
 
 
-def _family(options: ClipOptions) -> str:
+def _sizes(options: ClipOptions) -> dict[str, Any]:
+    name = _family_name(options)
+    squares = 2 * max(2, options.merge_size)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": max(2, *(layer if layer >= 0 else -layer for layer in options.layers().values())),
+        "num_attention_heads": 2,
+        "patch_size": _PATCH_SIZE,
+    }
+    sizes |= {"mlp_ratio": 2} if name.startswith("dinov2") else {"intermediate_size": 64}
+    sizes |= {"num_patches": squares**2} if FAMILIES[name].any_shape else {"image_size": _PATCH_SIZE * squares}
+    return sizes
+
+
+def _family_name(options: ClipOptions) -> str:
     try:
-        return family_of(load_vision_config(options))
+        return family_name(load_vision_config(options))
     except ModelError:
-        return "siglip" if "siglip" in options.path.lower() else "clip"
+        return _family_by_name(options.path.lower())
+
+
+def _family_by_name(path: str) -> str:
+    if "naflex" in path:
+        return "siglip2"
+    if "dinov2" in path:
+        return "dinov2_with_registers" if "reg" in path else "dinov2"
+    return "siglip" if "siglip" in path else "clip"
