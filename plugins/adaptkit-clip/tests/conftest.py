@@ -66,15 +66,6 @@ KINDS = (
     "dinov2",
     "dinov2_with_registers",
 )
-    "clip",
-    "clip_vision_model",
-    "siglip",
-    "siglip_vision_model",
-    "siglip2",
-    "siglip2_vision_model",
-    "dinov2",
-    "dinov2_with_registers",
-)
 
 
 def build_model(kind: str) -> Any:
