@@ -25,7 +25,7 @@ from adaptkit.model.encoders import build_encoder
 from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
 from adaptkit.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import BaseConfig, InsertionConfig, Recipe, StageConfig
+from adaptkit.recipe import BaseConfig, InsertionConfig, Recipe, StageConfig, TaskConfig
 
 FLASH = "flash_attention_2"
 PROJECTOR_ONLY = {"policy": "projector_only"}
@@ -44,6 +44,7 @@ def missing_resources(recipe: Recipe) -> list[str]:
         if missing:
             problems.append(f"modalities.{name}.encoder: {missing}")
     used = {dataset for stage in recipe.stages for dataset in stage.data}
+    used.update(name for task in recipe.evaluation.tasks for name in task_datasets(task))
     try:
         context = data_context(recipe)
     except RecipeError as error:
@@ -55,6 +56,12 @@ def missing_resources(recipe: Recipe) -> list[str]:
         if missing:
             problems.append(f"data.{name}: {missing}")
     return problems
+
+
+def task_datasets(task: TaskConfig) -> list[str]:
+    """Names of the recipe's datasets that a benchmark asks about."""
+    datasets = get_plugin_manager().get("evaluation task", task.name).extra.get("datasets")
+    return [] if datasets is None else list(datasets(task.options))
 
 
 def data_context(recipe: Recipe) -> DataContext:

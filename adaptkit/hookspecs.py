@@ -120,7 +120,11 @@ def register_data_sources(register: Register) -> None:
 
 @hookspec
 def register_evaluation_tasks(register: Register) -> None:
-    """Offer benchmarks: `build(options) -> EvaluationTask`."""
+    """Offer benchmarks: `build(options) -> EvaluationTask`.
+
+    Also, for a task that asks what a recipe's datasets hold, `datasets(options) -> list[str]`, their names; its
+    `evaluate` and `evaluate_workflows` then take `sources`, the data source of each.
+    """
 
 
 KINDS: dict[str, str] = {

@@ -49,6 +49,10 @@ class Modality(ABC):
     def to_html(self, item: Any) -> str:
         """An HTML fragment, self-contained, that shows the loaded item in a report."""
 
+    def box_size(self, item: Any) -> tuple[int, int] | None:
+        """Width and height in pixels in which boxes of the loaded item are given; None where it can have none."""
+        return None
+
 
 class Preprocessor(ABC):
     """Turns loaded items into encoder inputs, without needing the encoder's weights.

@@ -32,10 +32,11 @@ from adaptkit.build import (
     built_parts,
     missing_resources,
     modality_specs,
+    task_datasets,
 )
 from adaptkit.errors import DataError, RecipeError, RunError
 from adaptkit.evaluation.report import ReportData, gallery_items, write_report
-from adaptkit.evaluation.scores import Answer
+from adaptkit.evaluation.scores import Answer, Evaluation
 from adaptkit.hashing import hash_tensors
 from adaptkit.interfaces import DataSource, Encoder
 from adaptkit.model.checkpoint import load_tensors
@@ -45,7 +46,7 @@ from adaptkit.model.inspection import describe_components, describe_layers
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.paths import cache_dir
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import Recipe, StageConfig, dump_recipe
+from adaptkit.recipe import Recipe, StageConfig, TaskConfig, dump_recipe
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.training.checkpoints import staged_folder
 from adaptkit.training.feature_cache import FeatureCache
@@ -367,23 +368,40 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
     for task in settings.tasks:
         built = get_plugin_manager().get("evaluation task", task.name).build(task.options)
         with progress_bar(run.console, f"evaluating {task.name}") as advance:
-            if hasattr(built, "evaluate_workflows"):
-                evaluation = built.evaluate_workflows(
-                    run.workflows, limit=settings.limit, seed=settings.seed, progress=advance
-                )
-                results |= evaluation.results
-                answers += evaluation.answers
-            else:
-                model, processor = next(iter(run.workflows.values()))
-                results[task.name] = built.evaluate(
-                    model, processor, limit=settings.limit, seed=settings.seed, data=None, progress=advance
-                )
+            options = {"limit": settings.limit, "seed": settings.seed, "progress": advance}
+            evaluation = evaluate_task(task.name, built, run.workflows, {**options, **task_sources(run.recipe, task)})
+            results |= evaluation.results
+            answers += evaluation.answers
     results["seconds"] = round(time.monotonic() - started, 1)
     results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
     (run.output_dir / RESULTS_FILE).write_text(text, encoding="utf-8")
     _write_report(run, results, answers, command)
     return results
+
+
+def task_sources(recipe: Recipe, task: TaskConfig) -> dict[str, dict[str, DataSource]]:
+    """The datasets that a task asks about, as its keyword `sources`; nothing for tasks that have none."""
+    datasets = task_datasets(task)
+    return {"sources": build_sources(recipe, datasets)} if datasets else {}
+
+
+def evaluate_task(
+    name: str, task: Any, workflows: Mapping[str, tuple[Any, Any]], options: Mapping[str, Any]
+) -> Evaluation:
+    """Run one benchmark: over all workflows where it knows how to, else over the first.
+
+    Args:
+        name: Of the benchmark, and of the results' section where it gives none of its own.
+        task: The benchmark.
+        workflows: Model and processor of each workflow.
+        options: Keywords of its `evaluate`.
+    """
+    if hasattr(task, "evaluate_workflows"):
+        evaluation: Evaluation = task.evaluate_workflows(workflows, **options)
+        return evaluation
+    model, processor = next(iter(workflows.values()))
+    return Evaluation({name: task.evaluate(model, processor, **{"data": None, **options})})
 
 
 def _write_report(run: Run, results: Mapping[str, Any], answers: Sequence[Answer], command: str) -> None:

@@ -6,25 +6,31 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 from rich.console import Console
 
-from adaptkit.errors import RecipeError
+from adaptkit.plugin_manager import get_plugin_manager
+
+if TYPE_CHECKING:
+    from adaptkit.recipe import Recipe, TaskConfig
 
 
 @click.command(name="eval")
 @click.argument("checkpoint", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--tasks", required=True, metavar="A,B", help="Benchmarks; `adaptkit plugins` lists them.")
+@click.option(
+    "--tasks",
+    metavar="A,B",
+    help="Benchmarks; `adaptkit plugins` lists them. Those of the run's recipe by default.",
+)
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Items of each kind of question; the benchmark's own number by default."
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of a benchmark that reads files.",
+    help="Folder of a benchmark that reads files; for one that asks a recipe's datasets, instead of its data_root.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Draws the items; that of the run's recipe by default, else 0."
@@ -33,7 +39,7 @@ from adaptkit.errors import RecipeError
 @click.option("--workflow", help="Score this workflow of a run alone; by default a task takes those it knows.")
 def evaluate(
     checkpoint: Path,
-    tasks: str,
+    tasks: str | None,
     limit: int | None,
     data: Path | None,
     seed: int | None,
@@ -47,60 +53,81 @@ def evaluate(
     """
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.evaluation.tables import render_results_table
+    from adaptkit.runner import evaluate_task
 
     quiet_libraries()
-    settings = _run_settings(checkpoint)
-    built = _build_tasks(tasks, settings)
+    recipe = _run_recipe(checkpoint)
+    configs = _task_configs(tasks, recipe)
     folders = _workflow_folders(checkpoint, workflow)
     progress_console = Console(stderr=True)
     with progress_console.status("loading the checkpoint"):
         workflows = _load_workflows(folders)
     options = {
-        "limit": limit if limit is not None else settings.get("limit"),
-        "seed": seed if seed is not None else settings.get("seed", 0),
-        "data": data,
+        "limit": limit if limit is not None or recipe is None else recipe.evaluation.limit,
+        "seed": seed if seed is not None else (0 if recipe is None else recipe.evaluation.seed),
     }
     results: dict[str, Any] = {}
-    for name, task in built.items():
-        with _progress(progress_console, name) as progress:
-            results |= _evaluate(name, task, workflows, {**options, "progress": progress})
+    for config in configs:
+        reading = _sources_or_folder(config, recipe, data)
+        task = get_plugin_manager().get("evaluation task", config.name).build(config.options)
+        with _progress(progress_console, config.name) as progress:
+            results |= evaluate_task(config.name, task, workflows, {**options, **reading, "progress": progress}).results
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
     else:
-        Console().print(render_results_table(results, title=f"{checkpoint}: {tasks}"))
+        names = ", ".join(dict.fromkeys(config.name for config in configs))
+        Console().print(render_results_table(results, title=f"{checkpoint}: {names}"))
 
 
-def _run_settings(checkpoint: Path) -> dict[str, Any]:
-    """The `evaluation` section of a run's resolved recipe, so that the same numbers come out again."""
-    path = checkpoint / "recipe.yaml"
-    if not path.is_file():
-        return {}
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from error
-    settings = recipe.get("evaluation") if isinstance(recipe, dict) else None
-    return settings if isinstance(settings, dict) else {}
+def _run_recipe(checkpoint: Path) -> Recipe | None:
+    """The resolved recipe of the run that a checkpoint is or belongs to, so that the same numbers come out again."""
+    from adaptkit.recipe import load_recipe
+    from adaptkit.runs import FINAL_FOLDER
+
+    place = checkpoint.resolve()
+    run = place.parents[1] if place.parent.name == FINAL_FOLDER else place
+    path = run / "recipe.yaml"
+    return load_recipe(path) if path.is_file() else None
 
 
-def _build_tasks(tasks: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The benchmarks by name, with the options of the run's recipe.
+def _task_configs(tasks: str | None, recipe: Recipe | None) -> list[TaskConfig]:
+    """The benchmarks, with the options of the run's recipe where it has them.
 
     Raises:
         PluginError: No benchmark has that name.
     """
-    from adaptkit.plugin_manager import get_plugin_manager
-
-    configured = {task.get("name"): task for task in settings.get("tasks") or [] if isinstance(task, dict)}
-    names = list(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
+    configured = [] if recipe is None else list(recipe.evaluation.tasks)
+    if tasks is None and configured:
+        return configured
+    names = dict.fromkeys(name.strip() for name in (tasks or "").split(",") if name.strip())
     if not names:
-        raise click.BadParameter("name at least one benchmark.", param_hint="--tasks")
-    manager = get_plugin_manager()
-    built = {}
+        raise click.BadParameter("name at least one benchmark; the run's recipe has none.", param_hint="--tasks")
+    configs: list[TaskConfig] = []
     for name in names:
-        options = {key: value for key, value in configured.get(name, {}).items() if key != "name"}
-        built[name] = manager.build("evaluation task", name, options)
-    return built
+        found = [config for config in configured if config.name == name]
+        configs += found or [_with_defaults(name)]
+    return configs
+
+
+def _with_defaults(name: str) -> TaskConfig:
+    from adaptkit.recipe import TaskConfig
+
+    return TaskConfig.model_construct(name=name, options=get_plugin_manager().options("evaluation task", name, {}))
+
+
+def _sources_or_folder(config: TaskConfig, recipe: Recipe | None, data: Path | None) -> dict[str, Any]:
+    """What a benchmark reads: datasets of the run's recipe, perhaps below another folder, or a folder of its own."""
+    from adaptkit.build import task_datasets
+    from adaptkit.runner import task_sources
+
+    if not task_datasets(config):
+        return {"data": data}
+    if recipe is None:
+        raise click.BadParameter(
+            f"{config.name} asks about datasets that a recipe names: give a run directory as the checkpoint.",
+            param_hint="--tasks",
+        )
+    return task_sources(recipe if data is None else recipe.model_copy(update={"data_root": str(data)}), config)
 
 
 def _workflow_folders(checkpoint: Path, workflow: str | None) -> dict[str, Path]:
@@ -125,17 +152,6 @@ def _load_workflows(folders: Mapping[str, Path]) -> dict[str, tuple[Any, Any]]:
         base, encoders = model.base, model.source_encoders
         workflows[name] = (model, adaptkit.load_processor(folder))
     return workflows
-
-
-def _evaluate(
-    name: str, task: Any, workflows: Mapping[str, tuple[Any, Any]], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Scores of one benchmark: sections of its own, or one section under its name."""
-    if hasattr(task, "evaluate_workflows"):
-        scores: dict[str, Any] = task.evaluate_workflows(workflows, **options).results
-        return scores
-    model, processor = next(iter(workflows.values()))
-    return {name: task.evaluate(model, processor, **options)}
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from pydantic import Field
 from adaptkit.hookspecs import Options, Register, hookimpl
 
 if TYPE_CHECKING:
+    from adaptkit.evaluation.answers_task import AnswersTask
+    from adaptkit.evaluation.text_task import TextTask
     from adaptkit.evaluation.world_task import WorldTask
 
 
@@ -26,6 +28,54 @@ class WorldTaskOptions(Options):
     grounding_workflow: str = "grounding"
 
 
+class AnswersTaskOptions(Options):
+    """What a recipe may set for the evaluation task `answers`.
+
+    Attributes:
+        datasets: Held-out datasets of the recipe's `data` section; the last answer of each conversation is asked for.
+        workflows: Which workflow answers a dataset; the recipe's first where it does not say.
+        training: For a dataset the one whose most frequent answer is the majority baseline; by default its own, which
+            is the most that a constant answer can reach.
+        batch_size: Questions answered at once.
+    """
+
+    datasets: list[str] = Field(min_length=1)
+    workflows: dict[str, str] = Field(default_factory=dict)
+    training: dict[str, str] = Field(default_factory=dict)
+    batch_size: int = Field(default=64, ge=1)
+
+
+class TextTaskOptions(Options):
+    """What a recipe may set for the evaluation task `text`.
+
+    Attributes:
+        num_per_kind: Questions of each kind of the built-in world, in words, which only decoders that were trained on
+            it can answer; 0 compares logits alone.
+        batch_size: Questions answered at once.
+    """
+
+    num_per_kind: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+
+
+def build_answers_task(options: AnswersTaskOptions) -> AnswersTask:
+    """Make the evaluation task `answers`."""
+    from adaptkit.evaluation.answers_task import AnswersTask
+
+    return AnswersTask(options)
+
+
+def build_text_task(options: TextTaskOptions) -> TextTask:
+    """Make the evaluation task `text`."""
+    from adaptkit.evaluation.text_task import TextTask
+
+    return TextTask(options)
+
+
+def _datasets(options: AnswersTaskOptions) -> list[str]:
+    return list(dict.fromkeys([*options.datasets, *options.training.values()]))
+
+
 def build_world_task(options: WorldTaskOptions) -> WorldTask:
     """Make the evaluation task `world`."""
     from adaptkit.evaluation.world_task import WorldTask
@@ -35,10 +85,23 @@ def build_world_task(options: WorldTaskOptions) -> WorldTask:
 
 @hookimpl
 def register_evaluation_tasks(register: Register) -> None:
-    """Offer `world`."""
+    """Offer `world`, `answers` and `text`."""
     register(
         name="world",
         build=build_world_task,
         options=WorldTaskOptions,
         description="Held-out questions, boxes and text of the built-in world; proof that text is unchanged.",
+    )
+    register(
+        name="answers",
+        build=build_answers_task,
+        options=AnswersTaskOptions,
+        description="Exact answers, or boxes, to the conversations of held-out datasets, beside blind and majority.",
+        datasets=_datasets,
+    )
+    register(
+        name="text",
+        build=build_text_task,
+        options=TextTaskOptions,
+        description="Proof that text is unchanged: logits of the text workflow against a process without adaptkit.",
     )

@@ -37,6 +37,7 @@ class Question:
         media: `(modality, source)` of each medium, in reading order, placed before the text.
         box: The right answer as a box `(x1, y1, x2, y2)` in pixels, for grounding.
         size: Width and height in pixels of the medium that `box` lies in.
+        conversation: Turns to send instead of `media` and `text`, which then only describe them.
     """
 
     kind: str
@@ -45,13 +46,20 @@ class Question:
     media: tuple[tuple[str, Any], ...] = ()
     box: tuple[float, float, float, float] | None = None
     size: tuple[int, int] = (1, 1)
+    conversation: tuple[Message, ...] = ()
 
     def messages(self, *, with_media: bool = True) -> list[Message]:
         """The conversation that asks it; as in IAA, a line break stands between media and text."""
+        if self.conversation:
+            return [turn if with_media else _without_media(turn) for turn in self.conversation]
         media = self.media if with_media else ()
         parts: list[dict[str, Any]] = [{"type": modality, modality: source} for modality, source in media]
         text = f"\n{self.text}" if media else self.text
         return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def _without_media(turn: Message) -> Message:
+    return {"role": turn["role"], "content": [part for part in turn["content"] if part["type"] == "text"]}
 
 
 @dataclass(frozen=True)

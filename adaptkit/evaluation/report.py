@@ -140,7 +140,7 @@ def render_report(data: ReportData) -> str:
         text=data.results.get("text"),
         stages=_stages(data.metrics),
         layer_counts=_layer_counts(data.layers),
-        harness=data.results.get("harness", {}),
+        harness=_harness(data.results),
     )
 
 
@@ -193,6 +193,13 @@ def _fractions(box: Box, size: tuple[int, int]) -> Box:
     return x1, y1, x2, y2
 
 
+def _harness(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rules behind the scores: of the whole results, or of the first section that says."""
+    sections = (scores for scores in results.values() if isinstance(scores, Mapping))
+    found: Mapping[str, Any] = results.get("harness") or next((s["harness"] for s in sections if "harness" in s), {})
+    return found
+
+
 def _tiles(results: Mapping[str, Any]) -> list[_Tile]:
     tiles = []
     for section, scores in question_sections(results).items():
@@ -205,10 +212,11 @@ def _tiles(results: Mapping[str, Any]) -> list[_Tile]:
             label = f"{title_of(section)}, {name.replace('acc', 'Acc')}"
             tiles.append(_Tile(label, percent(scores[name]), detail, _note(scores, name)))
     text = results.get("text")
-    if text:
+    if text and text["workflow_accuracy"] is not None:
         base = "not run" if text["base_accuracy"] is None else percent(text["base_accuracy"])
         label, detail = "Text, through the base", f"base alone {base}"
         tiles.append(_Tile(label, percent(text["workflow_accuracy"]), detail, _note(text, "workflow_accuracy")))
+    if text:
         tiles.append(_identity_tile(text))
     return tiles
 

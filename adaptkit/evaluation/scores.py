@@ -214,8 +214,8 @@ class TextEvaluation:
         logits = text_logits(self._base, None, self._identity_ids)
         scores: dict[str, Any] = {
             "base_accuracy": None,
-            "workflow_accuracy": mean(right),
-            "adapted_accuracy": mean(adapted),
+            "workflow_accuracy": mean(right) if right else None,
+            "adapted_accuracy": mean(adapted) if right else None,
             "logits_identical": None,
             "by_type": by_kind(self._questions, right),
             "adapted_by_type": by_kind(self._questions, adapted),
@@ -247,7 +247,7 @@ class TextEvaluation:
         texts = self._tokenizer.batch_decode(fresh.answers, skip_special_tokens=True)
         right = [is_right(text, question) for text, question in zip(texts, self._questions)]
         return {
-            "base_accuracy": mean(right),
+            "base_accuracy": mean(right) if right else None,
             "base_by_type": by_kind(self._questions, right),
             "logits_identical": comparison.identical,
             "max_logit_difference": comparison.max_difference,

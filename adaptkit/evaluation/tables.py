@@ -67,9 +67,10 @@ def _add_questions(table: Table, section: str, scores: Mapping[str, Any]) -> Non
 
 def _add_text(table: Table, text: Mapping[str, Any]) -> None:
     n = str(text.get("n", ""))
-    table.add_row(_bold("text, text workflow"), _bold(_percent(text["workflow_accuracy"])), "", "", n)
-    table.add_row("text, base in a fresh process", _percent(text["base_accuracy"]), "", "", n)
-    if "adapted_accuracy" in text:
+    if text["workflow_accuracy"] is not None:
+        table.add_row(_bold("text, text workflow"), _bold(_percent(text["workflow_accuracy"])), "", "", n)
+        table.add_row("text, base in a fresh process", _percent(text["base_accuracy"]), "", "", n)
+    if text.get("adapted_accuracy") is not None:
         table.add_row("text, through the adapted decoder", _percent(text["adapted_accuracy"]), "", "", n, style="dim")
     table.caption = identity_line(text)
     table.caption_justify = "left"

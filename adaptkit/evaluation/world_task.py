@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from adaptkit.chat import render
 from adaptkit.errors import DataError
 from adaptkit.evaluation import WorldTaskOptions
 from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
 from adaptkit.evaluation.questions import Question
 from adaptkit.evaluation.scores import (
     Evaluation,
@@ -29,8 +30,6 @@ BOX_KIND = "box"
 IMAGE_KINDS = tuple(kind for kind in QUESTION_KINDS if kind != BOX_KIND)
 NUM_MAJORITY_ITEMS = 200
 """Training questions of each kind that the majority baseline counts."""
-
-Progress = Callable[[int, int, str], None]
 
 
 class WorldTask:
@@ -51,7 +50,7 @@ class WorldTask:
         limit: int | None = None,
         seed: int = 0,
         data: Path | None = None,
-        progress: Progress = lambda done, total, what: None,
+        progress: Progress = unwatched,
     ) -> dict[str, Any]:
         """Score one workflow on everything, as `adaptkit.interfaces.EvaluationTask` has it."""
         workflows = {"": (model, processor)}
@@ -65,7 +64,7 @@ class WorldTask:
         limit: int | None = None,
         seed: int = 0,
         data: Path | None = None,
-        progress: Progress = lambda done, total, what: None,
+        progress: Progress = unwatched,
     ) -> Evaluation:
         """Score a run's workflows: boxes by the grounding workflow where there is one, the rest by the first.
 
@@ -88,7 +87,7 @@ class WorldTask:
             names["grounding"] = self.options.grounding_workflow
         model, processor = workflows[names["questions"]]
         texts, images, boxes = text_questions(seed, num), image_questions(seed, num), box_questions(seed, num)
-        counter = _Counter(progress, 2 * len(texts) + 2 * len(images) + 2 * len(boxes))
+        counter = QuestionCounter(progress, 2 * len(texts) + 2 * len(images) + 2 * len(boxes))
         batch = self.options.batch_size
         with ExitStack() as stack:
             text = stack.enter_context(TextEvaluation(model, processor, texts, batch_size=batch))
@@ -152,17 +151,3 @@ def _example_prompts(processor: Any, sections: Mapping[str, Sequence[Question]])
         for name, questions in sections.items()
         if questions
     }
-
-
-class _Counter:
-    """Adds up the questions answered, for a progress display."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def on(self, what: str) -> Callable[[int], None]:
-        def advance(num: int) -> None:
-            self._done += num
-            self._progress(self._done, self._total, what)
-
-        return advance

@@ -109,6 +109,10 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         """Parts that transformers saves by itself."""
         return ["tokenizer"]
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.modalities) or "none"
+        return f"{type(self).__name__}(tokenizer={type(self.tokenizer).__name__}, modalities: {names})"
+
     @property
     def placeholder_ids(self) -> dict[str, int]:
         """Placeholder id of each modality."""

@@ -41,6 +41,7 @@ def reference_problems(recipe: Values, plugins: PluginManager) -> Iterator[InitE
             yield from _context_stage(index, stage, workflows, with_insertion, plugins)
             earlier.append(str(stage.get("name")))
     yield from _names(recipe, earlier)
+    yield from _tasks(recipe, plugins)
 
 
 def _section(recipe: Values, name: str) -> dict[str, Values]:
@@ -142,6 +143,29 @@ def _trained_parts(
         if part == "insertion" and policy and _says(policy, "inserts") is False:
             message = f"the workflow {name!r} inserts nothing: its policy is {policy[0].name!r}"
             yield problem((*here, index), message)
+
+
+def _tasks(recipe: Values, plugins: PluginManager) -> Iterator[InitErrorDetails]:
+    """Datasets that benchmarks ask about, and workflows that answer."""
+    known = {"datasets": _section(recipe, "data"), "workflows": _section(recipe, "workflows")}
+    evaluation = recipe.get("evaluation")
+    tasks = evaluation.get("tasks") if isinstance(evaluation, Mapping) else None
+    for index, task in enumerate(tasks if isinstance(tasks, list) else []):
+        values = task if isinstance(task, Mapping) else {"name": task}
+        try:
+            component = plugins.get("evaluation task", str(values.get("name")))
+            options = component.options.model_validate({key: value for key, value in values.items() if key != "name"})
+        except (PluginError, ValidationError):
+            continue  # validation says what is wrong
+        if "datasets" not in component.extra:
+            continue
+        here = ("evaluation", "tasks", index)
+        for name in component.extra["datasets"](options):
+            if name not in known["datasets"]:
+                yield problem((*here, "datasets"), unknown_name("data source", name, known["datasets"]))
+        for name in dict.fromkeys(getattr(options, "workflows", {}).values()):
+            if name not in known["workflows"]:
+                yield problem((*here, "workflows"), unknown_name("workflow", name, known["workflows"]))
 
 
 def _insertion(workflow: Values) -> Values:

@@ -9,6 +9,43 @@ import pytest
 
 import adaptkit
 
+RECIPE = """
+name: scored
+base: {{path: {folder}/base}}
+modalities:
+  image:
+    encoder: {{name: clip, path: {folder}/encoder}}
+    projector: linear
+    placeholder: <image>
+workflows:
+  vision: {{insertion: {{policy: inner_adapter, placement: {{every: 1}}}}, replace_ends: true}}
+  grounding: {{like: vision}}
+data_root: {folder}/data
+data:
+  told: {{format: table, path: labels.jsonl, question: "what is this ?", answer: "{{{{ color }}}}"}}
+  placed: {{format: table, path: labels.jsonl, question: "where ?", answer: "{{{{ bbox | padded_box(64, 32) }}}}"}}
+stages: [{{name: only, workflow: vision, train: [projector], data: {{told: 1}}, optimizer: {{learning_rate: 1}}}}]
+evaluation:
+  seed: 5
+  tasks:
+    - {{name: world, num_per_kind: 2}}
+    - {{name: answers, datasets: [told, placed], workflows: {{placed: grounding}}}}
+"""
+
+
+def write_dataset(directory: Path) -> None:
+    """Six pictures of one colour each, 64 by 32 pixels; the last is missing."""
+    import json
+
+    from PIL import Image
+
+    directory.mkdir()
+    colors = ["red", "red", "red", "blue", "green", "green"]
+    rows = [{"image": f"{i}.png", "color": color, "bbox": [0, 0, 8 * i + 8, 32]} for i, color in enumerate(colors)]
+    (directory / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for row in rows[:-1]:
+        Image.new("RGB", (64, 32), row["color"]).save(directory / row["image"])
+
 
 def save_base(directory: Path, family: str = "llama", **config: Any) -> Any:
     """Write a tiny base over the world's vocabulary, and load it from there."""
@@ -59,10 +96,8 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.save_pretrained(folder / "run" / "final" / name)
         inputs = {"image": modality_inputs("image", model.config.modalities["image"])}
         AdaptkitProcessor(tokenizer, inputs).save_pretrained(folder / "run" / "final" / name)
-    (folder / "run" / "recipe.yaml").write_text(
-        "workflows: {vision: {}, grounding: {}}\n"
-        "evaluation: {tasks: [{name: world, num_per_kind: 2}], seed: 5, limit: null}\n"
-    )
+    write_dataset(folder / "data")
+    (folder / "run" / "recipe.yaml").write_text(RECIPE.format(folder=folder))
     return folder / "run"
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from adaptkit import Options, hookimpl
 
 if TYPE_CHECKING:
+    from adaptkit.testing import Example
     from adaptkit_image.modality import ImageModality
 
 __all__ = ["ImageOptions", "register_modalities"]
@@ -39,6 +40,12 @@ def _stand_in(directory: Path, number: int) -> Path:
     return write_picture(directory / f"{number}.png", number)
 
 
+def _examples(directory: Path) -> list[Example]:
+    from adaptkit_image.examples import make_examples
+
+    return make_examples(directory)
+
+
 @hookimpl
 def register_modalities(register: Any) -> None:
     """Offer `image`."""
@@ -48,4 +55,5 @@ def register_modalities(register: Any) -> None:
         options=ImageOptions,
         description="Pictures, read as RGB.",
         stand_in=_stand_in,
+        examples=_examples,
     )

@@ -82,6 +82,10 @@ class ImageModality(Modality):
         label = html.escape(f"picture, {item.width} by {item.height} pixels")
         return f'<img src="data:image/{kind};base64,{data}" alt="{label}">'
 
+    def box_size(self, item: Image.Image) -> tuple[int, int]:
+        """Width and height of the picture."""
+        return item.size
+
     def _read(self, source: Any) -> tuple[bytes, str]:
         """The undecoded bytes of a source, and what to call it in messages."""
         if isinstance(source, bytes | bytearray | memoryview):

@@ -1,0 +1,184 @@
+"""The evaluation task `answers`: what held-out conversations answer, a model should."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaptkit.boxes import unpad_box
+from adaptkit.errors import DataError, unknown_name
+from adaptkit.evaluation import AnswersTaskOptions
+from adaptkit.evaluation.boxes import parse_box
+from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
+from adaptkit.evaluation.questions import Question, normalize_answer
+from adaptkit.evaluation.scores import Evaluation, by_kind, evaluate_grounding, evaluate_questions, merge
+from adaptkit.interfaces import DataSource, Message, Sample
+
+MAX_KINDS = 20
+"""Scores are broken down by right answer where there are no more different ones."""
+
+
+class AnswersTask:
+    """Asks the last question of each conversation of some datasets.
+
+    An answer is right where it equals the dataset's after lower-casing and evening out blanks; where the dataset
+    answers with a box, where a box of the model's has an IoU of 0.5 or more with it.
+
+    Args:
+        options: Which datasets, and who answers them.
+    """
+
+    def __init__(self, options: AnswersTaskOptions) -> None:
+        self.options = options
+
+    def evaluate(self, model: Any, processor: Any, **settings: Any) -> dict[str, Any]:
+        """Score one workflow on all datasets; see `evaluate_workflows`."""
+        return self.evaluate_workflows({"": (model, processor)}, **settings).results
+
+    def evaluate_workflows(
+        self,
+        workflows: Mapping[str, tuple[Any, Any]],
+        *,
+        sources: Mapping[str, DataSource],
+        limit: int | None = None,
+        seed: int = 0,
+        data: Path | None = None,
+        progress: Progress = unwatched,
+    ) -> Evaluation:
+        """Score a run's workflows.
+
+        Args:
+            workflows: Model and processor of each workflow, over one base.
+            sources: The datasets that the options name.
+            limit: Conversations of each dataset; all where not given.
+            seed: Draws them, where there are more.
+            data: Not used: the caller has opened the sources.
+            progress: Called with questions answered, questions in all, and the dataset.
+
+        Returns:
+            A section for each dataset: `accuracy`, or `acc@0.5` for boxes, beside `blind` and `majority`.
+
+        Raises:
+            DataError: A workflow or dataset is unknown, or a dataset has no usable conversation.
+        """
+        evaluations = []
+        for name in self.options.datasets:
+            model, processor = _workflow(self.options.workflows.get(name), workflows)
+            questions, unusable = read_questions(_source(name, sources), processor, limit, seed)
+            training = self.options.training.get(name)
+            asked = questions if training is None else read_questions(_source(training, sources), processor)[0]
+            advance = QuestionCounter(progress, 2 * len(questions)).on(name)
+            batch_size = self.options.batch_size
+            if all(question.box for question in questions):
+                evaluation = evaluate_grounding(
+                    model, processor, questions, section=name, batch_size=batch_size, advance=advance
+                )
+            else:
+                evaluation = evaluate_questions(
+                    model, processor, questions, asked, section=name, batch_size=batch_size, advance=advance
+                )
+                evaluation = _by_answer(evaluation, name)
+            evaluation.results[name]["unusable"] = unusable
+            evaluation.results[name]["harness"] = describe_harness(
+                model, task="answers", dataset=name, majority_of=training or name, seed=seed, limit=limit
+            )
+            evaluations.append(evaluation)
+        return merge(evaluations)
+
+
+def read_questions(
+    source: DataSource, processor: Any, limit: int | None = None, seed: int = 0
+) -> tuple[list[Question], int]:
+    """The last question of each conversation, and how many conversations could not be read.
+
+    Args:
+        source: The dataset.
+        processor: Whose modalities tell how large a medium is.
+        limit: Conversations to read; all where not given.
+        seed: Draws them, where there are more.
+
+    Raises:
+        DataError: None can be used; the message is that of the first.
+    """
+    indices: Sequence[int] = range(len(source))
+    if limit is not None and limit < len(source):
+        indices = sorted(np.random.default_rng(seed).permutation(len(source))[:limit].tolist())
+    questions, problems = [], []
+    for index in indices:
+        try:
+            questions.append(_question(source[index], processor))
+        except DataError as error:
+            problems.append(str(error))
+    if not questions:
+        raise DataError(f"no usable conversation among {len(problems)}: {problems[0] if problems else 'it is empty'}")
+    return questions, len(problems)
+
+
+def _question(sample: Sample, processor: Any) -> Question:
+    *turns, last = sample.messages
+    if last["role"] != "assistant" or not turns:
+        raise DataError(f"{sample.location}: a conversation to ask must end with the assistant's answer")
+    expected = _text(last)
+    media = tuple(
+        (part["type"], part[part["type"]]) for turn in turns for part in turn["content"] if part["type"] != "text"
+    )
+    question = Question("", _text(turns[-1]), expected, media=media, conversation=tuple(turns))
+    box = parse_box(expected)
+    size = _size(media, processor) if box is not None else None
+    return question if box is None or size is None else replace(question, box=unpad_box(box, *size), size=size)
+
+
+def _size(media: Sequence[tuple[str, Any]], processor: Any) -> tuple[int, int] | None:
+    """Pixels of the first medium that boxes can lie in."""
+    for name, source in media:
+        if name in processor.modalities:
+            modality = processor.modalities[name].modality
+            size: tuple[int, int] | None = modality.box_size(modality.load(source))
+            if size is not None:
+                return size
+    return None
+
+
+def _text(turn: Message) -> str:
+    return "".join(part["text"] for part in turn["content"] if part["type"] == "text").strip()
+
+
+def _by_answer(evaluation: Evaluation, section: str) -> Evaluation:
+    """Break scores down by right answer, where there are few of them."""
+    scores = {
+        key: value for key, value in evaluation.results[section].items() if not key.endswith(("by_type", "_answers"))
+    }
+    majority = next(iter(evaluation.results[section]["majority_answers"].values()), "")
+    scores["majority_answer"] = majority
+    questions = [replace(a.question, kind=normalize_answer(a.question.expected)) for a in evaluation.answers]
+    counts = Counter(sorted(question.kind for question in questions))
+    answers = evaluation.answers
+    if 1 < len(counts) <= MAX_KINDS:
+        blind = [normalize_answer(a.blind or "") == question.kind for a, question in zip(answers, questions)]
+        scores["by_type"] = dict(sorted(by_kind(questions, [a.right for a in answers]).items()))
+        scores["blind_by_type"] = by_kind(questions, blind)
+        scores["n_by_type"] = dict(counts)
+        answers = [replace(answer, question=question) for answer, question in zip(answers, questions)]
+    else:
+        answers = [replace(a, question=replace(a.question, kind=section)) for a in answers]
+    return Evaluation({section: scores}, answers)
+
+
+def _workflow(name: str | None, workflows: Mapping[str, tuple[Any, Any]]) -> tuple[Any, Any]:
+    if name is None or list(workflows) == [""]:
+        return next(iter(workflows.values()))
+    if name not in workflows:
+        raise DataError(unknown_name("workflow", name, workflows))
+    return workflows[name]
+
+
+def _source(name: str, sources: Mapping[str, DataSource]) -> DataSource:
+    if name not in sources:
+        raise DataError(unknown_name("dataset", name, sources))
+    return sources[name]

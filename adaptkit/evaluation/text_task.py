@@ -1,0 +1,62 @@
+"""The evaluation task `text`: is the text workflow still the base, bit for bit?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptkit.errors import DataError
+from adaptkit.evaluation import TextTaskOptions
+from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
+from adaptkit.evaluation.questions import Question
+from adaptkit.evaluation.scores import Evaluation, TextEvaluation
+from adaptkit.evaluation.world_task import text_questions
+
+
+class TextTask:
+    """Compares the text workflow with its base in a process that never imports adaptkit.
+
+    Args:
+        options: What to ask beside.
+    """
+
+    def __init__(self, options: TextTaskOptions) -> None:
+        self.options = options
+
+    def evaluate(self, model: Any, processor: Any, **settings: Any) -> dict[str, Any]:
+        """Score one workflow; see `evaluate_workflows`."""
+        scores: dict[str, Any] = self.evaluate_workflows({"": (model, processor)}, **settings).results["text"]
+        return scores
+
+    def evaluate_workflows(
+        self,
+        workflows: Mapping[str, tuple[Any, Any]],
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        data: Path | None = None,
+        progress: Progress = unwatched,
+    ) -> Evaluation:
+        """Score the base that a run's workflows share, and the first workflow's adapted decoder on text.
+
+        Args:
+            workflows: Model and processor of each workflow, over one base.
+            limit: Questions of each kind, instead of the option's number.
+            seed: Draws the questions.
+            data: Not used: the task reads no files.
+            progress: Called with questions answered, questions in all, and what is being asked.
+
+        Raises:
+            DataError: `data` is given.
+        """
+        if data is not None:
+            raise DataError("the task 'text' reads no data folder: leave it out.")
+        model, processor = next(iter(workflows.values()))
+        num = self.options.num_per_kind and (limit or self.options.num_per_kind)
+        questions: list[Question] = text_questions(seed, num) if num else []
+        with TextEvaluation(model, processor, questions, batch_size=self.options.batch_size) as text:
+            evaluation = text.finish(QuestionCounter(progress, 2 * len(questions)).on("text"))
+        evaluation.results["text"]["harness"] = describe_harness(model, task="text", seed=seed, num_per_kind=num)
+        return evaluation
