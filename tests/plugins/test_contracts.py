@@ -14,8 +14,14 @@ from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.testing import check_component, check_encoder, check_modality, check_projector
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-SOURCES: dict[str, list[Any]] = {"image": [NOISE, Image.new("RGB", (3, 5), "red")]}
-ITEMS: dict[str, Any] = {"clip": Image.fromarray(NOISE)}
+SOURCES: dict[str, list[Any]] = {
+    "image": [NOISE, Image.new("RGB", (3, 5), "red")],
+    "series": [NOISE[0], [1.0, 2.0, 4.0]],
+}
+ITEMS: dict[str, Any] = {
+    "clip": Image.fromarray(NOISE),
+    "series_patches": get_plugin_manager().build("modality", "series", {}).load(NOISE[0]),
+}
 """What a modality reads, and what an encoder encodes: a new one needs a line here."""
 
 OPTIONS: dict[str, dict[str, Any]] = {"world": {"kind": "caption"}}

@@ -1,0 +1,195 @@
+"""Reading, hashing and showing series of numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptkit.errors import DataError
+from adaptkit.interfaces import Modality
+from adaptkit_timeseries import SeriesOptions
+from adaptkit_timeseries.series import Series, column_names
+from adaptkit_timeseries.showing import render
+from adaptkit_timeseries.table import parse_csv
+
+ACCEPTED = (
+    "a CSV or .npy file (path, bytes or file object), an array (length,) or (length, channels), a list of numbers or "
+    "of rows, or a pandas DataFrame or Series"
+)
+_NPY = b"\x93NUMPY"
+_URL = re.compile(r"\w+://")
+
+
+class SeriesModality(Modality):
+    """Series of numbers, one channel or several, as `Series`."""
+
+    name = "series"
+    tag = "<series>"
+    plural = "series"
+
+    def __init__(self, options: SeriesOptions | None = None) -> None:
+        self.options = options or SeriesOptions()
+
+    def load(self, source: Any) -> Series:
+        """Read one series.
+
+        Args:
+            source: A path, bytes or a binary file object of a CSV or .npy file; an array `(length,)` or
+                `(length, channels)`; a list of numbers or of rows; a pandas DataFrame or Series.
+
+        Raises:
+            DataError: It is missing, no table of numbers, empty, has holes, or is beyond the limits.
+        """
+        if isinstance(source, Series):
+            return source
+        if isinstance(source, list | tuple) or hasattr(source, "__array__"):
+            return self._checked(self._from_values(source), f"the {type(source).__name__}")
+        raw, where = self._read(source)
+        return self._checked(self._parse(raw, where), where)
+
+    def content_key(self, source: Any) -> str:
+        """SHA-256 of a file's bytes and of how they are read, or of the values in memory."""
+        if isinstance(source, Series | list | tuple) or hasattr(source, "__array__"):
+            return self.load(source).content_key()
+        reading = self.options.model_dump_json(exclude={"max_length", "max_bytes"})
+        return hashlib.sha256(reading.encode() + self._read(source)[0]).hexdigest()
+
+    def to_html(self, item: Series) -> str:
+        """A line chart of each channel, as inline SVG."""
+        return render(item)
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _read(self, source: Any) -> tuple[bytes, str]:
+        """The bytes of a source, and what to call it in messages."""
+        if isinstance(source, bytes | bytearray | memoryview):
+            raw, where = bytes(source), f"the series given as {len(source):,} bytes"
+        elif isinstance(source, str | Path):
+            raw, where = self._read_file(source), str(source)
+        elif hasattr(source, "read"):
+            raw, where = self._read_object(source)
+        else:
+            raise DataError(f"cannot read a series from {type(source).__name__}: give {ACCEPTED}.")
+        if not raw:
+            raise DataError(f"{where} is empty.")
+        self._check_bytes(len(raw), where)
+        return raw, where
+
+    def _read_file(self, source: str | Path) -> bytes:
+        if isinstance(source, str) and _URL.match(source):
+            raise DataError(f"{source}: series are not fetched from URLs. Download it and give its path.")
+        try:
+            path = Path(source).expanduser()
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a device or pipe could be read without end
+                raise DataError(f"{source} is a folder or device, not a file with a series.")
+            self._check_bytes(status.st_size, str(source))
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"no series at {source}. Check the path, or the folder set for media.") from error
+        except (OSError, ValueError, RuntimeError) as error:  # no permission, a NUL in the name, no home folder
+            raise DataError(f"cannot read {str(source)!r}: {error}.") from error
+
+    def _read_object(self, source: Any) -> tuple[bytes, str]:
+        where = str(getattr(source, "name", None) or f"the series given as {type(source).__name__}")
+        if hasattr(source, "seek"):
+            source.seek(0)
+        raw = source.read(self.options.max_bytes + 1)
+        if hasattr(source, "seek"):
+            source.seek(0)
+        if not isinstance(raw, bytes):
+            raise DataError(f"{where} was opened as text: open it in binary mode, 'rb'.")
+        return raw, where
+
+    def _check_bytes(self, num_bytes: int, where: str) -> None:
+        if num_bytes > self.options.max_bytes:
+            raise DataError(f"{where} is larger than the limit of {self.options.max_bytes:,} bytes (max_bytes).")
+
+    def _parse(self, raw: bytes, where: str) -> Series:
+        if raw.startswith(_NPY):
+            try:
+                return self._from_values(np.load(io.BytesIO(raw), allow_pickle=False))
+            except (ValueError, OSError, EOFError, MemoryError) as error:
+                raise DataError(f"{where} is a damaged .npy file, or holds no numbers: {error}.") from error
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where} is no CSV in UTF-8: byte {error.start:,} is no text.") from error
+        return parse_csv(text, where, self.options)
+
+    # -- values in memory ----------------------------------------------------------------------------------------
+
+    def _from_values(self, source: Any) -> Series:
+        names = getattr(source, "columns", None)
+        array = _to_array(source)
+        if array.ndim == 1:
+            array = array[:, None]
+        columns = column_names(array.shape[1]) if names is None else tuple(map(str, names))
+        if self.options.columns is None or names is None:
+            return Series(array, columns)
+        missing = [name for name in self.options.columns if name not in columns]
+        if missing:
+            raise DataError(f"the {type(source).__name__} has no column {missing[0]!r}; it has {', '.join(columns)}.")
+        places = [columns.index(name) for name in self.options.columns]
+        return Series(array[:, places], tuple(self.options.columns))
+
+    def _checked(self, series: Series, where: str) -> Series:
+        """The series without holes, or the reason why it cannot be used."""
+        values = series.values
+        if not values.size:
+            raise DataError(f"{where} is empty: {values.shape[0]} rows, {values.shape[1]} channels.")
+        if len(values) > self.options.max_length:
+            raise DataError(
+                f"{where} has {len(values):,} rows, more than the limit of {self.options.max_length:,} (max_length). "
+                "Shorten or resample the series, or raise the modality's `max_length`."
+            )
+        if np.isinf(values).any():
+            raise DataError(f"{where}{_first(np.isinf(values), series)}: the value is not finite.")
+        holes = np.isnan(values)
+        if not holes.any():
+            return series
+        if self.options.holes == "refuse":
+            raise DataError(
+                f"{where}{_first(holes, series)}: the value is missing ({int(holes.sum()):,} are). Fill the holes, or "
+                "set the modality's `holes: interpolate`."
+            )
+        if holes.all(0).any():
+            name = series.columns[int(holes.all(0).argmax())]
+            raise DataError(f"{where}, column {name!r}: every value is missing, so there is nothing to interpolate.")
+        return Series(_interpolated(values, holes), series.columns)
+
+
+def _to_array(source: Any) -> NDArray[np.float64]:
+    """Numbers `(length,)` or `(length, channels)`, NaN at holes."""
+    try:
+        array = np.asarray(source.to_numpy() if hasattr(source, "to_numpy") else source)
+        if array.dtype == object or not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+            raise ValueError(f"it holds {array.dtype}, not numbers")
+        if np.issubdtype(array.dtype, np.complexfloating):
+            raise ValueError("it holds complex numbers")
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"the {type(source).__name__} is no series: {error}. Give {ACCEPTED}.") from error
+    if array.ndim not in (1, 2):
+        raise DataError(f"an array of shape {array.shape} is no series: give (length,) or (length, channels).")
+    return array.astype(np.float64)
+
+
+def _first(mask: NDArray[np.bool_], series: Series) -> str:
+    row, column = np.argwhere(mask)[0]
+    return f", row {row + 1} of values, column {series.columns[column]!r}"
+
+
+def _interpolated(values: NDArray[np.float64], holes: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Straight lines across holes; the nearest value before the first one and after the last."""
+    rows = np.arange(len(values))
+    filled = values.copy()
+    for channel, mask in enumerate(holes.T):
+        filled[mask, channel] = np.interp(rows[mask], rows[~mask], values[~mask, channel])
+    return filled
