@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -61,7 +62,9 @@ class PluginManager:
             return  # an editable and a regular install of one distribution may both be listed
         try:
             components = self._register(entry_point.load(), entry_point.name, package)
-        except Exception as error:  # whatever a plugin's import raises must not stop the others
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a plugin raises, sys.exit too, must not stop the others
             reason = f"{type(error).__name__}: {error}"
             self.broken[entry_point.name] = BrokenPlugin(entry_point.name, package, reason)
             return
@@ -86,7 +89,7 @@ class PluginManager:
             self._pluggy.register(module, name=name)
             self._pluggy.check_pending()
             return self._collect(module, name, package)
-        except Exception:  # whatever it raised, nothing of the plugin stays
+        except BaseException:  # whatever it raised, nothing of the plugin stays
             self._forget(name)
             raise
 
@@ -105,11 +108,9 @@ class PluginManager:
                 *, name: str, build: Any, options: type[Options] = Options, description: str = "",
                 pattern: str | None = None, kind: str = kind, hook_name: str = hook_name, **extra: Any,
             ) -> None:  # fmt: skip
-                if not (isinstance(options, type) and issubclass(options, Options)):
-                    raise TypeError(f"{hook_name}: options of {name!r} must be a subclass of adaptkit.Options")
-                if not (callable(build) and all(callable(function) for function in extra.values())):
-                    raise TypeError(f"{hook_name}: build and the further functions of {name!r} must be callable")
-                components.append(Component(kind, name, build, options, description, pattern, extra, plugin, package))
+                component = Component(kind, name, build, options, description, pattern, extra, plugin, package)
+                _check_types(component, hook_name)
+                components.append(component)
 
             implementation(register)
         return components
@@ -135,6 +136,11 @@ class PluginManager:
             added[key] = component
         self.plugins[plugin] = package
         self._components |= added
+
+    def module_name(self, plugin: str) -> str | None:
+        """The module in which a plugin's hooks are, where it is one."""
+        module = self._pluggy.get_plugin(plugin)
+        return module.__name__ if isinstance(module, ModuleType) else None
 
     def names(self, kind: str) -> list[str]:
         """Names registered for a kind, sorted."""
@@ -182,6 +188,21 @@ class PluginManager:
     def build(self, kind: str, name: str, values: Mapping[str, Any], *args: Any) -> Any:
         """Validate the options of a component and build it with `args` after them."""
         return self.get(kind, name).build(self.options(kind, name, values), *args)
+
+
+def _check_types(component: Component, hook_name: str) -> None:
+    """Refuse what would fail later, in somebody else's lookup or listing."""
+    name, texts = component.name, (component.name, component.description)
+    if not (all(isinstance(text, str) for text in texts) and name):
+        raise TypeError(f"{hook_name}: the name and the description of {name!r} must be texts, and the name not empty")
+    if not (isinstance(component.options, type) and issubclass(component.options, Options)):
+        raise TypeError(f"{hook_name}: options of {name!r} must be a subclass of adaptkit.Options")
+    if not all(callable(function) for function in (component.build, *component.extra.values())):
+        raise TypeError(f"{hook_name}: build and the further functions of {name!r} must be callable")
+    try:
+        re.compile(component.pattern or "")
+    except (re.error, TypeError) as error:
+        raise TypeError(f"{hook_name}: the pattern of {name!r} is no regular expression: {error}") from error
 
 
 def _problem(component: Component, details: dict[str, Any]) -> str:

@@ -1,25 +1,30 @@
 """Tiny decoders, and contract checks for what plugins offer.
 
 For adaptkit's own tests and for plugin authors': nothing here downloads, and each check raises
-`ContractError` with the sentence of the contract that was broken.
+`ContractError` with the sentence of the contract that was broken. `adaptkit plugins check` runs the same checks, with
+what a plugin registers as `examples`.
 """
 
-from adaptkit.testing.contract import (
-    ContractError,
-    check_component,
-    check_encoder,
-    check_modality,
-    check_projector,
-)
+from adaptkit.testing.checks import CheckResult
+from adaptkit.testing.components import check_component
+from adaptkit.testing.encoders import check_encoder
+from adaptkit.testing.examples import Example
 from adaptkit.testing.families import FAMILIES, tiny_config
+from adaptkit.testing.modalities import check_modality
+from adaptkit.testing.plugins import check_plugin
+from adaptkit.testing.projectors import check_projector
+from adaptkit.testing.requirements import ContractError
 from adaptkit.testing.tiny import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 
 __all__ = [
     "FAMILIES",
+    "CheckResult",
     "ContractError",
+    "Example",
     "check_component",
     "check_encoder",
     "check_modality",
+    "check_plugin",
     "check_projector",
     "tiny_clip_vision",
     "tiny_config",

@@ -74,8 +74,11 @@ class SeriesEncoder(Encoder):
     def build_preprocessor(self) -> Preprocessor:
         return SeriesPreprocessor()
 
+    def example_inputs(self) -> Tensor:
+        return torch.zeros(1, 3, 2)
+
     def fingerprint(self) -> str:
-        return str(self.options.scale)
+        return f"{super().fingerprint()} {self.options.scale}"
 
 
 class Parts:
@@ -189,7 +192,7 @@ class Open(SeriesOptions):
 class Restless(Options):
     path: str = "/"
     scale: float = 1.0
-    items: Any = ()
+    items: object = ()
 
 
 def noisy(self: Any, inputs: Tensor) -> Tensor:
@@ -244,8 +247,10 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "without a description": {"description": " "},
     "unknown option of the encoder 'series' is accepted": {"options": Open},
     "options .* change when written": {"options": Restless},
-    r"should give a tensor of shape \(3, 5\)": {"encoder": subclass(SeriesEncoder, feature_size=5)},
-    r"should give a tensor of shape \(4, 6\)": {"preprocessor": subclass(SeriesPreprocessor, fixed_positions=4)},
+    "feature_size says 5, but the encoder's features are 6 wide": {"encoder": subclass(SeriesEncoder, feature_size=5)},
+    "num_positions says 4 for this item, but the encoder gives 3": {
+        "preprocessor": subclass(SeriesPreprocessor, fixed_positions=4)
+    },
     "num_positions and fixed_positions disagree": {
         "preprocessor": subclass(SeriesPreprocessor, fixed_positions=4, num_positions=lambda self, inputs: 3)
     },

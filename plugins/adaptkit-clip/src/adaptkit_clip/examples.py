@@ -18,7 +18,7 @@ def make_examples(directory: Path) -> list[Example]:
     pictures = [Image.fromarray(noise), Image.fromarray(noise[:, :9])]
     examples = []
     for family in ("clip", "siglip"):
-        path = write_stand_in(ClipOptions(path=family), directory / family).path
+        path = write_stand_in(ClipOptions(path=f"./{family}"), directory / family).path
         variants = [{"path": path, "feature_layer": -1}, {"path": path, "pad": "none"}]
         examples.append(Example({"path": path}, items=pictures, bad_items=[noise, "picture.png"], variants=variants))
     return examples

@@ -1,0 +1,222 @@
+"""All contract checks that apply to a plugin and to everything it registers."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from adaptkit.errors import PluginError, unknown_name
+from adaptkit.hookspecs import KINDS, Component
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.testing.checks import FAILED, PASSED, SKIPPED, Check, CheckResult, collect
+from adaptkit.testing.components import check_component, check_registration
+from adaptkit.testing.encoders import EncoderChecks
+from adaptkit.testing.examples import Example, examples_of
+from adaptkit.testing.fresh_process import hashes_elsewhere, inspect_import
+from adaptkit.testing.modalities import ModalityChecks
+from adaptkit.testing.network import no_network
+from adaptkit.testing.projectors import ProjectorChecks
+from adaptkit.testing.requirements import require
+
+MAX_IMPORT_S = 1.0
+_TRIES = 3  # a busy machine may be slow once
+_HASHED = ("modality", "encoder")
+"""Kinds whose examples are necessary, and whose hashes name files that outlive a process."""
+
+Progress = Callable[[str], None]
+
+
+def check_plugin(
+    name: str, *, manager: PluginManager | None = None, progress: Progress | None = None
+) -> list[CheckResult]:
+    """Run every contract check that applies to a plugin, package or component.
+
+    Args:
+        name: Of an entry point, of an installed package, or of a component.
+        manager: Where to look it up; all installed plugins by default.
+        progress: Called with what is checked next.
+
+    Returns:
+        One result a check; no check raises.
+
+    Raises:
+        PluginError: Nothing has this name.
+    """
+    manager = manager or get_plugin_manager()
+    results: list[CheckResult] = []
+    for plugin, components in select(manager, name):
+        results += PluginChecks(manager, plugin, components).results(progress or (lambda what: None))
+    return results
+
+
+def select(manager: PluginManager, name: str) -> list[tuple[str, list[Component]]]:
+    """Plugins that a name stands for, with their components, or with the one component that it names.
+
+    Raises:
+        PluginError: Nothing has this name.
+    """
+    packages = manager.plugins | {broken.name: broken.package for broken in manager.broken.values()}
+    named = [plugin for plugin in packages if plugin == name]
+    named = named or [plugin for plugin, package in packages.items() if package.split()[0] == name]
+    if named:
+        return [(plugin, [c for c in manager.components() if c.plugin == plugin]) for plugin in named]
+    found = [c for c in manager.components() if c.name == name or (c.pattern and re.fullmatch(c.pattern, name))]
+    if found:
+        return [(component.plugin, [component]) for component in found]
+    known = {*packages, *(package.split()[0] for package in packages.values()), *(c.name for c in manager.components())}
+    hint = "Give the name of an entry point, a package or a component. Is the package installed?"
+    raise PluginError(unknown_name("plugin", name, known, hint=hint))
+
+
+class PluginChecks:
+    """The contract of one plugin and of some of its components.
+
+    Args:
+        manager: Where it is registered.
+        plugin: Its name.
+        components: Those to check.
+    """
+
+    def __init__(self, manager: PluginManager, plugin: str, components: list[Component]) -> None:
+        self.manager, self.plugin, self.components = manager, plugin, components
+        self._module = None if plugin in manager.broken else manager.module_name(plugin)
+        self._examples: list[tuple[Component, list[Example]]] = []
+
+    def results(self, progress: Progress) -> list[CheckResult]:
+        """Run all of them."""
+        progress(f"plugin {self.plugin}")
+        found = collect("plugin", self.plugin, self._own_checks())
+        with tempfile.TemporaryDirectory() as directory:
+            for component in self.components:
+                progress(f"{component.kind} {component.name}")
+                found += self._results_of(component, Path(directory) / component.kind / component.name)
+            if self._module and any(component.kind in _HASHED for component, _ in self._examples):
+                progress("hashes in another process")
+                check = Check("hashes in another process", lambda: self._hashes(Path(directory) / "again"))
+                found += collect("plugin", self.plugin, [check])
+        return found
+
+    def _own_checks(self) -> Iterator[Check]:
+        yield Check("loads", self._loads, essential=True)
+        yield Check("imports quickly and lightly", self._imports)
+
+    def _loads(self) -> None:
+        broken = self.manager.broken.get(self.plugin)
+        require(broken is None, f"it fails to load: {broken.reason if broken else ''}")
+        hooks = ", ".join(KINDS.values())
+        require(bool(self.components), f"it registers nothing: write one of {hooks}, marked @hookimpl")
+
+    def _imports(self) -> str | None:
+        if self._module is None:
+            return "it is no module"
+        times: list[float] = []
+        while len(times) < _TRIES and (not times or times[-1] > MAX_IMPORT_S):
+            found = inspect_import(self._module)
+            require("error" not in found, f"{self._module} cannot be imported in a fresh process: {found.get('error')}")
+            heavy = ", ".join(found["heavy"])
+            require(not heavy, f"importing {self._module} imports {heavy}: import such libraries inside the builders")
+            times.append(found["seconds"])
+        limit = f"importing {self._module} takes {min(times):.1f} s; at most {MAX_IMPORT_S:g} s are allowed"
+        require(min(times) <= MAX_IMPORT_S, limit)
+        return None
+
+    def _results_of(self, component: Component, directory: Path) -> list[CheckResult]:
+        examples: list[Example] = []
+
+        def make() -> None:
+            directory.mkdir(parents=True)
+            with no_network(f"making examples of the {component.kind} {component.name!r}"):
+                examples.extend(examples_of(component, directory))
+
+        [made] = collect(component.kind, component.name, [Check("examples", make)])
+        if made.outcome == FAILED:
+            return [made]
+        if not examples:
+            return _results_without_examples(component)
+        self._examples.append((component, examples))
+        found = []
+        for example in examples:
+            results = collect(component.kind, component.name, self._checks_of(component, example))
+            found.append((example, results))
+        return _joined(found)
+
+    def _checks_of(self, component: Component, example: Example) -> Iterable[Check]:
+        name = example.name or _served_name(component)
+        if component.kind == "modality":
+            return ModalityChecks(name, example.options, example.items, example.bad_items, self.manager).checks()
+        if component.kind == "encoder":
+            further = {"bad_items": example.bad_items, "variants": example.variants}
+            return EncoderChecks(name, example.options, example.items, manager=self.manager, **further).checks()
+        if component.kind == "projector":
+            return ProjectorChecks(name, example.options, manager=self.manager).checks()
+
+        def registration() -> None:
+            check_component(component.kind, name, example.options, manager=self.manager)
+
+        return [Check("registration and options", registration)]
+
+    def _hashes(self, directory: Path) -> None:
+        """Content keys and fingerprints name files in caches, so they must outlive a process."""
+        assert self._module is not None
+        here, options = self._hashes_here()
+        directory.mkdir()
+        found = hashes_elsewhere(self._module, str(directory), sorted(here["keys"]), options)
+        require("error" not in found, f"another process cannot tell: {found.get('error')}")
+        for name, keys in here["keys"].items():
+            same = found["keys"].get(name) == keys
+            require(same, f"content_key of the modality {name!r} gives other keys in another process")
+        for name, prints in here["fingerprints"].items():
+            same = found["fingerprints"].get(name) == prints
+            require(same, f"fingerprint() of the encoder {name!r} is another in another process")
+
+    def _hashes_here(self) -> tuple[dict[str, dict[str, list[object]]], dict[str, list[dict[str, object]]]]:
+        keys: dict[str, list[object]] = {}
+        fingerprints: dict[str, list[object]] = {}
+        options: dict[str, list[dict[str, object]]] = {}
+        for component, examples in self._examples:
+            if component.kind not in _HASHED:
+                continue
+            checked = [self.manager.options(component.kind, component.name, e.options) for e in examples]
+            built = [component.build(values) for values in checked]
+            if component.kind == "modality":
+                pairs = zip(built, examples, strict=True)
+                keys[component.name] = [[modality.content_key(i) for i in e.items] for modality, e in pairs]
+            else:
+                fingerprints[component.name] = [encoder.fingerprint() for encoder in built]
+                options[component.name] = [values.model_dump(mode="json") for values in checked]
+        return {"keys": keys, "fingerprints": fingerprints}, options
+
+
+def _results_without_examples(component: Component) -> list[CheckResult]:
+    registration = Check("registration and options", lambda: check_registration(component))
+    found = collect(component.kind, component.name, [registration])
+    if component.kind in _HASHED:
+        message = (
+            "nothing of it can be tried: register examples=, a function of a folder that returns a list of "
+            "adaptkit.testing.Example"
+        )
+        return [*found, CheckResult(component.kind, component.name, "examples", FAILED, message)]
+    message = "it has required options and registers no examples"
+    return [*found, CheckResult(component.kind, component.name, "examples", SKIPPED, message)]
+
+
+def _joined(found: list[tuple[Example, list[CheckResult]]]) -> list[CheckResult]:
+    """One result a check: the worst among the examples, which is named where there are several."""
+    order = [FAILED, PASSED, SKIPPED]
+    if len(found) == 1:
+        return found[0][1]
+    results: list[CheckResult] = []
+    for column in zip(*(results for _, results in found), strict=True):
+        number = min(range(len(column)), key=lambda i: order.index(column[i].outcome))
+        worst, options = column[number], dict(found[number][0].options)
+        message = f"with {options}: {worst.message}" if worst.message else ""
+        results.append(CheckResult(worst.kind, worst.name, worst.check, worst.outcome, message))
+    return results
+
+
+def _served_name(component: Component) -> str:
+    """A name that a registration serves, where its pattern serves many."""
+    names = (component.name, component.name.replace("N", "2"))
+    return next((n for n in names if component.pattern and re.fullmatch(component.pattern, n)), component.name)

@@ -1,0 +1,142 @@
+"""Checks of a projector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit.hookspecs import Component, Options
+from adaptkit.plugin_manager import PluginManager
+from adaptkit.testing.checks import Check, enforce
+from adaptkit.testing.components import check_component
+from adaptkit.testing.network import no_network
+from adaptkit.testing.requirements import require, require_close, require_shape
+
+
+def check_projector(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    feature_size: int = 12,
+    hidden_size: int = 20,
+    positions: int = 16,
+    manager: PluginManager | None = None,
+) -> None:
+    """Check a projector's shapes, gradients and determinism.
+
+    Args:
+        name: What recipes call it, where one registration serves many names: one of them.
+        options: Valid options.
+        feature_size: Width of the features to try.
+        hidden_size: Decoder width to try.
+        positions: Number of feature vectors to try.
+        manager: As in `check_component`.
+
+    Raises:
+        ContractError: It breaks its contract.
+    """
+    enforce(ProjectorChecks(name, options, feature_size, hidden_size, positions, manager).checks())
+
+
+class ProjectorChecks:
+    """The contract of one projector; arguments are those of `check_projector`."""
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        feature_size: int = 12,
+        hidden_size: int = 20,
+        positions: int = 16,
+        manager: PluginManager | None = None,
+    ) -> None:
+        self.name, self.given, self.manager = name, options, manager
+        self.sizes = (feature_size, hidden_size)
+        generator = torch.Generator().manual_seed(0)
+        self.features = torch.randn(2, positions, feature_size, generator=generator)
+
+    def checks(self) -> Iterator[Check]:
+        """In an order in which the first failure is the most telling."""
+        yield Check("registration and options", self._registration, essential=True)
+        yield Check("builds", self._builds, essential=True)
+        yield Check("shapes and dtypes", self._shapes, essential=True)
+        yield Check("gradient", self._gradient)
+        yield Check("determinism", self._determinism)
+        yield Check("batch = single", self._batches)
+        yield Check("save and load", self._state)
+
+    @cached_property
+    def component(self) -> Component:
+        return check_component("projector", self.name, self.given, manager=self.manager)[0]
+
+    @cached_property
+    def options(self) -> Options:
+        return self.component.options.model_validate(dict(self.given))
+
+    @cached_property
+    def projector(self) -> nn.Module:
+        return self._build()
+
+    def _build(self) -> nn.Module:
+        built: nn.Module = self.component.build(self.options, *self.sizes, self.name)
+        return built
+
+    @cached_property
+    def projected(self) -> Tensor:
+        self.projector.eval()
+        with torch.no_grad():
+            projected: Tensor = self.projector(self.features)
+        return projected
+
+    def _registration(self) -> None:
+        check_component("projector", self.name, self.given, manager=self.manager)
+
+    def _builds(self) -> None:
+        with no_network(f"building the projector {self.name!r}"):
+            require(isinstance(self.projector, nn.Module), f"the projector {self.name!r} builds no torch.nn.Module")
+
+    def _shapes(self) -> None:
+        num_positions = self.component.extra.get("num_positions")
+        positions = self.features.shape[1]
+        count = num_positions(self.options, positions) if num_positions else positions
+        require_shape(self.projected, (2, count, self.sizes[1]), f"the projector {self.name!r}")
+        require(self.projected.is_floating_point(), f"a projector must give floats, got {self.projected.dtype}")
+        finite = bool(self.projected.isfinite().all())
+        require(finite, f"the projector {self.name!r} gives values that are not finite")
+
+    def _gradient(self) -> None:
+        features = self.features.clone().requires_grad_()
+        self.projector.train()
+        self.projector(features).square().sum().backward()
+        self.projector.eval()
+        reached = [(k, p.grad is not None and bool(p.grad.abs().sum() > 0)) for k, p in self._parameters()]
+        idle = [key for key, found in reached if not found]
+        require(not idle, f"no gradient reaches {', '.join(idle)} of the projector {self.name!r}")
+        through = features.grad is not None
+        require(through, f"the projector {self.name!r} lets no gradient through to the features")
+        self.projector.zero_grad()
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.projector.named_parameters()
+
+    @torch.no_grad()
+    def _determinism(self) -> None:
+        again = self.projector(self.features)
+        require(torch.equal(again, self.projected), f"the projector {self.name!r} is not deterministic")
+
+    @torch.no_grad()
+    def _batches(self) -> None:
+        first, second = self.projector(self.features[:1]), self.projector(self.features[1])
+        require_close(first, self.projected[:1], "one item alone is projected otherwise than in a batch")
+        require_close(second, self.projected[1], "features without a batch dimension are projected otherwise")
+
+    @torch.no_grad()
+    def _state(self) -> None:
+        twin = self._build().eval()
+        twin.load_state_dict(self.projector.state_dict())
+        whole = torch.equal(twin(self.features), self.projected)
+        require(whole, f"the state of the projector {self.name!r} does not hold all of it")
