@@ -70,8 +70,8 @@ def check_seconds(seconds: float, where: str, max_seconds: float) -> None:
     if seconds > max_seconds:
         hours = f" ({seconds / 3600:.1f} hours)" if seconds >= 3600 else ""
         raise DataError(
-            f"{where} lasts {seconds:,.1f} seconds{hours}, more than the limit of {max_seconds:g} (max_seconds). Cut it "
-            "into parts."
+            f"{where} lasts {seconds:,.1f} seconds{hours}, more than the limit of {max_seconds:g} (max_seconds). Cut "
+            "it into parts."
         )
 
 

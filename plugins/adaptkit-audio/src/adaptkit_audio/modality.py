@@ -53,6 +53,12 @@ class AudioModality(Modality):
         """A player and the waveform."""
         return render(item)
 
+    def augment(self, item: AudioClip, rng: np.random.Generator) -> AudioClip:
+        """A little faster or slower, louder or softer, later, and with some noise."""
+        from adaptkit_audio.augmentation import vary
+
+        return vary(item, rng)
+
     def _read(self, source: Any) -> tuple[AudioClip, str]:
         if isinstance(source, np.ndarray):
             raise DataError(
