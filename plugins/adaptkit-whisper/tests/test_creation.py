@@ -66,7 +66,7 @@ def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
 def test_settings_that_make_no_encoder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no setting of a Whisper encoder named 'd_modle'. Did you mean 'd_model'"):
         create({"d_modle": 96}, tmp_path)
-    for wrong in ({"encoder_attention_heads": 5}, {"d_model": "wide"}, {"hop_length": 0}):
+    for wrong in ({"encoder_attention_heads": 5}, {"d_model": "wide"}, {"hop_length": 0}, {"sampling_rate": 8000}):
         with pytest.raises(ModelError, match="these settings make no Whisper encoder"):
             create({**TINY, **wrong}, tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from adaptkit import Options, hookimpl
 
 if TYPE_CHECKING:
+    from adaptkit.testing import Example
     from adaptkit_audio.modality import AudioModality
 
 __all__ = ["AudioOptions", "register_modalities"]
@@ -34,7 +36,26 @@ def _build(options: AudioOptions) -> AudioModality:
     return AudioModality(options)
 
 
+def _stand_in(directory: Path, number: int) -> Path:
+    from adaptkit_audio.stand_in import write_tones
+
+    return write_tones(directory, number)
+
+
+def _examples(directory: Path) -> list[Example]:
+    from adaptkit_audio.examples import make_examples
+
+    return make_examples(directory)
+
+
 @hookimpl
 def register_modalities(register: Any) -> None:
     """Offer `audio`."""
-    register(name="audio", build=_build, options=AudioOptions, description="Recordings, read as one channel.")
+    register(
+        name="audio",
+        build=_build,
+        options=AudioOptions,
+        description="Recordings, read as one channel.",
+        stand_in=_stand_in,
+        examples=_examples,
+    )

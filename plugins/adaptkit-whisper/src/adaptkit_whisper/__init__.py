@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from adaptkit import Options, hookimpl
 
 if TYPE_CHECKING:
+    from adaptkit.testing import Example
     from adaptkit_whisper.encoder import WhisperEncoder
     from adaptkit_whisper.preprocessing import WhisperPreprocessor
 
@@ -106,6 +107,12 @@ def _wrap(module: Any, options: dict[str, Any]) -> WhisperEncoder | None:
     return wrap_model(module, options)
 
 
+def _examples(directory: Path) -> list[Example]:
+    from adaptkit_whisper.examples import make_examples
+
+    return make_examples(directory)
+
+
 @hookimpl
 def register_encoders(register: Any) -> None:
     """Offer `whisper`."""
@@ -119,4 +126,5 @@ def register_encoders(register: Any) -> None:
         missing=_missing,
         wrap=_wrap,
         create=_create,
+        examples=_examples,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,12 @@ def create(config: dict[str, Any], directory: Path) -> WhisperOptions:
     values = {key: value for key, value in config.items() if key not in {*settings, "seed"}}
     try:
         model_config = WhisperConfig(**{**values, **_NO_DECODER})
-        extractor = default_extractor(model_config, **settings)
+        with warnings.catch_warnings(action="error", category=UserWarning):  # of mel filters that let nothing through
+            extractor = default_extractor(model_config, **settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(config.get("seed", 0)))
             encoder = StockEncoder(model_config)
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError, StrictDataclassError) as error:
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError, StrictDataclassError, UserWarning) as error:
         raise ModelError(f"these settings make no Whisper encoder: {' '.join(str(error).split())}") from error
     _write_stock(encoder, directory)
     extractor.save_pretrained(directory)
