@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from adaptkit_clip import ClipOptions
-from adaptkit_clip.preprocessing import ClipPreprocessor, load_preprocessor, pad_to_square
+from adaptkit_clip.preprocessing import ClipPreprocessor, load_preprocessor
+from adaptkit_image.shapes import pad_to_square
 from PIL import Image
 
 from adaptkit.errors import DataError, ModelError

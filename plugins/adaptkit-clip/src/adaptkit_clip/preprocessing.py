@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from adaptkit_image.shapes import as_rgb, check_strip, mean_color, pad_to_square
 from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig
 
-from adaptkit.errors import DataError, ModelError
+from adaptkit.errors import ModelError
 from adaptkit.interfaces import Preprocessor
 from adaptkit_clip.checkpoint import provide, resolve
 from adaptkit_clip.families import IMAGENET, default_processor, family_name, family_of, num_registers
 from adaptkit_clip.options import ClipOptions
 from adaptkit_clip.tiling import choose_grid, cut
 
-_MAX_SQUARE_PIXELS = 200_000_000
 _USED = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
 _NORMALISED = ("do_normalize", "image_mean", "image_std")
 _OF_ANY_SHAPE = ("patch_size", "max_num_patches")
@@ -70,19 +70,17 @@ class ClipPreprocessor(Preprocessor):
             DataError: `item` is no loaded picture, or so elongated that its square would be enormous.
             ModelError: The checkpoint's processor makes another size than its model takes.
         """
-        if not isinstance(item, Image.Image):
-            raise DataError(f"the encoder 'clip' takes loaded pictures (Pillow images), got {type(item).__name__}.")
-        picture = item if item.mode == "RGB" else item.convert("RGB")
+        picture = as_rgb(item, "clip")
         if self._any_shape:
             return self._own_shape(picture)
         if self._options.tiles is not None:
             return torch.stack([self._pixel_values(square) for square in self._tiles(picture)])
         if self._options.pad == "square":
-            picture = pad_to_square(picture, self._mean_color())
+            picture = pad_to_square(picture, mean_color(self.processor.image_mean))
         elif self._options.pad == "stretch":
             picture = picture.resize((self.side, self.side), Image.Resampling.BICUBIC)
         else:
-            _check_strip(picture, self.side)
+            check_strip(picture, self.side)
         return self._pixel_values(picture)
 
     def num_positions(self, inputs: Tensor) -> int:
@@ -104,7 +102,7 @@ class ClipPreprocessor(Preprocessor):
 
     def _tiles(self, picture: Image.Image) -> list[Image.Image]:
         assert self._options.tiles is not None
-        color = None if self._options.pad == "stretch" else self._mean_color()
+        color = None if self._options.pad == "stretch" else mean_color(self.processor.image_mean)
         resample = Image.Resampling(self.processor.resample)
         grid = choose_grid(picture.size, self.side, self._options.tiles.choices())
         squares = cut(picture, (1, 1), self.side, color=color, resample=resample)
@@ -132,10 +130,6 @@ class ClipPreprocessor(Preprocessor):
         patches = torch.from_numpy(np.ascontiguousarray(made["pixel_values"][0][: rows * columns]))
         blocks = patches.reshape(rows, columns, side, side, 3)
         return blocks.permute(4, 0, 2, 1, 3).reshape(1, 3, rows * side, columns * side)
-
-    def _mean_color(self) -> tuple[int, int, int]:
-        red, green, blue = (int(255 * value) for value in self.processor.image_mean)
-        return red, green, blue
 
 
 def check_fit(config: Any, options: ClipOptions) -> None:
@@ -189,33 +183,6 @@ def _positions_of_square(config: Any, side: int, options: ClipOptions) -> int:
         return 1
     special = int(options.keep_cls) + (num_registers(config) if options.keep_registers else 0)
     return (grid // options.merge_size) ** 2 + special
-
-
-def _check_strip(picture: Image.Image, side: int) -> None:
-    """Resizing the shorter edge to `side` must not make a picture that fits in no memory."""
-    width, height = picture.size
-    longer = max(width, height) * side // min(width, height)
-    if longer * side > _MAX_SQUARE_PIXELS:
-        raise DataError(
-            f"a picture of {width} by {height} pixels would be resized to {side} by {longer}: crop it, or set "
-            "pad: stretch."
-        )
-
-
-def pad_to_square(picture: Image.Image, color: tuple[int, int, int]) -> Image.Image:
-    """Centre a picture on a square; an odd remainder goes to the right and bottom."""
-    width, height = picture.size
-    side = max(width, height)
-    if width == height:
-        return picture
-    if side * side > _MAX_SQUARE_PIXELS:
-        raise DataError(
-            f"a picture of {width} by {height} pixels would be padded to {side} by {side}: scale it so that "
-            f"its longer side is at most {int(_MAX_SQUARE_PIXELS**0.5)} pixels, or set pad: stretch."
-        )
-    square = Image.new("RGB", (side, side), color)
-    square.paste(picture, ((side - width) // 2, (side - height) // 2))
-    return square
 
 
 def load_vision_config(options: ClipOptions) -> Any:
