@@ -1,4 +1,4 @@
-"""`adaptkit plugins`: what is installed, from where, and with which options."""
+"""`adaptkit plugins`: what is installed, from where, and with which options; `new` and `check` for those who write."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from adaptkit.cli.plugins_check import check
+from adaptkit.cli.plugins_new import new
 from adaptkit.hookspecs import Component
 from adaptkit.plugin_manager import BrokenPlugin, PluginManager, get_plugin_manager
 
@@ -32,6 +34,10 @@ def plugins(context: click.Context, as_json: bool) -> None:
         console.print(_broken_table(list(manager.broken.values())))
 
 
+plugins.add_command(new)
+plugins.add_command(check)
+
+
 def _as_data(manager: PluginManager) -> dict[str, Any]:
     return {
         "components": [_component_data(component) for component in manager.components()],
@@ -49,8 +55,15 @@ def _component_data(component: Component) -> dict[str, Any]:
         **_package_and_version(component.package),
         "description": component.description,
         "pattern": component.pattern,
-        "options": component.options.model_json_schema(),
+        "options": _schema(component),
     }
+
+
+def _schema(component: Component) -> dict[str, Any]:
+    try:
+        return component.options.model_json_schema()
+    except Exception as error:  # one plugin's odd type must not hide the others
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def _package_and_version(package: str) -> dict[str, str | None]:
@@ -73,7 +86,10 @@ def _component_table(components: list[Component]) -> Table:
 def _option(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return f"{name} (required)"
-    return f"{name} = {field.get_default(call_default_factory=True)!r}"
+    try:
+        return f"{name} = {field.get_default(call_default_factory=True)!r}"
+    except Exception as error:  # a plugin's own code computes it
+        return f"{name} (its default raises {type(error).__name__})"
 
 
 def _broken_table(broken: list[BrokenPlugin]) -> Table:

@@ -28,8 +28,8 @@ GROUPS = (
     {"chat"},
     {"data", "model", "policies", "projectors"},
     {"build", "runs"},
-    {"training", "evaluation", "export", "importers", "serving", "world", "testing"},
-    {"runner", "rehearsal"},
+    {"training", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
+    {"runner", "rehearsal", "encoder_training"},
     {"compare"},
     {"cli"},
     {"__main__"},
@@ -108,7 +108,7 @@ def test_only_the_builder_and_the_command_line_see_a_recipe() -> None:
     readers = {
         dotted(p).split(".")[0] for p in modules() if any(n.split(".")[0] == "recipe" for n in imported_names(p))
     }
-    assert readers <= {"recipe", "build", "rehearsal", "runner", "compare", "cli"}
+    assert readers <= {"recipe", "build", "rehearsal", "runner", "encoder_training", "compare", "cli"}
 
 
 def test_the_core_does_not_import_plugins() -> None:

@@ -1,0 +1,40 @@
+"""`adaptkit plugins new`: a plugin package to start from."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+KINDS = ("modality", "encoder", "projector", "policy")
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default="modality",
+    show_default=True,
+    help="What it offers: a modality together with an encoder, an encoder alone, a projector, an insertion policy.",
+)
+@click.option("--modality", metavar="NAME", help="With --kind encoder: the installed modality whose items it encodes.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where to make the package's folder; here by default.",
+)
+def new(name: str, kind: str, modality: str | None, directory: Path) -> None:
+    """Write a plugin package that works at once, to be filled in.
+
+    NAME is what recipes will call it: gyro, wind-speed. The package is adaptkit-NAME.
+    """
+    from adaptkit.scaffold import write_scaffold
+
+    folder = write_scaffold(name, directory, kind=kind, modality=modality)
+    click.echo(f"Wrote {folder}. Next:")
+    click.echo(f"  pip install -e {shlex.quote(str(folder))}")
+    click.echo(f"  adaptkit plugins check {folder.name}")
+    click.echo(f"Then fill in what {folder / 'README.md'} lists.")
