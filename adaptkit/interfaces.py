@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +49,10 @@ class Modality(ABC):
     @abstractmethod
     def to_html(self, item: Any) -> str:
         """An HTML fragment, self-contained, that shows the loaded item in a report."""
+
+    def augment(self, item: Any, rng: np.random.Generator) -> Any:
+        """A random variation of the loaded item that keeps its meaning, for the training of encoders; else the item."""
+        return item
 
     def box_size(self, item: Any) -> tuple[int, int] | None:
         """Width and height in pixels in which boxes of the loaded item are given; None where it can have none."""

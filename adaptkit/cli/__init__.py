@@ -23,6 +23,10 @@ COMMANDS = {
     "recipes": ("adaptkit.cli.recipes:recipes", "List recipes, or print the recipe schema."),
     "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, with its origin."),
     "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has, what is missing and what for."),
+    "train-encoder": (
+        "adaptkit.cli.train_encoder:train_encoder",
+        "Train a small encoder from nothing, to be frozen afterwards.",
+    ),
     "world": ("adaptkit.cli.world:world", "Rebuild the built-in models, or write the built-in world's data."),
 }
 """Name of each subcommand, where its click command is, and the line that `adaptkit --help` shows."""

@@ -8,6 +8,10 @@ import os
 def quiet_libraries() -> None:
     """Switch off progress bars and routine messages of transformers and the hub client."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, where installed, warns that it found no other
     from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging
 

@@ -16,8 +16,9 @@ from adaptkit.recipe.components import (
     TaskConfig,
 )
 from adaptkit.recipe.dumping import dump_recipe
+from adaptkit.recipe.encoder import EncoderRecipe, EncoderTrainingConfig, load_encoder_recipe
 from adaptkit.recipe.json_schema import recipe_json_schema
-from adaptkit.recipe.listing import RecipeSummary, find_recipes, opening_comment
+from adaptkit.recipe.listing import RecipeSummary, find_recipes, load_any_recipe, opening_comment
 from adaptkit.recipe.loading import load_recipe, recipe_from_values
 from adaptkit.recipe.schema import (
     AcceleratorConfig,
@@ -36,6 +37,8 @@ __all__ = [
     "BaseConfig",
     "DataConfig",
     "EncoderConfig",
+    "EncoderRecipe",
+    "EncoderTrainingConfig",
     "EvaluationConfig",
     "InsertionConfig",
     "LoggingConfig",
@@ -51,6 +54,8 @@ __all__ = [
     "WorkflowConfig",
     "dump_recipe",
     "find_recipes",
+    "load_any_recipe",
+    "load_encoder_recipe",
     "load_recipe",
     "opening_comment",
     "recipe_from_values",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adaptkit.errors import AdaptkitError, RecipeError
 from adaptkit.plugin_manager import PluginManager
+from adaptkit.recipe.encoder import EncoderRecipe, load_encoder_recipe
 from adaptkit.recipe.loading import SUFFIXES, load_recipe
 from adaptkit.recipe.schema import Recipe
 from adaptkit.recipe.yaml_tree import parse_yaml
@@ -52,6 +53,21 @@ def find_recipes(folders: Iterable[str | Path], plugins: PluginManager | None = 
     return [_summary(path, plugins) for path in sorted(found)]
 
 
+def load_any_recipe(path: Path, plugins: PluginManager | None = None) -> Recipe | EncoderRecipe:
+    """Read a recipe of a run, or one that trains an encoder, which has an `encoder` and no stages.
+
+    Raises:
+        RecipeError: Something in it is wrong.
+    """
+    try:
+        root, _ = parse_yaml(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError):
+        return load_recipe(path, plugins=plugins)  # says what is wrong
+    if "encoder" in root.entries and "stages" not in root.entries:
+        return load_encoder_recipe(path, plugins=plugins)
+    return load_recipe(path, plugins=plugins)
+
+
 def opening_comment(text: str) -> str:
     """The comment that a recipe opens with, without its marks; empty where there is none."""
     lines: list[str] = []
@@ -88,7 +104,7 @@ def _summary(path: Path, plugins: PluginManager | None) -> RecipeSummary:
     description = ""
     try:
         description = _first_sentence(opening_comment(path.read_text(encoding="utf-8", errors="replace")))
-        recipe = load_recipe(path, plugins=plugins)
+        recipe = load_any_recipe(path, plugins)
     except (AdaptkitError, OSError) as error:
         return RecipeSummary(path, path.stem, description, str(error).splitlines())
     return RecipeSummary(path, recipe.name, recipe.description or description)

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from adaptkit.errors import RecipeError, nearest_name, unknown_name
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
@@ -29,6 +29,8 @@ from adaptkit.recipe.tree import (
 from adaptkit.recipe.variables import expand_tree
 from adaptkit.recipe.yaml_tree import parse_yaml
 
+M = TypeVar("M", bound=BaseModel)
+
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 1_000_000
 
@@ -48,7 +50,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, plugins: Plu
     problems: list[Problem] = []
     root = _read(Path(path), (), problems)
     root = _resolved(root, Path(path).stem, overrides, problems)
-    return _validated(root, problems, plugins or get_plugin_manager())
+    return _validated(Recipe, root, problems, plugins or get_plugin_manager())
+
+
+def read_validated(model: type[M], path: str | Path, overrides: Sequence[str], plugins: PluginManager) -> M:
+    """Read a file that is laid out as another model says, with what it extends and with overrides.
+
+    Raises:
+        RecipeError: As `load_recipe`.
+    """
+    problems: list[Problem] = []
+    root = without_nulls(apply_overrides(_read(Path(path), (), problems), overrides, problems))
+    root = expand_tree(_named(root, Path(path).stem), problems, set())
+    return _validated(model, root, problems, plugins)
 
 
 def recipe_from_values(
@@ -65,7 +79,7 @@ def recipe_from_values(
     """
     problems: list[Problem] = []
     root = _resolved(labelled(from_plain(dict(values), Origin(name))), name, overrides, problems)
-    return _validated(root, problems, plugins or get_plugin_manager())
+    return _validated(Recipe, root, problems, plugins or get_plugin_manager())
 
 
 def _read(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
@@ -126,9 +140,14 @@ def _not_found(path: Path) -> str:
 def _resolved(root: Node, stem: str, overrides: Sequence[str], problems: list[Problem]) -> Node:
     root = apply_overrides(root, overrides, problems)
     root = without_nulls(_with_stage_defaults(_with_like(root, problems), problems))
-    if "name" not in root.entries:
-        root = root.with_entries({"name": Node(stem, root.origin, "name"), **root.entries})
+    root = _named(root, stem)
     return expand_tree(root, problems, _unused_data(root))
+
+
+def _named(root: Node, name: str) -> Node:
+    if "name" in root.entries:
+        return root
+    return root.with_entries({"name": Node(name, root.origin, "name"), **root.entries})
 
 
 def _with_like(root: Node, problems: list[Problem]) -> Node:
@@ -202,11 +221,11 @@ def _mixture(stage: Node) -> dict[str, Node]:
     return mixture.entries if mixture else {}
 
 
-def _validated(root: Node, problems: list[Problem], plugins: PluginManager) -> Recipe:
+def _validated(model: type[M], root: Node, problems: list[Problem], plugins: PluginManager) -> M:
     try:
-        recipe = Recipe.model_validate(root.plain(), context={"plugins": plugins})
+        recipe = model.model_validate(root.plain(), context={"plugins": plugins})
     except ValidationError as error:
-        problems += [_located(root, details["loc"], explain(details, Recipe)) for details in error.errors()]
+        problems += [_located(root, details["loc"], explain(details, model)) for details in error.errors()]
     if problems:
         raise recipe_error(problems)
     return recipe

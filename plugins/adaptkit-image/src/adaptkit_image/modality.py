@@ -82,6 +82,12 @@ class ImageModality(Modality):
         label = html.escape(f"picture, {item.width} by {item.height} pixels")
         return f'<img src="data:image/{kind};base64,{data}" alt="{label}">'
 
+    def augment(self, item: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Turned, moved, scaled and lit a little differently; never mirrored, which would change what letters say."""
+        from adaptkit_image.augmentation import vary
+
+        return vary(item, rng)
+
     def box_size(self, item: Image.Image) -> tuple[int, int]:
         """Width and height of the picture."""
         return item.size

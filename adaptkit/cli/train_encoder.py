@@ -1,0 +1,42 @@
+"""`adaptkit train-encoder`: a small encoder from nothing, for data that no pretrained one knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+
+@click.command(name="train-encoder")
+@click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.argument("overrides", metavar="[a.b.c=value]...", nargs=-1)
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder to write; encoders/<name> by default."
+)
+def train_encoder(recipe_path: Path, overrides: tuple[str, ...], output: Path | None) -> None:
+    """Train the encoder of RECIPE from random weights, to be frozen in other recipes.
+
+    It learns to tell the words of each item's answer. A recipe then names its folder as the encoder's path.
+    """
+    from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.encoder_training import run_encoder_recipe
+    from adaptkit.recipe import load_encoder_recipe
+    from adaptkit.runner import progress_bar
+
+    recipe = load_encoder_recipe(recipe_path, overrides)
+    quiet_libraries()
+    folder = output or Path(recipe.output_dir or Path("encoders") / recipe.name)
+    console = Console()
+    with progress_bar(console, f"training {recipe.name}") as advance:
+        seen = [""]
+
+        def progress(done: int, total: int, state: str) -> None:
+            advance(done, total)
+            if state != seen[0] and state.startswith("loss") and done % recipe.training.evaluate_every == 0:
+                console.print(f"step {done}/{total}: {state}")
+                seen[0] = state
+
+        result = run_encoder_recipe(recipe, folder, progress)
+    held_out = "" if result.held_out_accuracy is None else f", {100 * result.held_out_accuracy:.1f}% of held-out ones"
+    console.print(f"told {100 * result.train_accuracy:.1f}% of the training items{held_out}; wrote {folder}")

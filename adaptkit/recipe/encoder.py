@@ -1,0 +1,112 @@
+"""Recipes that train an encoder from nothing, for data that no pretrained one knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
+
+from adaptkit.errors import PluginError, RecipeError
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.recipe.components import DataConfig, Section, plugins_of
+from adaptkit.recipe.loading import read_validated
+from adaptkit.recipe.variables import expand
+
+WHERE_IT_WILL_BE = "created"
+
+
+class NewEncoderConfig(Section):
+    """An encoder that is made, not loaded.
+
+    Attributes:
+        name: The plugin's encoder.
+        config: Sizes of the model, as the encoder's library calls them.
+        options: The encoder's options but `path`: which features are trained, and later read.
+    """
+
+    name: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Self:
+        try:
+            component = plugins_of(info).get("encoder", self.name)
+        except PluginError as error:
+            raise ValueError(str(error)) from error
+        if "create" not in component.extra:
+            raise ValueError(f"the encoder {self.name!r} cannot be made from a config: its plugin has no create")
+        try:
+            component.options.model_validate({**self.options, "path": WHERE_IT_WILL_BE})
+        except ValidationError as error:
+            problems = "; ".join(str(details["msg"]) for details in error.errors())
+            raise ValueError(f"options: {problems}") from error
+        return self
+
+
+class EncoderTrainingConfig(Section):
+    """How it learns.
+
+    Attributes:
+        num_steps: Batches in all.
+        batch_size: Items a step.
+        learning_rate: Peak of a cosine schedule.
+        warmup_steps: Steps over which it rises.
+        augment: Whether each step sees random variations of the items, as their modality makes them.
+        evaluate_every: Steps between scores on held-out data.
+        seed: Of weights, order and variations.
+    """
+
+    num_steps: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    augment: bool = True
+    evaluate_every: int = Field(default=250, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class EncoderRecipe(Section):
+    """What an encoder is made of, and what it learns: the words of the answers, from the media alone.
+
+    Attributes:
+        modality: What it perceives.
+        data: `train`, and `held_out`, which is only scored.
+        output_dir: Where the encoder is written; `encoders/<name>` where not given.
+    """
+
+    name: str
+    description: str = ""
+    modality: str
+    encoder: NewEncoderConfig
+    data_root: str | None = None
+    data: dict[str, DataConfig]
+    training: EncoderTrainingConfig = EncoderTrainingConfig()
+    output_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _check_data(self) -> Self:
+        if set(self.data) not in ({"train"}, {"train", "held_out"}):
+            raise ValueError(f"data has 'train', and perhaps 'held_out'; found {', '.join(self.data) or 'nothing'}")
+        return self
+
+    def data_folder(self) -> Path:
+        """The folder against which relative data paths are read; the current one where the recipe names none."""
+        try:
+            return Path(expand(self.data_root or ".")).expanduser()
+        except ValueError as error:
+            raise RecipeError(f"data_root: {error}") from None
+
+
+def load_encoder_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, plugins: PluginManager | None = None
+) -> EncoderRecipe:
+    """Read a recipe of `adaptkit train-encoder`; see `load_recipe`.
+
+    Raises:
+        RecipeError: The file cannot be read, or something in it is wrong; the message has a line for each problem.
+    """
+    return read_validated(EncoderRecipe, path, overrides, plugins or get_plugin_manager())

@@ -1,0 +1,214 @@
+"""Training of an encoder from nothing: which words does the answer to an item have?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adaptkit.errors import DataError, RunError
+from adaptkit.interfaces import Encoder
+
+MAX_GRAD_NORM = 1.0
+EVALUATION_BATCH_SIZE = 64
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class LabelledItem:
+    """One item and what is said of it.
+
+    Attributes:
+        load: Makes the loaded item, or, given a random generator, a variation of it.
+        answer: Words; an encoder learns which of all answers' words it has.
+    """
+
+    load: Callable[[np.random.Generator | None], object]
+    answer: str
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """As in a recipe's `training`."""
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    augment: bool
+    evaluate_every: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class EncoderResult:
+    """What came of it.
+
+    Attributes:
+        words: What the read-out tells apart.
+        losses: Mean training loss between scores.
+        train_accuracy: Share of training items, without variation, whose words were all told.
+        held_out_accuracy: The same of held-out items; None where there are none.
+    """
+
+    words: list[str]
+    losses: list[float]
+    train_accuracy: float
+    held_out_accuracy: float | None
+
+
+class WordReadOut(nn.Module):
+    """Words from the mean of an item's features: thrown away after training.
+
+    Args:
+        feature_size: Width of a feature.
+        num_words: How many there are.
+    """
+
+    def __init__(self, feature_size: int, num_words: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(feature_size)
+        self.words = nn.Linear(feature_size, num_words)
+
+    def forward(self, features: Tensor | list[Tensor]) -> Tensor:
+        """Logits `(num_items, num_words)` of features `(num_items, positions, feature_size)`, or a list of them."""
+        means = torch.stack([item.mean(0) for item in features])
+        logits: Tensor = self.words(self.norm(means))
+        return logits
+
+
+def train_encoder(
+    encoder: Encoder,
+    items: Sequence[LabelledItem],
+    held_out: Sequence[LabelledItem],
+    settings: EncoderSettings,
+    progress: Progress = lambda done, total, what: None,
+) -> EncoderResult:
+    """Train all of an encoder's weights, through the features that it gives.
+
+    Where every answer is one word the words exclude each other, and the loss is cross-entropy; else each word counts by
+    itself. Equal arguments give equal weights on the same machine.
+
+    Args:
+        encoder: Changed in place, and frozen again at the end.
+        items: To learn from.
+        held_out: Only scored.
+        settings: How to train.
+        progress: Called with steps done, steps in all, and the state of things.
+
+    Raises:
+        DataError: All answers are the same, or there is none.
+        RunError: The loss is not a number.
+    """
+    words = sorted({word for item in items for word in item.answer.split()})
+    if len(words) < 2:
+        raise DataError(f"the answers have {len(words)} different word(s): there is nothing to tell apart.")
+    rng = np.random.default_rng(settings.seed)
+    learner = _Learner(encoder, words)
+    optimizer = torch.optim.AdamW(_groups(learner, settings.weight_decay), lr=settings.learning_rate)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, settings))
+    losses: list[float] = []
+    recent: list[float] = []
+    state = ""
+    for step, batch in enumerate(_batches(items, settings, rng), start=1):
+        loss = learner.loss(batch, rng if settings.augment else None)
+        if not bool(loss.isfinite()):
+            raise RunError(f"step {step}: the loss is {float(loss)}. Lower the learning rate.")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(learner.parameters(), MAX_GRAD_NORM)
+        optimizer.step()
+        scheduler.step()
+        recent.append(float(loss.detach()))
+        if step % settings.evaluate_every == 0 or step == settings.num_steps:
+            losses.append(sum(recent) / len(recent))
+            recent = []
+            state = f"loss {losses[-1]:.3f}" + (f", held out {learner.accuracy(held_out):.3f}" if held_out else "")
+        progress(step, settings.num_steps, state)
+    scores = learner.accuracy(items), learner.accuracy(held_out) if held_out else None
+    encoder.requires_grad_(False)
+    encoder.eval()
+    return EncoderResult(words, losses, *scores)
+
+
+class _Learner(nn.Module):
+    """An encoder that learns, and its read-out."""
+
+    def __init__(self, encoder: Encoder, words: list[str]) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(True)
+        self.read_out = WordReadOut(encoder.feature_size, len(words))
+        self._preprocessor = encoder.build_preprocessor()
+        self._words = words
+        self.train()
+
+    def loss(self, batch: Sequence[LabelledItem], rng: np.random.Generator | None) -> Tensor:
+        logits, targets = self._logits(batch, rng), _targets(batch, self._words)
+        if _exclusive(batch):
+            return F.cross_entropy(logits, targets)
+        return F.binary_cross_entropy_with_logits(logits, targets) * len(self._words)
+
+    @torch.no_grad()
+    def accuracy(self, items: Sequence[LabelledItem]) -> float:
+        """Share of items whose words are all told, and no others."""
+        self.eval()
+        exclusive, right = _exclusive(items), 0
+        for start in range(0, len(items), EVALUATION_BATCH_SIZE):
+            batch = items[start : start + EVALUATION_BATCH_SIZE]
+            logits = self._logits(batch, None)
+            chosen = F.one_hot(logits.argmax(1), len(self._words)).bool() if exclusive else logits > 0
+            told = [{word for word, flag in zip(self._words, row) if flag} for row in chosen.tolist()]
+            right += sum(found == set(item.answer.split()) for found, item in zip(told, batch))
+        self.train()
+        return right / len(items)
+
+    def _logits(self, batch: Sequence[LabelledItem], rng: np.random.Generator | None) -> Tensor:
+        inputs = self._preprocessor.collate([self._preprocessor(item.load(rng)) for item in batch])
+        logits: Tensor = self.read_out(self.encoder(inputs))
+        return logits
+
+
+def _batches(
+    items: Sequence[LabelledItem], settings: EncoderSettings, rng: np.random.Generator
+) -> Iterator[list[LabelledItem]]:
+    """Batches of items, each of which comes once before any comes again."""
+    order: list[int] = []
+    for _ in range(settings.num_steps):
+        while len(order) < settings.batch_size:
+            order += rng.permutation(len(items)).tolist()
+        yield [items[i] for i in order[: settings.batch_size]]
+        del order[: settings.batch_size]
+
+
+def _targets(batch: Sequence[LabelledItem], words: Sequence[str]) -> Tensor:
+    """Which words each answer has, `(num_items, num_words)`."""
+    answers = [set(item.answer.split()) for item in batch]
+    return torch.tensor([[float(word in answer) for word in words] for answer in answers])
+
+
+def _exclusive(batch: Sequence[LabelledItem]) -> bool:
+    return all(len(item.answer.split()) == 1 for item in batch)
+
+
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay for matrices alone."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _schedule(step: int, settings: EncoderSettings) -> float:
+    """A rise, then half a cosine down to nothing."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    share = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
