@@ -19,7 +19,8 @@ from adaptkit.testing.checks import Check, enforce
 from adaptkit.testing.components import check_component
 from adaptkit.testing.fingerprints import check_fingerprint, check_variants
 from adaptkit.testing.network import no_network
-from adaptkit.testing.requirements import all_equal, brief, require, require_close, require_refused, require_shape
+from adaptkit.testing.requirements import ContractError, brief, require, require_refused
+from adaptkit.testing.tensors import all_equal, require_close, require_shape
 from adaptkit.testing.workflows import check_encoder_in_workflow
 
 _NEEDED = ("build_preprocessor", "stand_in", "missing")
@@ -202,7 +203,7 @@ class EncoderChecks:
     def _batches(self) -> None:
         flipped = self.inputs[0].flip(-1)
         pairs = [*zip(self.inputs, self.features, strict=True), (flipped, self._encode([flipped])[0])]
-        together = self._encode([inputs for inputs, _ in pairs])
+        together = self._encode_together([inputs for inputs, _ in pairs])
         for found, (_, expected) in zip(together, pairs, strict=True):
             require_close(found, expected, "one item alone is encoded otherwise than in a batch")
         backwards = self._encode([inputs for inputs, _ in reversed(pairs)])
@@ -210,6 +211,17 @@ class EncoderChecks:
             require_close(found, expected, "an item's features depend on its neighbours")
         if not torch.equal(flipped, self.inputs[0]):
             require(not torch.equal(together[0], together[-1]), "features do not depend on the input")
+
+    def _encode_together(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        try:
+            return self._encode(inputs)
+        except Exception as error:
+            if not isinstance(self.preprocessor.collate(inputs), list):
+                raise
+            raise ContractError(
+                "items of different sizes reach the encoder as a list, which it does not take: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _is_encoded(self) -> None:
         known = self.encoder.is_encoded(torch.stack([self.features[0]]))

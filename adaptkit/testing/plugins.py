@@ -29,7 +29,11 @@ Progress = Callable[[str], None]
 
 
 def check_plugin(
-    name: str, *, manager: PluginManager | None = None, progress: Progress | None = None
+    name: str,
+    *,
+    manager: PluginManager | None = None,
+    progress: Progress | None = None,
+    fresh_processes: bool = True,
 ) -> list[CheckResult]:
     """Run every contract check that applies to a plugin, package or component.
 
@@ -37,6 +41,8 @@ def check_plugin(
         name: Of an entry point, of an installed package, or of a component.
         manager: Where to look it up; all installed plugins by default.
         progress: Called with what is checked next.
+        fresh_processes: Whether to check, too, what only other processes can tell, which takes some seconds: how light
+            the import is, and whether hashes last.
 
     Returns:
         One result a check; no check raises.
@@ -47,7 +53,8 @@ def check_plugin(
     manager = manager or get_plugin_manager()
     results: list[CheckResult] = []
     for plugin, components in select(manager, name):
-        results += PluginChecks(manager, plugin, components).results(progress or (lambda what: None))
+        checks = PluginChecks(manager, plugin, components, fresh_processes)
+        results += checks.results(progress or (lambda what: None))
     return results
 
 
@@ -77,10 +84,14 @@ class PluginChecks:
         manager: Where it is registered.
         plugin: Its name.
         components: Those to check.
+        fresh_processes: As in `check_plugin`.
     """
 
-    def __init__(self, manager: PluginManager, plugin: str, components: list[Component]) -> None:
+    def __init__(
+        self, manager: PluginManager, plugin: str, components: list[Component], fresh_processes: bool = True
+    ) -> None:
         self.manager, self.plugin, self.components = manager, plugin, components
+        self._fresh_processes = fresh_processes
         self._module = None if plugin in manager.broken else manager.module_name(plugin)
         self._examples: list[tuple[Component, list[Example]]] = []
 
@@ -92,7 +103,11 @@ class PluginChecks:
             for component in self.components:
                 progress(f"{component.kind} {component.name}")
                 found += self._results_of(component, Path(directory) / component.kind / component.name)
-            if self._module and any(component.kind in _HASHED for component, _ in self._examples):
+            if (
+                self._fresh_processes
+                and self._module
+                and any(component.kind in _HASHED for component, _ in self._examples)
+            ):
                 progress("hashes in another process")
                 check = Check("hashes in another process", lambda: self._hashes(Path(directory) / "again"))
                 found += collect("plugin", self.plugin, [check])
@@ -100,7 +115,8 @@ class PluginChecks:
 
     def _own_checks(self) -> Iterator[Check]:
         yield Check("loads", self._loads, essential=True)
-        yield Check("imports quickly and lightly", self._imports)
+        if self._fresh_processes:
+            yield Check("imports quickly and lightly", self._imports)
 
     def _loads(self) -> None:
         broken = self.manager.broken.get(self.plugin)

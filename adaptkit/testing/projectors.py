@@ -14,7 +14,8 @@ from adaptkit.plugin_manager import PluginManager
 from adaptkit.testing.checks import Check, enforce
 from adaptkit.testing.components import check_component
 from adaptkit.testing.network import no_network
-from adaptkit.testing.requirements import require, require_close, require_shape
+from adaptkit.testing.requirements import require
+from adaptkit.testing.tensors import require_close, require_shape
 
 
 def check_projector(
