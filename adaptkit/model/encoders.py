@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -130,8 +131,18 @@ def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = Non
     if "name" in reference:
         return {"name": reference["name"], **reference["options"]}
     if directory.is_dir():
-        return AutoModel.from_pretrained(directory, dtype="auto")
+        return _read_module(reference, directory)
     raise ModelError(
         f"this workflow was saved with an encoder object of its own ({reference.get('object')}), which a checkpoint "
         "cannot rebuild. Pass it again: adaptkit.load(directory, encoders={modality: encoder})."
     )
+
+
+def _read_module(reference: Mapping[str, Any], directory: Path) -> Any:
+    """A model object that was saved with a checkpoint: transformers' own, else of the plugin that adopted it."""
+    config = directory / "config.json"
+    if reference["adopted_by"] is None or (config.is_file() and "model_type" in json.loads(config.read_text("utf-8"))):
+        return AutoModel.from_pretrained(directory, dtype="auto")
+    options = {**reference["options"], "path": str(directory)}
+    encoder: Any = get_plugin_manager().build("encoder", reference["adopted_by"], options)
+    return encoder.model

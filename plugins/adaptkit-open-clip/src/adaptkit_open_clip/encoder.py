@@ -1,0 +1,176 @@
+"""Patch features of open_clip's vision towers, before they are pooled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from adaptkit.errors import DataError, ModelError
+from adaptkit.interfaces import Encoder
+from adaptkit_open_clip.checkpoint import CONFIG_NAME, WEIGHTS_NAME, locate
+from adaptkit_open_clip.options import OpenClipOptions
+from adaptkit_open_clip.preprocessing import OpenClipPreprocessor
+from adaptkit_open_clip.tower import (
+    build_tower,
+    fill,
+    intermediate,
+    model_config,
+    preprocess_config,
+    probe,
+    probe_config,
+    sides,
+)
+
+_NOT_CONTENT = {"path", "model", "dtype"}
+_OBJECT = "(an object)"
+
+
+class OpenClipEncoder(Encoder):
+    """One intermediate output of a vision tower, without the class token unless asked for.
+
+    Args:
+        visual: The tower; it is frozen.
+        options: Which features.
+        preprocessor: What makes its inputs.
+        model_cfg: Of open_clip, where it is known: a saved encoder needs it.
+
+    Raises:
+        ModelError: The class token is asked for and there is none.
+    """
+
+    input_name = "pixel_values"
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        options: OpenClipOptions,
+        preprocessor: OpenClipPreprocessor,
+        model_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_cls(options, preprocessor)
+        self.model = visual.requires_grad_(False)
+        self.options = options
+        self.layout = preprocessor.layout
+        self.feature_size = self.layout.width
+        self.num_layers = self.layout.layer + 1
+        self._preprocessor, self._model_cfg = preprocessor, model_cfg
+        self.eval()
+
+    def forward(self, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Features in reading order, the class token first where it is kept.
+
+        Args:
+            inputs: `pixel_values`, `(num_items, 3, height, width)`, or a list of `(3, height, width)`.
+
+        Returns:
+            `(num_items, positions, feature_size)`, in the weights' dtype.
+
+        Raises:
+            DataError: The inputs have another shape.
+        """
+        pixel_values = torch.stack(inputs) if isinstance(inputs, list) else inputs
+        height, width = sides(self.model)
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, height, width):
+            raise DataError(
+                f"pixel_values must be (num_items, 3, {height}, {width}) for this encoder, got "
+                f"{tuple(pixel_values.shape)}. Make them with the encoder's own preprocessor."
+            )
+        features, cls = intermediate(self.model, pixel_values, self.layout.layer)
+        return torch.cat([cls, features], 1) if self.options.keep_cls and cls is not None else features
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode has a meaning only where a policy made parameters of a copy trainable."""
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+    def example_inputs(self) -> Tensor:
+        """A grey picture."""
+        return torch.zeros(1, 3, *sides(self.model))
+
+    def build_preprocessor(self) -> OpenClipPreprocessor:
+        """The preprocessing that belongs to these weights."""
+        return self._preprocessor
+
+    def fingerprint(self) -> str:
+        """Hash of weights, options and preprocessing; where the checkpoint lies does not matter."""
+        options = self.options.model_dump(exclude=_NOT_CONTENT)
+        parts = [super().fingerprint(), json.dumps(options, sort_keys=True), self._preprocessor.settings()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def save_pretrained(self, directory: str | Path) -> dict[str, Any]:
+        """Write tower and configuration to a folder, and return the options that build this encoder from it.
+
+        Raises:
+            ModelError: The tower came as an object, and its architecture was not named.
+        """
+        if self._model_cfg is None:
+            raise ModelError(
+                "a tower given as an object does not tell its architecture: name it beside it, "
+                '"encoder_options": {"model": "ViT-B-32"}, so that it can be saved.'
+            )
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_cfg": self._model_cfg, "preprocess_cfg": self._preprocessor.config}
+        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+        state = {f"visual.{key}": value.contiguous() for key, value in self.model.state_dict().items()}
+        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        options = self.options.model_dump(exclude_defaults=True, exclude={"model", "preprocess"})
+        return {**options, "path": str(directory)}
+
+
+def load_encoder(options: OpenClipOptions) -> OpenClipEncoder:
+    """Load the vision tower of a checkpoint, whole or vision-only.
+
+    Raises:
+        ModelError: It is not there, is incomplete, or the options do not fit it.
+    """
+    checkpoint = locate(options.path, options.model)
+    config = model_config(checkpoint, options.model)
+    preprocessor = load_preprocessor(options)
+    visual: Any = build_tower(config)
+    fill(visual, checkpoint)
+    visual.preprocess_cfg = preprocessor.config  # as open_clip's own loading does
+    return OpenClipEncoder(visual.to(getattr(torch, options.dtype)), options, preprocessor, config)
+
+
+def load_preprocessor(options: OpenClipOptions) -> OpenClipPreprocessor:
+    """The preprocessing of a checkpoint, from its configuration alone."""
+    checkpoint = locate(options.path, options.model)
+    config = model_config(checkpoint, options.model)
+    layout = probe_config(config, options.layer)
+    preprocessor = OpenClipPreprocessor(preprocess_config(config, checkpoint, options), layout, options)
+    check_cls(options, preprocessor)
+    return preprocessor
+
+
+def wrap_model(module: Any, options: dict[str, Any]) -> OpenClipEncoder | None:
+    """Adopt a model of open_clip, or its vision tower alone; None where it is neither.
+
+    The object itself becomes the encoder's `model`, and is frozen.
+    """
+    visual = getattr(module, "visual", module)
+    if not type(visual).__module__.startswith("open_clip.") or not hasattr(visual, "image_size"):
+        return None
+    known = OpenClipOptions.model_validate({"path": _OBJECT, **options})
+    config = None if known.model is None else model_config(None, known.model)
+    prepared = dict(getattr(visual, "preprocess_cfg", None) or {})
+    shown = preprocess_config({"vision_cfg": {"image_size": visual.image_size}}, None, known)
+    layout = probe(visual.eval(), known.layer)
+    merged = {**shown, **prepared, **known.preprocess.given(), "size": visual.image_size}
+    return OpenClipEncoder(visual, known, OpenClipPreprocessor(merged, layout, known), config)
+
+
+def check_cls(options: OpenClipOptions, preprocessor: OpenClipPreprocessor) -> None:
+    """Whether there is a class token to keep.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if options.keep_cls and not preprocessor.layout.has_cls:
+        raise ModelError("keep_cls: the tower has no class token. Leave keep_cls out.")
