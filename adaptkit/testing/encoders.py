@@ -25,6 +25,7 @@ from adaptkit.testing.workflows import check_encoder_in_workflow
 
 _NEEDED = ("build_preprocessor", "stand_in", "missing")
 _NOWHERE = "no-such-folder/no-such-item"
+_NO_GRADIENT = "features of a frozen encoder carry no gradient"
 
 
 def check_encoder(
@@ -193,7 +194,7 @@ class EncoderChecks:
             _require_features(features, positions, width)
             agree = fixed in (None, positions)
             require(agree, f"num_positions and fixed_positions disagree: {positions} and {fixed}")
-            require(not features.requires_grad, "features of a frozen encoder carry no gradient")
+            require(not features.requires_grad, _NO_GRADIENT)
         require(all_equal(before, self.inputs), "the encoder changes its inputs in place")
 
     def _determinism(self) -> None:
@@ -201,16 +202,18 @@ class EncoderChecks:
         require(all_equal(again, self.features), "the encoder is not deterministic")
 
     def _batches(self) -> None:
-        flipped = self.inputs[0].flip(-1)
-        pairs = [*zip(self.inputs, self.features, strict=True), (flipped, self._encode([flipped])[0])]
-        together = self._encode_together([inputs for inputs, _ in pairs])
-        for found, (_, expected) in zip(together, pairs, strict=True):
-            require_close(found, expected, "one item alone is encoded otherwise than in a batch")
-        backwards = self._encode([inputs for inputs, _ in reversed(pairs)])
-        for found, (_, expected) in zip(reversed(backwards), pairs, strict=True):
-            require_close(found, expected, "an item's features depend on its neighbours")
+        flipped = self.inputs[0].flip(-1).flip(0)
+        alone = [*zip(self.inputs, self.features, strict=True), (flipped, self._encode([flipped])[0])]
+        for pairs in ([alone[0], alone[-1]], alone):
+            together = self._encode_together([inputs for inputs, _ in pairs])
+            require(not any(found.requires_grad for found in together), _NO_GRADIENT)
+            for found, (_, expected) in zip(together, pairs, strict=True):
+                require_close(found, expected, "one item alone is encoded otherwise than in a batch")
+            backwards = self._encode([inputs for inputs, _ in reversed(pairs)])
+            for found, (_, expected) in zip(reversed(backwards), pairs, strict=True):
+                require_close(found, expected, "an item's features depend on its neighbours")
         if not torch.equal(flipped, self.inputs[0]):
-            require(not torch.equal(together[0], together[-1]), "features do not depend on the input")
+            require(not torch.equal(alone[0][1], alone[-1][1]), "features do not depend on the input")
 
     def _encode_together(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         try:
