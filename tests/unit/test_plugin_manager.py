@@ -96,6 +96,32 @@ BROKEN = {
         def register_encoders(register):
             raise ValueError("in a hook")
         """,
+    "RuntimeError: after registering": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_encoders(register):
+            register(name="half", build=print)
+            raise RuntimeError("after registering")
+        """,
+    "SystemExit: 3": "import sys; sys.exit(3)",
+    "SystemExit: in a hook": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_encoders(register):
+            raise SystemExit("in a hook")
+        """,
+    "the pattern of 'half' is no regular expression": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_encoders(register):
+            register(name="half", build=print, pattern="half[")
+        """,
+    "the name and the description of 'half' must be texts": """
+        from adaptkit import hookimpl
+        @hookimpl
+        def register_encoders(register):
+            register(name="half", build=print, description=None)
+        """,
     "register_projektors": """
         from adaptkit import hookimpl
         @hookimpl
