@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from adaptkit.errors import DataError, RecipeError
+from adaptkit.hookspecs import Component
 from adaptkit.interfaces import DataContext, Encoder, Modality, Sample
 from adaptkit.paths import cache_dir
 from adaptkit.plugin_manager import get_plugin_manager
@@ -43,14 +44,29 @@ def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) 
     settings = EncoderSettings(**recipe.training.model_dump())
     with staged_folder(output) as folder:
         torch.manual_seed(settings.seed)
-        made = component.extra["create"](recipe.encoder.config, folder)
-        options = component.options.model_validate({**made.model_dump(), **recipe.encoder.options})
-        encoder: Encoder = component.build(options)
+        encoder = _build(recipe, component, folder)
         result = train_encoder(encoder, items["train"], items.get("held_out", []), settings, progress)
         encoder.save_pretrained(folder)  # type: ignore[operator]
         scores = {"recipe": recipe.model_dump(mode="json"), **asdict(result)}
         (folder / SCORES_FILE).write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return result
+
+
+def _build(recipe: EncoderRecipe, component: Component, folder: Path) -> Encoder:
+    """The encoder before training: drawn at random, or a model that is there.
+
+    Raises:
+        RecipeError: The model to start from is not there.
+    """
+    made = {"path": recipe.encoder.start_from}
+    if recipe.encoder.config is not None:
+        made = component.extra["create"](recipe.encoder.config, folder).model_dump()
+    options = component.options.model_validate({**made, **recipe.encoder.options})
+    missing = component.extra["missing"](options) if "missing" in component.extra else None
+    if missing:
+        raise RecipeError(f"encoder.start_from: {missing}")
+    encoder: Encoder = component.build(options)
+    return encoder
 
 
 def _items(recipe: EncoderRecipe, name: str, modality: Modality) -> list[LabelledItem]:

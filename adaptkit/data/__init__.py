@@ -80,6 +80,9 @@ class TableOptions(TemplateOptions):
 
     path: str = Field(description="A .jsonl, .json, .csv or .tsv file, absolute or below data_root.")
     media: str | None = Field(None, description="Folder of the media. The table's folder where not given.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Column of a modality's files, where it has another name than the modality."
+    )
     limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
 
 
@@ -105,7 +108,9 @@ def _build_table(options: TableOptions, context: DataContext) -> TableSource:
 
     path, media = _locate(options, context)
     rows = read_rows(path, options.limit)
-    return TableSource(rows, str(path), media=media, tags=context.tags, **_templates(options))
+    return TableSource(
+        rows, str(path), media=media, tags=context.tags, columns=options.columns, **_templates(options)
+    )
 
 
 def _build_pairs(options: PairOptions, context: DataContext) -> TableSource:
@@ -140,7 +145,8 @@ def _stand_in_table(
 
     path = write_table(directory / "table.jsonl", samples, tags)
     templates = {"question": "{{ question }}", "answer": "{{ answer }}"}
-    return options.model_copy(update={"path": str(path), "media": str(path.parent), "limit": None, **templates})
+    place = {"path": str(path), "media": str(path.parent), "columns": {}, "limit": None}
+    return options.model_copy(update={**place, **templates})
 
 
 def _stand_in_pairs(

@@ -24,14 +24,15 @@ READERS = (".jsonl", ".json", ".csv", ".tsv")
 class TableSource:
     """One conversation a row: a question about the row's media, and its answer.
 
-    A row names its media in columns of their modalities' names, as one path or a list of paths. Rows are checked when
-    they are read: a bad one spoils only itself.
+    A row names its media in columns of their modalities' names, or as `columns` says, as one path or a list of paths.
+    Rows are checked when they are read: a bad one spoils only itself.
 
     Args:
         rows: The rows.
         location: Where they come from, for messages.
         media: Folder that media paths are relative to.
         tags: Tag of each modality, `{"image": "<image>"}`.
+        columns: Column of a modality's paths, where it has another name.
         question: Template of what the user says; each tag in it stands for the next of the row's media. Without any
             tag the media stand in front, one line each.
         answer: Template of what the assistant says.
@@ -47,12 +48,14 @@ class TableSource:
         tags: Mapping[str, str],
         question: str,
         answer: str,
+        columns: Mapping[str, str] | None = None,
         system: str | None = None,
     ) -> None:
         self._rows = rows
         self._location = location
         self._media = media
         self._tags = dict(tags)
+        self._columns = {name: (columns or {}).get(name, name) for name in tags}
         self._templates = {"question": _compiled(question), "answer": _compiled(answer)}
         self._system = system
 
@@ -85,7 +88,7 @@ class TableSource:
         return messages if self._system is None else [_said("system", [_text(self._system)]), *messages]
 
     def _parts(self, question: str, row: Row) -> list[dict[str, Any]]:
-        media = {name: _paths(name, row, self._media) for name in self._tags}
+        media = {name: _paths(column, row, self._media) for name, column in self._columns.items()}
         if not any(tag in question for tag in self._tags.values()):
             front = [f"{self._tags[name]}\n" for name, paths in media.items() for _ in paths]
             question = "".join(front) + question

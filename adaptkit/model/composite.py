@@ -290,24 +290,25 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
     def _placeholder_masks(self, input_ids: Tensor) -> dict[str, Tensor]:
         return {name: input_ids == entry["placeholder_id"] for name, entry in self.config.modalities.items()}
 
-    def _touch_idle_parts(self, inputs_embeds: Tensor, features: Mapping[str, Any]) -> Tensor:
-        """Let every process take part in what its batch lacks the modality for; else the others would wait for it.
+    def _project_all(self, given: Mapping[str, Any]) -> tuple[dict[str, ProjectedFeatures], Tensor | None]:
+        """Projected features of what a batch holds, and a zero that depends on the parts that it leaves idle.
 
-        That is the gradient of a projector and of what a policy put into an encoder, and, where weights are spread over
-        processes, their forward passes.
+        Where training is spread over processes, all must take part in the gradient of a projector and of what a policy
+        put into an encoder, and, where weights are spread too, in their forward passes; in the same order, modality by
+        modality. Else those whose batch has a medium would wait for one whose batch has none.
         """
-        if not (self.training and torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return inputs_embeds
-        for modality in set(self.projectors) - set(features):
-            projector, encoder = self.projectors[modality], self._encoder(modality)
-            parameters = [*projector.parameters(), *encoder.parameters()]
-            if any(p.requires_grad or is_sharded(p) for p in parameters):
-                projected = projector(like(self._idle_features(modality), next(projector.parameters())))
-                inputs_embeds = inputs_embeds + projected.sum().to(inputs_embeds.dtype) * 0
-            for parameter in encoder.parameters():
-                if parameter.requires_grad:
-                    inputs_embeds = inputs_embeds + parameter.sum() * 0
-        return inputs_embeds
+        spread = self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
+        projected: dict[str, ProjectedFeatures] = {}
+        nothing: list[Tensor] = []
+        for modality, projector in self.projectors.items():
+            if modality in given:
+                projected[modality] = self._project(modality, given[modality])
+                continue
+            parameters = [*projector.parameters(), *self._encoder(modality).parameters()]
+            if spread and any(p.requires_grad or is_sharded(p) for p in parameters):
+                nothing.append(projector(like(self._idle_features(modality), next(projector.parameters()))).sum() * 0)
+                nothing += [p.sum() * 0 for p in self._encoder(modality).parameters() if p.requires_grad]
+        return projected, torch.stack([zero.float() for zero in nothing]).sum() if nothing else None
 
     def _idle_features(self, modality: str) -> Tensor:
         """Features of the encoder's example, `(1, positions, feature_size)`; zeros where it gives none."""
@@ -371,11 +372,12 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         if given and input_ids is None:
             raise DataError("features need input_ids: their place is where the placeholder ids are.")
         with self._compute_dtype():
-            projected = {name: self._project(name, value) for name, value in given.items()}
+            projected, zero = self._project_all(given)
             if input_ids is not None:
                 inputs_embeds = self._embed(input_ids, projected)
             assert inputs_embeds is not None
-            inputs_embeds = self._touch_idle_parts(inputs_embeds, given)
+            if zero is not None:
+                inputs_embeds = inputs_embeds + zero.to(inputs_embeds.dtype)
             inputs = {
                 "inputs_embeds": inputs_embeds,
                 "attention_mask": attention_mask,

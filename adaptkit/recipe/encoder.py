@@ -18,16 +18,18 @@ WHERE_IT_WILL_BE = "created"
 
 
 class NewEncoderConfig(Section):
-    """An encoder that is made, not loaded.
+    """An encoder to train.
 
     Attributes:
         name: The plugin's encoder.
-        config: Sizes of the model, as the encoder's library calls them.
+        config: Sizes of a model to make, as the encoder's library calls them.
+        start_from: Folder or hub id of a model to start from instead.
         options: The encoder's options but `path`: which features are trained, and later read.
     """
 
     name: str
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] | None = None
+    start_from: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -36,7 +38,9 @@ class NewEncoderConfig(Section):
             component = plugins_of(info).get("encoder", self.name)
         except PluginError as error:
             raise ValueError(str(error)) from error
-        if "create" not in component.extra:
+        if (self.config is None) == (self.start_from is None):
+            raise ValueError("give config, the sizes of a new model, or start_from, a model that is there; one of them")
+        if self.config is not None and "create" not in component.extra:
             raise ValueError(f"the encoder {self.name!r} cannot be made from a config: its plugin has no create")
         try:
             component.options.model_validate({**self.options, "path": WHERE_IT_WILL_BE})
