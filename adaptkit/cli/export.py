@@ -28,8 +28,7 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
     import torch
 
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.errors import ModelError
-    from adaptkit.export import export_llava, export_peft, speech_problem
+    from adaptkit.export import export_llava, export_peft, export_speech
     from adaptkit.model.checkpoint import load
     from adaptkit.model.processor import load_processor
     from adaptkit.runs import find_workflow
@@ -37,18 +36,18 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
     quiet_libraries()
     folder = find_workflow(checkpoint, workflow)
     model, processor = load(folder), load_processor(folder)
+    wanted = None if dtype is None else getattr(torch, dtype)
     if target == "llava":
-        wanted = None if dtype is None else getattr(torch, dtype)
         report = export_llava(model, processor, output, merge=merge, dtype=wanted)
     elif target == "peft":
         report = export_peft(model, processor, output)
     else:
-        raise ModelError(speech_problem(model, target))
+        report = export_speech(model, processor, output, target, merge=merge, dtype=wanted)
     click.echo(f"Wrote {report.directory}; logits differ by at most {report.logits_difference:.1e}.")
     if report.placeholder is not None:
         rows = f", for which embedding and head got {report.added_rows} row(s)" if report.added_rows else ""
         click.echo(f"{report.placeholder} (id {report.placeholder_id}) stands for the features of a medium{rows}.")
     if report.media_difference is not None:
         click.echo(
-            f"Both processors make the same token ids; pixel values differ by at most {report.media_difference:.1e}."
+            f"Both processors make the same token ids; media values differ by at most {report.media_difference:.1e}."
         )

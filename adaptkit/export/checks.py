@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
 from transformers.utils import logging
 
 from adaptkit.errors import ModelError
@@ -22,18 +23,44 @@ HALF_TOLERANCE = 2e-2
 _NUM_WORDS = 5
 
 
-def compare_llava(
-    ours: AdaptkitForConditionalGeneration, folder: Path, placeholder_id: int, dtype: torch.dtype
+@dataclass(frozen=True)
+class Medium:
+    """One medium, as a workflow and its stock model take it.
+
+    Attributes:
+        what: What to call it in messages.
+        positions: Placeholders that it takes.
+        ours: The workflow's inputs for it.
+        theirs: Those of the stock model.
+    """
+
+    what: str
+    positions: int
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+
+
+def compare_logits(
+    ours: AdaptkitForConditionalGeneration,
+    folder: Path,
+    placeholder_id: int,
+    dtype: torch.dtype,
+    model_class: Any,
+    title: str,
+    medium: Callable[[Any, torch.Generator], Medium],
 ) -> float:
     """Read a stock checkpoint and compare its logits with the workflow's.
 
-    The prompts hold a picture and none, one row is padded on the left, and one token is decoded on top of the cache.
+    The prompts hold a medium and none, one row is padded on the left, and one token is decoded on top of the cache.
 
     Args:
         ours: The workflow in the dtype that was written.
         folder: What was written.
         placeholder_id: Of the written model.
         dtype: In which to compute.
+        model_class: Of transformers, that reads the folder.
+        title: What to call it in messages.
+        medium: Makes a random medium for an encoder.
 
     Returns:
         The largest difference.
@@ -41,19 +68,21 @@ def compare_llava(
     Raises:
         ModelError: Tensors are missing or left over, or the logits differ by more than rounding.
     """
-    stock = _read_back(folder, dtype).to(ours.device)
-    inputs, next_ids = _probe(ours)
+    stock = _read_back(folder, dtype, model_class, title).to(ours.device)
+    (encoder,) = ours.encoders.values()
+    one = medium(encoder, torch.Generator().manual_seed(0))
     (old_id,) = (entry["placeholder_id"] for entry in ours.config.modalities.values())
-    theirs_inputs = {**inputs, "input_ids": _renamed(inputs["input_ids"], old_id, placeholder_id)}
-    expected = _logits(ours, inputs, next_ids)
+    prompts, next_ids = _prompts(ours, old_id, one.positions)
+    renamed = {**prompts, "input_ids": _renamed(prompts["input_ids"], old_id, placeholder_id)}
+    expected = _logits(ours, _moved({**prompts, **one.ours}, ours.device), next_ids)
     try:
-        found = _logits(stock, theirs_inputs, next_ids)
+        found = _logits(stock, _moved({**renamed, **one.theirs}, ours.device), next_ids)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
-            f"the stock model fails on a prompt with a picture ({type(error).__name__}: {str(error).splitlines()[0]})."
+            f"the stock model fails on a prompt with {one.what} ({type(error).__name__}: {str(error).splitlines()[0]})."
         ) from error
     worst = 0.0
-    for where, a, b in zip(("with a picture", "after one decoded token", "of text"), expected, found, strict=True):
+    for where, a, b in zip((f"with {one.what}", "after one decoded token", "of text"), expected, found, strict=True):
         difference = float((a - b[..., : a.shape[-1]]).abs().max())
         limit = TOLERANCES.get(dtype, HALF_TOLERANCE) * max(1.0, float(a.abs().max()))
         if not difference <= limit:  # also where it is not a number
@@ -65,29 +94,27 @@ def compare_llava(
     return worst
 
 
-def _read_back(folder: Path, dtype: torch.dtype) -> Any:
+def _read_back(folder: Path, dtype: torch.dtype, model_class: Any, title: str) -> Any:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        stock, report = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        stock, report = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
-            f"stock LLaVA cannot read what was written ({type(error).__name__}: {str(error).splitlines()[0]})."
+            f"stock {title} cannot read what was written ({type(error).__name__}: {str(error).splitlines()[0]})."
         ) from error
     finally:
         logging.set_verbosity(verbosity)
     problems = [f"{kind}: {sorted(keys)[0]}" for kind, keys in report.items() if keys and kind.endswith("_keys")]
     if problems:
-        raise ModelError(f"stock LLaVA does not read all tensors as they were written ({'; '.join(problems)}).")
+        raise ModelError(f"stock {title} does not read all tensors as they were written ({'; '.join(problems)}).")
     return stock.eval()
 
 
-def _probe(ours: AdaptkitForConditionalGeneration) -> tuple[dict[str, Tensor], Tensor]:
-    """A row with a picture and a shorter row of text padded on the left; and the next token of both."""
-    (name,) = ours.encoders
-    encoder: Any = ours.encoders[name]
-    positions = encoder.build_preprocessor().fixed_positions
-    placeholder_id = ours.config.modalities[name]["placeholder_id"]
+def _prompts(
+    ours: AdaptkitForConditionalGeneration, placeholder_id: int, positions: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """A row with a medium and a shorter row of text padded on the left; and the next token of both."""
     generator = torch.Generator().manual_seed(0)
     rows = int(cast(Tensor, ours.get_input_embeddings().weight).shape[0])
     words = torch.randint(0, rows, (2, 2 * _NUM_WORDS), generator=generator)
@@ -100,14 +127,13 @@ def _probe(ours: AdaptkitForConditionalGeneration) -> tuple[dict[str, Tensor], T
     attention_mask[1, : -2 * _NUM_WORDS] = 0
     if placeholder_id == 0:
         input_ids[1, : -2 * _NUM_WORDS] = 1
-    side = encoder.config.image_size
-    pixel_values = torch.randn(1, encoder.config.num_channels, side, side, generator=generator)
-    inputs = {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "pixel_values": pixel_values.to(next(encoder.parameters()).dtype),
-    }
-    return {key: value.to(ours.device) for key, value in inputs.items()}, words[:, :1].to(ours.device)
+    return {"input_ids": input_ids, "attention_mask": attention_mask}, words[:, :1].to(ours.device)
+
+
+def _moved(inputs: Any, device: torch.device) -> Any:
+    if isinstance(inputs, dict):
+        return {key: _moved(value, device) for key, value in inputs.items()}
+    return [_moved(item, device) for item in inputs] if isinstance(inputs, list) else inputs.to(device)
 
 
 def _renamed(input_ids: Tensor, old_id: int, new_id: int) -> Tensor:
@@ -115,7 +141,7 @@ def _renamed(input_ids: Tensor, old_id: int, new_id: int) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(model: Any, inputs: dict[str, Tensor], next_ids: Tensor) -> list[Tensor]:
+def _logits(model: Any, inputs: dict[str, Any], next_ids: Tensor) -> list[Tensor]:
     mask = inputs["attention_mask"]
     first = model(**inputs, use_cache=True)
     longer = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)

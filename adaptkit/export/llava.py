@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+from torch import nn
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from adaptkit.errors import ModelError
-from adaptkit.export.checks import compare_llava
-from adaptkit.export.copies import copy_to_write
+from adaptkit.export.checks import Medium
 from adaptkit.export.llava_processor import compare_processors, write_processor
-from adaptkit.export.output import ExportReport, written_whole
-from adaptkit.export.parts import measure_head
+from adaptkit.export.output import ExportReport
 from adaptkit.export.problems import llava_problems, select_strategy
-from adaptkit.export.vocabulary import Placeholder, choose_placeholder, with_rows
+from adaptkit.export.stock import (
+    StockDecoder,
+    StockFormat,
+    export_stock,
+    finish_config,
+    stock_decoder,
+    stock_generation_config,
+)
+from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.portable import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
-from adaptkit.surgery import structural_copy
 
 _TOWER = "vision_tower."
 _OLDER_TOWER = "vision_tower.vision_model."
@@ -59,26 +62,24 @@ def export_llava(
     problems = llava_problems(model, merge=merge)
     if problems:
         raise ModelError("this workflow cannot become a stock LLaVA: " + " Also: ".join(problems))
+    return export_stock(LLAVA, model, processor, Path(directory), merge=merge, dtype=dtype)
+
+
+def random_picture(encoder: Any, generator: torch.Generator) -> Medium:
+    """Noise as pixel values."""
+    side, channels = encoder.config.image_size, encoder.config.num_channels
+    pixel_values = torch.randn(1, channels, side, side, generator=generator)
+    positions = encoder.build_preprocessor().fixed_positions
+    inputs = {"pixel_values": pixel_values.to(next(encoder.parameters()).dtype)}
+    return Medium("a picture", positions, inputs, inputs)
+
+
+def _write_processor(
+    processor: AdaptkitProcessor, model: AdaptkitForConditionalGeneration, placeholder: Placeholder, folder: Path
+) -> float:
     (name,) = model.encoders
-    dtype = dtype or model.base.dtype
-    ours = copy_to_write(model, dtype, merge=merge)
-    entry = model.config.modalities[name]
-    rows = int(cast(Tensor, ours.get_input_embeddings().weight).shape[0])
-    tokenizer = None if processor is None else processor.tokenizer
-    placeholder = choose_placeholder(entry["placeholder_id"], entry.get("placeholder"), rows, tokenizer)
-    with written_whole(Path(directory)) as folder:
-        _write_model(ours, placeholder, dtype, folder)
-        rounded = any(p.dtype != dtype for p in model.parameters() if p.is_floating_point())
-        reference = ours if rounded else copy_to_write(model)
-        difference = compare_llava(reference, folder, placeholder.token_id, dtype)
-        pixels = None
-        if processor is not None:
-            encoder = cast(Any, model.encoders[name])
-            write_processor(processor, encoder, placeholder, folder)
-            pixels = compare_processors(processor, name, folder)
-    return ExportReport(
-        Path(directory), difference, placeholder.token_id, placeholder.token, placeholder.num_rows - rows, pixels
-    )
+    write_processor(processor, name, cast(Any, model.encoders[name]), placeholder, folder)
+    return compare_processors(processor, name, folder)
 
 
 # -- the model -------------------------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def _write_model(
 ) -> None:
     stock = _build_stock(ours, placeholder, dtype)
     stock.save_pretrained(folder)
-    _finish_config(ours, folder)
+    finish_config(ours, folder)
     for file in folder.glob("*.safetensors"):
         _rename_tower(file)
     index = folder / "model.safetensors.index.json"
@@ -105,34 +106,25 @@ def _build_stock(
     """A stock model over the workflow's tensors, made without memory of its own."""
     (encoder,) = (cast(Any, encoder) for encoder in ours.encoders.values())
     (projector,) = (cast(nn.Sequential, projector) for projector in ours.projectors.values())
-    language_model = cast(PreTrainedModel, ours.language_model)
-    facts = measure_head(language_model)
-    trunk, head = structural_copy(facts.trunk), language_model.get_output_embeddings().weight
-    embedding = trunk.get_input_embeddings()
-    tied = embedding.weight is head and facts.scale == 1
-    scaled = head if facts.scale == 1 else head * facts.scale
-    _enlarge(embedding, placeholder.num_rows)
-    config = _config(ours, encoder, placeholder, tied)
+    decoder = stock_decoder(ours, placeholder)
+    config = _config(decoder, encoder, placeholder)
     with torch.device("meta"):
         stock = LlavaForConditionalGeneration(config)
-    stock.model.language_model = trunk
-    embedded = trunk.get_input_embeddings().weight
-    stock.lm_head.weight = embedded if tied else _frozen(with_rows(scaled, placeholder.num_rows))
+    stock.model.language_model = decoder.trunk
+    stock.lm_head.weight = decoder.head
     stock.model.vision_tower = _tower(encoder.model, stock.model.vision_tower)
     adapter = stock.model.multi_modal_projector
     adapter.linear_1, adapter.linear_2 = projector[0], projector[2]
     stock.config.dtype = dtype
-    stock.generation_config = _generation_config(ours, placeholder)
+    stock.generation_config = stock_generation_config(ours, placeholder)
     return stock.eval()
 
 
-def _config(ours: AdaptkitForConditionalGeneration, encoder: Any, placeholder: Placeholder, tied: bool) -> LlavaConfig:
-    text = ours.language_model.config.get_text_config(decoder=True).to_dict()
-    text |= {"vocab_size": placeholder.num_rows, "tie_word_embeddings": tied}
+def _config(decoder: StockDecoder, encoder: Any, placeholder: Placeholder) -> LlavaConfig:
     options = encoder.options
     return LlavaConfig(
         vision_config=encoder.model.config.to_dict(),
-        text_config=text,
+        text_config=decoder.text_config,
         image_token_index=placeholder.token_id,
         image_seq_length=encoder.build_preprocessor().fixed_positions,
         # Stock code takes a plain 0 for "no hidden states asked for"
@@ -140,21 +132,8 @@ def _config(ours: AdaptkitForConditionalGeneration, encoder: Any, placeholder: P
         vision_feature_select_strategy=select_strategy(encoder),
         projector_hidden_act="gelu",
         multimodal_projector_bias=True,
-        tie_word_embeddings=tied,
+        tie_word_embeddings=decoder.tied,
     )
-
-
-def _enlarge(embedding: nn.Module, num_rows: int) -> None:
-    """Append the rows that an embedding of a structural copy lacks."""
-    weight = cast(Tensor, embedding.weight)
-    larger = with_rows(weight, num_rows)
-    if larger is not weight:
-        cast(Any, embedding).weight = _frozen(larger)
-        cast(Any, embedding).num_embeddings = num_rows
-
-
-def _frozen(weight: Tensor) -> nn.Parameter:
-    return nn.Parameter(weight.detach(), requires_grad=False)
 
 
 def _tower(vision: nn.Module, empty: nn.Module) -> nn.Module:
@@ -175,23 +154,6 @@ def _flat(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return list(cast(nn.Module, inner).named_modules())
 
 
-def _generation_config(ours: AdaptkitForConditionalGeneration, placeholder: Placeholder) -> GenerationConfig:
-    """The workflow's own, which also never lets the placeholder be generated."""
-    config = copy.deepcopy(ours.generation_config)
-    config._from_model_config = False
-    config.suppress_tokens = sorted({*(config.suppress_tokens or []), placeholder.token_id})
-    return config
-
-
-def _finish_config(ours: AdaptkitForConditionalGeneration, folder: Path) -> None:
-    """Complete the decoder's config with what older libraries need."""
-    path = folder / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    text = portable_text_config(ours.language_model.config.get_text_config(decoder=True))
-    values["text_config"] = {**text, **values["text_config"], "architectures": text.get("architectures")}
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def _rename_tower(file: Path) -> None:
     """Give the tower's tensors the names that every release of transformers reads."""
     tensors = load_file(file)
@@ -203,3 +165,13 @@ def _older_name(name: str) -> str:
     if name.startswith(_TOWER) and not name.startswith(_OLDER_TOWER):
         return _OLDER_TOWER + name.removeprefix(_TOWER)
     return name
+
+
+LLAVA = StockFormat(
+    "LLaVA",
+    LlavaForConditionalGeneration,
+    _write_model,
+    random_picture,
+    _write_processor,
+    "<image>",
+)

@@ -14,6 +14,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from adaptkit.errors import AdaptkitError, ModelError
 from adaptkit.export.problems import select_strategy
+from adaptkit.export.templates import flat_template
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.processor import AdaptkitProcessor
 
@@ -24,24 +25,10 @@ _SETTINGS = (
 _PIXEL_TOLERANCE = 0.05
 """Pixel values span about 4; another order of resizing and padding would differ by more than this."""
 
-_FLATTEN = """\
-{%- set flat = namespace(messages=[]) -%}
-{%- for message in messages -%}
-{%- set turn = namespace(text='') -%}
-{%- if message['content'] is string -%}
-{%- set turn.text = message['content'] -%}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- set turn.text = turn.text + (part['text'] if part['type'] == 'text' else IMAGE_TOKEN) -%}
-{%- endfor -%}
-{%- endif -%}
-{%- set flat.messages = flat.messages + [dict(message, content=turn.text)] -%}
-{%- endfor -%}
-{%- set messages = flat.messages -%}
-"""
 
-
-def write_processor(processor: AdaptkitProcessor, encoder: Any, placeholder: Placeholder, folder: Path) -> None:
+def write_processor(
+    processor: AdaptkitProcessor, modality: str, encoder: Any, placeholder: Placeholder, folder: Path
+) -> None:
     """Write a `LlavaProcessor` that makes of messages and pictures what the workflow's own processor makes."""
     assert placeholder.token is not None
     stock = LlavaProcessor(
@@ -51,7 +38,7 @@ def write_processor(processor: AdaptkitProcessor, encoder: Any, placeholder: Pla
         vision_feature_select_strategy=select_strategy(encoder),
         num_additional_image_tokens=int(encoder.has_cls),
         image_token=placeholder.token,
-        chat_template=_chat_template(processor.chat_template, placeholder.token),
+        chat_template=flat_template(processor, modality, placeholder),
     )
     stock.save_pretrained(folder)
     stock.image_processor.save_pretrained(folder)  # where libraries before transformers 5 look for it
@@ -69,14 +56,6 @@ def _picture_processor(encoder: Any) -> Any:
         side = encoder.config.image_size
         settings |= {"do_center_crop": False, "size": {"height": side, "width": side}, "resample": Resampling.BICUBIC}
     return LlavaImageProcessorPil(**settings, do_pad=pad == "square")
-
-
-def _chat_template(template: str | None, token: str) -> str | None:
-    """The template, which expects plain text, behind lines that turn parts into text."""
-    if template is None:
-        return None
-    quoted = token.replace("\\", "\\\\").replace("'", "\\'")
-    return _FLATTEN.replace("IMAGE_TOKEN", f"'{quoted}'") + template
 
 
 def compare_processors(ours: AdaptkitProcessor, modality: str, folder: Path) -> float:

@@ -27,14 +27,15 @@ def llava_problems(model: AdaptkitForConditionalGeneration, *, merge: bool = Fal
         model: The workflow.
         merge: Judge it as it is after folding low-rank differences into the weights.
     """
-    problems = [*_media_problems(model), *_policy_problems(model, merge)]
+    problems = [*_media_problems(model), *policy_problems(model, merge, "LLaVA")]
     if not problems:
         tied = getattr(model.base.config.get_text_config(decoder=True), "tie_word_embeddings", False)
-        problems += _family_problems(copy_to_write(model, model.base.dtype, merge=merge), tied)
+        problems += family_problems(copy_to_write(model, model.base.dtype, merge=merge), tied)
     return problems
 
 
-def _policy_problems(model: AdaptkitForConditionalGeneration, merge: bool) -> Iterator[str]:
+def policy_problems(model: AdaptkitForConditionalGeneration, merge: bool, title: str) -> Iterator[str]:
+    """What stands against a workflow's policy in any stock model, called `title`."""
     policy, name = model.policy, model.config.insertion.get("policy", "projector_only")
     wrapped = low_rank_modules(model.language_model)
     if any(not p.is_floating_point() for p in model.language_model.parameters()):
@@ -47,15 +48,22 @@ def _policy_problems(model: AdaptkitForConditionalGeneration, merge: bool) -> It
             "stock decoder can be exported: inner_adapter, projector_only, full."
         )
     if policy.feature_mode != "splice":
-        yield f"policy {name!r} keeps features out of the sequence; stock LLaVA puts them at the placeholders."
+        yield f"policy {name!r} keeps features out of the sequence; stock {title} puts them at the placeholders."
     if policy.adapts_encoders:
-        yield f"policy {name!r} adapts the encoder, which stock LLaVA takes as it is."
+        yield f"policy {name!r} adapts the encoder, which stock {title} takes as it is."
+
+
+def count_problems(model: AdaptkitForConditionalGeneration, title: str) -> Iterator[str]:
+    """A complaint where a workflow has not one modality."""
+    names = list(model.encoders)
+    if len(names) != 1:
+        yield f"the workflow has {len(names)} modalities ({', '.join(names) or 'none'}); stock {title} has one encoder."
 
 
 def _media_problems(model: AdaptkitForConditionalGeneration) -> Iterator[str]:
     names = list(model.encoders)
     if len(names) != 1:
-        yield f"the workflow has {len(names)} modalities ({', '.join(names) or 'none'}); stock LLaVA has one encoder."
+        yield from count_problems(model, "LLaVA")
         return
     encoder, projector = cast(Any, model.encoders[names[0]]), model.projectors[names[0]]
     yield from encoder_problems(encoder)
@@ -115,7 +123,13 @@ def hidden_size_of(model: AdaptkitForConditionalGeneration) -> int:
     return int(weight.shape[1])
 
 
-def _family_problems(model: AdaptkitForConditionalGeneration, tied: bool) -> Iterator[str]:
+def family_problems(model: AdaptkitForConditionalGeneration, tied: bool) -> Iterator[str]:
+    """What stands against a decoder in any stock model.
+
+    Args:
+        model: The workflow as it is to be written.
+        tied: Whether its family ties its ends, and the stock model would have to.
+    """
     language_model = cast(PreTrainedModel, model.language_model)
     family = type(language_model).__name__
     try:

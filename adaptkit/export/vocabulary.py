@@ -11,8 +11,6 @@ from torch import Tensor
 
 from adaptkit.errors import ModelError
 
-STOCK_PLACEHOLDER = "<image>"
-
 
 @dataclass
 class Placeholder:
@@ -31,7 +29,9 @@ class Placeholder:
     num_rows: int
 
 
-def choose_placeholder(placeholder_id: int, text: str | None, num_rows: int, tokenizer: Any) -> Placeholder:
+def choose_placeholder(
+    placeholder_id: int, text: str | None, num_rows: int, tokenizer: Any, default: str
+) -> Placeholder:
     """Keep a placeholder that the vocabulary has; for one outside of it, take the next free id of the tokenizer.
 
     Args:
@@ -39,6 +39,7 @@ def choose_placeholder(placeholder_id: int, text: str | None, num_rows: int, tok
         text: Its text, where the tokenizer has one.
         num_rows: Rows of the workflow's embedding.
         tokenizer: The workflow's; it is not modified.
+        default: Text of a placeholder that has none.
 
     Raises:
         ModelError: The tokenizer gives the placeholder's text another id.
@@ -48,7 +49,7 @@ def choose_placeholder(placeholder_id: int, text: str | None, num_rows: int, tok
         return Placeholder(token_id, None, None, max(num_rows, token_id + 1))
     tokenizer = copy.deepcopy(tokenizer)
     inside = placeholder_id < num_rows
-    token = text or (tokenizer.convert_ids_to_tokens(placeholder_id) if inside else None) or STOCK_PLACEHOLDER
+    token = text or (tokenizer.convert_ids_to_tokens(placeholder_id) if inside else None) or default
     tokenizer.add_special_tokens({"additional_special_tokens": [token]}, replace_extra_special_tokens=False)
     (token_id,) = tokenizer.encode(token, add_special_tokens=False)
     if inside and token_id != placeholder_id:

@@ -52,7 +52,15 @@ def test_only_the_chosen_features_are_exported_as_such(tmp_path):
     config = tmp_path / "out" / "config.json"
     config.write_text(config.read_text().replace('"vision_feature_layer": -2', '"vision_feature_layer": -1'))
     with pytest.raises(ModelError, match="other logits with a picture"):
-        checks.compare_llava(workflow(), tmp_path / "out", OUTSIDE, torch.float32)
+        checks.compare_logits(
+            workflow(),
+            tmp_path / "out",
+            OUTSIDE,
+            torch.float32,
+            LlavaForConditionalGeneration,
+            "LLaVA",
+            llava.random_picture,
+        )
 
 
 # -- the placeholder -------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def base_of(family, *, seed=0, **settings):
 
 def workflow(
     family="llama", *, insertion=INNER, replace_ends=True, encoder=None, projector="mlp2x_gelu", placeholder_id=OUTSIDE,
-    placeholder=None, base=None, **settings,
+    placeholder=None, base=None, modality="image", **settings,
 ):  # fmt: skip
     spec = {
         "encoder": tiny_clip_vision() if encoder is None else encoder,
@@ -29,7 +29,7 @@ def workflow(
         "placeholder_id": placeholder_id,
         "placeholder": placeholder,
     }
-    model = adaptkit.adapt(base or base_of(family, **settings), {"image": spec}, insertion, replace_ends)
+    model = adaptkit.adapt(base or base_of(family, **settings), {modality: spec}, insertion, replace_ends)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for tensor in model.trainable_state_dict().values():

@@ -1,0 +1,165 @@
+"""What all stock multimodal checkpoints share: writing, completing and reading back; the decoder's part."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from adaptkit.export.checks import Medium, compare_logits
+from adaptkit.export.copies import copy_to_write
+from adaptkit.export.output import ExportReport, written_whole
+from adaptkit.export.parts import measure_head
+from adaptkit.export.vocabulary import Placeholder, choose_placeholder, with_rows
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.portable import portable_text_config
+from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.surgery import structural_copy
+
+
+@dataclass(frozen=True)
+class StockFormat:
+    """One kind of stock checkpoint.
+
+    Attributes:
+        title: What to call it in messages.
+        model_class: Of transformers.
+        write: Writes a workflow's model under a folder; `(workflow, placeholder, dtype, folder)`.
+        medium: A random medium, as both models take it.
+        write_processor: Writes the stock processor and returns the largest difference of what both make of the same
+            media, None where there is nothing to compare; `(processor, workflow, placeholder, folder)`.
+        placeholder: Text of the placeholder where the vocabulary has none.
+    """
+
+    title: str
+    model_class: type[PreTrainedModel]
+    write: Callable[[AdaptkitForConditionalGeneration, Placeholder, torch.dtype, Path], None]
+    medium: Callable[[Any, torch.Generator], Medium]
+    write_processor: Callable[[AdaptkitProcessor, AdaptkitForConditionalGeneration, Placeholder, Path], float | None]
+    placeholder: str
+
+
+def export_stock(
+    stock: StockFormat,
+    model: AdaptkitForConditionalGeneration,
+    processor: AdaptkitProcessor | None,
+    directory: Path,
+    *,
+    merge: bool,
+    dtype: torch.dtype | None,
+) -> ExportReport:
+    """Write a workflow in which no problem was found, read it back, and compare both.
+
+    Raises:
+        ModelError: What was written does not compute the same; nothing is left behind.
+    """
+    (name,) = model.encoders
+    dtype = dtype or model.base.dtype
+    ours = copy_to_write(model, dtype, merge=merge)
+    entry = model.config.modalities[name]
+    rows = int(cast(Tensor, ours.get_input_embeddings().weight).shape[0])
+    tokenizer = None if processor is None else processor.tokenizer
+    text = entry.get("placeholder")
+    placeholder = choose_placeholder(entry["placeholder_id"], text, rows, tokenizer, stock.placeholder)
+    with written_whole(directory) as folder:
+        stock.write(ours, placeholder, dtype, folder)
+        rounded = any(p.dtype != dtype for p in model.parameters() if p.is_floating_point())
+        reference = ours if rounded else copy_to_write(model)
+        difference = compare_logits(
+            reference, folder, placeholder.token_id, dtype, stock.model_class, stock.title, stock.medium
+        )
+        media = None
+        if processor is not None:
+            media = stock.write_processor(processor, model, placeholder, folder)
+    return ExportReport(
+        directory, difference, placeholder.token_id, placeholder.token, placeholder.num_rows - rows, media
+    )
+
+
+# -- the decoder -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class StockDecoder:
+    """A workflow's decoder, as stock models take it.
+
+    Attributes:
+        trunk: All but the head, with a row for the placeholder.
+        head: Weight of the LM head; the embedding's own where the two are tied.
+        tied: Whether they are.
+        text_config: Values of its config.
+    """
+
+    trunk: PreTrainedModel
+    head: nn.Parameter
+    tied: bool
+    text_config: dict[str, Any]
+
+
+def stock_decoder(
+    ours: AdaptkitForConditionalGeneration, placeholder: Placeholder, *, may_tie: bool = True
+) -> StockDecoder:
+    """Take a decoder apart, without writing to any of its tensors.
+
+    Args:
+        ours: The workflow as it is to be written.
+        placeholder: Its rows are added where they are missing.
+        may_tie: Whether the stock model can tie its head to its embedding; else a tied head becomes a copy.
+    """
+    language_model = cast(PreTrainedModel, ours.language_model)
+    facts = measure_head(language_model)
+    trunk, head = structural_copy(facts.trunk), language_model.get_output_embeddings().weight
+    embedding = trunk.get_input_embeddings()
+    shared = embedding.weight is head and facts.scale == 1
+    tied = shared and may_tie
+    scaled = head if facts.scale == 1 else head * facts.scale
+    _enlarge(embedding, placeholder.num_rows)
+    text = language_model.config.get_text_config(decoder=True).to_dict()
+    text |= {"vocab_size": placeholder.num_rows, "tie_word_embeddings": tied}
+    if tied:
+        return StockDecoder(trunk, trunk.get_input_embeddings().weight, True, text)
+    rows = with_rows(scaled, placeholder.num_rows)
+    return StockDecoder(trunk, frozen(rows.clone() if shared else rows), False, text)
+
+
+def _enlarge(embedding: nn.Module, num_rows: int) -> None:
+    """Append the rows that an embedding of a structural copy lacks."""
+    weight = cast(Tensor, embedding.weight)
+    larger = with_rows(weight, num_rows)
+    if larger is not weight:
+        cast(Any, embedding).weight = frozen(larger)
+        cast(Any, embedding).num_embeddings = num_rows
+
+
+def frozen(weight: Tensor) -> nn.Parameter:
+    """A parameter over a tensor, without gradient."""
+    return nn.Parameter(weight.detach(), requires_grad=False)
+
+
+def stock_generation_config(ours: AdaptkitForConditionalGeneration, placeholder: Placeholder) -> GenerationConfig:
+    """The workflow's own, which also never lets the placeholder be generated."""
+    config = copy.deepcopy(ours.generation_config)
+    config._from_model_config = False
+    config.suppress_tokens = sorted({*(config.suppress_tokens or []), placeholder.token_id})
+    return config
+
+
+def finish_config(ours: AdaptkitForConditionalGeneration, folder: Path, more: dict[str, Any] | None = None) -> None:
+    """Complete the decoder's config with what older libraries need, and with `more` where it has no such key."""
+    path = folder / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    text = portable_text_config(ours.language_model.config.get_text_config(decoder=True))
+    values["text_config"] = {
+        **(more or {}),
+        **text,
+        **values["text_config"],
+        "architectures": text.get("architectures"),
+    }
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
