@@ -1,0 +1,158 @@
+"""Where weights lie, and what to say when they do not. Imports timm only to look up published weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptkit.errors import ModelError, unknown_name
+from adaptkit_timm.options import TimmOptions
+
+HUB = "hf-hub:"
+_HUB_TIMEOUT_S = 5.0
+_WEIGHTS_NAME = "model.safetensors"
+_PICKLED = ("*.bin", "*.pt", "*.pth")
+_PROVIDE = (
+    "Set the encoder's `path` to a weights file and its `model` to the architecture, or `path` to a folder that timm "
+    f"wrote (config.json and {_WEIGHTS_NAME}); `hf download ORG/NAME --local-dir FOLDER`, run where there is a "
+    "network, makes such a folder. To try the recipe without it, use `--rehearse`."
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What timm builds, and the file that fills it.
+
+    Attributes:
+        name: Name for `timm.create_model`.
+        weights: File of tensors.
+    """
+
+    name: str
+    weights: Path
+
+
+def missing(options: TimmOptions) -> str | None:
+    """What a build would not find: None where the weights are here, or the hub answers for them."""
+    try:
+        if options.path is not None:
+            _locate(options.path, options.model)
+            return None
+        model_id, filename = _published(options.model or "")
+    except ModelError as error:
+        return str(error)
+    if _is_cached(model_id, filename):
+        return None
+    refusal = _hub_refusal(model_id)
+    if refusal is None:
+        return None
+    return f"{filename} of {model_id} is not in the cache of the Hugging Face hub, and {refusal}. {_PROVIDE}"
+
+
+def find(options: TimmOptions) -> Checkpoint:
+    """Find the weights; published ones that are not in the cache are downloaded.
+
+    Raises:
+        ModelError: They are not there, or the architecture is not known.
+    """
+    if options.path is not None:
+        return _locate(options.path, options.model)
+    from huggingface_hub import hf_hub_download
+
+    assert options.model is not None
+    model_id, filename = _published(options.model)
+    try:
+        return Checkpoint(options.model, Path(hf_hub_download(model_id, filename)))
+    except Exception as error:  # a dozen transport and validation errors
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"cannot get {filename} of {model_id} from the Hugging Face hub: {lines[0].rstrip('.')}. {_PROVIDE}"
+        ) from error
+
+
+def source_name(options: TimmOptions) -> str:
+    """Name for `timm.create_model`, without a look at published weights.
+
+    Raises:
+        ModelError: The path is not there, or the architecture is not known.
+    """
+    if options.path is not None:
+        return _locate(options.path, options.model).name
+    assert options.model is not None
+    return options.model
+
+
+def _locate(path: str, model: str | None) -> Checkpoint:
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ModelError(f"no file or folder at {path}. {_PROVIDE}")
+    weights = place if place.is_file() else _weights_in(place)
+    if place.is_dir() and (place / "config.json").is_file():
+        return Checkpoint(f"local-dir:{place}", weights)
+    if model is None:
+        raise ModelError(f"{path} comes without timm's config.json: say which architecture it has with `model: NAME`.")
+    return Checkpoint(model, weights)
+
+
+def _weights_in(folder: Path) -> Path:
+    present = [folder / _WEIGHTS_NAME] if (folder / _WEIGHTS_NAME).is_file() else []
+    present += sorted(folder.glob("*.safetensors")) + [file for kind in _PICKLED for file in sorted(folder.glob(kind))]
+    if not present:
+        raise ModelError(f"{folder} holds no weights (*.safetensors, {', '.join(_PICKLED)}). {_PROVIDE}")
+    return present[0]
+
+
+def _published(model: str) -> tuple[str, str]:
+    """Repository and file of an architecture's published weights."""
+    if model.startswith(HUB):
+        return model.removeprefix(HUB), _WEIGHTS_NAME
+    import timm
+
+    check_known(model)
+    try:
+        config = timm.get_pretrained_cfg(model)
+    except RuntimeError as error:
+        raise ModelError(f"{model}: {str(error).strip().rstrip('.')}.") from error
+    if config is None or not config.hf_hub_id or config.custom_load:
+        raise ModelError(f"timm publishes no safetensors of {model} on the Hugging Face hub. {_PROVIDE}")
+    return config.hf_hub_id, config.hf_hub_filename or _WEIGHTS_NAME
+
+
+def check_known(model: str) -> None:
+    """Refuse an architecture that timm does not have.
+
+    Raises:
+        ModelError: With the nearest name.
+    """
+    import timm
+
+    if not model.startswith((HUB, "local-dir:")) and not timm.is_model(model):
+        raise ModelError(unknown_name("architecture of timm", model.split(".")[0], timm.list_models()))
+
+
+def _is_cached(model_id: str, filename: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(model_id, filename), str)
+    except HFValidationError:
+        return False
+
+
+def _hub_refusal(model_id: str) -> str | None:
+    """Why the hub would not give a model; None where it would."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids downloading it"
+    try:
+        HfApi().model_info(model_id, timeout=_HUB_TIMEOUT_S)
+    except GatedRepoError:
+        return "the hub wants its licence accepted and a login (`hf auth login`)"
+    except RepositoryNotFoundError:
+        return "the hub knows no such model"
+    except Exception as error:  # a dozen transport errors of two HTTP libraries: all mean no answer
+        return f"the hub cannot be reached ({type(error).__name__})"
+    return None
