@@ -23,6 +23,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
         "llava_llama3",
         "llava_lora_llama3",
         "llava_qwen2",
+        "whisper_speech_llama3",
     ],
 )
 def test_rehearsal(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ def test_recipes_are_found() -> None:
         "llava_llama3",
         "llava_lora_llama3",
         "llava_qwen2",
+        "whisper_speech_llama3",
     }
     assert [summary.path for summary in find_recipes([RECIPES])] == TRAINING
 
