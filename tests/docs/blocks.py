@@ -10,7 +10,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```\s*$", re.MULTILINE | re.DOTALL)
 SKIPPED = re.compile(r'\{ *\.(?P<language>\w+) +data-skip="(?P<reason>[^"]+)" *\}')
-RUN_HERE = {"python", "bash", "yaml", "json"}
+TITLED = re.compile(r'(?P<language>\w+) +title="(?P<title>[^"]+)"')
+RUN_HERE = {"python", "bash", "yaml", "json", "diff"}
 NOT_CODE = {"text"}
 
 
@@ -24,6 +25,7 @@ class Block:
         language: As its fence says.
         code: Its text.
         skip: Why it does not run here; empty if it does.
+        title: The file that it is, or, for a `diff`, that it changes; empty for code to run.
     """
 
     page: Path
@@ -31,6 +33,7 @@ class Block:
     language: str
     code: str
     skip: str = ""
+    title: str = ""
 
     @property
     def place(self) -> str:
@@ -48,6 +51,18 @@ def blocks(page: Path) -> Iterator[Block]:
     for match in FENCE.finditer(text):
         info = match["info"].strip()
         line = text[: match.start("body")].count("\n") + 1
-        skipped = SKIPPED.fullmatch(info)
-        language, reason = (skipped["language"], skipped["reason"]) if skipped else (info, "")
-        yield Block(page, line, language, match["body"], reason)
+        skipped, titled = SKIPPED.fullmatch(info), TITLED.fullmatch(info)
+        language = (skipped or titled or {"language": info})["language"]
+        reason, title = skipped["reason"] if skipped else "", titled["title"] if titled else ""
+        yield Block(page, line, language, match["body"], reason, title)
+
+
+def changed(text: str, diff: str) -> str:
+    """Text after a diff without line numbers: each hunk, parted from the next by `...`, must fit exactly one place."""
+    for hunk in re.split(r"^ *\.\.\.\n", diff, flags=re.MULTILINE):
+        lines = hunk.splitlines(keepends=True)
+        before = "".join(line[1:] or "\n" for line in lines if not line.startswith("+"))
+        after = "".join(line[1:] or "\n" for line in lines if not line.startswith("-"))
+        assert text.count(before) == 1, f"{text.count(before)} places for the lines\n{before}"
+        text = text.replace(before, after)
+    return text

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from click.testing import CliRunner
 from adaptkit.cli import cli
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import load_recipe
-from tests.docs.blocks import NOT_CODE, REPOSITORY, RUN_HERE, Block, blocks, pages
+from tests.docs.blocks import NOT_CODE, REPOSITORY, RUN_HERE, Block, blocks, changed, pages
 
 PAGES = [page for page in pages() if any(block.language in RUN_HERE and not block.skip for block in blocks(page))]
 TINY = "recipes/iaa_vision_tiny.yaml"
@@ -35,6 +37,8 @@ SHORT = [
     "stage_defaults.per_device_train_batch_size=4",
     "evaluation.limit=2",
 ]
+SHORTER = {"sensor.yaml": ["stages.align.max_steps=2", "stages.learn.max_steps=2", "evaluation.limit=4"]}
+"""What shortens the training of recipes that pages write."""
 
 
 def run_cli(arguments: list[str]) -> str:
@@ -63,8 +67,26 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / name).symlink_to(REPOSITORY / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADAPTKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # undone in any case
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    modules = set(sys.modules)
     yield tmp_path
-    get_plugin_manager.cache_clear()  # a page may have registered a plugin of its own
+    get_plugin_manager.cache_clear()  # a page may have registered a plugin of its own, or installed one
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def install(package: str) -> None:
+    """`pip install` into a folder of the page; what lies there is found here and in processes started from here."""
+    folder = Path("site").resolve()
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), Path(package).resolve()], check=True
+    )
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = str(folder)
+    get_plugin_manager.cache_clear()
 
 
 class Session:
@@ -79,6 +101,15 @@ class Session:
         if run is not None:
             shutil.copytree(run, RUN)
 
+    def run(self, block: Block) -> None:
+        if not block.title:
+            getattr(self, block.language)(block)
+        elif block.language == "diff":
+            path = Path(block.title)
+            path.write_text(changed(path.read_text(encoding="utf-8"), block.code), encoding="utf-8")
+        else:
+            Path(block.title).write_text(block.code, encoding="utf-8")
+
     def python(self, block: Block) -> None:
         exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), self.names)
 
@@ -91,13 +122,20 @@ class Session:
             if program == "make":
                 subprocess.run(["make", "--dry-run", *arguments], check=True, capture_output=True, cwd=REPOSITORY)
                 continue
+            if program == "python":
+                runpy.run_path(*arguments, run_name="__main__")
+                continue
+            if program == "pip":
+                assert arguments[0] == "install", line
+                install(arguments[-1])
+                continue
             assert program in ("adaptkit", ".venv/bin/adaptkit"), (
                 f"{block.place}: cannot run {line!r}; mark it data-skip"
             )
             if arguments[0] == "train" and not {"--dry-run", "--rehearse"} & set(arguments):
                 if arguments[1] == TINY:
                     continue  # `short_run` did it
-                arguments += SHORT
+                arguments += SHORTER.get(arguments[1], SHORT)
             run_cli(arguments)
 
     def yaml(self, block: Block) -> None:
@@ -123,7 +161,7 @@ def test_a_page_runs(page: Path, reader: Path, request: pytest.FixtureRequest) -
     session = Session(request.getfixturevalue("short_run") if needs_run else None)
     for block in found:
         try:
-            getattr(session, block.language)(block)
+            session.run(block)
         except BaseException as error:
             error.add_note(f"in the block at {block.place}")
             raise
