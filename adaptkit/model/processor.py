@@ -454,7 +454,8 @@ def _written_beside(spec: Mapping[str, Any], directory: Path) -> dict[str, Any]:
 
 
 def _flatten(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
+    """Items of nested lists; a list that holds a number is an item itself, such as samples with their rate."""
+    if isinstance(value, (list, tuple)) and not any(isinstance(one, (int, float)) for one in value):
         return [item for one in value for item in _flatten(one)]
     return [value]
 
