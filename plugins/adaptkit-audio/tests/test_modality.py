@@ -259,3 +259,15 @@ def test_html_of_a_long_recording_stays_small(modality: AudioModality) -> None:
     shown = modality.to_html(AudioClip(noise, 48000))
     assert len(shown) < 450_000
     assert "the first 10 s play" in shown
+
+
+def test_variations_keep_rate_and_about_the_length(modality: AudioModality) -> None:
+    clip = AudioClip(np.tile(SAMPLES, 4), RATE)
+    varied = [modality.augment(clip, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert np.array_equal(varied[0].samples, varied[1].samples)
+    assert not np.array_equal(varied[0].samples[:100], varied[2].samples[:100])
+    for one in varied:
+        assert (one.sampling_rate, one.samples.dtype) == (RATE, np.float32)
+        assert 0.85 * clip.seconds < one.seconds < 1.2 * clip.seconds + 0.1
+        assert float(np.abs(one.samples).max()) <= 1
+    assert np.array_equal(clip.samples, np.tile(SAMPLES, 4))

@@ -116,3 +116,16 @@ def test_a_saved_workflow_exports_from_disk(tmp_path):
     model.save_pretrained(tmp_path / "vision")
     loaded, processor = adaptkit.load(tmp_path / "vision"), adaptkit.load_processor(tmp_path / "vision")
     assert export_llava(loaded, processor, tmp_path / "out").logits_difference < 1e-5
+
+
+def test_text_around_pictures_is_kept(tmp_path):
+    encoder = {"name": "clip", "path": save_towers(tmp_path)["clip"]}
+    model = workflow(encoder=encoder)
+    model.config.modalities["image"].update({"start": "<seen>'", "end": "\\</seen>\n"})
+    processor = processor_of(model)
+    export_llava(model, processor, tmp_path / "out")
+    stock = AutoProcessor.from_pretrained(tmp_path / "out", backend="pil")
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    mine = processor.apply_chat_template(conversation(pictures()), **options)["input_ids"]
+    theirs = stock.apply_chat_template(conversation(pictures()), **options)["input_ids"]
+    assert torch.equal(theirs.masked_fill(theirs == stock.image_token_id, OUTSIDE), mine)
