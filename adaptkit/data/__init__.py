@@ -6,30 +6,20 @@ This module is an entry point: it registers the data formats, and imports a read
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import Field
+from adaptkit.data.options import FileOptions, LlavaOptions, PairOptions, PairTable, TableOptions, TemplateOptions
+from adaptkit.hookspecs import Register, hookimpl
 
-from adaptkit.hookspecs import Options, Register, hookimpl
+T = TypeVar("T", bound=FileOptions)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from adaptkit.data.llava import LlavaSource
+    from adaptkit.data.messages import MessagesSource
     from adaptkit.data.table import TableSource
     from adaptkit.interfaces import DataContext, Sample
-
-
-class LlavaOptions(Options):
-    """Where a LLaVA or ALLaVA file is, and how it is read."""
-
-    path: str = Field(description="The JSON file, absolute or below data_root.")
-    media: str | None = Field(None, description="Folder of the media. The JSON file's folder where not given.")
-    limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
-    move_media_to_front: bool = Field(
-        False, description="Put each turn's media before its text, as LLaVA's trainer does."
-    )
-    system: str | None = Field(None, description="System message put before every conversation.")
 
 
 @hookimpl
@@ -42,6 +32,22 @@ def register_data_sources(register: Register) -> None:
         description="LLaVA and ALLaVA JSON: a list of conversations with media by path.",
         missing=_missing_file,
         stand_in=_stand_in_llava,
+    )
+    register(
+        name="sharegpt",
+        build=_build_sharegpt,
+        options=LlavaOptions,
+        description="ShareGPT: LLaVA's turns with more speakers, a system message, and media under plural names.",
+        missing=_missing_file,
+        stand_in=_stand_in_sharegpt,
+    )
+    register(
+        name="messages",
+        build=_build_messages,
+        options=FileOptions,
+        description="OpenAI's chat messages, with parts of text and media, by path or in base64.",
+        missing=_missing_file,
+        stand_in=_stand_in_messages,
     )
     register(
         name="table",
@@ -61,56 +67,12 @@ def register_data_sources(register: Register) -> None:
     )
 
 
-class TemplateOptions(Options):
-    """What is asked about the media of a row, and answered."""
-
-    question: str = Field(
-        description="Jinja template over the row's columns, with a modality's tag where each medium stands; without "
-        "any tag media stand in front."
-    )
-    answer: str = Field(
-        description="Jinja template of the answer. `{{ bbox | padded_box(width, height) }}` writes pixels as fractions "
-        "of the padded square."
-    )
-    system: str | None = Field(None, description="System message put before every conversation.")
-
-
-class TableOptions(TemplateOptions):
-    """Where a table of labelled media is, and what is asked about each row."""
-
-    path: str = Field(description="A .jsonl, .json, .csv or .tsv file, absolute or below data_root.")
-    media: str | None = Field(None, description="Folder of the media. The table's folder where not given.")
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="Column of a modality's files, where it has another name than the modality."
-    )
-    limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
-
-
-class PairTable(Options):
-    """One of two tables to pair: its file, and the folder of its media."""
-
-    path: str
-    media: str | None = None
-
-
-class PairOptions(TemplateOptions):
-    """Two tables of labelled media, and what is asked about a pair of rows."""
-
-    first: PairTable = Field(description="A table, by path and media.")
-    second: PairTable = Field(description="Another, or the same.")
-    on: str = Field(description="The column in which half of the pairs agree.")
-    num_samples: int = Field(1000, ge=1, description="Number of pairs.")
-    seed: int = Field(0, ge=0, description="The same seed gives the same pairs.")
-
-
 def _build_table(options: TableOptions, context: DataContext) -> TableSource:
     from adaptkit.data.table import TableSource, read_rows
 
     path, media = _locate(options, context)
     rows = read_rows(path, options.limit)
-    return TableSource(
-        rows, str(path), media=media, tags=context.tags, columns=options.columns, **_templates(options)
-    )
+    return TableSource(rows, str(path), media=media, tags=context.tags, columns=options.columns, **_templates(options))
 
 
 def _build_pairs(options: PairOptions, context: DataContext) -> TableSource:
@@ -145,7 +107,7 @@ def _stand_in_table(
 
     path = write_table(directory / "table.jsonl", samples, tags)
     templates = {"question": "{{ question }}", "answer": "{{ answer }}"}
-    place = {"path": str(path), "media": str(path.parent), "columns": {}, "limit": None}
+    place: dict[str, Any] = {"path": str(path), "media": str(path.parent), "columns": {}, "limit": None}
     return options.model_copy(update={**place, **templates})
 
 
@@ -163,18 +125,29 @@ def _stand_in_pairs(
 def _build_llava(options: LlavaOptions, context: DataContext) -> LlavaSource:
     from adaptkit.data.llava import LlavaSource
 
+    return LlavaSource(**_conversations(options, context), move_media_to_front=options.move_media_to_front)
+
+
+def _build_sharegpt(options: LlavaOptions, context: DataContext) -> LlavaSource:
+    from adaptkit.data.sharegpt import ShareGptSource
+
+    return ShareGptSource(**_conversations(options, context), move_media_to_front=options.move_media_to_front)
+
+
+def _build_messages(options: FileOptions, context: DataContext) -> MessagesSource:
+    from adaptkit.data.messages import MessagesSource
+
+    return MessagesSource(**_conversations(options, context))
+
+
+def _conversations(options: FileOptions, context: DataContext) -> dict[str, Any]:
     path, media = _locate(options, context)
-    return LlavaSource(
-        path,
-        media=media,
-        tags=context.tags,
-        limit=options.limit,
-        move_media_to_front=options.move_media_to_front,
-        system=options.system,
-    )
+    return {
+        "path": path, "media": media, "tags": context.tags, "limit": options.limit, "system": options.system
+    }  # fmt: skip
 
 
-def _missing_file(options: LlavaOptions | TableOptions | PairTable, context: DataContext) -> str | None:
+def _missing_file(options: FileOptions | TableOptions | PairTable, context: DataContext) -> str | None:
     path, media = _locate(options, context)
     for what, place, found in (("data file", path, path.is_file()), ("media folder", media, media.is_dir())):
         if not found:
@@ -185,12 +158,31 @@ def _missing_file(options: LlavaOptions | TableOptions | PairTable, context: Dat
 def _stand_in_llava(
     options: LlavaOptions, directory: Path, samples: Sequence[Sample], tags: Mapping[str, str]
 ) -> LlavaOptions:
-    from adaptkit.data.llava import write_llava
+    from adaptkit.data.stand_in import write_llava
 
-    path = write_llava(directory / "conversations.json", samples, tags)
+    return _placed(options, write_llava(directory / "conversations.json", samples, tags))
+
+
+def _stand_in_sharegpt(
+    options: LlavaOptions, directory: Path, samples: Sequence[Sample], tags: Mapping[str, str]
+) -> LlavaOptions:
+    from adaptkit.data.stand_in import write_sharegpt
+
+    return _placed(options, write_sharegpt(directory / "conversations.jsonl", samples, tags))
+
+
+def _stand_in_messages(
+    options: FileOptions, directory: Path, samples: Sequence[Sample], tags: Mapping[str, str]
+) -> FileOptions:
+    from adaptkit.data.stand_in import write_messages
+
+    return _placed(options, write_messages(directory / "messages.jsonl", samples))
+
+
+def _placed(options: T, path: Path) -> T:
     return options.model_copy(update={"path": str(path), "media": str(path.parent), "limit": None})
 
 
-def _locate(options: LlavaOptions | TableOptions | PairTable, context: DataContext) -> tuple[Path, Path]:
+def _locate(options: FileOptions | TableOptions | PairTable, context: DataContext) -> tuple[Path, Path]:
     path = context.data_root / options.path
     return path, path.parent if options.media is None else context.data_root / options.media

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
+from adaptkit.data.rows import load_rows
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message, Sample
 
@@ -22,7 +21,7 @@ class LlavaSource:
     for the next of them. A leading answer is dropped, as LLaVA's trainer does. Unknown keys are ignored.
 
     Args:
-        path: The JSON file.
+        path: A JSON list, or JSON Lines.
         media: Folder that media paths are relative to.
         tags: Tag of each modality, `{"image": "<image>"}`.
         limit: Read the first so many rows only.
@@ -34,7 +33,7 @@ class LlavaSource:
         num_dropped_turns: How many rows begin with an answer, which is dropped.
 
     Raises:
-        DataError: The file is missing, no JSON list, or empty.
+        DataError: The file is missing, malformed, or empty.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class LlavaSource:
         self.system = system
         self._modalities = {tag: modality for modality, tag in tags.items()}
         self._tag_pattern = re.compile("(" + ("|".join(map(re.escape, self._modalities)) or r"(?!)") + ")")
-        self._rows = _load_rows(path)
+        self._rows = load_rows(path)
         self._length = len(self._rows) if limit is None else min(limit, len(self._rows))
         self.num_dropped_turns = sum(_begins_with_answer(self._rows[i]) for i in range(self._length))
 
@@ -79,7 +78,7 @@ class LlavaSource:
             raise DataError(f"{location} (id {name!r:.80}): {error}") from error
 
     def _read_messages(self, row: dict[str, Any]) -> list[Message]:
-        turns = _read_turns(row)
+        system, turns = self._read_turns(row)
         media = {modality: self._media_paths(row, modality) for modality in self._modalities.values()}
         # Text and tags alternate: those at odd places are tags. An answer is all text.
         pieces = [self._tag_pattern.split(text) if role == "user" else [text] for role, text in turns]
@@ -90,14 +89,21 @@ class LlavaSource:
         self._check_counts(pieces, media)
         remaining = {modality: iter(paths) for modality, paths in media.items()}
         messages: list[Message] = []
-        if self.system is not None:
-            messages.append({"role": "system", "content": [{"type": "text", "text": self.system}]})
+        if system is not None:
+            messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
         for (role, _), turn in zip(turns, pieces):
             messages.append({"role": role, "content": self._parts(turn, remaining)})
         return messages
 
+    def _read_turns(self, row: dict[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
+        """The system message, and role and text of each turn."""
+        return self.system, read_turns(row.get("conversations"), ROLES)
+
+    def _media_key(self, modality: str) -> str:
+        return modality
+
     def _media_paths(self, row: dict[str, Any], modality: str) -> list[Path]:
-        value = row.get(modality)
+        value = row.get(self._media_key(modality))
         paths = [] if value is None else [value] if isinstance(value, str) else value
         if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
             raise DataError(f"{modality!r} must be a path or a list of paths, not {value!r:.80}")
@@ -122,32 +128,6 @@ class LlavaSource:
             elif piece:
                 parts.append({"type": "text", "text": piece})
         return parts
-
-
-def write_llava(path: Path, samples: Sequence[Sample], tags: Mapping[str, str]) -> Path:
-    """Write conversations in this format; media are named as they are in the samples.
-
-    Args:
-        path: The JSON file; its folder is made.
-        samples: What to write.
-        tags: Tag of each modality.
-    """
-    speakers = {role: speaker for speaker, role in ROLES.items()}
-    rows: list[dict[str, Any]] = []
-    for sample in samples:
-        row: dict[str, Any] = {"id": sample.id, "conversations": []}
-        for message in sample.messages:
-            value = ""
-            for part in message["content"]:
-                kind = part["type"]
-                value += part["text"] if kind == "text" else tags[kind]
-                if kind != "text":
-                    row.setdefault(kind, []).append(str(part[kind]))
-            row["conversations"].append({"from": speakers[message["role"]], "value": value})
-        rows.append(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=0, ensure_ascii=False), encoding="utf-8")
-    return path
 
 
 def _move_tags_to_front(pieces: list[str], collapse: bool) -> list[str]:
@@ -176,13 +156,34 @@ def existing_medium(path: Path, modality: str) -> Path:
     return path
 
 
-def _read_turns(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """Role and text of each turn, beginning with the user's."""
-    conversation = row.get("conversations")
+def read_turns(conversation: Any, roles: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Role and text of each turn of `{"from", "value"}`, beginning with the user's; a leading answer is dropped.
+
+    Args:
+        conversation: A list of turns.
+        roles: Role of each speaker.
+
+    Raises:
+        DataError: A turn is malformed, comes out of turn, or answers nothing.
+    """
     if not isinstance(conversation, list) or not conversation:
         raise DataError("'conversations' must be a list of turns")
-    first = int(_begins_with_answer(row))
-    turns = [_read_turn(turn, i) for i, turn in enumerate(conversation)][first:]
+    turns = [_read_turn(turn, i, roles) for i, turn in enumerate(conversation)]
+    first = int(turns[0][0] == "assistant")
+    check_turns(turns[first:], first)
+    return turns[first:]
+
+
+def check_turns(turns: Sequence[tuple[str, str]], first: int = 0) -> None:
+    """The user and the assistant take turns, and every answer says something.
+
+    Args:
+        turns: Role and text of each; texts of media alone may be empty.
+        first: Number of the first, for messages.
+
+    Raises:
+        DataError: They do not.
+    """
     for i, (role, text) in enumerate(turns, start=first):
         expected = ("user", "assistant")[(i - first) % 2]
         if role != expected:
@@ -191,53 +192,20 @@ def _read_turns(row: dict[str, Any]) -> list[tuple[str, str]]:
             raise DataError(f"turn {i}: the answer is empty")
     if len(turns) < 2:
         raise DataError("no question with an answer")
-    return turns
 
 
-def _read_turn(turn: Any, index: int) -> tuple[str, str]:
+def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> tuple[str, str]:
     if not isinstance(turn, dict) or not isinstance(turn.get("from"), str):
         raise DataError(f"turn {index} must be an object with 'from' and 'value'")
     speaker, text = turn["from"], turn.get("value")
-    if speaker not in ROLES:
-        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], ROLES)}")
+    if speaker not in roles:
+        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles)}")
     if not isinstance(text, str):
         raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}")
-    return ROLES[speaker], text
+    return roles[speaker], text
 
 
 def _begins_with_answer(row: Any) -> bool:
     conversation = row.get("conversations") if isinstance(row, dict) else None
     first = conversation[0] if isinstance(conversation, list) and conversation else None
     return isinstance(first, dict) and first.get("from") == "gpt"
-
-
-class _Rows(list[Any]):
-    """A list that can be referred to weakly."""
-
-
-_loaded: WeakValueDictionary[tuple[str, int, int], _Rows] = WeakValueDictionary()
-
-
-def _load_rows(path: Path) -> _Rows:
-    """Rows of a file; sources of the same file share them, so that files of gigabytes are parsed once."""
-    try:
-        status = path.stat()
-        key = (str(path.resolve()), status.st_mtime_ns, status.st_size)
-        rows = _loaded.get(key)
-        if rows is None:
-            rows = _loaded[key] = _parse_rows(path)
-    except OSError as error:
-        raise DataError(f"cannot read the data file {path}: {error.strerror}") from error
-    return rows
-
-
-def _parse_rows(path: Path) -> _Rows:
-    try:
-        rows = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a valid JSON file: {error}") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: a LLaVA file is a JSON list of rows, not {type(rows).__name__}")
-    if not rows:
-        raise DataError(f"{path}: the dataset is empty")
-    return _Rows(rows)

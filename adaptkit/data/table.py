@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adaptkit.boxes import format_box, pad_box
 from adaptkit.data.llava import existing_medium
+from adaptkit.data.rows import parse_json
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message, Sample
 
@@ -172,21 +172,14 @@ def _parse(text: str, kind: str, path: Path) -> Iterable[Any]:
             raise DataError(f"{path}:{reader.line_num}: {error}") from error
         return
     if kind == ".json":
-        values = _loads(text, str(path))
+        values = parse_json(text, str(path))
         if not isinstance(values, list):
             raise DataError(f"{path}: a table in JSON is a list of rows, not {type(values).__name__}")
         yield from values
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            yield _loads(line, f"{path}:{number}")
-
-
-def _loads(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
+            yield parse_json(line, f"{path}:{number}")
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adaptkit.data import llava
+from adaptkit.data import rows
 from adaptkit.data.llava import LlavaSource
 from adaptkit.errors import DataError
 
@@ -144,10 +144,10 @@ def test_bad_rows_are_named(write_rows, bad, said):
     [
         ("[]", "the dataset is empty"),
         ("{}", "is a JSON list of rows, not dict"),
-        ('[{"id": 1},', "not a valid JSON file"),
-        ("", "not a valid JSON file"),
-        (b"\xff\xfe\x00", "not a valid JSON file"),
-        ("[" * 100_000, "not a valid JSON file"),
+        ('[{"id": 1},', "not valid JSON"),
+        ("", "not valid JSON"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_bad_files_are_data_errors(tmp_path, content, said):
@@ -164,8 +164,8 @@ def test_a_missing_file_is_a_data_error(tmp_path):
 
 def test_a_file_in_use_is_parsed_once_and_again_when_it_changed(write_rows, monkeypatch):
     parsed = []
-    original = llava._parse_rows
-    monkeypatch.setattr(llava, "_parse_rows", lambda path: parsed.append(path) or original(path))
+    original = rows._parse_rows
+    monkeypatch.setattr(rows, "_parse_rows", lambda path: parsed.append(path) or original(path))
     path = write_rows([row("Q", "A")])
     first = LlavaSource(path, media=path.parent, tags=TAGS)
     LlavaSource(path, media=path.parent, tags=TAGS, limit=1)

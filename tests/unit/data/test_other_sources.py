@@ -1,0 +1,198 @@
+"""The readers of ShareGPT files and of OpenAI's chat messages."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptkit.errors import DataError
+from adaptkit.interfaces import DataContext
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.rehearsal import sample_conversations
+
+TAGS = {"image": "<image>", "audio": "<audio>"}
+SHARED = Path(os.environ.get("ADAPTKIT_SHARED", "../shared")) / "data" / "formats"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png", "a.wav"):
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def write(folder: Path, *rows: Any) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def source(name: str, path: Path, **options: Any) -> Any:
+    manager = get_plugin_manager()
+    context = DataContext(path.parent, TAGS, path.parent)
+    return manager.get("data source", name).build(
+        manager.options("data source", name, {"path": str(path), **options}), context
+    )
+
+
+def shown(sample: Any) -> list[tuple[str, list[Any]]]:
+    def show(part: Any) -> Any:
+        value = part[part["type"]]
+        return value.name if isinstance(value, Path) else value
+
+    return [(m["role"], [show(part) for part in m["content"]]) for m in sample.messages]
+
+
+def turns(*values: str, speakers: tuple[str, str] = ("human", "gpt")) -> list[dict[str, str]]:
+    return [{"from": speakers[i % 2], "value": value} for i, value in enumerate(values)]
+
+
+@pytest.mark.parametrize("speakers", [("human", "gpt"), ("user", "assistant")])
+def test_sharegpt_speakers(folder, speakers):
+    path = write(folder, {"conversations": turns("<image>How many?", "Two.", speakers=speakers), "images": ["a.png"]})
+    assert shown(source("sharegpt", path)[0]) == [("user", ["a.png", "How many?"]), ("assistant", ["Two."])]
+
+
+@pytest.mark.parametrize(
+    ("row", "system"),
+    [
+        ({"system": "Be kind."}, "Be kind."),
+        ({"conversations": [{"from": "system", "value": "Be terse."}, *turns("Q", "A")]}, "Be terse."),
+        ({}, "Default."),
+        ({"system": ""}, None),
+    ],
+)
+def test_sharegpt_system_messages(folder, row, system):
+    path = write(folder, {"conversations": turns("Q", "A"), **row})
+    roles = shown(source("sharegpt", path, system="Default.")[0])
+    assert roles[0] == (("system", [system]) if system else ("user", ["Q"]))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"conversations": turns("<image>Q", "A")}, "0 under 'image', but 1 <image>"),
+        ({"conversations": turns("Q", "A"), "images": ["a.png"]}, "1 under 'image', but 0 <image>"),
+        ({"conversations": turns("Q", "A"), "system": 7}, "the system message must be text, not int"),
+        ({"conversations": turns("Q", "A", speakers=("human", "bot"))}, "no speaker named 'bot'"),
+        ({"conversations": []}, "must be a list of turns"),
+    ],
+)
+def test_bad_sharegpt_rows(folder, row, message):
+    with pytest.raises(DataError, match=message):
+        source("sharegpt", write(folder, row))[0]
+
+
+def test_parts_of_messages_keep_their_order(folder):
+    data = base64.b64encode(b"RIFF").decode()
+    content = [
+        {"type": "text", "text": "First "},
+        {"type": "image_url", "image_url": {"url": "a.png", "detail": "low"}},
+        {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "text", "text": " ?"},
+    ]
+    messages = [
+        {"role": "developer", "content": "S"},
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    assert shown(source("messages", write(folder, {"messages": messages}))[0]) == [
+        ("system", ["S"]),
+        ("user", ["First ", "a.png", f"data:audio/wav;base64,{data}", "data:image/png;base64,AAAA", " ?"]),
+        ("assistant", ["Yes."]),
+    ]
+
+
+def said(*contents: Any) -> dict[str, Any]:
+    return {"messages": [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents)]}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": "x"}, "an object with a list of 'messages'"),
+        ([], "an object with a list of 'messages'"),
+        (said("Q"), "no question with an answer"),
+        (said("Q", " "), "turn 1: the answer is empty"),
+        (said(7, "A"), "content is int, not text or a list"),
+        (said([{"type": "video_url", "video_url": "v"}], "A"), "message 0, part 0: no part type named 'video_url'"),
+        (said([{"type": "text"}], "A"), "a text part holds NoneType"),
+        (said(["text"], "A"), "a part is an object with a 'type'"),
+        (said([{"type": "image_url", "image_url": {}}], "A"), "holds neither 'url' nor 'data'"),
+        (said([{"type": "image_url", "image_url": "https://x/y.png"}], "A"), "is not fetched. Download it"),
+        (said([{"type": "image_url", "image_url": "gone.png"}], "A"), "'image' is missing: no file"),
+        (said("Q", [{"type": "image_url", "image_url": "a.png"}]), "media stand in the user's messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "no role named 'tool'"),
+    ],
+)
+def test_bad_messages(folder, row, message):
+    with pytest.raises(DataError, match=message):
+        source("messages", write(folder, row))[0]
+
+
+@pytest.mark.parametrize("name", ["sharegpt", "messages"])
+def test_stand_ins_can_be_read(folder, name):
+    manager = get_plugin_manager()
+    component = manager.get("data source", name)
+    samples = sample_conversations({"image": [folder / "a.png", folder / "b.png"], "audio": [folder / "a.wav"]}, 8)
+    options = component.extra["stand_in"](
+        manager.options("data source", name, {"path": "/gone", "limit": 1}), folder / "stand_in", samples, TAGS
+    )
+    read = component.build(options, DataContext(folder, TAGS, folder))
+    assert [read[i].messages for i in range(len(read))] == [sample.messages for sample in samples]
+
+
+@pytest.mark.parametrize("name", ["sharegpt", "messages"])
+def test_shared_samples_are_read(name):
+    path = SHARED / {"sharegpt": "sharegpt.jsonl", "messages": "openai_messages.jsonl"}[name]
+    if not path.is_file():
+        pytest.skip(f"no format samples at {path}: set ADAPTKIT_SHARED")
+    read = source(name, path.resolve())
+    assert all(read[i].messages[-1]["role"] == "assistant" for i in range(len(read)))
+
+
+@pytest.mark.parametrize("name", ["llava", "sharegpt", "messages", "table"])
+def test_damaged_rows_are_data_errors_and_nothing_else(folder, name):
+    """Rows with a random value replaced, dropped or doubled, of every kind of JSON."""
+    rng = random.Random(0)
+    good = {
+        "llava": {"id": 1, "image": ["a.png"], "conversations": turns("<image>Q", "A", "Q", "A")},
+        "sharegpt": {"system": "S", "images": ["a.png"], "conversations": turns("<image>Q", "A", "Q", "A")},
+        "messages": said([{"type": "text", "text": "Q"}, {"type": "image_url", "image_url": {"url": "a.png"}}], "A"),
+        "table": {"image": "a.png", "label": 3},
+    }[name]
+    options = {"question": "<image> ?", "answer": "{{ label }}"} if name == "table" else {}
+    rows = [damaged(good, rng) for _ in range(500)]
+    read = source(name, write(folder, *rows), **options)
+    outcomes: dict[str, list[str]] = {"read": [], "refused": []}
+    for index in range(len(rows)):
+        try:
+            outcomes["read"].append(read[index].location)
+        except DataError as error:
+            outcomes["refused"].append(str(error))
+            assert f"rows.jsonl[{index}]" in outcomes["refused"][-1]  # noqa: PT017  # one of hundreds
+    assert all(outcomes.values())
+
+
+def damaged(value: Any, rng: random.Random) -> Any:
+    """A copy of a JSON value with one place in it changed."""
+    junk = [None, True, 0, -1.5, "", "x", [], {}, [None], {"a": 1}, "<image>", "../a.png", "\u0000", "a" * 5000]
+    if rng.random() < 0.25 or not isinstance(value, (dict, list)) or not value:
+        return rng.choice(junk)
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    key = rng.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
+    action = rng.random()
+    if action < 0.15:
+        del copy[key]
+    elif action < 0.25 and isinstance(copy, list):
+        copy.insert(key, copy[key])
+    else:
+        copy[key] = damaged(copy[key], rng)
+    return copy
