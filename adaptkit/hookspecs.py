@@ -13,6 +13,11 @@ def register_projectors(register):
 
 `options` is a subclass of `Options`; recipes are validated against it before anything is built. Builders import
 their heavy dependencies inside, so that listing plugins stays fast.
+
+Whatever else `register` is given is a further function of the component, by keyword; each hook below says which its
+kind may have. Any component may have `examples(directory) -> list[adaptkit.testing.Example]`: the options and inputs
+with which `adaptkit plugins check` tries it. Files and tiny checkpoints that they name are written under `directory`,
+without a network, the same each time. Encoders need it, and modalities unless their `stand_in` will do.
 """
 
 from __future__ import annotations
