@@ -38,7 +38,7 @@ class Checkpoint:
 def missing(path: str, model: str | None) -> str | None:
     """What a build would not find: None where the checkpoint is here, or the hub answers for it."""
     try:
-        if not path.startswith(_HUB) or _cached(path.removeprefix(_HUB)):
+        if is_here(path):
             locate(path, model)
             return None
     except ModelError as error:
@@ -50,6 +50,11 @@ def missing(path: str, model: str | None) -> str | None:
         if refusal is None
         else f"{model_id} is not in the cache of the Hugging Face hub, and {refusal}. {_PROVIDE}"
     )
+
+
+def is_here(path: str) -> bool:
+    """Whether nothing has to be downloaded: a local path, or a hub id that is in the cache."""
+    return not path.startswith(_HUB) or _cached(path.removeprefix(_HUB))
 
 
 def locate(path: str, model: str | None) -> Checkpoint:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from adaptkit.errors import ModelError
-from adaptkit_open_clip.checkpoint import CONFIG_NAME, WEIGHTS_NAME, locate
+from adaptkit_open_clip.checkpoint import CONFIG_NAME, WEIGHTS_NAME, is_here, locate
 from adaptkit_open_clip.options import OpenClipOptions
 from adaptkit_open_clip.tower import build_tower, model_config, preprocess_config
 
@@ -48,9 +48,13 @@ def _config(options: OpenClipOptions) -> dict[str, Any]:
 
 
 def _is_resnet(options: OpenClipOptions) -> bool:
-    """Told by the configuration where it is here, else by name; keeping a class token needs a transformer."""
+    """Told by the configuration where it is on this machine, else by name; a class token needs a transformer."""
+    if options.keep_cls:
+        return False
+    if options.model is None and not is_here(options.path):
+        return "rn50" in options.path.lower()
     try:
-        config = model_config(None, options.model) if options.model else model_config(locate(options.path, None), None)
+        config = model_config(None if options.model else locate(options.path, None), options.model)
     except ModelError:
-        return "rn50" in options.path.lower() and not options.keep_cls
-    return isinstance(config["vision_cfg"].get("layers"), list) and not options.keep_cls
+        return False
+    return isinstance(config["vision_cfg"].get("layers"), list)
