@@ -13,8 +13,6 @@ from adaptkit_whisper import WhisperOptions
 from adaptkit_whisper.loading import load_encoder
 from whisper.model import ModelDimensions, Whisper
 
-from adaptkit.testing import check_encoder
-
 Noise = Callable[..., AudioClip]
 
 
@@ -27,13 +25,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Whisper, str]:
     path = tmp_path_factory.mktemp("openai") / "tiny.pt"
     torch.save({"dims": dims.__dict__, "model_state_dict": whisper.state_dict()}, path)
     return whisper, str(path)
-
-
-def test_it_keeps_the_contract_of_an_encoder(model: tuple[Whisper, str], noise: Noise) -> None:
-    options = {"path": model[1], "backend": "openai-whisper"}
-    variants = [{**options, "pool": 2}, {**options, "feature_layer": 1}, {**options, "dtype": "bfloat16"}]
-    check_encoder("whisper", options, noise(0.3), variants=variants)
-    check_encoder("whisper", {**options, "stack": 4, "trim": True}, noise(1.1))
 
 
 def test_features_are_those_of_the_package(model: tuple[Whisper, str], noise: Noise) -> None:
