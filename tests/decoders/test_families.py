@@ -7,7 +7,7 @@ import torch
 
 import adaptkit
 from adaptkit.errors import ModelError
-from adaptkit.surgery import Decoder, locate_decoder, structural_copy
+from adaptkit.surgery import Decoder, check_forward, locate_decoder, structural_copy
 from adaptkit.surgery.decoder import final_norms
 from adaptkit.testing import tiny_decoder
 from tests.decoders import checks
@@ -145,6 +145,17 @@ def test_an_encoder_is_refused_where_it_is_no_decoder(family):
     assert locate_decoder(tiny_decoder(family)).layers
     with pytest.raises(ModelError, match="Load it with is_decoder=True"):
         adaptkit.adapt(tiny_decoder(family, is_decoder=False), {})
+
+
+def test_a_family_that_always_sees_later_tokens_is_refused():
+    with pytest.raises(ModelError, match=r"for those before it, so it is no decoder\.$"):
+        adaptkit.adapt(tiny_decoder("xlnet"), {})
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "granitemoehybrid"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_among_experts_is_no_sight_of_later_tokens(family, dtype):
+    check_forward(tiny_decoder(family).to(dtype))
 
 
 def test_a_decoder_beside_an_encoder_of_the_same_depth_is_told_apart():
