@@ -5,26 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from adaptkit.hookspecs import Component
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.testing import check_component, check_encoder, check_modality, check_projector
+from adaptkit.testing import Example, check_component, check_encoder, check_modality, check_projector
+from adaptkit.testing.examples import examples_of
 
-NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-SOURCES: dict[str, list[Any]] = {
-    "image": [NOISE, Image.new("RGB", (3, 5), "red")],
-    "series": [NOISE[0], [1.0, 2.0, 4.0]],
+OPTIONS: dict[str, dict[str, Any]] = {
+    "world": {"kind": "caption"},
+    "pairs": {"first": {"path": "given"}, "second": {"path": "given"}},
+    "answers": {"datasets": ["given"]},
 }
-ITEMS: dict[str, Any] = {
-    "clip": Image.fromarray(NOISE),
-    "series_patches": get_plugin_manager().build("modality", "series", {}).load(NOISE[0]),
-}
-"""What a modality reads, and what an encoder encodes: a new one needs a line here."""
-
-OPTIONS: dict[str, dict[str, Any]] = {"world": {"kind": "caption"}}
 """Required options that cannot be any text."""
 
 SMALLER: dict[str, dict[str, Any]] = {"q_former": {"num_layers": 2, "query_size": 24}}
@@ -35,18 +27,25 @@ def of_kind(kind: str) -> Any:
     return pytest.mark.parametrize("component", get_plugin_manager().components(kind), ids=lambda c: c.name)
 
 
+def example_of(component: Component, directory: Path) -> Example:
+    """The first that its plugin gives; all of them are the matter of the plugin's own tests."""
+    examples = examples_of(component, directory)
+    assert examples, f"the plugin of the {component.kind} {component.name!r} registers no examples"
+    return examples[0]
+
+
 @of_kind("modality")
-def test_modalities(component: Component) -> None:
-    assert component.name in SOURCES, f"add sources of the modality {component.name!r} to SOURCES"
-    check_modality(component.name, {}, SOURCES[component.name])
+def test_modalities(component: Component, tmp_path: Path) -> None:
+    example = example_of(component, tmp_path)
+    check_modality(component.name, example.options, example.items, example.bad_items)
 
 
 @of_kind("encoder")
 def test_encoders_as_stand_ins(component: Component, tmp_path: Path) -> None:
-    assert component.name in ITEMS, f"add an item of the encoder {component.name!r} to ITEMS"
-    given = component.options.model_validate(required_options(component))
+    example = example_of(component, tmp_path)
+    given = component.options.model_validate(dict(example.options))
     stand_in = component.extra["stand_in"](given, tmp_path / "stand_in")
-    check_encoder(component.name, stand_in.model_dump(), ITEMS[component.name])
+    check_encoder(component.name, stand_in.model_dump(), example.items[0], other_items=example.items[1:])
 
 
 @of_kind("projector")

@@ -9,12 +9,22 @@ import pytest
 
 from adaptkit.errors import RecipeError
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import Recipe, dump_recipe, find_recipes, load_recipe, opening_comment, recipe_json_schema
+from adaptkit.recipe import (
+    Recipe,
+    dump_recipe,
+    find_recipes,
+    load_encoder_recipe,
+    load_recipe,
+    opening_comment,
+    recipe_json_schema,
+)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 WORLD = RECIPES / "world"
+ENCODERS = RECIPES / "real" / "encoders"
 ALL = sorted(path for path in RECIPES.rglob("*.y*ml"))
-TRAINING = [path for path in ALL if WORLD not in path.parents]
+LISTED = [path for path in ALL if WORLD not in path.parents]
+TRAINING = [path for path in LISTED if ENCODERS not in path.parents]
 PAPER = RECIPES / "iaa_vision_llama3.yaml"
 
 
@@ -36,9 +46,10 @@ def test_recipes_are_found() -> None:
         "llava_llama3",
         "llava_lora_llama3",
         "llava_qwen2",
+        "series_llama3",
         "whisper_speech_llama3",
     }
-    assert [summary.path for summary in find_recipes([RECIPES])] == TRAINING
+    assert [summary.path for summary in find_recipes([RECIPES])] == LISTED
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=_id)
@@ -51,13 +62,24 @@ def test_recipe_is_valid(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert load_recipe(copy) == recipe
 
 
+@pytest.mark.parametrize("path", sorted(set(LISTED) - set(TRAINING)), ids=_id)
+def test_encoder_recipe_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ADAPTKIT_DATA", raising=False)
+    recipe = load_encoder_recipe(path)
+    assert recipe.name == path.stem
+    comment = opening_comment(path.read_text(encoding="utf-8"))
+    assert f"adaptkit train-encoder recipes/{_id(path)}" in comment
+    for heading in ("Trains:", "Data:", "Command:"):
+        assert f"\n{heading}" in comment
+
+
 def test_world_recipes_are_valid() -> None:
     from adaptkit.world.build_decoder import DecoderOptions
     from adaptkit.world.build_encoder import EncoderOptions
     from adaptkit.world.storage import load_options
 
     types = {"decoder": DecoderOptions, "encoder": EncoderOptions}
-    paths = {path.stem: path for path in set(ALL) - set(TRAINING)}
+    paths = {path.stem: path for path in set(ALL) - set(LISTED)}
     assert paths.keys() == types.keys()
     for name, path in paths.items():
         assert isinstance(load_options(path, types[name]), types[name])
