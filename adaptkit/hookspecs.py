@@ -87,7 +87,8 @@ def register_encoders(register: Register) -> None:
     options`, which writes a tiny random model of the same family under a `Path` and returns options that name it;
     `missing(options) -> str | None`, which says what a build would not find on this machine; and, optionally,
     `wrap(module, options: dict) -> Encoder | None`, which adopts a model object given to `adaptkit.adapt` (None:
-    not one of ours).
+    not one of ours), and `create(config: dict, directory) -> options`, which writes a random model of that size for
+    `adaptkit train-encoder`; an encoder that is trained there has `save_pretrained(directory)`.
     """
 
 

@@ -55,6 +55,8 @@ def recipe_json_schema(plugins: PluginManager | None = None) -> Schema:
     defaults = {"$ref": "#/$defs/StageConfig", "description": Recipe.shorthand["stage_defaults"]}
     schema["properties"] |= {"extends": _text(Recipe.shorthand["extends"]), "stage_defaults": defaults}
     schema["properties"]["stages"] = _by_name_or_in_order(schema["properties"]["stages"])
+    evaluation = definitions["EvaluationConfig"]["properties"]
+    evaluation["tasks"] = _by_name_or_in_order(evaluation["tasks"])
     schema["$defs"] = definitions
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_loosened(schema)}
 
@@ -89,11 +91,11 @@ def _options_schema(component: Component, definitions: Schema) -> Schema:
     return schema
 
 
-def _by_name_or_in_order(stages: Schema) -> Schema:
-    by_name = {"type": "object", "additionalProperties": stages["items"]}
-    in_order = {key: value for key, value in stages.items() if key != "title"}
+def _by_name_or_in_order(items: Schema) -> Schema:
+    by_name = {"type": "object", "additionalProperties": items["items"]}
+    in_order = {key: value for key, value in items.items() if key != "title"}
     return {
-        "description": "In order; over an extended recipe's stages also by name.",
+        "description": "In order; over an extended recipe's also by name.",
         "anyOf": [in_order, by_name],
     }
 
