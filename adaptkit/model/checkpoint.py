@@ -18,6 +18,7 @@ from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
 from adaptkit.model.encoders import load_encoder
+from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import content_hash, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
 
@@ -76,6 +77,7 @@ def load_config(directory: Path) -> AdaptkitConfig:
 
     Raises:
         ModelError: The folder holds no workflow.
+        PluginError: A plugin that it was made with is not installed.
     """
     path = directory / "config.json"
     if not path.is_file():
@@ -93,6 +95,7 @@ def load_config(directory: Path) -> AdaptkitConfig:
             "folder or a run directory."
         )
     config: AdaptkitConfig = AdaptkitConfig.from_dict(values)
+    require_packages(config, directory)
     for entry in config.modalities.values():
         entry["encoder"] = resolve_encoder(entry["encoder"], directory)
     return config

@@ -23,6 +23,7 @@ class AdaptkitConfig(PreTrainedConfig):  # type: ignore[misc]
         insertion: Policy, placement and the policy's options.
         replace_ends: Whether embedding, final norm and LM head are the workflow's own.
         layer_map: For each layer of the decoder `[kind, source]`; see `adaptkit.surgery.LayerRecord`.
+        packages: Where its components came from when it was saved; see `adaptkit.model.packages`.
     """
 
     model_type = MODEL_TYPE
@@ -35,6 +36,7 @@ class AdaptkitConfig(PreTrainedConfig):  # type: ignore[misc]
         insertion: dict[str, Any] | None = None,
         replace_ends: bool = False,
         layer_map: list[list[Any]] | None = None,
+        packages: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -45,6 +47,7 @@ class AdaptkitConfig(PreTrainedConfig):  # type: ignore[misc]
         self.insertion = insertion or {}
         self.replace_ends = replace_ends
         self.layer_map = layer_map or []
+        self.packages = packages or {}
         kwargs.setdefault("adaptkit_version", adaptkit.__version__)
         kwargs.setdefault("tie_word_embeddings", bool(getattr(text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)

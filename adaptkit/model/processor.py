@@ -401,6 +401,8 @@ def load_processor(directory: str | Path) -> AdaptkitProcessor:
     directory = Path(directory)
     path = directory / PROCESSOR_FILE
     chat_template = None
+    if (directory / "config.json").is_file():
+        load_config(directory)  # says which plugins are missing, where some are
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
         specs, chat_template, source = values["modalities"], values["chat_template"], str(directory)

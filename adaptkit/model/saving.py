@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adaptkit.interfaces import Encoder
 from adaptkit.model.encoders import save_encoder
+from adaptkit.model.packages import packages_of
 from adaptkit.model.reference import (
     base_reference,
     content_hash,
@@ -49,6 +50,7 @@ def save_workflow(model: AdaptkitForConditionalGeneration, directory: Path, **_:
         reference = encoder_relative_to_checkpoint(entry["encoder"], directory)
         entry["encoder"] = {**reference, "content_hash": hash_of(encoder)}
         save_encoder(encoder, entry["encoder"], directory / ENCODERS_FOLDER / name)
+    config.packages = packages_of(config)
     config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
 

@@ -1,0 +1,58 @@
+"""Which packages a workflow needs: recorded when it is saved, asked for when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptkit.errors import PluginError
+from adaptkit.model.config import AdaptkitConfig
+from adaptkit.plugin_manager import get_plugin_manager
+
+
+def packages_of(config: AdaptkitConfig) -> dict[str, str]:
+    """`distribution version` of each component that a workflow names, by `kind name`."""
+    manager = get_plugin_manager()
+    return {f"{kind} {name}": manager.get(kind, name).package for kind, name in _used(config) if _has(kind, name)}
+
+
+def require_packages(config: AdaptkitConfig, directory: Path) -> None:
+    """Say at once what has to be installed for a checkpoint.
+
+    Raises:
+        PluginError: A component is not there; the message names the package it came from.
+    """
+    missing = {
+        package.rpartition(" ")[0]: f"the {kind} {name!r}"
+        for kind, name in _used(config)
+        if not _has(kind, name) and (package := config.packages.get(f"{kind} {name}"))
+    }
+    if missing:
+        what = ", ".join(f"{component} of {package}" for package, component in missing.items())
+        raise PluginError(
+            f"{directory}: this workflow was made with {what}, not installed here. "
+            f"`pip install {' '.join(missing)}`, then try again; `adaptkit plugins` lists what is installed."
+        )
+
+
+def _used(config: AdaptkitConfig) -> Iterator[tuple[str, str]]:
+    for name, entry in config.modalities.items():
+        yield from _named("modality", entry.get("type") or name)
+        encoder: Mapping[str, Any] = entry["encoder"]
+        yield from _named("encoder", encoder.get("name") or encoder.get("adopted_by"))
+        yield from _named("projector", entry["projector"].get("name"))
+    yield from _named("insertion policy", config.insertion.get("policy"))
+
+
+def _named(kind: str, name: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(name, str):
+        yield kind, name
+
+
+def _has(kind: str, name: str) -> bool:
+    try:
+        get_plugin_manager().get(kind, name)
+    except PluginError:
+        return False
+    return True
