@@ -44,9 +44,20 @@ class TransformersEncoder(Encoder):
 
 
 def run_encoder(encoder: Encoder, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    """Features of raw inputs, which are moved and cast to what the encoder's weights are."""
+    """Features of raw inputs, which are moved and cast to what the encoder's weights are.
+
+    Raises:
+        PluginError: They are not as wide as the encoder declares.
+    """
     parameter = next(encoder.parameters(), None)
     features: Tensor | list[Tensor] = encoder(inputs if parameter is None else like(inputs, parameter))
+    widths = {int(item.shape[-1]) for item in (features if isinstance(features, list) else [features])}
+    if widths - {encoder.feature_size}:
+        raise PluginError(
+            f"{type(encoder).__name__} declares features of width {encoder.feature_size} (feature_size), but gives "
+            f"{', '.join(map(str, sorted(widths)))}. `adaptkit plugins check` on its plugin says more; its author can "
+            "correct either."
+        )
     return features
 
 

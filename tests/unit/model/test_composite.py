@@ -33,6 +33,13 @@ def test_placeholders_without_features_are_an_error():
         model(**batch.inputs)
 
 
+def test_a_width_that_an_encoder_did_not_declare_names_both_widths():
+    _, model = build("llama")
+    model.encoders["image"].feature_size = 48
+    with pytest.raises(PluginError, match=r"declares features of width 48 \(feature_size\), but gives 32"):
+        model(**batch_of(model).inputs)
+
+
 def test_an_unknown_modality_names_the_nearest():
     _, model = build("llama")
     with pytest.raises(DataError, match="Did you mean 'image'"):
