@@ -28,6 +28,7 @@ from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, InsertionConfig, Recipe, StageConfig, TaskConfig
 
 FLASH = "flash_attention_2"
+NUM_FIRST_SAMPLES = 8
 PROJECTOR_ONLY = {"policy": "projector_only"}
 
 
@@ -243,7 +244,26 @@ def build_sources(recipe: Recipe, names: Collection[str]) -> dict[str, DataSourc
         sources[name] = manager.get("data source", dataset.format).build(dataset.options, context)
         if not len(sources[name]):
             raise DataError(f"data.{name}: the dataset is empty.")
+        _check_first_samples(name, sources[name])
     return sources
+
+
+def _check_first_samples(name: str, source: DataSource) -> None:
+    """A dataset whose first samples are all bad is read in a wrong way; better known now than after other stages.
+
+    Raises:
+        DataError: What is wrong with the first one.
+    """
+    problems = []
+    for index in range(min(NUM_FIRST_SAMPLES, len(source))):
+        try:
+            source[index]
+            return
+        except DataError as error:
+            problems.append(str(error))
+    raise DataError(
+        f"data.{name}: the first {len(problems)} sample(s) are all bad, so nothing is trained. The first: {problems[0]}"
+    )
 
 
 class MediaStore:

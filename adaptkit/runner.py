@@ -123,6 +123,7 @@ def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
                 [
                     f"recipe {recipe.name!r} names what is not on this machine:",
                     *(f"  {problem}" for problem in problems),
+                    "The comment that the recipe opens with may say how to make it. "
                     "`adaptkit train RECIPE --rehearse` tries the whole recipe on tiny stand-ins instead.",
                 ]
             )
@@ -156,6 +157,8 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
     _check_directory(output_dir, resume)
     run = prepare_run(recipe, output_dir, console)
     run.sources = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage.data))
+    for task in recipe.evaluation.tasks:
+        task_sources(recipe, task)  # what is wrong with them is better known before training
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / RECIPE_FILE).write_text(_recipe_header() + dump_recipe(recipe), encoding="utf-8")
     fingerprint = hash_tensors(_all_tensors(run.base))

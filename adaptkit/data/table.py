@@ -56,7 +56,9 @@ class TableSource:
         self._media = media
         self._tags = dict(tags)
         self._columns = {name: (columns or {}).get(name, name) for name in tags}
-        self._templates = {"question": _compiled(question), "answer": _compiled(answer)}
+        self._templates = {
+            name: _compiled(name, template, location) for name, template in (("question", question), ("answer", answer))
+        }
         self._system = system
 
     def __len__(self) -> int:
@@ -194,11 +196,14 @@ def _padded_box(box: Any, width: float, height: float, bins: int | None = None) 
     return format_box(pad_box([float(value) for value in box], float(width), float(height)), bins=bins)
 
 
-def _compiled(template: str) -> Template:
+def _compiled(name: str, template: str, location: str) -> Template:
     try:
         return _environment().from_string(template)
     except TemplateError as error:
-        raise DataError(f"the template {template!r} is malformed: {error}") from error
+        raise DataError(
+            f"{location}: the template of the {name}, {template!r}, is malformed: {error}. It is Jinja: "
+            "`{{ column }}`, or `{{ box | padded_box(width, height) }}`."
+        ) from error
 
 
 def _fill(name: str, template: Template, row: Row) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 from adaptkit.errors import PluginError, RecipeError
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.components import DataConfig, Section, plugins_of
+from adaptkit.recipe.explain import explain
 from adaptkit.recipe.loading import read_validated
 from adaptkit.recipe.variables import expand
 
@@ -45,8 +46,9 @@ class NewEncoderConfig(Section):
         try:
             component.options.model_validate({**self.options, "path": WHERE_IT_WILL_BE})
         except ValidationError as error:
-            problems = "; ".join(str(details["msg"]) for details in error.errors())
-            raise ValueError(f"options: {problems}") from error
+            found = [(".".join(map(str, d["loc"])), explain(d, component.options)) for d in error.errors()]
+            problems = "; ".join(f"options{'.' * bool(key)}{key}: {what}" for key, what in found)
+            raise ValueError(problems) from error
         return self
 
 

@@ -49,6 +49,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, plugins: Plu
     """
     problems: list[Problem] = []
     root = _read(Path(path), (), problems)
+    if "encoder" in root.entries and "stages" not in root.entries:
+        raise RecipeError(f"{path} trains an encoder alone: it is a recipe for `adaptkit train-encoder`.")
     root = _resolved(root, Path(path).stem, overrides, problems)
     return _validated(Recipe, root, problems, plugins or get_plugin_manager())
 
@@ -60,7 +62,10 @@ def read_validated(model: type[M], path: str | Path, overrides: Sequence[str], p
         RecipeError: As `load_recipe`.
     """
     problems: list[Problem] = []
-    root = without_nulls(apply_overrides(_read(Path(path), (), problems), overrides, problems))
+    root = _read(Path(path), (), problems)
+    if "stages" in root.entries or "workflows" in root.entries:
+        raise RecipeError(f"{path} trains workflows: it is a recipe for `adaptkit train`.")
+    root = without_nulls(apply_overrides(root, overrides, problems))
     root = expand_tree(_named(root, Path(path).stem), problems, set())
     return _validated(model, root, problems, plugins)
 

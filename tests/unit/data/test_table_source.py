@@ -83,7 +83,7 @@ def test_bad_rows_say_what_is_wrong(media, rows, options, message):
 
 
 def test_malformed_templates_are_refused_at_once(media):
-    with pytest.raises(DataError, match=r"the template '{{ label' is malformed"):
+    with pytest.raises(DataError, match=r"t.jsonl: the template of the answer, '{{ label', is malformed"):
         table(media, answer="{{ label")
 
 

@@ -140,3 +140,12 @@ def test_a_recipe_names_its_datasets(run_directory: Path, tmp_path: Path) -> Non
         load_recipe(tmp_path / "recipe.yaml")
     assert "Did you mean 'told'" in str(caught.value)
     assert "Did you mean 'grounding'" in str(caught.value)
+
+
+def test_a_template_that_fits_no_row_is_told_at_once(run_directory: Path, tmp_path: Path) -> None:
+    text = (run_directory / "recipe.yaml").read_text().replace("{{ color }}", "{{ colour }}")
+    (tmp_path / "recipe.yaml").write_text(text)
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(DataError, match=r"data.told: the first 6 sample.* are all bad, .*'colour' is undefined"):
+        build_sources(recipe, ["told"])
+    assert len(build_sources(recipe, ["placed"])["placed"]) == 6

@@ -94,7 +94,7 @@ def test_it_may_start_from_a_model_that_is_there(recipe: Path, tmp_path: Path) -
     [
         (["encoder.name=clp"], "Did you mean 'clip'"),
         (["encoder.start_from=world:encoder"], "give config, the sizes of a new model, or start_from"),
-        (["encoder.options.feature_lyer=1"], "options"),
+        (["encoder.options.feature_lyer=1"], "options.feature_lyer: no key named 'feature_lyer'. Did you mean"),
         (["encoder.config.hidden_sze=8"], "hidden_size"),
         (["encoder.config=null", "encoder.start_from=/gone"], "encoder.start_from"),
         (["data.train.path=gone.jsonl"], "data.train"),
@@ -138,3 +138,13 @@ def test_the_root_may_be_a_variable(recipe: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("SOMEWHERE")
     with pytest.raises(RecipeError, match="SOMEWHERE is not set"):
         load_encoder_recipe(recipe).data_folder()
+
+
+def test_the_other_kind_of_recipe_is_named(recipe: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["train", str(recipe)])
+    assert result.exit_code == 2
+    assert "it is a recipe for `adaptkit train-encoder`" in result.output
+    (tmp_path / "run.yaml").write_text("workflows: {}")
+    result = CliRunner().invoke(cli, ["train-encoder", str(tmp_path / "run.yaml")])
+    assert result.exit_code == 2
+    assert "it is a recipe for `adaptkit train`" in result.output
