@@ -17,7 +17,8 @@ SCRIPT = Path(__file__).with_name("idle_modality.py")
 WAIT_S = 200  # far more than it takes; a hang ends here
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero3"])
+# DeepSpeed compiles an operator first, which takes a compiler and minutes
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", pytest.param("zero3", marks=pytest.mark.integration)])
 def test_nobody_waits(strategy: str) -> None:
     if strategy == "zero3" and find_spec("deepspeed") is None:
         pytest.skip("deepspeed is not installed")
