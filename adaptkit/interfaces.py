@@ -118,12 +118,12 @@ class Encoder(nn.Module, ABC):
     def build_preprocessor(self) -> Preprocessor:
         """The preprocessing that this encoder was trained with."""
 
-    def example_inputs(self) -> Tensor:
-        """The smallest inputs it takes, `(1, ...)`.
+    def example_inputs(self) -> Tensor | None:
+        """The smallest inputs it takes, `(1, ...)`; None where it has none, and can then not be sharded.
 
         Where weights are spread over processes, one whose batch has nothing to encode must take part all the same.
         """
-        raise NotImplementedError(f"{type(self).__name__} gives no example_inputs, which sharded training needs")
+        return None
 
     def fingerprint(self) -> str:
         """Hash of everything its features depend on, weights and options, for feature caches and checkpoints."""

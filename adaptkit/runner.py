@@ -73,6 +73,7 @@ class Run:
         encoders: Frozen encoders by modality, shared by all workflows.
         workflows: Model and processor of each workflow, as its last stage left it.
         stages: Result of each stage.
+        task_sources: What each benchmark reads, opened before training so that what is wrong shows early.
     """
 
     recipe: Recipe
@@ -84,6 +85,7 @@ class Run:
     workflows: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = field(default_factory=dict)
     stages: dict[str, StageResult] = field(default_factory=dict)
     sources: dict[str, DataSource] = field(default_factory=dict)
+    task_sources: list[dict[str, dict[str, DataSource]]] = field(default_factory=list)
     cached: dict[str, CachedFeatures] = field(default_factory=dict)
 
     def processor(self, workflow: str) -> AdaptkitProcessor:
@@ -157,8 +159,7 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
     _check_directory(output_dir, resume)
     run = prepare_run(recipe, output_dir, console)
     run.sources = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage.data))
-    for task in recipe.evaluation.tasks:
-        task_sources(recipe, task)  # what is wrong with them is better known before training
+    run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / RECIPE_FILE).write_text(_recipe_header() + dump_recipe(recipe), encoding="utf-8")
     fingerprint = hash_tensors(_all_tensors(run.base))
@@ -368,11 +369,11 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
     results: dict[str, Any] = {}
     answers: list[Answer] = []
     settings = run.recipe.evaluation
-    for task in settings.tasks:
+    for task, sources in zip(settings.tasks, run.task_sources):
         built = get_plugin_manager().get("evaluation task", task.name).build(task.options)
         with progress_bar(run.console, f"evaluating {task.name}") as advance:
             options = {"limit": settings.limit, "seed": settings.seed, "progress": advance}
-            evaluation = evaluate_task(task.name, built, run.workflows, {**options, **task_sources(run.recipe, task)})
+            evaluation = evaluate_task(task.name, built, run.workflows, {**options, **sources})
             results |= evaluation.results
             answers += evaluation.answers
     results["seconds"] = round(time.monotonic() - started, 1)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptkit.data.rows import load_rows
+from adaptkit.data.rows import RowSource, existing_medium, load_rows, media_paths, tag_pattern
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.interfaces import Message, Sample
+from adaptkit.interfaces import Message
 
 ROLES = {"human": "user", "gpt": "assistant"}
 
 
-class LlavaSource:
+class LlavaSource(RowSource):
     """The conversations of one file. Rows are checked when they are read: a bad one spoils only itself.
 
     A row names its media under their modality's name, as one path or a list; each tag in a human turn stands
@@ -46,38 +45,15 @@ class LlavaSource:
         move_media_to_front: bool = False,
         system: str | None = None,
     ) -> None:
-        self.path = path
+        super().__init__(load_rows(path), str(path), limit)
         self.media = media
         self.move_media_to_front = move_media_to_front
         self.system = system
         self._modalities = {tag: modality for modality, tag in tags.items()}
-        self._tag_pattern = re.compile("(" + ("|".join(map(re.escape, self._modalities)) or r"(?!)") + ")")
-        self._rows = load_rows(path)
-        self._length = len(self._rows) if limit is None else min(limit, len(self._rows))
+        self._tag_pattern = tag_pattern(tags)
         self.num_dropped_turns = sum(_begins_with_answer(self._rows[i]) for i in range(self._length))
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one row.
-
-        Raises:
-            DataError: The row is malformed or its media are missing; the message names file, index and id.
-        """
-        if not 0 <= index < self._length:
-            raise IndexError(f"row {index} of {self._length} in {self.path}")
-        row = self._rows[index]
-        location = f"{self.path}[{index}]"
-        if not isinstance(row, dict):
-            raise DataError(f"{location}: a row is an object with 'conversations', not {type(row).__name__}")
-        name = str(row.get("id", index))
-        try:
-            return Sample(name, self._read_messages(row), location)
-        except DataError as error:
-            raise DataError(f"{location} (id {name!r:.80}): {error}") from error
-
-    def _read_messages(self, row: dict[str, Any]) -> list[Message]:
+    def _read(self, row: Mapping[str, Any]) -> list[Message]:
         system, turns = self._read_turns(row)
         media = {modality: self._media_paths(row, modality) for modality in self._modalities.values()}
         # Text and tags alternate: those at odd places are tags. An answer is all text.
@@ -95,19 +71,16 @@ class LlavaSource:
             messages.append({"role": role, "content": self._parts(turn, remaining)})
         return messages
 
-    def _read_turns(self, row: dict[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
+    def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
         """The system message, and role and text of each turn."""
         return self.system, read_turns(row.get("conversations"), ROLES)
 
     def _media_key(self, modality: str) -> str:
         return modality
 
-    def _media_paths(self, row: dict[str, Any], modality: str) -> list[Path]:
-        value = row.get(self._media_key(modality))
-        paths = [] if value is None else [value] if isinstance(value, str) else value
-        if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-            raise DataError(f"{modality!r} must be a path or a list of paths, not {value!r:.80}")
-        return [existing_medium(self.media / path, modality) for path in paths]
+    def _media_paths(self, row: Mapping[str, Any], modality: str) -> list[Path]:
+        key = self._media_key(modality)
+        return [existing_medium(path, modality) for path in media_paths(row.get(key), key, self.media)]
 
     def _check_counts(self, pieces: Sequence[list[str]], media: Mapping[str, list[Path]]) -> None:
         tags = [tag for turn in pieces for tag in turn[1::2]]
@@ -139,21 +112,6 @@ def _move_tags_to_front(pieces: list[str], collapse: bool) -> list[str]:
         moved += [tag, "\n"]
     moved[-1] = ("\n" + "".join(pieces[::2]).strip()).rstrip()
     return moved
-
-
-def existing_medium(path: Path, modality: str) -> Path:
-    """The path of a medium, which must be a file.
-
-    Raises:
-        DataError: It is not there, or cannot be reached.
-    """
-    try:
-        found = path.is_file()
-    except OSError as error:
-        raise DataError(f"{modality!r} cannot be reached at {str(path)!r}: {error.strerror}") from error
-    if not found:
-        raise DataError(f"{modality!r} is missing: no file {str(path)!r}")
-    return path
 
 
 def read_turns(conversation: Any, roles: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptkit.data.llava import check_turns, existing_medium
-from adaptkit.data.rows import load_rows
+from adaptkit.data.llava import check_turns
+from adaptkit.data.rows import RowSource, existing_medium, load_rows
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.interfaces import Message, Sample
+from adaptkit.interfaces import Message
 
 ROLES = ("system", "developer", "user", "assistant")
 REMOTE = ("http://", "https://", "file://", "ftp://")
 
 
-class MessagesSource:
-    """The conversations of one file, `{"messages": [{"role", "content"}]}` each. Rows are checked when they are read.
+class MessagesSource(RowSource):
+    """The conversations of one file, `{"messages": [{"role", "content"}]}` each.
 
     A part of type `X_url` or `input_X` is a medium of modality X: by path, by a data URI, or in base64 beside its
     format. The order of parts is their order in the prompt.
@@ -35,33 +35,15 @@ class MessagesSource:
     def __init__(
         self, path: Path, *, media: Path, tags: Mapping[str, str], limit: int | None = None, system: str | None = None
     ) -> None:
-        self.path = path
+        super().__init__(load_rows(path), str(path), limit)
         self.media = media
         self.system = system
         self._modalities = list(tags)
-        self._rows = load_rows(path)
-        self._length = len(self._rows) if limit is None else min(limit, len(self._rows))
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one row.
-
-        Raises:
-            DataError: The row is malformed or its media are missing; the message names file, index and id.
-        """
-        if not 0 <= index < self._length:
-            raise IndexError(f"row {index} of {self._length} in {self.path}")
-        row, location = self._rows[index], f"{self.path}[{index}]"
-        try:
-            if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-                raise DataError("a row is an object with a list of 'messages'")
-            return Sample(str(row.get("id", index)), self._read(row["messages"]), location)
-        except DataError as error:
-            raise DataError(f"{location}: {error}") from error
-
-    def _read(self, given: list[Any]) -> list[Message]:
+    def _read(self, row: Mapping[str, Any]) -> list[Message]:
+        given = row.get("messages")
+        if not isinstance(given, list):
+            raise DataError("a row is an object with a list of 'messages'")
         messages = [self._message(message, i) for i, message in enumerate(given)]
         opening = [m for m in messages[:1] if m["role"] == "system"]
         turns = messages[len(opening) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from adaptkit.data.llava import LlavaSource, read_turns
@@ -20,7 +21,7 @@ class ShareGptSource(LlavaSource):
     def _media_key(self, modality: str) -> str:
         return f"{modality}s"
 
-    def _read_turns(self, row: dict[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
+    def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
         system: Any = row.get("system", self.system)
         conversation: Any = row.get("conversations")
         first = conversation[0] if isinstance(conversation, list) and conversation else None

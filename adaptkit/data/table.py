@@ -12,20 +12,18 @@ from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adaptkit.boxes import format_box, pad_box
-from adaptkit.data.llava import existing_medium
-from adaptkit.data.rows import parse_json
+from adaptkit.data.rows import RowSource, existing_medium, media_paths, parse_json, tag_pattern
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.interfaces import Message, Sample
+from adaptkit.interfaces import Message
 
 Row = Mapping[str, Any]
 READERS = (".jsonl", ".json", ".csv", ".tsv")
 
 
-class TableSource:
+class TableSource(RowSource):
     """One conversation a row: a question about the row's media, and its answer.
 
     A row names its media in columns of their modalities' names, or as `columns` says, as one path or a list of paths.
-    Rows are checked when they are read: a bad one spoils only itself.
 
     Args:
         rows: The rows.
@@ -51,8 +49,7 @@ class TableSource:
         columns: Mapping[str, str] | None = None,
         system: str | None = None,
     ) -> None:
-        self._rows = rows
-        self._location = location
+        super().__init__(rows, location)
         self._media = media
         self._tags = dict(tags)
         self._columns = {name: (columns or {}).get(name, name) for name in tags}
@@ -61,28 +58,7 @@ class TableSource:
         }
         self._system = system
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one row.
-
-        Raises:
-            DataError: A column that a template names is missing, the answer is empty, or media are missing or do not
-                agree with the tags.
-        """
-        if not 0 <= index < len(self._rows):
-            raise IndexError(f"row {index} of {len(self._rows)} in {self._location}")
-        row = self._rows[index]
-        location = f"{self._location}[{index}]"
-        try:
-            if not isinstance(row, Mapping):
-                raise DataError(f"a row is an object with columns, not {type(row).__name__}")
-            return Sample(str(row.get("id", index)), self._messages(row), location)
-        except DataError as error:
-            raise DataError(f"{location}: {error}") from error
-
-    def _messages(self, row: Row) -> list[Message]:
+    def _read(self, row: Row) -> list[Message]:
         question, answer = (_fill(name, template, row) for name, template in self._templates.items())
         if not answer.strip():
             raise DataError("the answer is empty")
@@ -90,11 +66,12 @@ class TableSource:
         return messages if self._system is None else [_said("system", [_text(self._system)]), *messages]
 
     def _parts(self, question: str, row: Row) -> list[dict[str, Any]]:
-        media = {name: _paths(column, row, self._media) for name, column in self._columns.items()}
+        media = {name: media_paths(row.get(c), c, self._media) for name, c in self._columns.items()}
         if not any(tag in question for tag in self._tags.values()):
             front = [f"{self._tags[name]}\n" for name, paths in media.items() for _ in paths]
             question = "".join(front) + question
-        pieces = _split(question, self._tags)
+        names = {tag: name for name, tag in self._tags.items()}
+        pieces = [(names.get(piece), piece) for piece in tag_pattern(self._tags).split(question) if piece]
         for name, paths in media.items():
             num_tags = sum(kind == name for kind, _ in pieces)
             if num_tags != len(paths):
@@ -217,29 +194,6 @@ def _fill(name: str, template: Template, row: Row) -> str:
         raise DataError(f"the template of the {name} fails on this row: {type(error).__name__}: {error}") from error
 
 
-def _paths(name: str, row: Row, folder: Path) -> list[Path]:
-    value = row.get(name)
-    paths = [] if value in (None, "") else [value] if isinstance(value, str) else value
-    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-        raise DataError(f"{name!r} must be a path or a list of paths, not {value!r:.80}")
-    return [folder / path for path in paths]
-
-
-def _split(question: str, tags: Mapping[str, str]) -> list[tuple[str | None, str]]:
-    """Pieces of a text: the modality of a tag, or None and the words between tags."""
-    pieces: list[tuple[str | None, str]] = [(None, question)]
-    for name, tag in tags.items():
-        split: list[tuple[str | None, str]] = []
-        for kind, text in pieces:
-            if kind is not None:
-                split.append((kind, text))
-                continue
-            for number, part in enumerate(text.split(tag)):
-                split += [(name, tag)] * (number > 0) + [(None, part)] * bool(part)
-        pieces = split
-    return pieces
-
-
 def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
@@ -254,7 +208,7 @@ def _with_absolute_media(rows: Sequence[Row], folder: Path, tags: Mapping[str, s
         if not isinstance(row, Mapping) or on not in row:
             columns = row if isinstance(row, Mapping) else ()
             raise DataError(f"row {number} of a table to pair: {unknown_name('column', on, columns)}")
-        media = {name: [str(path) for path in _paths(name, row, folder)] for name in tags}
+        media = {name: [str(path) for path in media_paths(row.get(name), name, folder)] for name in tags}
         absolute.append({**row, **media})
     return absolute
 

@@ -313,8 +313,9 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
     def _idle_features(self, modality: str) -> Tensor:
         """Features of the encoder's example, `(1, positions, feature_size)`; zeros where it gives none."""
         encoder = self._encoder(modality)
-        if type(encoder).example_inputs is not Encoder.example_inputs:
-            return next(iter(self.encode(modality, encoder.example_inputs()))).unsqueeze(0)
+        example = encoder.example_inputs()
+        if example is not None:
+            return next(iter(self.encode(modality, example))).unsqueeze(0)
         if any(map(is_sharded, encoder.parameters())):
             raise ModelError(
                 f"a batch without {modality!r} would leave other processes waiting, since the weights of "

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import AutoModel, PreTrainedModel
 
 from adaptkit.errors import ModelError, PluginError
@@ -70,6 +69,8 @@ def like(inputs: Tensor | list[Tensor], parameter: Tensor) -> Tensor | list[Tens
 
 def is_sharded(parameter: Tensor) -> bool:
     """Whether a parameter's values are spread over processes, by DeepSpeed ZeRO-3 or FSDP."""
+    from torch.distributed.tensor import DTensor  # takes a while, and few runs are spread
+
     return hasattr(parameter, "ds_id") or isinstance(parameter, DTensor)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -118,7 +119,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         """Placeholder id of each modality."""
         return {name: inputs.placeholder_id for name, inputs in self.modalities.items()}
 
-    @property
+    @cached_property
     def brackets(self) -> dict[str, Brackets]:
         """Token ids before and after each item of a modality."""
         return {name: self._brackets_of(inputs) for name, inputs in self.modalities.items()}

@@ -19,8 +19,8 @@ PACKAGE = Path(adaptkit.__file__).parent
 
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
-    {"errors", "hashing", "boxes"},
-    {"interfaces", "hookspecs"},
+    {"errors", "hashing", "boxes", "hub"},
+    {"interfaces", "hookspecs", "reading"},
     {"placement", "paths", "chat_templates"},
     {"plugin_manager"},
     {"recipe"},

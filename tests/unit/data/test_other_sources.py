@@ -118,7 +118,7 @@ def said(*contents: Any) -> dict[str, Any]:
     ("row", "message"),
     [
         ({"messages": "x"}, "an object with a list of 'messages'"),
-        ([], "an object with a list of 'messages'"),
+        ([], "a row is an object with keys, not list"),
         (said("Q"), "no question with an answer"),
         (said("Q", " "), "turn 1: the answer is empty"),
         (said(7, "A"), "content is int, not text or a list"),

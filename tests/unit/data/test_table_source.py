@@ -71,7 +71,7 @@ def test_boxes_are_fractions_of_the_padded_square(media):
         (ROWS, {"question": "<audio>"}, r"1 under 'image', but 0 <image> in the question"),
         (ROWS, {"answer": "{{ bbox | padded_box('x', 2) }}"}, "fails on this row: ValueError"),
         (ROWS, {"answer": " "}, "the answer is empty"),
-        (["text"], {}, "a row is an object with columns, not str"),
+        (["text"], {}, "a row is an object with keys, not str"),
         ([{"image": "gone.png", "label": 1}], {}, "'image' is missing: no file .*gone.png"),
         ([{"image": 7, "label": 1}], {}, "must be a path or a list of paths, not 7"),
     ],

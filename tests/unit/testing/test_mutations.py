@@ -56,8 +56,8 @@ def hooks(old: str, new: str, check: str, words: str) -> Mutation:
 FORWARD = "features: Tensor = self.layers(inputs.flatten(-2))"
 LISTED = "[self.layers(item.flatten(-2)) for item in inputs]"
 CONNECT = "__import__('socket').create_connection(('weights.invalid', 80), timeout=1)"
-READ = "raw, where = self._read(source)"
-KEY = "return hashlib.sha256(self._read(source)[0])"
+READ = "raw, where = self._reader.read(source)"
+KEY = "return hashlib.sha256(self._reader.read(source)[0])"
 IMPORT = "from pathlib import Path\n"
 NO_TABLE = ' as error:\n            raise DataError(f"{where} is no table'
 REGISTERED = "        stand_in=_stand_in,\n        examples=_examples,\n    )\n"
@@ -246,7 +246,7 @@ def test_a_heavy_import_is_caught(installed: Installed) -> None:
 
 
 def test_a_hash_that_ends_with_its_process_is_caught(installed: Installed) -> None:
-    installed.replace("modality.py", KEY, "return hashlib.sha256(str(hash(self._read(source)[0])).encode())")
+    installed.replace("modality.py", KEY, "return hashlib.sha256(str(hash(self._reader.read(source)[0])).encode())")
     found = failures(run(installed, fresh_processes=True))
     assert [(r.check, r.message) for r in found] == [
         ("hashes in another process", "content_key of the modality 'gyro' gives other keys in another process")

@@ -10,11 +10,15 @@ import numpy as np
 
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Modality
+from adaptkit.reading import SourceReader
 from adaptkit_audio import AudioOptions
 from adaptkit_audio.clip import AudioClip
 from adaptkit_audio.decoding import check_samples, check_seconds, decode, from_array
 from adaptkit_audio.showing import render
-from adaptkit_audio.sources import ACCEPTED, read_bytes
+
+ACCEPTED = (
+    "a path, bytes, a binary file object, a data URI, (array, sampling_rate), or {'array': ..., 'sampling_rate': ...}"
+)
 
 
 class AudioModality(Modality):
@@ -26,6 +30,8 @@ class AudioModality(Modality):
 
     def __init__(self, options: AudioOptions | None = None) -> None:
         self.options = options or AudioOptions()
+        hint = f"Cut it; more than {self.options.max_seconds:g} seconds (max_seconds) are refused in any case."
+        self._reader = SourceReader("recording", ACCEPTED, self.options.max_bytes, hint=hint)
 
     def load(self, source: Any) -> AudioClip:
         """Read one recording.
@@ -47,7 +53,7 @@ class AudioModality(Modality):
         if isinstance(source, AudioClip | tuple | np.ndarray):
             clip = self.load(source)
             return hashlib.sha256(f"{clip.sampling_rate} ".encode() + clip.samples.tobytes()).hexdigest()
-        return hashlib.sha256(read_bytes(source, self.options)[0]).hexdigest()
+        return hashlib.sha256(self._reader.read(source)[0]).hexdigest()
 
     def to_html(self, item: AudioClip) -> str:
         """A player and the waveform."""
@@ -66,7 +72,7 @@ class AudioModality(Modality):
                 "{'array': ..., 'sampling_rate': ...}."
             )
         if not isinstance(source, AudioClip | tuple):
-            raw, where = read_bytes(source, self.options)
+            raw, where = self._reader.read(source)
             return decode(raw, where, self.options.max_seconds), where
         clip = source if isinstance(source, AudioClip) else from_array(*source)
         where = f"the recording of {len(clip.samples):,} samples"

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from adaptkit.errors import ModelError, unknown_name
+from adaptkit.hub import hub_refusal, is_cached, missing_files
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HUB_TIMEOUT_S = 5.0
 _WORLD = "world:"
 
 
@@ -51,50 +51,11 @@ def missing(path: str, revision: str | None) -> str | None:
     except ModelError as error:
         return str(error)
     if isinstance(place, Path):
-        return _missing_files(place, path)
-    if _is_cached(place, revision):
+        lacking = missing_files(place, path)
+        return lacking and f"{lacking} {provide()}"
+    if is_cached(place, revision):
         return None
-    reason = _hub_refusal(place, revision)
+    reason = hub_refusal(place, revision)
     if reason is None:
         return None
     return f"no folder {path!r} here, it is not in the cache of the Hugging Face hub, and {reason}. {provide()}"
-
-
-def _missing_files(folder: Path, path: str) -> str | None:
-    if not (folder / "config.json").is_file():
-        return f"{path} holds no config.json. {provide()}"
-    if any(folder.glob("*.safetensors")):
-        return None
-    pickled = any(folder.glob("*.bin"))
-    detail = " (only pickled *.bin, which adaptkit does not load: convert them to safetensors)" if pickled else ""
-    return f"{path} holds no *.safetensors{detail}. {provide()}"
-
-
-def _is_cached(model_id: str, revision: str | None) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(model_id, "config.json", revision=revision)
-    if not isinstance(config, str):
-        return False
-    # transformers fetches converted weights from another revision of the same repository
-    return any(Path(config).parent.parent.glob("*/*.safetensors"))
-
-
-def _hub_refusal(model_id: str, revision: str | None) -> str | None:
-    """Why the hub would not give a model; None where it would."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids downloading it"
-    try:
-        HfApi().model_info(model_id, revision=revision, timeout=_HUB_TIMEOUT_S)
-    except GatedRepoError:
-        return "the hub wants its licence accepted and a login (`hf auth login`)"
-    except RepositoryNotFoundError:
-        return "the hub knows no such model"
-    except RevisionNotFoundError:
-        return f"the hub knows no revision {revision!r} of it"
-    except Exception as error:  # a dozen transport errors of two HTTP libraries: all mean no answer
-        return f"the hub cannot be reached ({type(error).__name__})"
-    return None

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import html
 import io
-import re
-import stat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +13,10 @@ from PIL import Image, ImageOps
 
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Modality
+from adaptkit.reading import SourceReader
 from adaptkit_image import ImageOptions
 
 ACCEPTED = "a path, bytes, a file object, a data URI, a Pillow image or an array (height, width[, 1, 3 or 4])"
-_DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[^,]*)?;base64,", re.IGNORECASE)
-_URL = re.compile(r"(https?|ftp|file)://", re.IGNORECASE)
 _SHOWN_PIXELS = 512
 _DEEP_GREY = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -38,6 +33,7 @@ class ImageModality(Modality):
 
     def __init__(self, options: ImageOptions | None = None) -> None:
         self.options = options or ImageOptions()
+        self._reader = SourceReader("picture", ACCEPTED, self.options.max_bytes)
         if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit is process-wide and would come first
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, self.options.max_pixels)
 
@@ -55,7 +51,7 @@ class ImageModality(Modality):
             return self._to_rgb(source, "the Pillow image")
         if isinstance(source, np.ndarray):
             return self._to_rgb(_from_array(source), "the array")
-        raw, where = self._read(source)
+        raw, where = self._reader.read(source)
         try:
             image = Image.open(io.BytesIO(raw))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -69,7 +65,7 @@ class ImageModality(Modality):
         if isinstance(source, Image.Image | np.ndarray):
             image = self.load(source)
             return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-        return hashlib.sha256(self._read(source)[0]).hexdigest()
+        return hashlib.sha256(self._reader.read(source)[0]).hexdigest()
 
     def to_html(self, item: Image.Image) -> str:
         """An `<img>` with the picture inside, scaled down to at most 512 pixels a side."""
@@ -91,67 +87,6 @@ class ImageModality(Modality):
     def box_size(self, item: Image.Image) -> tuple[int, int]:
         """Width and height of the picture."""
         return item.size
-
-    def _read(self, source: Any) -> tuple[bytes, str]:
-        """The undecoded bytes of a source, and what to call it in messages."""
-        if isinstance(source, bytes | bytearray | memoryview):
-            raw, where = bytes(source), f"the picture given as {len(source):,} bytes"
-        elif isinstance(source, str) and source[:5].lower() == "data:":
-            raw, where = self._decode_uri(source), "the picture given as a data URI"
-        elif isinstance(source, str | Path):
-            raw, where = self._read_file(source), str(source)
-        elif hasattr(source, "read"):
-            raw, where = self._read_object(source)
-        else:
-            raise DataError(f"cannot read a picture from {type(source).__name__}: give {ACCEPTED}.")
-        if not raw:
-            raise DataError(f"{where} is empty.")
-        self._check_bytes(len(raw), where)
-        return raw, where
-
-    def _read_file(self, source: str | Path) -> bytes:
-        if isinstance(source, str) and _URL.match(source):
-            raise DataError(f"{source}: pictures are not fetched from URLs. Download it and give its path.")
-        try:
-            path = Path(source).expanduser()
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a device or pipe could be read without end
-                raise DataError(f"{source} is a folder or device, not a picture file.")
-            self._check_bytes(status.st_size, str(source))
-            return path.read_bytes()
-        except FileNotFoundError as error:
-            raise DataError(f"no picture at {source}. Check the path, or the folder set for media.") from error
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-        ) as error:  # no permission, a NUL in the name, no home folder
-            raise DataError(f"cannot read {str(source)!r}: {error}.") from error
-
-    def _read_object(self, source: Any) -> tuple[bytes, str]:
-        where = str(getattr(source, "name", None) or f"the picture given as {type(source).__name__}")
-        if hasattr(source, "seek"):
-            source.seek(0)
-        raw = source.read(self.options.max_bytes + 1)
-        if hasattr(source, "seek"):
-            source.seek(0)
-        if not isinstance(raw, bytes):
-            raise DataError(f"{where} was opened as text: open it in binary mode, 'rb'.")
-        return raw, where
-
-    def _decode_uri(self, source: str) -> bytes:
-        header = _DATA_URI.match(source)
-        if header is None:
-            raise DataError(f"data URI {source[:32]!r}… is not of the form data:image/…;base64,….")
-        self._check_bytes((len(source) - header.end()) * 3 // 4, "the picture given as a data URI")
-        try:
-            return base64.b64decode(source[header.end() :], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise DataError(f"the picture given as a data URI is not valid base64: {error}.") from error
-
-    def _check_bytes(self, num_bytes: int, where: str) -> None:
-        if num_bytes > self.options.max_bytes:
-            raise DataError(f"{where} is larger than the limit of {self.options.max_bytes:,} bytes (max_bytes).")
 
     def _to_rgb(self, image: Image.Image, where: str) -> Image.Image:
         width, height = image.size

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError
+from adaptkit.hub import hub_refusal
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
 _HUB = "hf-hub:"
-_HUB_TIMEOUT_S = 5.0
 _PREFERRED = (WEIGHTS_NAME, "open_clip_pytorch_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin")
 _PICKLED = ("*.bin", "*.pt", "*.pth")
 _PROVIDE = (
@@ -44,7 +44,7 @@ def missing(path: str, model: str | None) -> str | None:
     except ModelError as error:
         return str(error)
     model_id = path.removeprefix(_HUB)
-    refusal = _hub_refusal(model_id)
+    refusal = hub_refusal(model_id)
     return (
         None
         if refusal is None
@@ -129,21 +129,3 @@ def _cached(model_id: str) -> bool:
     except HFValidationError as error:
         raise ModelError(f"hf-hub:{model_id} is no model id: {error}. {_PROVIDE}") from error
     return isinstance(found[0], str) and any(isinstance(file, str) for file in found[1:])
-
-
-def _hub_refusal(model_id: str) -> str | None:
-    """Why the hub would not give a model; None where it would."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids downloading it"
-    try:
-        HfApi().model_info(model_id, timeout=_HUB_TIMEOUT_S)
-    except GatedRepoError:
-        return "the hub wants its licence accepted and a login (`hf auth login`)"
-    except RepositoryNotFoundError:
-        return "the hub knows no such model"
-    except Exception as error:  # a dozen transport errors of two HTTP libraries: all mean no answer
-        return f"the hub cannot be reached ({type(error).__name__})"
-    return None

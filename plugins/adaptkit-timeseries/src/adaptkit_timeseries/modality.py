@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
-import stat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Modality
+from adaptkit.reading import SourceReader
 from adaptkit_timeseries import SeriesOptions
 from adaptkit_timeseries.series import Series, column_names
 from adaptkit_timeseries.showing import render
@@ -24,7 +22,6 @@ ACCEPTED = (
     "of rows, or a pandas DataFrame or Series"
 )
 _NPY = b"\x93NUMPY"
-_URL = re.compile(r"\w+://")
 
 
 class SeriesModality(Modality):
@@ -36,6 +33,7 @@ class SeriesModality(Modality):
 
     def __init__(self, options: SeriesOptions | None = None) -> None:
         self.options = options or SeriesOptions()
+        self._reader = SourceReader("series", ACCEPTED, self.options.max_bytes, plural="series")
 
     def load(self, source: Any) -> Series:
         """Read one series.
@@ -51,7 +49,7 @@ class SeriesModality(Modality):
             return source
         if isinstance(source, list | tuple) or hasattr(source, "__array__"):
             return self._checked(self._from_values(source), f"the {type(source).__name__}")
-        raw, where = self._read(source)
+        raw, where = self._reader.read(source)
         return self._checked(self._parse(raw, where), where)
 
     def content_key(self, source: Any) -> str:
@@ -59,58 +57,13 @@ class SeriesModality(Modality):
         if isinstance(source, Series | list | tuple) or hasattr(source, "__array__"):
             return self.load(source).content_key()
         reading = self.options.model_dump_json(exclude={"max_length", "max_bytes"})
-        return hashlib.sha256(reading.encode() + self._read(source)[0]).hexdigest()
+        return hashlib.sha256(reading.encode() + self._reader.read(source)[0]).hexdigest()
 
     def to_html(self, item: Series) -> str:
         """A line chart of each channel, as inline SVG."""
         return render(item)
 
     # -- files ---------------------------------------------------------------------------------------------------
-
-    def _read(self, source: Any) -> tuple[bytes, str]:
-        """The bytes of a source, and what to call it in messages."""
-        if isinstance(source, bytes | bytearray | memoryview):
-            raw, where = bytes(source), f"the series given as {len(source):,} bytes"
-        elif isinstance(source, str | Path):
-            raw, where = self._read_file(source), str(source)
-        elif hasattr(source, "read"):
-            raw, where = self._read_object(source)
-        else:
-            raise DataError(f"cannot read a series from {type(source).__name__}: give {ACCEPTED}.")
-        if not raw:
-            raise DataError(f"{where} is empty.")
-        self._check_bytes(len(raw), where)
-        return raw, where
-
-    def _read_file(self, source: str | Path) -> bytes:
-        if isinstance(source, str) and _URL.match(source):
-            raise DataError(f"{source}: series are not fetched from URLs. Download it and give its path.")
-        try:
-            path = Path(source).expanduser()
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a device or pipe could be read without end
-                raise DataError(f"{source} is a folder or device, not a file with a series.")
-            self._check_bytes(status.st_size, str(source))
-            return path.read_bytes()
-        except FileNotFoundError as error:
-            raise DataError(f"no series at {source}. Check the path, or the folder set for media.") from error
-        except (OSError, ValueError, RuntimeError) as error:  # no permission, a NUL in the name, no home folder
-            raise DataError(f"cannot read {str(source)!r}: {error}.") from error
-
-    def _read_object(self, source: Any) -> tuple[bytes, str]:
-        where = str(getattr(source, "name", None) or f"the series given as {type(source).__name__}")
-        if hasattr(source, "seek"):
-            source.seek(0)
-        raw = source.read(self.options.max_bytes + 1)
-        if hasattr(source, "seek"):
-            source.seek(0)
-        if not isinstance(raw, bytes):
-            raise DataError(f"{where} was opened as text: open it in binary mode, 'rb'.")
-        return raw, where
-
-    def _check_bytes(self, num_bytes: int, where: str) -> None:
-        if num_bytes > self.options.max_bytes:
-            raise DataError(f"{where} is larger than the limit of {self.options.max_bytes:,} bytes (max_bytes).")
 
     def _parse(self, raw: bytes, where: str) -> Series:
         if raw.startswith(_NPY):

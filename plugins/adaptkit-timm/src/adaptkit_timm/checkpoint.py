@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit.errors import ModelError, unknown_name
+from adaptkit.hub import hub_refusal
 from adaptkit_timm.options import TimmOptions
 
 HUB = "hf-hub:"
-_HUB_TIMEOUT_S = 5.0
 _WEIGHTS_NAME = "model.safetensors"
 _PICKLED = ("*.bin", "*.pt", "*.pth")
 _PROVIDE = (
@@ -43,7 +43,7 @@ def missing(options: TimmOptions) -> str | None:
         return str(error)
     if _is_cached(model_id, filename):
         return None
-    refusal = _hub_refusal(model_id)
+    refusal = hub_refusal(model_id)
     if refusal is None:
         return None
     return f"{filename} of {model_id} is not in the cache of the Hugging Face hub, and {refusal}. {_PROVIDE}"
@@ -138,21 +138,3 @@ def _is_cached(model_id: str, filename: str) -> bool:
         return isinstance(try_to_load_from_cache(model_id, filename), str)
     except HFValidationError:
         return False
-
-
-def _hub_refusal(model_id: str) -> str | None:
-    """Why the hub would not give a model; None where it would."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids downloading it"
-    try:
-        HfApi().model_info(model_id, timeout=_HUB_TIMEOUT_S)
-    except GatedRepoError:
-        return "the hub wants its licence accepted and a login (`hf auth login`)"
-    except RepositoryNotFoundError:
-        return "the hub knows no such model"
-    except Exception as error:  # a dozen transport errors of two HTTP libraries: all mean no answer
-        return f"the hub cannot be reached ({type(error).__name__})"
-    return None

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from adaptkit.errors import ModelError
+from adaptkit.hub import hub_refusal, is_cached, missing_files
 from adaptkit_whisper import WhisperOptions
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HUB_TIMEOUT_S = 5.0
 _CACHED_FILES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 
@@ -26,10 +26,11 @@ def missing(options: WhisperOptions) -> str | None:
     except ModelError as error:
         return str(error)
     if isinstance(place, Path):
-        return _missing_files(place, options.path)
-    if _is_cached(place, options.revision):
+        lacking = missing_files(place, options.path)
+        return lacking and f"{lacking} {provide()}"
+    if is_cached(place, options.revision):
         return None
-    reason = _hub_refusal(place, options.revision)
+    reason = hub_refusal(place, options.revision)
     if reason is None:
         return None
     return f"no folder {options.path!r} here, it is not in the cache of the Hugging Face hub, and {reason}. {provide()}"
@@ -107,41 +108,3 @@ def has_processor_file(place: Path | str, revision: str | None) -> bool:
     except EntryNotFoundError:
         return False
     return True
-
-
-def _missing_files(folder: Path, path: str) -> str | None:
-    if not (folder / "config.json").is_file():
-        return f"{path} holds no config.json. {provide()}"
-    if any(folder.glob("*.safetensors")):
-        return None
-    pickled = any(folder.glob("*.bin"))
-    detail = " (only pickled *.bin, which adaptkit does not load: convert them to safetensors)" if pickled else ""
-    return f"{path} holds no *.safetensors{detail}. {provide()}"
-
-
-def _is_cached(model_id: str, revision: str | None) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(model_id, "config.json", revision=revision)
-    # transformers fetches converted weights from another revision of the same repository
-    return isinstance(config, str) and any(Path(config).parent.parent.glob("*/*.safetensors"))
-
-
-def _hub_refusal(model_id: str, revision: str | None) -> str | None:
-    """Why the hub would not give a model; None where it would."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids downloading it"
-    try:
-        HfApi().model_info(model_id, revision=revision, timeout=_HUB_TIMEOUT_S)
-    except GatedRepoError:
-        return "the hub wants its licence accepted and a login (`hf auth login`)"
-    except RepositoryNotFoundError:
-        return "the hub knows no such model"
-    except RevisionNotFoundError:
-        return f"the hub knows no revision {revision!r} of it"
-    except Exception as error:  # a dozen transport errors of two HTTP libraries: all mean no answer
-        return f"the hub cannot be reached ({type(error).__name__})"
-    return None
