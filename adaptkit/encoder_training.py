@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) 
     manager = get_plugin_manager()
     modality: Modality = manager.build("modality", recipe.modality, {})
     items = {name: _items(recipe, name, modality) for name in recipe.data}
+    _check_words(items)
     component = manager.get("encoder", recipe.encoder.name)
     settings = EncoderSettings(**recipe.training.model_dump())
     with staged_folder(output) as folder:
@@ -92,6 +93,21 @@ def _items(recipe: EncoderRecipe, name: str, modality: Modality) -> list[Labelle
     if not items:
         raise DataError(f"data.{name}: none of {len(source)} items is usable: {problems[0]}")
     return items
+
+
+def _check_words(items: Mapping[str, list[LabelledItem]]) -> None:
+    """Held-out answers must be made of words that training answers have; others could never be told.
+
+    Raises:
+        DataError: They are not.
+    """
+    words = {name: {word for item in found for word in item.answer.split()} for name, found in items.items()}
+    unseen = sorted(words.get("held_out", set()) - words["train"])
+    if unseen:
+        raise DataError(
+            f"data.held_out: no training item has the word(s) {', '.join(map(repr, unseen[:5]))} of its answers "
+            f"({len(unseen)} in all), so they could never be told. Compare the answers' templates and the labels."
+        )
 
 
 def _item(sample: Sample, name: str, modality: Modality) -> LabelledItem:

@@ -72,6 +72,8 @@ def select(manager: PluginManager, name: str) -> list[tuple[str, list[Component]
     found = [c for c in manager.components() if c.name == name or (c.pattern and re.fullmatch(c.pattern, name))]
     if found:
         return [(component.plugin, [component]) for component in found]
+    if (Path(name) / "pyproject.toml").is_file():
+        raise PluginError(f"the package in {name} is not installed: `pip install -e {name}`, then check it.")
     known = {*packages, *(package.split()[0] for package in packages.values()), *(c.name for c in manager.components())}
     hint = "Give the name of an entry point, a package or a component. Is the package installed?"
     raise PluginError(unknown_name("plugin", name, known, hint=hint))

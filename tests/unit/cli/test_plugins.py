@@ -186,6 +186,14 @@ def test_check_of_an_unknown_name_is_a_users_mistake(use: Any) -> None:
     assert "passed" not in result.output  # told before anything was tried
 
 
+def test_check_of_a_package_that_is_not_installed_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert adaptkit("plugins", "new", "sonar").exit_code == 0
+    result = adaptkit("plugins", "check", "adaptkit-sonar")
+    assert result.exit_code == 2
+    assert "`pip install -e adaptkit-sonar`" in result.output
+
+
 def test_check_of_a_broken_plugin_says_why_it_does_not_load(
     use: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

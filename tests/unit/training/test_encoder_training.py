@@ -99,6 +99,7 @@ def test_it_may_start_from_a_model_that_is_there(recipe: Path, tmp_path: Path) -
         (["encoder.config=null", "encoder.start_from=/gone"], "encoder.start_from"),
         (["data.train.path=gone.jsonl"], "data.train"),
         (["training.num_steps=0"], "num_steps"),
+        (["data.held_out.answer=is {{ label }}"], "no training item has the word(s) 'is'"),
         (["data.held_out=null", "data.other={format: table, path: x, question: q, answer: a}"], "'train'"),
     ],
 )
