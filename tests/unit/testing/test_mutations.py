@@ -168,19 +168,22 @@ MUTATIONS = {
         *("refuses corrupt input", "is accepted; it must raise DataError"),
     ),
     "reading without end": modality(
-        *("raw = source.read(self.options.max_bytes + 1)", "raw = source.read()"),
+        *(READ, f"{READ} if not hasattr(source, 'read') else (source.read(), 'the file')"),
         *("refuses huge input", "load reads a file object to its end, however far that is: read up to a limit"),
     ),
-    "empty input": modality(
-        *("else np.zeros((0, 1))", "else np.zeros((1, 1))"),
+    "empty input": Mutation(
+        [
+            ("modality.py", READ, f"{READ} if source != b'' else (b'', 'nothing')"),
+            ("modality.py", "else np.zeros((0, 1))", "else np.zeros((1, 1))"),
+        ],
         *("refuses empty input", "load of b'' is accepted; it must raise DataError"),
     ),
     "wrong types": modality(
-        *('raise DataError(f"cannot read a series', 'raise TypeError(f"cannot read a series'),
+        *(READ, f"{READ} if type(source) is not object else source + 'bytes'"),
         *("refuses wrong types", "load of object raises TypeError instead of DataError"),
     ),
     "a missing file unnamed": modality(
-        *('raise DataError(f"cannot read {str(source)!r}: {error}.")', 'raise DataError("cannot read")'),
+        *(READ, f"{READ} if str(source) != 'no-such-folder/no-such-item' else self._reader.read(b'')"),
         *("names what is missing", "the message does not name 'no-such-folder/no-such-item'"),
     ),
     "a page that links elsewhere": modality(
