@@ -11,7 +11,7 @@ from adaptkit.surgery.context import (
     with_first_output,
 )
 from adaptkit.surgery.copying import own_parameters, structural_copy, trainable_copy
-from adaptkit.surgery.decoder import Decoder, LayerRecord, check_forward, locate_decoder
+from adaptkit.surgery.decoder import Decoder, LayerRecord, check_forward, decoder_layers, locate_decoder
 from adaptkit.surgery.layers import attention_blocks, attention_of, mlp_of
 from adaptkit.surgery.policy import InsertionPolicy
 
@@ -26,6 +26,7 @@ __all__ = [
     "attention_of",
     "check_forward",
     "current_context",
+    "decoder_layers",
     "extend_module",
     "first_output",
     "locate_decoder",

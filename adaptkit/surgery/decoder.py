@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -199,6 +199,16 @@ class Decoder:
 def locate_decoder(model: PreTrainedModel) -> Decoder:
     """Describe a causal LM without changing it: a `Decoder` over a structural copy."""
     return Decoder(structural_copy(model))
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The list of a causal LM's decoder layers, as it is.
+
+    Raises:
+        ModelError: It cannot be told.
+    """
+    name, trunk = _find_layers(model, text_config(model))
+    return cast(nn.ModuleList, getattr(trunk, name))
 
 
 def final_norms(model: PreTrainedModel) -> list[str]:
