@@ -27,12 +27,13 @@ def unpad_box(box: Sequence[float], width: float, height: float) -> Box:
     return x1 * side - border_x, y1 * side - border_y, x2 * side - border_x, y2 * side - border_y
 
 
-def format_box(box: Sequence[float], *, bins: int | None = None) -> str:
-    """A box as text, `[0.125,0.250,0.500,0.750]`, three decimals each.
+def format_box(box: Sequence[float], *, bins: int | None = None, decimals: int = 3) -> str:
+    """A box as text, `[0.125,0.250,0.500,0.750]`.
 
     Args:
         box: Fractions.
         bins: Round to this many steps from 0 to 1, for tokenizers that have a token for each.
+        decimals: Of each coordinate.
     """
     values = box if bins is None else [round(value * bins) / bins for value in box]
-    return "[" + ",".join(f"{value:.3f}" for value in values) + "]"
+    return "[" + ",".join(f"{value:.{decimals}f}" for value in values) + "]"

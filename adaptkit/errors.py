@@ -25,7 +25,16 @@ class PluginError(AdaptkitError):
 
 
 class DataError(AdaptkitError):
-    """A data file, a sample, or a batch is wrong."""
+    """A data file, a sample, or a batch is wrong.
+
+    Attributes:
+        kind: What is wrong, for those who count: `missing_media`, `tag_count` and the like; `other` where whoever
+            raises it does not say.
+    """
+
+    def __init__(self, *args: object, kind: str = "other") -> None:
+        super().__init__(*args)
+        self.kind = kind
 
 
 class ModelError(AdaptkitError):

@@ -20,6 +20,7 @@ COMMANDS = {
         "Turn checkpoints of the reference implementations into workflows.",
     ),
     "compare": ("adaptkit.cli.compare:compare", "Train variants alike, several seeds each, and put them in one table."),
+    "data": ("adaptkit.cli.data:data", "Check training data, or turn public grounding datasets into it."),
     "recipes": ("adaptkit.cli.recipes:recipes", "List recipes, or print the recipe schema."),
     "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, with its origin."),
     "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has, what is missing and what for."),

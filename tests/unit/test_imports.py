@@ -28,7 +28,7 @@ GROUPS = (
     {"chat"},
     {"data", "model", "policies", "projectors"},
     {"build", "runs"},
-    {"training", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
+    {"training", "evaluation", "export", "importers", "grounding", "serving", "world", "testing", "scaffold"},
     {"runner", "rehearsal", "encoder_training"},
     {"compare"},
     {"cli"},
@@ -49,6 +49,7 @@ KNOWS_MODALITIES = {
     "cli",
     "export",
     "importers",
+    "grounding",  # reads the layouts of public datasets of pictures
     "evaluation.world_task",  # asks about the world's images
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
 }

@@ -1,0 +1,15 @@
+"""`adaptkit data`: data to train on, checked and converted."""
+
+from __future__ import annotations
+
+import click
+
+from adaptkit.cli.data_convert import convert
+
+
+@click.group()
+def data() -> None:
+    """Check training data, or turn public grounding datasets into it."""
+
+
+data.add_command(convert)

@@ -1,0 +1,133 @@
+"""`adaptkit data convert`: public grounding datasets as conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from adaptkit.grounding import Summary
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group()
+def convert() -> None:
+    """Turn a public grounding dataset into conversations.
+
+    They ask where an expression's region is; the answer is its boxes as fractions of the picture padded to a square, in
+    the words of the Inner-Adaptor release. The file is one of the format llava.
+    """
+
+
+def common_options(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options of every kind; `group` is how its regions are grouped where the user does not say."""
+    options = [
+        click.option("--output", required=True, type=FILE, help="JSON file to write."),
+        click.option(
+            "--group",
+            type=click.Choice(("region", "picture")),
+            default=group,
+            show_default=True,
+            help="One conversation a region, or one a picture with a turn for each of its regions.",
+        ),
+        click.option("--max-turns", type=click.IntRange(1), help="Regions of one conversation, where it has several."),
+        click.option("--max-boxes", type=click.IntRange(1), help="Leave out regions of more boxes."),
+        click.option(
+            "--decimals", default=3, show_default=True, type=click.IntRange(1, 12), help="Of the coordinates."
+        ),
+        click.option("--prefix", default="", help="Folder to put before the pictures' paths."),
+        click.option(
+            "--strip-folders",
+            default=0,
+            show_default=True,
+            type=click.IntRange(0),
+            help="Leading folders to take off the pictures' paths first.",
+        ),
+        click.option(
+            "--media", type=FOLDER, help="Leave out pictures that are not in this folder, to which paths are relative."
+        ),
+        click.option("--limit", type=click.IntRange(1), help="Write at most so many conversations."),
+        click.option("--seed", type=int, help="Draw them at random.  [default: the first ones]"),
+    ]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@convert.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
+@common_options("region")
+@click.option("--split", default="train", show_default=True, help="Which split, or all.")
+@click.option("--split-by", help="Who made the splits: unc, google or umd. Needed where a folder has several.")
+def refcoco(folders: tuple[Path, ...], split: str, split_by: str | None, **options: Any) -> None:
+    """RefCOCO, RefCOCO+ and RefCOCOg.
+
+    Each DIR holds instances.json and refs(SPLIT_BY).p, of which nothing but plain values is read.
+    """
+    from adaptkit.grounding import convert_refcoco
+
+    _run(convert_refcoco, folders, options, split=split, split_by=split_by)
+
+
+@convert.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@common_options("region")
+@click.option("--split", default="train", show_default=True, help="Which split, or all.")
+def flickr30k(folder: Path, split: str, **options: Any) -> None:
+    """Flickr30k Entities.
+
+    DIR holds Sentences, Annotations and the lists of the splits, train.txt, val.txt and test.txt.
+    """
+    from adaptkit.grounding import convert_flickr30k
+
+    _run(convert_flickr30k, folder, options, split=split)
+
+
+@convert.command()
+@click.argument("annotations", metavar="FILE", type=FILE)
+@common_options("picture")
+def coco(annotations: Path, **options: Any) -> None:
+    """COCO's objects: where are all the objects of a category?
+
+    FILE is instances_train2017.json or of its layout. Crowds are left out.
+    """
+    from adaptkit.grounding import convert_coco
+
+    _run(convert_coco, annotations, options)
+
+
+@convert.command()
+@click.argument("annotations", metavar="FILE", type=FILE)
+@common_options("picture")
+@click.option("--skip-fake", is_flag=True, help="Leave out objects that are only depicted (isfake).")
+@click.option("--skip-reflected", is_flag=True, help="Leave out objects in mirrors (isreflected).")
+def objects365(annotations: Path, skip_fake: bool, skip_reflected: bool, **options: Any) -> None:
+    """Objects365: where are all the objects of a category?
+
+    FILE is zhiyuan_objv2_train.json or of its layout. Crowds are left out.
+    """
+    from adaptkit.grounding import convert_objects365
+
+    _run(convert_objects365, annotations, options, skip_fake=skip_fake, skip_reflected=skip_reflected)
+
+
+def _run(converter: Callable[..., Summary], source: Any, options: dict[str, Any], **more: Any) -> None:
+    from adaptkit.cli.progress import progress_bar
+    from adaptkit.grounding import ConversationOptions
+
+    if options["seed"] is not None and options["limit"] is None:
+        raise click.UsageError("--seed says which conversations --limit takes: give --limit, or neither.")
+    output = options.pop("output")
+    with progress_bar(Console(stderr=True)) as progress:
+        summary = converter(source, output, ConversationOptions(**options), progress, **more)
+    click.echo(summary)

@@ -1,0 +1,28 @@
+"""A progress bar for commands that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(console: Console, what: str = "") -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar as a function `(done, total, what)`; silent where nobody watches."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+
+        def advance(done: int, total: int, what: str = what) -> None:
+            progress.update(task, completed=done, total=total, description=what)
+
+        yield advance

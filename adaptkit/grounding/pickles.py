@@ -1,0 +1,50 @@
+"""Pickles of plain values from strangers: whatever would run code is refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, NoReturn
+
+from adaptkit.errors import DataError
+
+MAX_BYTES = 1 << 30
+_ENCODINGS = ("utf-8", "latin-1")
+"""Of Python 2's strings, the likelier first."""
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Reads what pickle has opcodes of its own for: lists, dicts, tuples, sets, text, bytes, numbers.
+
+    In Python, because the faster one allots memory for any index that a file names.
+    """
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(
+            f"it asks for {f'{module}.{name}'[:80]!r}, and such a file could run any code. Only plain values are read"
+        )
+
+
+def load_plain_pickle(path: Path) -> Any:
+    """The value of a pickle of plain values, written by Python 2 or 3.
+
+    Raises:
+        DataError: The file cannot be read, is damaged, or holds more than plain values.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} is larger than {MAX_BYTES:,} bytes, which no such file is", kind="unreadable_file")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", kind="unreadable_file") from error
+    problem: Exception | None = None
+    for encoding in _ENCODINGS:
+        try:
+            return _PlainUnpickler(io.BytesIO(raw), encoding=encoding).load()
+        except UnicodeDecodeError as error:
+            problem = error
+        except Exception as error:  # a damaged pickle can fail in any way
+            problem = error
+            break
+    raise DataError(f"{path} cannot be read as a pickle: {problem or 'it is damaged'}.", kind="unreadable_file")
