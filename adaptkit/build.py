@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from adaptkit.chat import EncodedConversation
 from adaptkit.chat_templates import load_chat_template
 from adaptkit.data.bad_samples import BadSamples
-from adaptkit.data.collator import Collator
+from adaptkit.data.collator import Collator, PackedCollator
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.data.mixture import Mixture
+from adaptkit.data.packing import PackedDataset, PackSampler
 from adaptkit.data.sampler import EpochSampler
 from adaptkit.errors import DataError, ModelError, RecipeError
 from adaptkit.interfaces import DataContext, DataSource, Encoder, Sample
@@ -25,7 +28,8 @@ from adaptkit.model.encoders import build_encoder
 from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
 from adaptkit.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import BaseConfig, InsertionConfig, Recipe, StageConfig, TaskConfig
+from adaptkit.recipe import BaseConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
+from adaptkit.surgery import bitsandbytes_config, prepare_quantized
 
 FLASH = "flash_attention_2"
 NUM_FIRST_SAMPLES = 8
@@ -78,18 +82,21 @@ def build_base(config: BaseConfig, device: str | torch.device | None = None) -> 
     """Load the frozen decoder.
 
     Raises:
-        ModelError: It is not there, or is of another family than the recipe says.
+        ModelError: It is not there, is of another family than the recipe says, or cannot be quantised.
     """
     missing = missing_model(config.path, config.revision)
     if missing:
         raise ModelError(f"base.path: {missing}.")
     source = resolve_model_path(config.path)
-    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    common: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     loaded = AutoConfig.from_pretrained(source, **common)
     if config.model_type and loaded.model_type != config.model_type:
         raise ModelError(
             f"base.path: {config.path!r} is a {loaded.model_type}, but base.model_type says {config.model_type}."
         )
+    if config.quantization is not None:
+        dtype = getattr(torch, config.dtype) if config.dtype != "auto" else loaded.dtype or torch.float32
+        common["quantization_config"] = bitsandbytes_config(config.quantization, dtype)
     try:
         base = AutoModelForCausalLM.from_pretrained(
             source,
@@ -100,6 +107,7 @@ def build_base(config: BaseConfig, device: str | torch.device | None = None) -> 
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"base {config.path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    prepare_quantized(base)
     return base.eval()
 
 
@@ -315,13 +323,31 @@ class CachedFeatures:
         self.get = get
 
 
+@dataclass(frozen=True)
+class StageData:
+    """What a stage trains on.
+
+    Attributes:
+        conversations: Encoded conversations, one by one.
+        dataset: What the sampler's indices read: the same, or packs of them.
+        sampler: The order of each epoch.
+        collator: Makes a batch.
+    """
+
+    conversations: ConversationDataset
+    dataset: Dataset[Any]
+    sampler: EpochSampler | PackSampler
+    collator: Collator
+
+
 def build_stage_data(
     recipe: Recipe,
     stage: StageConfig,
     sources: Mapping[str, DataSource],
     media: MediaStore,
     bad_samples_path: Path | None,
-) -> tuple[ConversationDataset, EpochSampler, Collator]:
+    num_processes: int = 1,
+) -> StageData:
     """Dataset, order and collation of one stage.
 
     Args:
@@ -330,12 +356,18 @@ def build_stage_data(
         sources: Its datasets by name.
         media: Reads their media.
         bad_samples_path: Where bad samples are recorded, up to the recipe's limit; without it they raise.
+        num_processes: Processes that share the batches.
     """
-    mixture = Mixture(sources, stage.data, seed=stage.seed)
+    weights = {n: s.count / len(sources[n]) if isinstance(s, Draw) else s for n, s in stage.data.items()}
+    mixture = Mixture(sources, weights, seed=stage.seed)
     bad = None
     if bad_samples_path is not None:
         bad = BadSamples(bad_samples_path, len(mixture), recipe.max_bad_fraction, stage.name)
     dataset = ConversationDataset(mixture, media.encode, stage.max_length, bad, prepare=media.prepare)
+    pad = media.processor.pad_token_id
+    if stage.packing:
+        packs = _packs(stage, dataset, num_processes)
+        return StageData(dataset, PackedDataset(dataset), packs, PackedCollator(pad, media.collate))
     sampler = EpochSampler(
         mixture.indices,
         seed=stage.seed,
@@ -343,4 +375,16 @@ def build_stage_data(
         batch_size=stage.per_device_train_batch_size * stage.gradient_accumulation_steps,
         group_by_length=stage.group_by_length,
     )
-    return dataset, sampler, Collator(media.processor.pad_token_id, media.collate)
+    return StageData(dataset, dataset, sampler, Collator(pad, media.collate))
+
+
+def _packs(stage: StageConfig, dataset: ConversationDataset, num_processes: int) -> PackSampler:
+    num_draws = stage.max_steps * stage.gradient_accumulation_steps * num_processes
+    return PackSampler(
+        dataset.mixture.indices,
+        lengths=dataset.lengths(),
+        row_length=stage.per_device_train_batch_size * stage.max_length,
+        num_epochs=stage.num_train_epochs if stage.max_steps < 0 else None,
+        num_draws=num_draws,
+        seed=stage.seed,
+    )

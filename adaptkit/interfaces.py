@@ -157,11 +157,20 @@ class Sample:
 
 
 class DataSource(Protocol):
-    """An indexable dataset of conversations."""
+    """A dataset of conversations by index.
+
+    One that is read forwards only has `is_stream = True`: its samples are then asked for in ascending order, and an
+    index before the last ones means a new epoch. Its length is the number of samples of one epoch.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+def is_stream(source: DataSource) -> bool:
+    """Whether a data source is read forwards only."""
+    return bool(getattr(source, "is_stream", False))
 
 
 @dataclass(frozen=True)
@@ -184,11 +193,14 @@ class Batch(TypedDict, total=False):
 
     `input_ids`, `attention_mask` and `labels` are `(batch, seq)`; `features` maps a modality to raw encoder
     inputs or encoder features of all its items in reading order, row after row; a list where their shapes differ.
+    A packed batch is one row without padding, and has `segment_lengths`, of the conversations in it, in place of the
+    mask.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    segment_lengths: list[int]
     features: dict[str, Tensor | list[Tensor]]
 
 

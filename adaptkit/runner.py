@@ -191,15 +191,15 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     _fill_caches(run, processor)
     media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
     sources = {name: run.sources[name] for name in stage.data}
-    dataset, sampler, collator = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE)
+    data = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE)
     settings = stage_settings(stage)
-    print_stage(run.console, stage, number, model, len(sampler), settings.num_steps(len(sampler)))
+    print_stage(run.console, stage, number, model, len(data.sampler), settings.num_steps(len(data.sampler)))
     run.stages[stage.name] = train_stage(
         model,
-        dataset,
-        collator,
+        data.dataset,
+        data.collator,
         settings,
-        sampler=sampler,
+        sampler=data.sampler,
         output_dir=run.output_dir / stage.name,
         resume=_stage_resume(resume, stage),
         processor=processor,
@@ -256,10 +256,10 @@ def print_stage(
     stage: StageConfig,
     number: str,
     model: AdaptkitForConditionalGeneration,
-    num_samples: int,
+    num_batches: int,
     num_steps: int,
 ) -> None:
-    """Show what a stage trains and what it leaves alone."""
+    """Show what a stage trains and what it leaves alone; an epoch has so many conversations, or packs of them."""
     table = Table(title=f"Stage {number}: {stage.name}", title_justify="left", title_style="bold", box=None)
     for column, justify in (("component", "left"), ("parameters", "right"), ("in this stage", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -269,8 +269,8 @@ def print_stage(
     console.print()
     console.print(table)
     console.print(
-        f"workflow {stage.workflow}, {num_samples:,} conversations an epoch, {num_steps:,} steps of "
-        f"{stage.per_device_train_batch_size * stage.gradient_accumulation_steps}, "
+        f"workflow {stage.workflow}, {num_batches:,} {'packs' if stage.packing else 'conversations'} an epoch, "
+        f"{num_steps:,} steps of {stage_settings(stage).batch_size * stage.gradient_accumulation_steps}, "
         f"learning rate {stage.optimizer.learning_rate:g}"
     )
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from adaptkit.build import MediaStore, build_sources, build_stage_data
 from adaptkit.chat import label_segments
 from adaptkit.cli.quiet import quiet_libraries
+from adaptkit.data.dataset import ConversationDataset
 from adaptkit.errors import DataError
 from adaptkit.model.inspection import describe_components
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
@@ -37,10 +38,11 @@ def _show_stage(run: Run, stage: StageConfig, number: str) -> None:
     model = run.build_stage_model(stage)
     media = MediaStore(run.processor(stage.workflow))
     sources = {name: run.sources[name] for name in stage.data}
-    dataset, sampler, _ = build_stage_data(run.recipe, stage, sources, media, None)
-    print_stage(run.console, stage, number, model, len(sampler), stage_settings(stage).num_steps(len(sampler)))
+    data = build_stage_data(run.recipe, stage, sources, media, None)
+    num_steps = stage_settings(stage).num_steps(len(data.sampler))
+    print_stage(run.console, stage, number, model, len(data.sampler), num_steps)
     run.console.print(_memory_table(stage, describe_components(model)))
-    _show_example(run, dataset, sampler, media)
+    _show_example(run, data.conversations, media)
 
 
 def _memory_table(stage: StageConfig, components: list[Any]) -> Table:
@@ -58,9 +60,9 @@ def _memory_table(stage: StageConfig, components: list[Any]) -> Table:
     return table
 
 
-def _show_example(run: Run, dataset: Any, sampler: Any, media: MediaStore) -> None:
+def _show_example(run: Run, dataset: ConversationDataset, media: MediaStore) -> None:
     """The first usable conversation of the first epoch, decoded, with its labelled part marked."""
-    for index in sampler:
+    for index in dataset.mixture.indices(0):
         try:
             encoded = media.encode(dataset.mixture[index])
         except DataError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adaptkit.chat import IGNORE_INDEX
 from adaptkit.data.dataset import Item
+from adaptkit.data.packing import unpacked
 from adaptkit.interfaces import Batch
 
 
@@ -42,19 +43,39 @@ class Collator:
         input_ids = torch.full(shape, self.pad_token_id, dtype=torch.long)
         attention_mask = torch.zeros(shape, dtype=torch.long)
         labels = torch.full(shape, self.label_pad, dtype=torch.long)
-        media: dict[str, list[Any]] = {}
         for row, item in enumerate(items):
             length = item["length"]
             place = slice(shape[1] - length, None) if self.padding_side == "left" else slice(length)
             input_ids[row, place] = torch.as_tensor(item["input_ids"])
             attention_mask[row, place] = 1
             labels[row, place] = torch.as_tensor(item["labels"])
-            for modality, source in item["media"]:
-                media.setdefault(modality, []).append(source)
-        features = {modality: self.load_media(modality, sources) for modality, sources in media.items()}
         return {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "labels": labels,
-            "features": features,
+            "features": self._features(items),
+        }
+
+    def _features(self, items: Sequence[Item]) -> dict[str, Tensor | list[Tensor]]:
+        media: dict[str, list[Any]] = {}
+        for item in items:
+            for modality, source in item["media"]:
+                media.setdefault(modality, []).append(source)
+        return {modality: self.load_media(modality, sources) for modality, sources in media.items()}
+
+
+class PackedCollator(Collator):
+    """Joins the conversations of packs into one row without padding, and says where each begins and ends."""
+
+    def __call__(self, packs: Sequence[Sequence[Item]]) -> Batch:  # type: ignore[override]
+        """Join packs; the first position of each conversation is no target, since another stands before it."""
+        items = unpacked(packs)
+        labels = [torch.as_tensor(item["labels"]).clone() for item in items]
+        for conversation in labels:
+            conversation[0] = self.label_pad
+        return {
+            "input_ids": torch.cat([torch.as_tensor(item["input_ids"]) for item in items]).unsqueeze(0),
+            "labels": torch.cat(labels).unsqueeze(0),
+            "segment_lengths": [item["length"] for item in items],
+            "features": self._features(items),
         }

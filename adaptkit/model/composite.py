@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +21,20 @@ from adaptkit.interfaces import Encoder
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
+from adaptkit.model.loss import (
+    IGNORE_INDEX,
+    LossMode,
+    chosen_mode,
+    divided,
+    mean_loss,
+    shifted_loss,
+    summed_loss,
+    without_head,
+)
+from adaptkit.model.packing import Method, Segments, attention_for_packing, packed_pass
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
-from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
+from adaptkit.surgery import AdapterContext, InsertionPolicy, check_move, provide_context
 
 PARTS = ("projector", "insertion", "ends")
 """What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow."""
@@ -37,7 +48,6 @@ AUTO_CLASS_OPTIONS = frozenset(
 )
 """What transformers' Auto classes pass on: it concerns where a checkpoint lies, and a workflow lies in a folder."""
 
-IGNORE_INDEX = -100
 ACCEPTS_MASK = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
 
 
@@ -95,6 +105,8 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         self.policy = policy
         self.end_names = list(ends)
         self._contexts = PassContexts(policy)
+        self._packing: Method | None = None
+        self._loss_mode: LossMode = "plain"
         self._own_names = self._find_own_names()
         self.generation_config = copy.deepcopy(base.generation_config)
         self.post_init()
@@ -187,6 +199,16 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
                 if parameters and all(id(p) in own for p in parameters):
                     module.train(mode)
         return self
+
+    def to(self, *args: Any, **kwargs: Any) -> AdaptkitForConditionalGeneration:
+        """As of any module; refuses what a quantised base does not survive.
+
+        Raises:
+            ModelError: The base is quantised, and is to be cast, or, with 8 bits, to be moved.
+        """
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        check_move(self.base, device, dtype)
+        return cast(AdaptkitForConditionalGeneration, super().to(*args, **kwargs))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptkitForConditionalGeneration:
         """Move or cast base and workflow together, so that they keep sharing their tensors."""
@@ -339,6 +361,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         pixel_values: Tensor | None = None,
         input_features: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        segment_lengths: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Run the workflow.
@@ -359,10 +382,13 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             input_features: The same.
             num_items_in_batch: Supervised tokens in the global batch, by which the summed loss is divided; the
                 number in this batch where not given.
+            segment_lengths: Lengths of the conversations that share the one row of a packed batch, without padding;
+                see `prepared_for_training`.
 
         Returns:
             With `labels` in training mode, `logits` are those of supervised positions alone,
-            `(num_supervised, vocab)`; else `(batch, seq, vocab)`.
+            `(num_supervised, vocab)`, or None where the loss is computed without holding them; else
+            `(batch, seq, vocab)`.
 
         Raises:
             DataError: Placeholder and feature counts differ, or a modality is unknown.
@@ -372,7 +398,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             raise DataError("give input_ids or inputs_embeds, and not both.")
         if given and input_ids is None:
             raise DataError("features need input_ids: their place is where the placeholder ids are.")
-        with self._compute_dtype():
+        with self._compute_dtype(), self._packed(segment_lengths) as packed:
             projected, zero = self._project_all(given)
             if input_ids is not None:
                 inputs_embeds = self._embed(input_ids, projected)
@@ -386,6 +412,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
                 "past_key_values": past_key_values,
                 "use_cache": use_cache,
                 **kwargs,
+                **packed,
             }
             if self.policy.uses_context:
                 inputs["adapter_context"] = self._build_context(input_ids, inputs, projected)
@@ -395,7 +422,7 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
             if self.training:
                 return self._loss_at_supervised(inputs, labels, num_items_in_batch)
             output = self._decode(inputs, 0)
-            output.loss = _shifted_loss(output.logits, labels, num_items_in_batch)
+            output.loss = shifted_loss(output.logits, labels, num_items_in_batch)
             return output
 
     def _build_context(
@@ -439,19 +466,92 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
         supervised = targets != IGNORE_INDEX
         inputs = {**inputs, "use_cache": False}
-        if not bool(supervised.any()):
+        num_supervised = int(supervised.sum())
+        if not num_supervised:
             raise DataError("no position of this batch is supervised: every label is -100.")
+        targets = targets[supervised]
+        head = self.get_output_embeddings()
+        mode = chosen_mode(self._loss_mode, head, num_supervised * self.config.get_text_config().vocab_size)
+        if mode == "plain":
+            output = self._decode_at(inputs, supervised)
+            output.loss = mean_loss(output.logits, targets, num_items_in_batch)
+            return output
+        with without_head(self.language_model):
+            output = self._decode_at(inputs, supervised)
+        output.loss = divided(summed_loss(output.logits, head, targets, mode), targets, num_items_in_batch)
+        output.logits = None
+        return output
+
+    def _decode_at(self, inputs: dict[str, Any], positions: Tensor) -> CausalLMOutputWithPast:
+        """The decoder's output with logits `(num_positions, vocab)` where a mask `(batch, seq)` is true."""
         if not self._language_model_takes("logits_to_keep"):
             output = self._decode(inputs, 0)
-            output.logits = output.logits[supervised]
+            output.logits = output.logits[positions]
         elif ACCEPTS_MASK:
-            output = self._decode(inputs, supervised)
+            output = self._decode(inputs, positions)
         else:
-            columns = supervised.any(0).nonzero().squeeze(1)
+            columns = positions.any(0).nonzero().squeeze(1)
             output = self._decode(inputs, columns)
-            output.logits = output.logits[supervised[:, columns]]
-        output.loss = _mean_loss(output.logits, targets[supervised], num_items_in_batch)
+            output.logits = output.logits[positions[:, columns]]
         return output
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def prepared_for_training(self, *, packing: bool = False, loss: LossMode = "auto") -> Iterator[None]:
+        """Choose how batches are computed, for as long as a stage trains.
+
+        Args:
+            packing: Whether conversations share rows, with `segment_lengths`.
+            loss: `plain` holds the logits of all supervised positions, `chunked` of some at a time, `liger` takes
+                Liger's kernel; `auto` chooses. A head whose output a family changes is always `plain`.
+
+        Raises:
+            ModelError: The policy or the decoder cannot be packed, or the loss cannot be computed as asked.
+        """
+        if packing and not self.policy.supports_packing:
+            raise ModelError(
+                f"the policy {type(self.policy).__name__} needs a row for each conversation: train with packing: false."
+            )
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self, "_packing", None)
+            stack.callback(setattr, self, "_loss_mode", "plain")
+            if packing:
+                stack.enter_context(attention_for_packing(self))
+            if loss != "plain" and not self._head_comes_last():
+                if loss != "auto":
+                    raise ModelError(
+                        f"loss: {loss} needs a decoder whose LM head gives its logits; take plain or auto."
+                    )
+                loss = "plain"
+            self._loss_mode = loss
+            yield
+
+    @torch.no_grad()
+    def _head_comes_last(self) -> bool:
+        """Whether logits are what the head gives, with no soft-cap or scale after it."""
+        was_training = self.training
+        self.eval()
+        try:
+            ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+            logits = self(input_ids=ids).logits
+            with without_head(self.language_model) as head:
+                hidden = self(input_ids=ids).logits
+            with self._compute_dtype():
+                same: bool = torch.equal(head(hidden).float(), logits.float())
+        finally:
+            self.train(was_training)
+        return same
+
+    @contextlib.contextmanager
+    def _packed(self, segment_lengths: Sequence[int] | None) -> Iterator[dict[str, Any]]:
+        if segment_lengths is None:
+            yield {}
+            return
+        if self._packing is None:
+            raise ModelError("packed batches are for training: call this within prepared_for_training(packing=True).")
+        with packed_pass(Segments.of(segment_lengths, self.device), self._packing) as arguments:
+            yield arguments
 
     @contextlib.contextmanager
     def _compute_dtype(self) -> Iterator[None]:
@@ -488,16 +588,3 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         from adaptkit.model.saving import save_workflow
 
         save_workflow(self, Path(save_directory), **kwargs)
-
-
-def _mean_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
-    """Cross-entropy of `(n, vocab)` logits, summed and divided by `num_items` or averaged."""
-    reduction = "mean" if num_items is None else "sum"
-    loss = F.cross_entropy(logits.float(), targets, reduction=reduction, ignore_index=IGNORE_INDEX)
-    if num_items is None:
-        return loss
-    return loss / (num_items.to(loss.device) if isinstance(num_items, Tensor) else num_items)
-
-
-def _shifted_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-    return _mean_loss(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), num_items)

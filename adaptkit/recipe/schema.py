@@ -9,8 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    Discriminator,
     Field,
     ModelWrapValidatorHandler,
+    Tag,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -49,6 +51,23 @@ Weight = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
+class Draw(Section):
+    """How many samples of a dataset one epoch has, whatever its size.
+
+    Attributes:
+        count: Samples an epoch; those that are left over come in the next one.
+    """
+
+    count: PositiveInt
+
+
+def _weight_or_count(value: Any) -> str:
+    return "[count]" if isinstance(value, Mapping | Draw) else "[weight]"
+
+
+Share = Annotated[Annotated[Weight, Tag("[weight]")] | Annotated[Draw, Tag("[count]")], Discriminator(_weight_or_count)]
+
+
 class BaseConfig(Section):
     """The frozen decoder.
 
@@ -56,6 +75,8 @@ class BaseConfig(Section):
         path: Folder or hub id; `world:decoder` is the built-in one.
         revision: Branch, tag or commit on the hub.
         dtype: In what precision it is loaded; `auto` is the checkpoint's.
+        quantization: Packs its linear maps into 4 bits (`nf4`, `fp4`) or 8 (`int8`) while it is loaded, by
+            bitsandbytes; what is trained is full precision all the same.
         attn_implementation: `auto` is flash attention where it is installed and the library's choice elsewhere,
             which is also what no value gives.
         trust_remote_code: Whether code that comes with the checkpoint may run.
@@ -67,6 +88,7 @@ class BaseConfig(Section):
     path: str = Field(min_length=1)
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["nf4", "fp4", "int8"] | None = None
     attn_implementation: (
         Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None
     ) = None
@@ -124,12 +146,20 @@ class StageConfig(Section):
     Attributes:
         train: Parts that learn; all others stay as they are.
         start_from: Earlier stage whose tensors this one begins with.
-        data: Datasets and how often each sample is seen in an epoch.
+        data: Datasets, and for each how often a sample is seen in an epoch, or `{count: N}` samples an epoch.
         warmup_ratio: Share of the steps over which the learning rate rises.
         warmup_steps: The same as a number.
+        loss_spike: The stage stops where its loss is so many times the median of the last steps and above where it
+            began; null for no limit.
         max_steps: Ends the stage early; -1 leaves it to `num_train_epochs`.
         per_device_train_batch_size: Conversations per device and forward pass.
         max_length: Longest conversation in tokens, placeholders included; what is over is cut off.
+        gradient_checkpointing: Recomputes activations to save memory: of whole layers, or, where `selective`, of all
+            but matrix products and attention.
+        packing: Fills rows with several conversations that do not see each other, without padding. A forward pass
+            then takes one row of `per_device_train_batch_size` times `max_length` positions.
+        loss: How the loss is computed: `plain`, in `chunked` parts, by `liger`'s kernel, or `auto`, which chooses.
+        torch_compile: Compiles each decoder layer, which takes minutes before it pays.
         save_steps: A checkpoint is written every so many steps, and at the end; 0 only at the end.
         group_by_length: Whether batches are made of conversations of like length.
         logging_steps: Steps between logged losses; `logging.logging_steps` where a recipe does not say.
@@ -140,7 +170,7 @@ class StageConfig(Section):
     workflow: Key
     train: list[Part] = Field(min_length=1)
     start_from: Key | None = None
-    data: dict[Key, Weight] = Field(min_length=1)
+    data: dict[Key, Share] = Field(min_length=1)
     optimizer: OptimizerConfig
     lr_scheduler_type: Literal[
         "linear",
@@ -154,12 +184,16 @@ class StageConfig(Section):
     warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
     warmup_steps: int = Field(default=0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
+    loss_spike: float | None = Field(default=5.0, gt=1)
     num_train_epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
     per_device_train_batch_size: PositiveInt = 8
     gradient_accumulation_steps: PositiveInt = 1
     bf16: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = False
+    packing: bool = False
+    loss: Literal["auto", "plain", "chunked", "liger"] = "auto"
+    torch_compile: bool = False
     max_length: PositiveInt = 2048
     save_steps: int = Field(default=500, ge=0)
     save_total_limit: PositiveInt = 2
@@ -174,6 +208,8 @@ class StageConfig(Section):
             raise ValueError("give warmup_ratio or warmup_steps, not both; null takes one back")
         if self.max_steps == 0:
             raise ValueError("max_steps of 0 would train nothing; leave the stage out, or give -1 for whole epochs")
+        if self.packing and self.group_by_length:
+            raise ValueError("packing leaves no padding to save: take group_by_length back")
         if len(set(self.train)) != len(self.train):
             raise ValueError(f"train names a part twice: {', '.join(self.train)}")
         return self

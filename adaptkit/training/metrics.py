@@ -6,7 +6,6 @@ import importlib.util
 import json
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from adaptkit.errors import RecipeError, RunError, unknown_name
+from adaptkit.training.throughput import SpeedMeter, Throughput
 
 REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """Name in a recipe, and the package it needs."""
@@ -80,17 +80,16 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         log: The stage's log.
-        samples_per_step: Samples in one optimiser step, over all devices.
+        throughput: What was computed.
     """
 
-    def __init__(self, log: MetricsLog, samples_per_step: int) -> None:
+    def __init__(self, log: MetricsLog, throughput: Throughput) -> None:
         self._log = log
-        self._samples_per_step = samples_per_step
-        self._since = (0.0, 0)
+        self._meter = SpeedMeter(throughput)
         self._rates: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._since = (time.perf_counter(), state.global_step)
+        self._meter.restart()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if (state.global_step + 1) % state.logging_steps == 0:  # by the time of `on_log` the schedule has moved on
@@ -99,11 +98,10 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or "loss" not in logs:
             return  # the summary after the last step has no loss, and `StageResult` says the same
-        now, (before, step) = time.perf_counter(), self._since
-        self._since = (now, state.global_step)
-        speed = (state.global_step - step) * self._samples_per_step / max(now - before, 1e-9)
         extra = {"learning_rates": self._rates} if len(set(self._rates.values())) > 1 else {}
-        self._log.write(state.global_step, {**logs, **extra, "samples_per_second": round(speed, 2)})
+        speed = self._meter.speed()
+        self._meter.restart()
+        self._log.write(state.global_step, {**logs, **extra, **speed.as_metrics(args.device)})
 
 
 def learning_rates(optimizer: Any) -> dict[str, float]:

@@ -5,37 +5,42 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+
+from adaptkit.training.throughput import SpeedMeter, Throughput
 
 _REDRAW_S = 0.1
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Shows steps, loss, samples per second and time left.
+    """Shows steps, loss, speed, utilisation and memory where a device tells them, and time left.
 
     On a terminal that is a bar; elsewhere one line every `interval_s`, and one at the end.
 
     Args:
         console: Where to write.
         stage: What to call the bar.
-        samples_per_step: Samples in one optimiser step, over all devices.
+        throughput: What was computed.
         interval_s: Seconds between lines where the output is no terminal.
     """
 
-    def __init__(self, console: Console, stage: str, samples_per_step: int, *, interval_s: float = 15.0) -> None:
+    def __init__(self, console: Console, stage: str, throughput: Throughput, *, interval_s: float = 15.0) -> None:
         self._console = console
         self._stage = stage
-        self._samples_per_step = samples_per_step
+        self._meter = SpeedMeter(throughput)
         self._interval_s = _REDRAW_S if console.is_terminal else interval_s
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._loss = "-"
+        self._device = torch.device("cpu")
         self._started = self._shown = (0.0, 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._started = self._shown = (time.monotonic(), state.global_step)
+        self._meter.restart()
         if self._console.is_terminal and state.is_world_process_zero:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
@@ -50,6 +55,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if time.monotonic() - self._shown[0] >= self._interval_s:
+            self._device = args.device
             self._show(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -62,7 +68,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         now, step = time.monotonic(), state.global_step
         self._shown = (now, step)
         rate = (step - self._started[1]) / max(now - self._started[0], 1e-9)
-        text = f"loss {self._loss}  {rate * self._samples_per_step:.1f} samples/s"
+        text = f"loss {self._loss}  {self._meter.speed().as_text(self._device)}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
             return

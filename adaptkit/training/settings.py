@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,19 @@ class StageSettings:
         warmup_ratio: Share of all steps over which learning rates rise from zero.
         warmup_steps: The same in steps; where positive it overrides `warmup_ratio`.
         max_grad_norm: Gradients are scaled down to this norm; 0 leaves them.
+        loss_spike: The stage stops where the loss is so many times its median of the last steps and above where it
+            began; None for no limit.
         num_train_epochs: Passes over the data; may be a fraction.
         max_steps: Optimiser steps; where positive it overrides `num_train_epochs`.
-        per_device_train_batch_size: Samples per device and forward pass.
+        per_device_train_batch_size: Samples per device and forward pass; with `packing` it says only how long a row
+            is.
         gradient_accumulation_steps: Forward passes per optimiser step.
         bf16: Compute in bfloat16 (autocast); trainable tensors stay as they are.
-        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory: of whole layers, or, with
+            "selective", of all but matrix products and attention, which costs little time and saves less.
+        packing: Fill rows with several conversations, without padding; a forward pass takes one row.
+        loss: "plain", "chunked", "liger" or "auto"; see `prepared_for_training` of the model.
+        torch_compile: Compile each decoder layer, which takes minutes before it pays.
         save_steps: Steps between checkpoints; 0 saves at the end only.
         save_total_limit: Checkpoints kept; None keeps all.
         logging_steps: Steps between lines of metrics.
@@ -77,12 +84,16 @@ class StageSettings:
     warmup_ratio: float = 0.03
     warmup_steps: int = 0
     max_grad_norm: float = 1.0
+    loss_spike: float | None = 5.0
     num_train_epochs: float = 1.0
     max_steps: int = -1
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
     bf16: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = False
+    packing: bool = False
+    loss: Literal["auto", "plain", "chunked", "liger"] = "auto"
+    torch_compile: bool = False
     save_steps: int = 500
     save_total_limit: int | None = 2
     logging_steps: int = 10
@@ -91,11 +102,16 @@ class StageSettings:
     seed: int = 0
     use_cpu: bool = False
 
+    @property
+    def batch_size(self) -> int:
+        """What the sampler gives that makes a batch of one device: samples, or one pack of them."""
+        return 1 if self.packing else self.per_device_train_batch_size
+
     def num_steps(self, num_samples: int, num_processes: int = 1) -> int:
-        """Optimiser steps of the stage, for a dataset of `num_samples` an epoch."""
+        """Optimiser steps of the stage, where the sampler gives `num_samples` samples or packs an epoch."""
         if self.max_steps > 0:
             return self.max_steps
-        num_batches = math.ceil(num_samples / (self.per_device_train_batch_size * num_processes))
+        num_batches = math.ceil(num_samples / (self.batch_size * num_processes))
         return math.ceil(self.num_train_epochs * math.ceil(num_batches / self.gradient_accumulation_steps))
 
     def num_warmup_steps(self, num_steps: int) -> int:
@@ -109,7 +125,7 @@ class StageSettings:
         """
         free = {
             "num_train_epochs", "max_steps", "save_steps", "save_total_limit", "logging_steps", "eval_steps",
-            "dataloader_num_workers", "gradient_checkpointing", "use_cpu",
+            "dataloader_num_workers", "gradient_checkpointing", "use_cpu", "loss_spike",
         }  # fmt: skip
         values = {key: value for key, value in asdict(self).items() if key not in free}
         values["train"] = sorted(self.train)

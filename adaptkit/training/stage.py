@@ -21,8 +21,10 @@ from transformers import TrainerCallback
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.training import checkpoints
 from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters
+from adaptkit.training.preparation import prepared
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.settings import StageSettings
+from adaptkit.training.throughput import Throughput
 from adaptkit.training.trainables import assert_trainable
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
 
@@ -54,7 +56,7 @@ def train_stage(
     collator: Callable[[list[Any]], Any],
     settings: StageSettings,
     *,
-    sampler: Sampler[int],
+    sampler: Sampler[Any],
     output_dir: Path,
     resume: Path | str | None = None,
     evaluate: Evaluate | None = None,
@@ -112,14 +114,17 @@ def train_stage(
             checkpoints.rotate(output_dir, settings.save_total_limit)  # a kill may have come between save and rotation
         return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
 
-    watchers = [*_watchers(log, settings, console, evaluate), *reporters, *callbacks]
+    throughput = Throughput(model, _num_processes())
+    watchers = [*_watchers(log, throughput, settings, console, evaluate), *reporters, *callbacks]
     started = time.perf_counter()
     with ExitStack() as stack:
         for callback in watchers:
             if hasattr(callback, "close"):
                 stack.callback(callback.close)
-        stack.enter_context(_prepared(model, settings.gradient_checkpointing))
-        trainer = _build_trainer(model, dataset, collator, settings, sampler, output_dir, processor, watchers)
+        stack.enter_context(prepared(model, settings))
+        trainer = _build_trainer(
+            model, dataset, collator, settings, sampler, output_dir, processor, watchers, throughput
+        )
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     return StageResult(
         log.lines(), time.perf_counter() - started, num_steps, output_dir / f"checkpoint-{num_steps}", resumed_from
@@ -127,20 +132,19 @@ def train_stage(
 
 
 def _watchers(
-    log: MetricsLog, settings: StageSettings, console: Console | None, evaluate: Evaluate | None
+    log: MetricsLog, throughput: Throughput, settings: StageSettings, console: Console | None, evaluate: Evaluate | None
 ) -> list[TrainerCallback]:
-    samples_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * _num_processes()
-    watchers: list[TrainerCallback] = [MetricsCallback(log, samples_per_step)]
+    watchers: list[TrainerCallback] = [MetricsCallback(log, throughput)]
     if evaluate is not None:
         watchers.append(_EvaluationCallback(evaluate, settings.eval_steps, log))
     if console is not None:
-        watchers.append(ProgressCallback(console, settings.name, samples_per_step))
+        watchers.append(ProgressCallback(console, settings.name, throughput))
     return watchers
 
 
 def _build_trainer(
     model: nn.Module, dataset: Any, collator: Any, settings: StageSettings, sampler: Any, output_dir: Path,
-    processor: Any, callbacks: Sequence[TrainerCallback],
+    processor: Any, callbacks: Sequence[TrainerCallback], throughput: Throughput,
 ) -> WorkflowTrainer:  # fmt: skip
     try:
         arguments = build_arguments(settings, output_dir, len(sampler), _num_processes())
@@ -148,7 +152,7 @@ def _build_trainer(
         raise RecipeError(f"stage {settings.name!r}: {error}") from error
     return WorkflowTrainer(
         model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, processor=processor,
-        callbacks=callbacks,
+        callbacks=callbacks, throughput=throughput,
     )  # fmt: skip
 
 
@@ -158,36 +162,6 @@ def _num_processes() -> int:
 
 def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def _prepared(model: nn.Module, gradient_checkpointing: bool) -> Iterator[None]:
-    """Undo afterwards what training changes about a model beside its weights."""
-    config: Any = getattr(model, "config", None)
-    use_cache = getattr(config, "use_cache", None)
-    if gradient_checkpointing:
-        _enable_checkpointing(model)
-    try:
-        yield
-    finally:
-        if gradient_checkpointing:
-            disable = getattr(model, "activation_checkpointing_disable", None)
-            (disable or model.gradient_checkpointing_disable)()  # type: ignore[operator]
-        if config is not None:
-            if use_cache is None:
-                vars(config).pop("use_cache", None)
-            else:
-                config.use_cache = use_cache
-        model.zero_grad()
-        model.eval()
-
-
-def _enable_checkpointing(model: Any) -> None:
-    options = {"use_reentrant": False}  # the reentrant kind loses gradients where all inputs are frozen
-    if hasattr(model, "activation_checkpointing_enable"):  # transformers' name for it since 5.23
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 class _EvaluationCallback(TrainerCallback):  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,8 +15,10 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from adaptkit.errors import RunError
 from adaptkit.training import checkpoints
+from adaptkit.training.loss_watch import LossWatch
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.settings import StageSettings
+from adaptkit.training.throughput import Throughput
 
 
 class WorkflowTrainer(Trainer):  # type: ignore[misc]
@@ -35,6 +36,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         sampler: The order of an epoch; its `set_epoch` is called where it has one.
         processor: Saved with every checkpoint, if given.
         callbacks: Called beside transformers' own flow of logging and saving.
+        throughput: Counts the batches.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         *,
         dataset: Dataset[Any],
         collator: Any,
-        sampler: Sampler[int],
+        sampler: Sampler[Any],
         processor: Any = None,
         callbacks: Sequence[TrainerCallback] = (),
+        throughput: Throughput | None = None,
     ) -> None:
         super().__init__(
             model=model, args=arguments, data_collator=collator, train_dataset=dataset, callbacks=list(callbacks)
@@ -58,14 +61,16 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         self._settings = settings
         self._sampler = sampler
         self._processor = processor
-        self._unchecked_loss: Tensor | None = None
+        self._throughput = throughput
+        decode = getattr(getattr(processor, "tokenizer", None), "decode", None)
+        self._loss_watch = LossWatch(settings.name, Path(arguments.output_dir), settings.loss_spike, decode)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in the sampler's order."""
         num_workers = self.args.dataloader_num_workers
         loader: DataLoader[Any] = DataLoader(
             self.train_dataset,
-            batch_size=self._settings.per_device_train_batch_size,
+            batch_size=self._settings.batch_size,
             sampler=self._sampler,
             collate_fn=self.data_collator,
             num_workers=num_workers,
@@ -92,26 +97,19 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         """Not counted: the stock estimate walks all parameters at every step, and is wrong for frozen ones."""
         return 0
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Forward and backward; stops before a step on a loss that is no number."""
-        loss: Tensor = super().training_step(*args, **kwargs)
-        self._unchecked_loss = loss if self._unchecked_loss is None else self._unchecked_loss + loss
-        if loss.device.type == "cpu":  # elsewhere reading it would stall the device: see `log` and `_save_checkpoint`
-            self._check_loss()
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        if self._throughput is not None:
+            self._throughput.add(inputs)
+        self._loss_watch.add(self.state.global_step + 1, loss, inputs)
+        if loss.device.type == "cpu" and self.accelerator.sync_gradients:
+            self._check_loss()  # elsewhere reading it would stall the device: see `log` and `_save_checkpoint`
         return loss
 
     def _check_loss(self) -> None:
-        loss, self._unchecked_loss = self._unchecked_loss, None
-        if loss is None or math.isfinite(loss.item()):
-            return
-        saved = checkpoints.list_checkpoints(Path(self.args.output_dir))
-        rates = sorted({float(rate) for rate in self.lr_scheduler.get_last_lr()}) if self.lr_scheduler else []
-        raise RunError(
-            f"stage {self._settings.name!r}: the loss is {loss.item()} near step {self.state.global_step + 1}, at "
-            f"learning rates {', '.join(f'{rate:.2g}' for rate in rates)}. Train the stage again with a lower "
-            "learning rate, a longer warmup_ratio or a smaller max_grad_norm, or look for a faulty sample. "
-            + (f"The last checkpoint before it is {saved[-1]}." if saved else "There is no checkpoint before it.")
-        )
+        rates = self.lr_scheduler.get_last_lr() if self.lr_scheduler else []
+        self._loss_watch.check([float(rate) for rate in rates])
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, once the loss is known to be a number."""
@@ -162,7 +160,7 @@ def _staged_by_main_process(destination: Path) -> AbstractContextManager[Path]:
     return nullcontext(checkpoints.staging_path(destination))
 
 
-def stage_identity(settings: StageSettings, sampler: Sampler[int]) -> dict[str, Any]:
+def stage_identity(settings: StageSettings, sampler: Sampler[Any]) -> dict[str, Any]:
     """What must be the same in a run and its continuation."""
     return {**settings.fixed_on_resume(), "num_samples": len(sampler)}  # type: ignore[arg-type]
 
@@ -172,7 +170,7 @@ def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int,
     num_steps = settings.num_steps(num_samples, num_processes)
     return TrainingArguments(
         output_dir=str(output_dir),
-        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.optimizer.learning_rate,
         lr_scheduler_type=settings.lr_scheduler_type,

@@ -1,0 +1,124 @@
+"""Cross-entropy at supervised positions, without ever holding all their logits where those are many."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from adaptkit.errors import ModelError
+
+IGNORE_INDEX = -100
+
+LossMode = Literal["auto", "plain", "chunked", "liger"]
+
+CHUNK_ELEMENTS = 1 << 27
+"""Logits held at once: half a gigabyte in float32, whatever the vocabulary."""
+
+
+def mean_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """Cross-entropy of `(n, vocab)` logits, summed and divided by `num_items` or averaged."""
+    return divided(
+        F.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=IGNORE_INDEX), targets, num_items
+    )
+
+
+def shifted_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """The loss of `(batch, seq, vocab)` logits, each against the label after it."""
+    return mean_loss(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), num_items)
+
+
+def divided(total: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """A summed loss over the items it is the mean of."""
+    if num_items is None:
+        return total / (targets != IGNORE_INDEX).sum()
+    return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
+
+
+def chosen_mode(wanted: LossMode, head: nn.Module, num_logits: int) -> LossMode:
+    """How the loss of a batch is computed.
+
+    Args:
+        wanted: `auto` takes Liger's kernel where it is installed and the head is on a GPU, else chunks where the logits
+            are many.
+        head: The LM head.
+        num_logits: Supervised positions times vocabulary.
+
+    Raises:
+        ModelError: Liger's kernel is asked for and cannot run.
+    """
+    problem = _liger_problem(head)
+    if wanted == "liger" and problem is not None:
+        raise ModelError(f"loss: liger cannot be used here: {problem}. Take auto, which does without.")
+    if wanted == "auto":
+        return "liger" if problem is None else "chunked" if num_logits > CHUNK_ELEMENTS else "plain"
+    return wanted
+
+
+def _liger_problem(head: nn.Module) -> str | None:
+    if importlib.util.find_spec("liger_kernel") is None:
+        return "the package liger-kernel is not installed (pip install 'adaptkit[liger]')"
+    weight = getattr(head, "weight", None)
+    if type(head) is not nn.Linear or not isinstance(weight, Tensor) or not weight.is_cuda:
+        return "it needs a head that is one linear layer, whole and on a GPU"
+    return None if type(weight) is nn.Parameter and not hasattr(weight, "ds_id") else "the head's weight is sharded"
+
+
+def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor, mode: LossMode) -> Tensor:
+    """Summed cross-entropy of a head's logits.
+
+    Args:
+        hidden: What the head is given, `(n, hidden)`.
+        head: The LM head.
+        targets: Token ids, `(n,)`.
+        mode: `chunked` or `liger`.
+    """
+    if mode == "liger":
+        return _liger_loss(hidden, head, targets)
+    size = max(1, CHUNK_ELEMENTS // _vocabulary(head, hidden))
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for part, wanted in zip(torch.split(hidden, size), torch.split(targets, size)):
+        total = total + checkpoint(_loss_of_part, part, wanted, head, use_reentrant=False)
+    return total
+
+
+def _loss_of_part(hidden: Tensor, targets: Tensor, head: nn.Module) -> Tensor:
+    return F.cross_entropy(head(hidden).float(), targets, reduction="sum", ignore_index=IGNORE_INDEX)
+
+
+def _vocabulary(head: nn.Module, hidden: Tensor) -> int:
+    features = getattr(head, "out_features", None)
+    return int(features) if features is not None else int(head(hidden[:1].detach()).shape[-1])
+
+
+def _liger_loss(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    kernel = LigerFusedLinearCrossEntropyLoss(reduction="sum", ignore_index=IGNORE_INDEX)
+    weight, bias = head.weight, head.bias
+    total: Tensor = kernel(weight.to(hidden.dtype), hidden, targets, None if bias is None else bias.to(hidden.dtype))
+    return total.float()
+
+
+@contextmanager
+def without_head(language_model: nn.Module) -> Iterator[nn.Module]:
+    """Let a causal LM give what its head is given in place of logits, and give the head itself."""
+    head = language_model.get_output_embeddings()  # type: ignore[operator]
+    place = next(name for name, module in language_model.named_modules() if module is head)
+    parent_name, _, name = place.rpartition(".")
+    parent = language_model.get_submodule(parent_name)
+    parent._modules[name] = _Untouched()
+    try:
+        yield head
+    finally:
+        parent._modules[name] = head
+
+
+class _Untouched(nn.Identity):
+    """Stands in a head's place; families look at its weight's dtype or device at most."""

@@ -1,0 +1,143 @@
+"""Stops a stage whose loss leaves the numbers, or jumps, and keeps the batch for inspection."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adaptkit.errors import RunError
+from adaptkit.training import checkpoints
+
+BATCH_FOLDER = "bad_batch"
+
+_FIRST_STEPS = 20
+_RECENT_STEPS = 50
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Step:
+    number: int
+    losses: list[Tensor]
+    batches: list[Batch]
+
+
+class LossWatch:
+    """The loss of each step, looked at when that stalls nothing.
+
+    A loss jumps where it is more than `spike` times the median of the last steps, and above those that the stage began
+    with: an unlucky batch does not bring it there, a learning rate that is too high does.
+
+    Args:
+        stage: Name of the stage, for messages.
+        output_dir: The stage's folder; the batch goes to `bad_batch` in it.
+        spike: How many times; None for no limit.
+        decode: Text of token ids, to show what a batch said.
+    """
+
+    def __init__(
+        self, stage: str, output_dir: Path, spike: float | None, decode: Callable[[Sequence[int]], str] | None = None
+    ) -> None:
+        self._stage = stage
+        self._output_dir = output_dir
+        self._spike = spike
+        self._decode = decode
+        self._first: list[float] = []
+        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._unchecked: list[_Step] = []
+
+    def add(self, step: int, loss: Tensor, batch: Batch) -> None:
+        """Note the loss of one forward pass of a step; passes of one step are added up."""
+        if not self._unchecked or self._unchecked[-1].number != step:
+            self._unchecked.append(_Step(step, [], []))
+        self._unchecked[-1].losses.append(loss.detach())
+        self._unchecked[-1].batches.append(batch)
+        for earlier in self._unchecked[:-1]:  # their features may be large: what they said is enough
+            earlier.batches[:] = [_texts_only(given) for given in earlier.batches]
+
+    def check(self, learning_rates: Sequence[float]) -> None:
+        """Look at what was added since the last time.
+
+        Raises:
+            RunError: A loss is no number, or jumps; the message says where its batch was saved.
+        """
+        steps, self._unchecked = self._unchecked, []
+        for step in steps:
+            loss = float(torch.stack(step.losses).sum())
+            problem = self._problem(loss)
+            if problem is not None:
+                raise RunError(self._explain(step, problem, learning_rates))
+            if len(self._first) < _FIRST_STEPS:
+                self._first.append(loss)
+            self._recent.append(loss)
+
+    def _problem(self, loss: float) -> str | None:
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        if self._spike is None or len(self._first) < _FIRST_STEPS:
+            return None
+        usual = median(self._recent)
+        if loss <= self._spike * usual or loss <= median(self._first):
+            return None
+        return f"the loss jumped to {loss:.3g}, {loss / usual:.1f} times its median of {usual:.3g} (loss_spike)"
+
+    def _explain(self, step: _Step, problem: str, rates: Sequence[float]) -> str:
+        folder = self._output_dir / BATCH_FOLDER
+        save_batches(folder, step.batches, self._decode)
+        saved = checkpoints.list_checkpoints(self._output_dir)
+        return (
+            f"stage {self._stage!r}: {problem} near step {step.number}, at learning rates "
+            f"{', '.join(f'{rate:.2g}' for rate in sorted(set(rates)))}. Its batch is in {folder}: look for a faulty "
+            "sample there; else train the stage again with a lower learning rate, a longer warmup_ratio or a smaller "
+            "max_grad_norm. "
+            + (f"The last checkpoint before it is {saved[-1]}." if saved else "There is no checkpoint before it.")
+        )
+
+
+def save_batches(folder: Path, batches: Sequence[Batch], decode: Callable[[Sequence[int]], str] | None) -> None:
+    """Write batches as `batch-N.safetensors`, and what their conversations say as `batch-N.json`.
+
+    Args:
+        folder: Made where it is not there.
+        batches: As the model is given them.
+        decode: Text of token ids, where there is a tokenizer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, batch in enumerate(batches):
+        save_file(
+            {name: tensor.contiguous() for name, tensor in _tensors(batch)}, folder / f"batch-{number}.safetensors"
+        )
+        rows = batch["input_ids"].tolist() if "input_ids" in batch else []
+        about = {
+            "segment_lengths": batch.get("segment_lengths"),
+            "rows": [decode(row) if decode is not None else row for row in rows],
+        }
+        text = json.dumps(about, indent=1, ensure_ascii=False)
+        (folder / f"batch-{number}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _tensors(batch: Batch) -> list[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor]] = []
+    for name, value in batch.items():
+        if isinstance(value, Tensor):
+            found.append((name, value.detach().cpu()))
+        elif name == "features":
+            for modality, items in value.items():
+                items = [items] if isinstance(items, Tensor) else items
+                found += [(f"{name}.{modality}.{i}", item.detach().cpu()) for i, item in enumerate(items)]
+    return found
+
+
+def _texts_only(batch: Batch) -> Batch:
+    return {name: value for name, value in batch.items() if name != "features"}

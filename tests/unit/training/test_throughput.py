@@ -1,0 +1,41 @@
+"""What a stage reports of its speed is what it computed."""
+
+import pytest
+import torch
+
+from adaptkit.training import throughput
+from adaptkit.training.flops import model_flops
+from adaptkit.training.throughput import Speed, Throughput, Totals
+from tests.unit.model.conftest import batch_of, build
+from tests.unit.model.test_packed_rows import packed
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_samples_tokens_and_operations_leave_padding_out(is_packed):
+    _, model = build("llama")
+    batch = batch_of(model)
+    inputs = packed(batch) if is_packed else {**batch.inputs, "labels": batch.labels}
+    counter = Throughput(model, num_processes=2)
+    counter.add(inputs)
+    counter.add(inputs)
+    lengths = [len(row) for row in batch.rows]
+    supervised = int((inputs["labels"] != -100).sum())
+    done = counter.totals()
+    assert (done.samples, done.tokens) == (4 * len(lengths), 4 * sum(lengths))
+    expected = model_flops(model, sum(lengths), sum(n * n for n in lengths), supervised)
+    assert done.flops == pytest.approx(4 * expected)
+
+
+def test_utilisation_is_of_all_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2**30)
+    speed = Speed(2.0, Totals(8, 100, 2 * 4 * 989e12 / 2), num_processes=4)
+    metrics = speed.as_metrics(torch.device("cuda"))
+    assert metrics["mfu"] == pytest.approx(0.5)
+    assert "4.0 samples/s  50 tokens/s  MFU 50%  1.0 GiB" in speed.as_text(torch.device("cuda"))
+
+
+def test_a_device_that_is_not_known_has_no_utilisation(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Something else")
+    assert throughput.peak_flops(torch.device("cuda")) is None
+    assert "mfu" not in Speed(1.0, Totals(1, 1, 1e9), 1).as_metrics(torch.device("cpu"))
