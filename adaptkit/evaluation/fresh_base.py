@@ -23,7 +23,16 @@ def load_base(request: dict[str, Any]) -> Any:
         options["attn_implementation"] = request["attn_implementation"]
     if request["revision"]:
         options["revision"] = request["revision"]
-    return model_class.from_pretrained(request["base"], **options).to(request["device"]).eval()
+    if not request.get("quantization"):
+        return model_class.from_pretrained(request["base"], **options).to(request["device"]).eval()
+    packing = transformers.BitsAndBytesConfig.from_dict(request["quantization"])
+    base = model_class.from_pretrained(
+        request["base"], quantization_config=packing, device_map=request["device"], **options
+    )
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # the same kernels here and there
+    return base.eval()
 
 
 def compute_logits(base: Any, prompts: list[list[int]]) -> torch.Tensor:

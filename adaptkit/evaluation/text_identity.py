@@ -25,6 +25,7 @@ from torch import Tensor
 
 from adaptkit.errors import RunError
 from adaptkit.evaluation.questions import Prompts, evaluation_mode
+from adaptkit.surgery import quantization_of
 
 NUM_RANDOM_PROMPTS = 16
 """Prompts of random ids beside the written ones: they reach every part of a vocabulary."""
@@ -237,10 +238,17 @@ def _loading(base: Any, source: str) -> dict[str, Any]:
         "dtype": str(base.dtype).removeprefix("torch."),
         "attn_implementation": getattr(base.config, "_attn_implementation", None),
         "trust_remote_code": type(base).__module__.startswith("transformers_modules."),
+        "quantization": _quantization(base),
         "device": str(base.device),
         "num_threads": torch.get_num_threads(),
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
+
+
+def _quantization(base: Any) -> dict[str, Any] | None:
+    """The settings by which a base was packed while it was loaded."""
+    config = getattr(base.config, "quantization_config", None)
+    return None if quantization_of(base) is None or config is None else dict(config.to_dict())
 
 
 def _as_ids(tokenizer: Any | None, prompts: Sequence[Any]) -> list[list[int]]:

@@ -15,7 +15,7 @@ from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
 from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, structural_copy
+from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, prepare_quantized, structural_copy
 
 MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "start", "end", "encoder_options")
 
@@ -30,7 +30,8 @@ def adapt(
 
     Args:
         base: Any causal LM of transformers whose layers form a list. Its tensors are shared and frozen
-            (`requires_grad` is switched off); the object itself is not changed.
+            (`requires_grad` is switched off); the object itself is not changed. It may be quantised by bitsandbytes;
+            what is trained is full precision all the same.
         modalities: For each modality: `encoder` (an `adaptkit.interfaces.Encoder`, a transformers vision or audio
             model, or `{"name": ..., **options}` of an installed plugin), `projector` (a name, the same with options, or
             a module), `placeholder_id` (default: an id just outside the vocabulary), `placeholder` (its text, where the
@@ -57,6 +58,7 @@ def adapt(
         ```
     """
     _check_base(base)
+    prepare_quantized(base)
     base.requires_grad_(False)
     encoders, projectors, entries = _build_modalities(base, modalities)
     source_encoders = encoders

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from adaptkit.errors import ModelError
 from adaptkit.model.assembly import adapt
@@ -21,6 +21,7 @@ from adaptkit.model.encoders import load_encoder
 from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import content_hash, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
+from adaptkit.surgery import bitsandbytes_config, quantization_of
 
 
 def load(
@@ -36,11 +37,14 @@ def load(
 
     Args:
         directory: A folder that `save_pretrained` or `adaptkit train` wrote.
-        base: A base that is in memory already, to be shared; else it is loaded from where the checkpoint says.
+        base: A base that is in memory already, to be shared; else it is loaded from where the checkpoint says, and
+            quantised as it was in training.
         encoders: Encoders in memory, by modality, to be shared likewise.
         dtype: Data type in which to load the base; that of training where not given.
-        allow_different_base: Skip the check that the base holds the very weights the workflow was trained on.
-        base_options: Further arguments of `AutoModelForCausalLM.from_pretrained` (`device_map`, …).
+        allow_different_base: Skip the check that the base holds the very weights the workflow was trained on, and in
+            the same quantization.
+        base_options: Further arguments of `AutoModelForCausalLM.from_pretrained` (`device_map`, …; a
+            `quantization_config` stands in place of the one of training).
 
     Raises:
         ModelError: No workflow is there, a file is damaged, the base cannot be found or is another one.
@@ -138,9 +142,12 @@ def _load_base(
             "adaptkit.load(directory, base=base)."
         )
     source = resolve_reference(name, directory)
+    dtype = dtype or config.base["dtype"]
+    if "quantization" in config.base and "quantization_config" not in options:
+        options = {**options, **_quantized(config.base, source, dtype)}
     try:
         return AutoModelForCausalLM.from_pretrained(
-            source, revision=config.base.get("revision"), dtype=dtype or config.base["dtype"], **options
+            source, revision=config.base.get("revision"), dtype=dtype, **options
         )
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -149,8 +156,27 @@ def _load_base(
         ) from error
 
 
+def _quantized(reference: Mapping[str, Any], source: str, dtype: torch.dtype | str) -> dict[str, Any]:
+    """The option that packs the base as in training; none where its own checkpoint is packed."""
+    try:
+        packed = hasattr(AutoConfig.from_pretrained(source, revision=reference["revision"]), "quantization_config")
+    except (OSError, ValueError):  # said better where the base itself is loaded
+        packed = False
+    if packed:
+        return {}
+    dtype = getattr(torch, reference["dtype"] if dtype == "auto" else dtype) if isinstance(dtype, str) else dtype
+    return {"quantization_config": bitsandbytes_config(reference["quantization"], dtype)}
+
+
 def _check_base(config: AdaptkitConfig, base: PreTrainedModel, directory: Path) -> None:
     expected = config.base
+    wanted, found = expected.get("quantization"), quantization_of(base)
+    if wanted != found:
+        raise ModelError(
+            f"{directory} was trained on a base that is {_packed(wanted)}; the one given is {_packed(found)} and "
+            "computes other numbers. Give none, so that it is loaded as in training, or pass "
+            "allow_different_base=True to take it all the same."
+        )
     if expected.get("content_hash") in (None, content_hash(base)):
         return
     trained = expected.get("name_or_path") or expected.get("architecture")
@@ -162,6 +188,10 @@ def _check_base(config: AdaptkitConfig, base: PreTrainedModel, directory: Path) 
         f"{directory} was trained on another base: {trained!r}; {given!r} was given, and {why} (content hash). "
         "Load the right base, or pass allow_different_base=True if you know that they are interchangeable."
     )
+
+
+def _packed(quantization: str | None) -> str:
+    return "not quantised" if quantization is None else f"quantised as {quantization}"
 
 
 def _projector_spec(modality: str, reference: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.surgery import num_bytes, num_values
 
 
 @dataclass(frozen=True)
@@ -52,4 +53,4 @@ def describe_components(model: AdaptkitForConditionalGeneration) -> list[Compone
 
 def _size(name: str, state: str, parameters: list[nn.Parameter]) -> ComponentSize:
     unique = {id(p): p for p in parameters}.values()
-    return ComponentSize(name, state, sum(p.numel() for p in unique), sum(p.nbytes for p in unique))
+    return ComponentSize(name, state, sum(map(num_values, unique)), sum(map(num_bytes, unique)))

@@ -8,31 +8,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adaptkit.hashing import hash_tensors
 from adaptkit.paths import portable_model_path, resolve_model_path
+from adaptkit.surgery import PACKED_WEIGHTS, quantization_of
 
 
 def content_hash(module: nn.Module) -> str:
     """Hash of all parameters of a frozen model, by name, the same in every dtype it was loaded in.
 
-    Values are compared as bfloat16, so that a base trained on in float32 and served in bfloat16 is the same base.
+    Values are compared as bfloat16, so that a base trained on in float32 and served in bfloat16 is the same base. Of
+    packed weights only kind and shape count, since devices pack them with other roundings; what is not packed
+    (embedding, norms, head) tells bases apart.
     """
-    return hash_tensors(
-        ((name, p.detach().to(torch.bfloat16) if p.is_floating_point() else p.detach()))
-        for name, p in module.named_parameters()
-    )
+    return hash_tensors(_hashed(name, p.detach(), p) for name, p in module.named_parameters())
+
+
+def _hashed(name: str, value: Tensor, parameter: Tensor) -> tuple[str, Tensor]:
+    if type(parameter).__name__ in PACKED_WEIGHTS:
+        state = getattr(parameter, "quant_state", None)
+        kind, shape = getattr(parameter, "quant_type", "int8"), tuple(value.shape if state is None else state.shape)
+        return f"{name} {kind} {shape}", torch.empty(0)
+    return name, value.to(torch.bfloat16) if value.is_floating_point() else value
 
 
 def base_reference(base: Any) -> dict[str, Any]:
-    """Name, revision, class, dtype and content hash of a base model."""
+    """Name, revision, class, dtype and content hash of a base model, and how it is quantised, if it is."""
+    quantization = quantization_of(base)
     return {
         "name_or_path": str(getattr(base, "name_or_path", "") or ""),
         "revision": getattr(base.config, "_commit_hash", None),
         "architecture": type(base).__name__,
         "dtype": str(base.dtype).removeprefix("torch."),
         "content_hash": content_hash(base),
+        **({} if quantization is None else {"quantization": quantization}),
     }
 
 

@@ -178,8 +178,9 @@ def _check_returns_tensor(mlp: nn.Module, width: int) -> None:
     """Try one position: what an MLP returns beside hidden states (router scores) could not be divided."""
     parameters = inspect.signature(mlp.forward).parameters.values()
     required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    like = next(p for p in mlp.parameters() if p.is_floating_point())
-    output: Any = mlp(*[like.new_zeros(1, 1, width)] * len(required))
+    like = next((p for p in mlp.parameters() if p.is_floating_point()), None)
+    device, dtype = next(mlp.parameters()).device, None if like is None else like.dtype  # none is left where packed
+    output: Any = mlp(*[torch.zeros(1, 1, width, device=device, dtype=dtype)] * len(required))
     if not isinstance(output, Tensor):
         raise ModelError(
             f"{type(mlp).__name__} returns a {type(output).__name__} instead of hidden states alone, which cannot be "

@@ -292,6 +292,15 @@ class Recipe(Section):
         except ValueError as error:
             raise RecipeError(f"data_root: {error}") from None
 
+    @model_validator(mode="after")
+    def _shardable(self) -> Self:
+        if self.base.quantization is not None and self.accelerator.strategy in ("zero3", "fsdp"):
+            raise ValueError(
+                f"accelerator.strategy: {self.accelerator.strategy} spreads weights over processes, and those of a base "
+                f"with quantization: {self.base.quantization} cannot be spread. Take ddp or zero2, or no quantization"
+            )
+        return self
+
     @model_validator(mode="wrap")
     @classmethod
     def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:

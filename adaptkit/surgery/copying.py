@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+
+from adaptkit.surgery.quantization import packed_state, unpacked
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -26,20 +28,20 @@ def structural_copy(module: Module, configs_of: nn.Module | None = None) -> Modu
     Returns:
         A new module over the same tensors.
     """
-    memo: dict[int, Any] = {id(t): t for t in chain(module.parameters(), module.buffers())}
+    memo: dict[int, Any] = {id(t): t for t in chain(module.parameters(), module.buffers(), packed_state(module))}
     memo |= _shared_configs(configs_of)
     return copy.deepcopy(module, memo)
 
 
 def trainable_copy(module: Module, configs_of: nn.Module | None = None) -> Module:
-    """Copy a module with tensors of its own: float32 masters that require gradients.
+    """Copy a module with tensors of its own: float32 masters that require gradients, of packed weights unpacked.
 
     Args:
         module: The module to copy.
         configs_of: A model whose config objects the copy should keep referring to, so that later changes of
             that config (a new number of layers) reach it.
     """
-    duplicate = copy.deepcopy(module, _shared_configs(configs_of))
+    duplicate = cast(Module, unpacked(copy.deepcopy(module, _shared_configs(configs_of))))
     for parameter in duplicate.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.float32)
