@@ -45,7 +45,7 @@ def _usable_as_key(name: str) -> str:
 
 
 Key = Annotated[str, AfterValidator(_usable_as_key)]
-OptimizerName = Literal["adamw", "muon"]
+OptimizerName = Literal["adamw", "adamw_8bit", "muon"]
 Part = Literal["projector", "insertion", "ends"]
 Weight = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -125,6 +125,7 @@ class OptimizerConfig(Section):
     """How trainable tensors are updated.
 
     Attributes:
+        name: `adamw_8bit` keeps AdamW's averages in 8 bits, by bitsandbytes: a quarter of their memory.
         learning_rate: Peak of the schedule.
         adamw_learning_rate: With Muon, the peak for what is not a matrix, which AdamW updates; by default the
             stage's `learning_rate` where the stage's optimizer is AdamW, else a quarter of the part's.

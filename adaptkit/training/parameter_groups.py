@@ -11,10 +11,12 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from adaptkit.errors import ModelError, RecipeError, unknown_name
+from adaptkit.surgery import require_bitsandbytes
+from adaptkit.training.distributed import num_dimensions
 from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.training.settings import GroupSettings, OptimizerSettings
 
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "adamw_8bit", "muon")
 
 Group = dict[str, Any]
 
@@ -63,6 +65,7 @@ class CombinedOptimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, from an optimiser with the same groups."""
         super().load_state_dict(state_dict)
+        _restore_dtypes(self, state_dict)
         self._share()
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -71,6 +74,16 @@ class CombinedOptimizer(Optimizer):
         for member in self.members:
             member.step()
         return loss
+
+
+def _restore_dtypes(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """Undo the cast of 8-bit states to their parameters' dtype, in which torch loads all that it knows nothing of."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+    for number, parameter in zip(numbers, parameters, strict=True):
+        for key, value in state_dict["state"].get(number, {}).items():
+            if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
+                optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
 def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerSettings) -> Optimizer:
@@ -83,6 +96,7 @@ def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerS
 
     Raises:
         RecipeError: An optimiser's name is unknown, or settings name a part that does not learn.
+        ModelError: bitsandbytes is missing and an 8-bit optimiser is asked for.
     """
     _check_names(parts, settings)
     parameters = dict(model.named_parameters())
@@ -94,7 +108,11 @@ def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerS
     used = [name for name in OPTIMIZERS if groups[name]]
     if not used:
         raise ModelError(f"nothing to train: the parts {', '.join(parts) or '(none)'} hold no parameters")
-    builders = {"adamw": lambda g: _build_adamw(g, settings), "muon": Muon}
+    builders: dict[str, Callable[[list[Group]], Optimizer]] = {
+        "adamw": lambda g: _build_adamw(g, settings),
+        "adamw_8bit": lambda g: _build_adamw_8bit(g, settings),
+        "muon": Muon,
+    }
     if len(used) == 1:
         return builders[used[0]](groups[used[0]])
     return CombinedOptimizer([builders[name] for name in used], [groups[name] for name in used])
@@ -115,11 +133,12 @@ def _part_groups(
     override = settings.groups.get(part, GroupSettings())
     lr = settings.learning_rate if override.learning_rate is None else override.learning_rate
     decay = settings.weight_decay if override.weight_decay is None else override.weight_decay
-    if (override.name or settings.name) == "adamw":
-        return {"adamw": _adamw_groups([p for _, p in named], part, lr, decay)}
+    name = override.name or settings.name
+    if name != "muon":
+        return {name: _adamw_groups([p for _, p in named], part, lr, decay)}
     adamw_lr = settings.adamw_learning_rate
     if adamw_lr is None:
-        adamw_lr = settings.learning_rate if settings.name == "adamw" else lr / 4
+        adamw_lr = lr / 4 if settings.name == "muon" else settings.learning_rate
     sorted_groups = muon_groups(named, matrix_lr=lr, weight_decay=decay)
     muon = [{**group, "part": part} for group in sorted_groups if group["algorithm"] == "muon"]
     others = [p for group in sorted_groups if group["algorithm"] == "adamw" for p in group["params"]]
@@ -127,8 +146,8 @@ def _part_groups(
 
 
 def _adamw_groups(parameters: Sequence[nn.Parameter], part: str, lr: float, decay: float) -> list[Group]:
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
+    matrices = [p for p in parameters if num_dimensions(p) >= 2]
+    vectors = [p for p in parameters if num_dimensions(p) < 2]
     groups = [
         {"params": matrices, "lr": lr, "weight_decay": decay, "part": part},
         {"params": vectors, "lr": lr, "weight_decay": 0.0, "part": part},
@@ -139,3 +158,11 @@ def _adamw_groups(parameters: Sequence[nn.Parameter], part: str, lr: float, deca
 def _build_adamw(groups: list[Group], settings: OptimizerSettings) -> Optimizer:
     fused = all(p.device.type in ("cpu", "cuda", "mps", "xpu") for group in groups for p in group["params"])
     return AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=fused)
+
+
+def _build_adamw_8bit(groups: list[Group], settings: OptimizerSettings) -> Optimizer:
+    require_bitsandbytes("optimizer: adamw_8bit")
+    from bitsandbytes.optim import AdamW8bit
+
+    built: Optimizer = AdamW8bit(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps)
+    return built

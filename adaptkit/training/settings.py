@@ -22,7 +22,8 @@ class OptimizerSettings:
     """How parameters are updated.
 
     Attributes:
-        name: "adamw" or "muon". Muon updates matrices; embeddings, heads, norms and biases still go to AdamW.
+        name: "adamw", "adamw_8bit" (averages kept in 8 bits, by bitsandbytes) or "muon". Muon updates matrices;
+            embeddings, heads, norms and biases still go to AdamW.
         learning_rate: Peak learning rate of every part that `groups` does not list.
         weight_decay: Decoupled; spares vectors, that is norms and biases.
         betas: AdamW's running averages.

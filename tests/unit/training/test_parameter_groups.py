@@ -106,3 +106,39 @@ def test_wrong_names_are_recipe_errors(model):
         build_optimizer(model, ("projector",), OptimizerSettings(groups={"ends": GroupSettings()}))
     with pytest.raises(ModelError, match="nothing to train"):
         build_optimizer(model, (), OptimizerSettings())
+
+
+class WideWorkflow(FakeWorkflow):
+    """With an embedding that is large enough to have its averages kept in 8 bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens = torch.nn.Embedding(300, 16)
+
+
+def test_the_state_of_an_8_bit_optimizer_round_trips_alone_and_beside_muon():
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    alone = OptimizerSettings(name="adamw_8bit", learning_rate=1e-2)
+    mixed = OptimizerSettings(
+        name="adamw_8bit", learning_rate=1e-2, groups={"insertion": GroupSettings(name="muon", learning_rate=6e-3)}
+    )
+    for settings in (alone, mixed):
+        straight, resumed = WideWorkflow(), WideWorkflow()
+        first = build_optimizer(straight, EVERYTHING, settings)
+        for _ in range(2):
+            step(straight, first)
+        resumed.load_state_dict(straight.state_dict())
+        second = build_optimizer(resumed, EVERYTHING, settings)
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        for _ in range(2):
+            step(straight, first)
+            step(resumed, second)
+        assert second.state[resumed.embed_tokens.weight]["state1"].dtype == torch.uint8
+        for (name, left), right in zip(straight.named_parameters(), resumed.parameters()):
+            assert torch.equal(left, right), name
+
+
+def test_the_8_bit_optimizer_names_its_extra_where_it_is_missing(model, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"adamw_8bit needs bitsandbytes.*adaptkit\[bitsandbytes\]"):
+        build_optimizer(model, ("projector",), OptimizerSettings(name="adamw_8bit"))
