@@ -120,7 +120,8 @@ def register_data_sources(register: Register) -> None:
 
     Also `missing(options, context) -> str | None`, which says what a build would not find on this machine, and
     `stand_in(options, directory, samples, tags) -> options`, which writes `samples`, a list of `Sample`, under a `Path`
-    in this format; `tags` are those of `DataContext`.
+    in this format; `tags` are those of `DataContext`; and, where there may be streams (`DataSource.is_stream`),
+    `is_stream(options) -> bool`, so that recipes which cannot read one are refused before anything is opened.
     """
 
 

@@ -1,8 +1,9 @@
-"""Whether a model of the Hugging Face hub could be had, without fetching it."""
+"""Whether a model or dataset of the Hugging Face hub could be had, without fetching it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 TIMEOUT_S = 5.0
 
@@ -16,19 +17,21 @@ def is_cached(model_id: str, revision: str | None = None) -> bool:
     return isinstance(config, str) and any(Path(config).parent.parent.glob("*/*.safetensors"))
 
 
-def hub_refusal(model_id: str, revision: str | None = None) -> str | None:
-    """Why the hub would not give a model, as the end of a sentence; None where it would."""
+def hub_refusal(
+    model_id: str, revision: str | None = None, *, kind: Literal["model", "dataset"] = "model"
+) -> str | None:
+    """Why the hub would not give a model or dataset, as the end of a sentence; None where it would."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE forbids downloading it"
     try:
-        HfApi().model_info(model_id, revision=revision, timeout=TIMEOUT_S)
+        HfApi().repo_info(model_id, revision=revision, repo_type=kind, timeout=TIMEOUT_S)
     except GatedRepoError:
         return "the hub wants its licence accepted and a login (`hf auth login`)"
     except RepositoryNotFoundError:
-        return "the hub knows no such model"
+        return f"the hub knows no such {kind}"
     except RevisionNotFoundError:
         return f"the hub knows no revision {revision!r} of it"
     except Exception as error:  # a dozen transport errors of two HTTP libraries: all mean no answer

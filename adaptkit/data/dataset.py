@@ -13,7 +13,7 @@ from adaptkit.chat import IGNORE_INDEX, EncodedConversation, truncate
 from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.mixture import Mixture
 from adaptkit.errors import DataError, RunError
-from adaptkit.interfaces import Sample
+from adaptkit.interfaces import Sample, is_stream
 
 _MAX_MEMOISED = 100_000
 _NUM_PROBES = 64
@@ -56,7 +56,9 @@ class ConversationDataset(Dataset[Item]):
         self.bad_samples = bad_samples
         self._encode_sample = encode
         self._prepare = prepare
-        self._memo: dict[int, Item] | None = {} if len(mixture) <= _MAX_MEMOISED else None
+        # Media of a stream are in memory, and must not stay there
+        memoised = len(mixture) <= _MAX_MEMOISED and not any(map(is_stream, mixture.sources.values()))
+        self._memo: dict[int, Item] | None = {} if memoised else None
 
     def __len__(self) -> int:
         return len(self.mixture)
@@ -101,7 +103,7 @@ class ConversationDataset(Dataset[Item]):
         try:
             encoded = truncate(self._encode_sample(sample), self.max_length)
             if all(label == IGNORE_INDEX for label in encoded.labels):
-                raise DataError("no answer to learn from")
+                raise DataError("no answer to learn from", kind="empty_answer")
         except DataError as error:
             raise _located(error, sample) from error
         item: Item = {
@@ -145,4 +147,4 @@ class ConversationDataset(Dataset[Item]):
 
 
 def _located(error: DataError, sample: Sample) -> DataError:
-    return DataError(f"{sample.location} (id {sample.id!r:.80}): {error}")
+    return DataError(f"{sample.location} (id {sample.id!r:.80}): {error}", kind=error.kind)

@@ -1,72 +1,52 @@
-"""Reader of LLaVA and ALLaVA files: a JSON list of conversations between "human" and "gpt"."""
+"""LLaVA's layout of a row: a conversation between "human" and "gpt", with media by path."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from adaptkit.data.rows import RowSource, existing_medium, load_rows, media_paths, tag_pattern
+from adaptkit.data.media import Media
+from adaptkit.data.rows import tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message
 
 ROLES = {"human": "user", "gpt": "assistant"}
 
 
-class LlavaSource(RowSource):
-    """The conversations of one file. Rows are checked when they are read: a bad one spoils only itself.
+class LlavaLayout:
+    """A row as LLaVA and ALLaVA write it.
 
-    A row names its media under their modality's name, as one path or a list; each tag in a human turn stands
-    for the next of them. A leading answer is dropped, as LLaVA's trainer does. Unknown keys are ignored.
+    A row names its media under their modality's name, as one or a list; each tag in a human turn stands for the next
+    of them. A leading answer is dropped, as LLaVA's trainer does. Unknown keys are ignored.
 
     Args:
-        path: A JSON list, or JSON Lines.
-        media: Folder that media paths are relative to.
         tags: Tag of each modality, `{"image": "<image>"}`.
-        limit: Read the first so many rows only.
         move_media_to_front: Put each turn's media before its text, one line each. Where a row has more tags
             than media, those of a turn count once.
         system: System message put before every conversation.
-
-    Attributes:
-        num_dropped_turns: How many rows begin with an answer, which is dropped.
-
-    Raises:
-        DataError: The file is missing, malformed, or empty.
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        media: Path,
-        tags: Mapping[str, str],
-        limit: int | None = None,
-        move_media_to_front: bool = False,
-        system: str | None = None,
+        self, tags: Mapping[str, str], *, move_media_to_front: bool = False, system: str | None = None
     ) -> None:
-        super().__init__(load_rows(path), str(path), limit)
-        self.media = media
         self.move_media_to_front = move_media_to_front
         self.system = system
         self._modalities = {tag: modality for modality, tag in tags.items()}
         self._tag_pattern = tag_pattern(tags)
-        self.num_dropped_turns = sum(_begins_with_answer(self._rows[i]) for i in range(self._length))
 
-    def _read(self, row: Mapping[str, Any]) -> list[Message]:
+    def read(self, row: Mapping[str, Any], media: Media) -> list[Message]:
+        """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
         system, turns = self._read_turns(row)
-        media = {modality: self._media_paths(row, modality) for modality in self._modalities.values()}
+        found = {modality: self._media(row, modality, media) for modality in self._modalities.values()}
         # Text and tags alternate: those at odd places are tags. An answer is all text.
         pieces = [self._tag_pattern.split(text) if role == "user" else [text] for role, text in turns]
         if self.move_media_to_front:
             num_tags = sum(len(turn[1::2]) for turn in pieces)
-            collapse = num_tags > sum(map(len, media.values()))
+            collapse = num_tags > sum(map(len, found.values()))
             pieces = [_move_tags_to_front(turn, collapse) for turn in pieces]
-        self._check_counts(pieces, media)
-        remaining = {modality: iter(paths) for modality, paths in media.items()}
-        messages: list[Message] = []
-        if system is not None:
-            messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
+        self._check_counts(pieces, found)
+        remaining = {modality: iter(items) for modality, items in found.items()}
+        messages: list[Message] = [] if system is None else [{"role": "system", "content": [text_part(system)]}]
         for (role, _), turn in zip(turns, pieces):
             messages.append({"role": role, "content": self._parts(turn, remaining)})
         return messages
@@ -78,28 +58,29 @@ class LlavaSource(RowSource):
     def _media_key(self, modality: str) -> str:
         return modality
 
-    def _media_paths(self, row: Mapping[str, Any], modality: str) -> list[Path]:
+    def _media(self, row: Mapping[str, Any], modality: str, media: Media) -> list[Any]:
         key = self._media_key(modality)
-        return [existing_medium(path, modality) for path in media_paths(row.get(key), key, self.media)]
+        return media.find_all(row.get(key), key, modality)
 
-    def _check_counts(self, pieces: Sequence[list[str]], media: Mapping[str, list[Path]]) -> None:
+    def _check_counts(self, pieces: Sequence[list[str]], media: Mapping[str, list[Any]]) -> None:
         tags = [tag for turn in pieces for tag in turn[1::2]]
         for tag, modality in self._modalities.items():
             num_tags, num_media = tags.count(tag), len(media[modality])
             if num_tags != num_media:
                 raise DataError(
                     f"{num_media} under {modality!r}, but {num_tags} {tag} in human turns: the file must "
-                    "place each with a tag of its own"
+                    "place each with a tag of its own",
+                    kind="tag_count",
                 )
 
-    def _parts(self, pieces: list[str], remaining: Mapping[str, Iterator[Path]]) -> list[dict[str, Any]]:
+    def _parts(self, pieces: list[str], remaining: Mapping[str, Iterator[Any]]) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = []
         for i, piece in enumerate(pieces):
             if i % 2:
                 modality = self._modalities[piece]
                 parts.append({"type": modality, modality: next(remaining[modality])})
             elif piece:
-                parts.append({"type": "text", "text": piece})
+                parts.append(text_part(piece))
         return parts
 
 
@@ -125,7 +106,7 @@ def read_turns(conversation: Any, roles: Mapping[str, str]) -> list[tuple[str, s
         DataError: A turn is malformed, comes out of turn, or answers nothing.
     """
     if not isinstance(conversation, list) or not conversation:
-        raise DataError("'conversations' must be a list of turns")
+        raise DataError("'conversations' must be a list of turns", kind="malformed")
     turns = [_read_turn(turn, i, roles) for i, turn in enumerate(conversation)]
     first = int(turns[0][0] == "assistant")
     check_turns(turns[first:], first)
@@ -145,25 +126,21 @@ def check_turns(turns: Sequence[tuple[str, str]], first: int = 0) -> None:
     for i, (role, text) in enumerate(turns, start=first):
         expected = ("user", "assistant")[(i - first) % 2]
         if role != expected:
-            raise DataError(f"turn {i} is from the {role}: the user and the assistant must take turns")
+            raise DataError(
+                f"turn {i} is from the {role}: the user and the assistant must take turns", kind="malformed"
+            )
         if role == "assistant" and not text.strip():
-            raise DataError(f"turn {i}: the answer is empty")
+            raise DataError(f"turn {i}: the answer is empty", kind="empty_answer")
     if len(turns) < 2:
-        raise DataError("no question with an answer")
+        raise DataError("no question with an answer", kind="empty_answer")
 
 
 def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> tuple[str, str]:
     if not isinstance(turn, dict) or not isinstance(turn.get("from"), str):
-        raise DataError(f"turn {index} must be an object with 'from' and 'value'")
+        raise DataError(f"turn {index} must be an object with 'from' and 'value'", kind="malformed")
     speaker, text = turn["from"], turn.get("value")
     if speaker not in roles:
-        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles)}")
+        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles)}", kind="malformed")
     if not isinstance(text, str):
-        raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}")
+        raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}", kind="malformed")
     return roles[speaker], text
-
-
-def _begins_with_answer(row: Any) -> bool:
-    conversation = row.get("conversations") if isinstance(row, dict) else None
-    first = conversation[0] if isinstance(conversation, list) and conversation else None
-    return isinstance(first, dict) and first.get("from") == "gpt"

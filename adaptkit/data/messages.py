@@ -1,99 +1,134 @@
-"""Reader of OpenAI's chat messages: roles, and content as text or as a list of parts."""
+"""OpenAI's layout of a row: chat messages, with content as text or as a list of parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptkit.data.llava import check_turns
-from adaptkit.data.rows import RowSource, existing_medium, load_rows
+from adaptkit.data.media import Media, shown
+from adaptkit.data.rows import text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message
 
 ROLES = ("system", "developer", "user", "assistant")
-REMOTE = ("http://", "https://", "file://", "ftp://")
 
 
-class MessagesSource(RowSource):
-    """The conversations of one file, `{"messages": [{"role", "content"}]}` each.
+class MessagesLayout:
+    """A row of chat messages, `{"messages": [{"role", "content"}]}`.
 
     A part of type `X_url` or `input_X` is a medium of modality X: by path, by a data URI, or in base64 beside its
-    format. The order of parts is their order in the prompt.
+    format. A part of type `X` holds it under `X`, or stands for the next of the row's `X` or `Xs`. The order of parts
+    is their order in the prompt.
 
     Args:
-        path: JSON Lines, or a JSON list.
-        media: Folder that media paths are relative to.
         tags: By modality; parts of others are errors.
-        limit: Read the first so many rows only.
         system: System message of conversations that have none.
-
-    Raises:
-        DataError: The file is missing, malformed, or empty.
     """
 
-    def __init__(
-        self, path: Path, *, media: Path, tags: Mapping[str, str], limit: int | None = None, system: str | None = None
-    ) -> None:
-        super().__init__(load_rows(path), str(path), limit)
-        self.media = media
+    def __init__(self, tags: Mapping[str, str], *, system: str | None = None) -> None:
         self.system = system
         self._modalities = list(tags)
 
-    def _read(self, row: Mapping[str, Any]) -> list[Message]:
+    def read(self, row: Mapping[str, Any], media: Media) -> list[Message]:
+        """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
         given = row.get("messages")
         if not isinstance(given, list):
-            raise DataError("a row is an object with a list of 'messages'")
-        messages = [self._message(message, i) for i, message in enumerate(given)]
+            raise DataError("a row is an object with a list of 'messages'", kind="malformed")
+        parts = _PartReader(row, media, self._modalities)
+        messages = [_read_message(message, i, parts) for i, message in enumerate(given)]
+        parts.check_all_used()
         opening = [m for m in messages[:1] if m["role"] == "system"]
         turns = messages[len(opening) :]
         if turns and turns[0]["role"] == "assistant":
             turns = turns[1:]  # answers nothing
         check_turns([(m["role"], _text_of(m)) for m in turns], len(messages) - len(turns))
         if not opening and self.system is not None:
-            opening = [{"role": "system", "content": [{"type": "text", "text": self.system}]}]
+            opening = [{"role": "system", "content": [text_part(self.system)]}]
         return [*opening, *turns]
 
-    def _message(self, message: Any, index: int) -> Message:
-        role = message.get("role") if isinstance(message, dict) else None
-        if not isinstance(role, str) or role not in ROLES:
-            raise DataError(f"message {index}: {unknown_name('role', str(role)[:40], ROLES)}")
-        role = "system" if role == "developer" else role
-        content = message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        if not isinstance(parts, list):
-            raise DataError(f"message {index}: content is {type(content).__name__}, not text or a list of parts")
-        read = [self._part(part, f"message {index}, part {i}") for i, part in enumerate(parts)]
-        if role != "user" and any(part["type"] != "text" for part in read):
-            raise DataError(f"message {index}: media stand in the user's messages, not in the {role}'s")
-        return {"role": role, "content": read}
 
-    def _part(self, part: Any, where: str) -> dict[str, Any]:
+def _read_message(message: Any, index: int, parts: _PartReader) -> Message:
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(role, str) or role not in ROLES:
+        given = role[:40] if isinstance(role, str) else shown(role)
+        raise DataError(f"message {index}: {unknown_name('role', given, ROLES)}", kind="malformed")
+    role = "system" if role == "developer" else role
+    content = message.get("content")
+    parts_given = [text_part(content)] if isinstance(content, str) else content
+    if not isinstance(parts_given, list):
+        raise DataError(
+            f"message {index}: content is {type(content).__name__}, not text or a list of parts", kind="malformed"
+        )
+    read = [parts.read(part, f"message {index}, part {i}") for i, part in enumerate(parts_given)]
+    if role != "user" and any(part["type"] != "text" for part in read):
+        raise DataError(f"message {index}: media stand in the user's messages, not in the {role}'s", kind="malformed")
+    return {"role": role, "content": read}
+
+
+class _PartReader:
+    """Reads the parts of one row's messages in their order."""
+
+    def __init__(self, row: Mapping[str, Any], media: Media, modalities: list[str]) -> None:
+        self._row = row
+        self._media = media
+        self._modalities = modalities
+        self._listed: dict[str, Iterator[Any]] = {}
+
+    def read(self, part: Any, where: str) -> dict[str, Any]:
         kind = part.get("type") if isinstance(part, dict) else None
         if not isinstance(kind, str):
-            raise DataError(f"{where}: a part is an object with a 'type'")
+            raise DataError(f"{where}: a part is an object with a 'type'", kind="malformed")
         if kind == "text":
             if not isinstance(part.get("text"), str):
-                raise DataError(f"{where}: a text part holds {type(part.get('text')).__name__}, not text")
-            return {"type": "text", "text": part["text"]}
+                raise DataError(
+                    f"{where}: a text part holds {type(part.get('text')).__name__}, not text", kind="malformed"
+                )
+            return text_part(part["text"])
         modality = kind.removesuffix("_url").removeprefix("input_")
         if modality not in self._modalities:
             known = ["text", *(name for m in self._modalities for name in (f"{m}_url", f"input_{m}"))]
-            raise DataError(f"{where}: {unknown_name('part type', kind[:40], known)}")
-        return {"type": modality, modality: self._medium(part.get(kind), modality, where)}
+            raise DataError(f"{where}: {unknown_name('part type', kind[:40], known)}", kind="malformed")
+        value = part.get(kind)
+        if value is None and kind == modality:
+            return {"type": modality, modality: self._next(modality, where)}
+        return {"type": modality, modality: self._medium(value, modality, where)}
+
+    def check_all_used(self) -> None:
+        """Media that the row lists beside its messages must have their parts."""
+        for modality, rest in self._listed.items():
+            if next(rest, None) is not None:
+                raise DataError(
+                    f"the row lists more {modality!r} than its messages have parts of that type", kind="tag_count"
+                )
+
+    def _next(self, modality: str, where: str) -> Any:
+        if modality not in self._listed:
+            name = next((key for key in (modality, f"{modality}s") if self._row.get(key) is not None), f"{modality}s")
+            self._listed[modality] = iter(self._media.find_all(self._row.get(name), name, modality))
+        found = next(self._listed[modality], None)
+        if found is None:
+            raise DataError(
+                f"{where}: no {modality} in it, and none left under {modality!r} or '{modality}s' of the row"
+            )
+        return found
 
     def _medium(self, value: Any, modality: str, where: str) -> Any:
-        """A path below the folder of the media, or a data URI."""
         if isinstance(value, dict) and isinstance(value.get("data"), str):
-            return f"data:{modality}/{value.get('format') or 'x-unknown'};base64,{value['data']}"
-        url = value.get("url") if isinstance(value, dict) else value
-        if not isinstance(url, str) or not url:
-            raise DataError(f"{where}: {modality} holds neither 'url' nor 'data'")
-        if url[:5].lower() == "data:":
-            return url
-        if url.lower().startswith(REMOTE):
-            raise DataError(f"{where}: {url[:80]} is not fetched. Download it and give its path")
-        return existing_medium(self.media / url, modality)
+            return f"data:{modality}/{_subtype(value)};base64,{value['data']}"
+        if isinstance(value, dict) and "url" in value:
+            value = value["url"]
+        if value in (None, "", {}):
+            raise DataError(f"{where}: {modality} holds neither 'url' nor 'data'", kind="missing_media")
+        try:
+            return self._media.find(value, modality)
+        except DataError as error:
+            raise DataError(f"{where}: {error}", kind=error.kind) from error
+
+
+def _subtype(value: Mapping[str, Any]) -> str:
+    given = value.get("format")
+    return given if isinstance(given, str) and given else "x-unknown"
 
 
 def _text_of(message: Message) -> str:

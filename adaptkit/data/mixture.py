@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.interfaces import DataSource, Sample
+from adaptkit.interfaces import DataSource, Sample, is_stream
 
 
 class Mixture:
@@ -19,7 +19,7 @@ class Mixture:
 
     A source of weight 1 gives every sample once an epoch, of weight 0.5 half of them (the other half the next
     epoch), of weight 2 every sample twice. The order depends on `seed` and the epoch alone: not on processes,
-    workers, or what was drawn before.
+    workers, or what was drawn before. Samples of a stream come in its own order, among shuffled ones of the others.
 
     Args:
         sources: Data sources by name.
@@ -66,12 +66,17 @@ class Mixture:
     def indices(self, epoch: int) -> list[int]:
         """Samples of an epoch in order, as indices of this mixture."""
         drawn = [
-            start + _draw(count, len(source), epoch, (self.seed, zlib.crc32(name.encode())))
+            start
+            + _draw(count, len(source), epoch, None if is_stream(source) else (self.seed, zlib.crc32(name.encode())))
             for (name, source), start, count in zip(self.sources.items(), self._starts, self._draws)
         ]
         order = np.concatenate(drawn)
-        shuffled: list[int] = order[_permutation(len(order), (self.seed, epoch))].tolist()
-        return shuffled
+        shuffled = order[_permutation(len(order), (self.seed, epoch))]
+        for source, start, own in zip(self.sources.values(), self._starts, drawn):
+            if is_stream(source):
+                shuffled[(shuffled >= start) & (shuffled < start + len(source))] = own
+        result: list[int] = shuffled.tolist()
+        return result
 
 
 def _num_draws(name: str, length: int, weight: float) -> int:
@@ -85,9 +90,14 @@ def _num_draws(name: str, length: int, weight: float) -> int:
     return count
 
 
-def _draw(count: int, length: int, epoch: int, seed: tuple[int, int]) -> NDArray[np.int64]:
-    """The epoch's `count` entries of an endless row of permutations, so that no sample waits for long."""
+def _draw(count: int, length: int, epoch: int, seed: tuple[int, int] | None) -> NDArray[np.int64]:
+    """The epoch's `count` entries of an endless row of permutations, so that no sample waits for long.
+
+    Without a seed each of them is the order itself.
+    """
     first, last = epoch * count, (epoch + 1) * count
+    if seed is None:
+        return np.arange(first, last) % length
     rounds = range(first // length, -(-last // length))
     endless = np.concatenate([_permutation(length, (*seed, number)) for number in rounds])
     offset = first - rounds.start * length

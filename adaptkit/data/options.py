@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from adaptkit.hookspecs import Options
 
@@ -64,3 +66,81 @@ class PairOptions(TemplateOptions):
     on: str = Field(description="The column in which half of the pairs agree.")
     num_samples: int = Field(1000, ge=1, description="Number of pairs.")
     seed: int = Field(0, ge=0, description="The same seed gives the same pairs.")
+
+
+class RowOptions(Options):
+    """Where files that may hold rows of any layout are, and how they are read."""
+
+    path: str = Field(description="The files, absolute or below data_root.")
+    layout: Literal["auto", "llava", "sharegpt", "messages", "table"] = Field(
+        "auto",
+        description="Layout of the rows. By default a table where a question is given, else what each row's keys tell: "
+        "messages, sharegpt (it has system, media under a plural name, or turns of user or assistant), else llava.",
+    )
+    move_media_to_front: bool = Field(
+        False, description="Put each turn's media before its text, as LLaVA's trainer does."
+    )
+    question: str | None = Field(None, description="For a table: template of the question, as in the format table.")
+    answer: str | None = Field(None, description="For a table: template of the answer.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="For a table: column of a modality's media, where it has another name than the modality.",
+    )
+    media: str | None = Field(None, description="Folder of media that rows name by path.")
+    limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
+    system: str | None = Field(None, description="System message put before conversations that have none.")
+
+    @model_validator(mode="after")
+    def _templates_together(self) -> Self:
+        is_table = self.layout == "table" or (self.layout == "auto" and self.question is not None)
+        if is_table and (self.question is None or self.answer is None):
+            raise ValueError("the layout table needs question and answer")
+        return self
+
+
+class ParquetOptions(RowOptions):
+    """Where parquet files are, and how their rows are read."""
+
+    path: str = Field(
+        description="A file, a folder of .parquet files, or several by `{000..012}`, `{a,b}` or `*`; absolute or below "
+        "data_root."
+    )
+    cache_mb: int = Field(256, ge=1, description="Memory for row groups that were read last, in each process.")
+
+
+class WebDatasetOptions(RowOptions):
+    """Where webdataset shards are, and how their samples are read."""
+
+    path: str = Field(
+        description="A .tar file, a folder of them, or several by `{000..012}`, `{a,b}` or `*`; absolute or below "
+        "data_root."
+    )
+    answer: str | None = Field(
+        "{{ txt }}", description="With a question: template of the answer, over the keys of KEY.json and `txt`."
+    )
+    endings: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Endings of members that are media of a modality, beside those whose media type begins with its "
+        "name.",
+    )
+
+
+class HfDatasetOptions(RowOptions):
+    """Which Hugging Face dataset, and how its rows are read."""
+
+    path: str = Field(
+        description="A folder that `save_to_disk` wrote, a folder of data files, a format (json, csv, parquet, arrow, "
+        "text, webdataset) with data_files, or an id of the hub."
+    )
+    name: str | None = Field(None, description="Configuration of the dataset.")
+    split: str = Field("train", description="Split of the dataset.")
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    data_files: str | list[str] | None = Field(None, description="Files of the dataset, where not all.")
+    streaming: bool = Field(False, description="Read it forwards, without fetching or converting all of it first.")
+    num_samples: int | None = Field(None, ge=1, description="Samples of one epoch of a stream.")
+
+    @model_validator(mode="after")
+    def _streams_have_a_size(self) -> Self:
+        if self.streaming != (self.num_samples is not None):
+            raise ValueError("num_samples is the size of an epoch of a stream: give it with streaming, and only then")
+        return self

@@ -1,27 +1,102 @@
-"""Rows of data files, parsed once however many sources read them, as conversations."""
+"""Rows as conversations: where rows come from, and how one is read, are each other's strangers."""
 
 from __future__ import annotations
 
 import json
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from adaptkit.data.media import Media, shown
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Message, Sample
 
 
-class Rows(list[Any]):
+class Rows(Protocol):
+    """Where rows come from: a list, or anything that reads one when it is asked for.
+
+    It may also have `where(index)`, which says where a row stands, and `is_stream`, as a data source may.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Layout(Protocol):
+    """How a row is read."""
+
+    def read(self, row: Mapping[str, Any], media: Media) -> list[Message]:
+        """The turns of one row.
+
+        Raises:
+            DataError: It is malformed, or its media are missing.
+        """
+
+
+class RowSource:
+    """Conversations of rows. Rows are checked when they are read: a bad one spoils only itself.
+
+    Args:
+        rows: Where rows come from.
+        layout: How a row is read.
+        media: Where the media are that rows name.
+        location: What to call the rows in messages.
+        limit: Read the first so many only.
+
+    Attributes:
+        is_stream: Whether rows come forwards only.
+    """
+
+    def __init__(self, rows: Rows, layout: Layout, media: Media, location: str, limit: int | None = None) -> None:
+        self._rows = rows
+        self._layout = layout
+        self._media = media
+        self._location = location
+        self._length = len(rows) if limit is None else min(limit, len(rows))
+        self.is_stream = bool(getattr(rows, "is_stream", False))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one row.
+
+        Raises:
+            DataError: The row is malformed or its media are missing; the message names file, index and id.
+        """
+        if not 0 <= index < self._length:
+            raise IndexError(f"row {index} of {self._length} in {self._location}")
+        location, named = self._where(index), ""
+        try:
+            row = self._rows[index]
+            if not isinstance(row, Mapping):
+                raise DataError(f"a row is an object with keys, not {type(row).__name__}", kind="malformed")
+            named = f" (id {shown(row['id'])})" if "id" in row else ""
+            return Sample(_id_of(row, index), self._layout.read(row, self._media.beside(row)), location)
+        except DataError as error:
+            raise DataError(f"{location}{named}: {error}", kind=error.kind) from error
+
+    def _where(self, index: int) -> str:
+        where = getattr(self._rows, "where", None)
+        return f"{self._location}[{index}]" if where is None else str(where(index))
+
+
+def _id_of(row: Mapping[str, Any], index: int) -> str:
+    value = row.get("id")
+    return str(value) if isinstance(value, str | int | float) else str(index)
+
+
+class JsonRows(list[Any]):
     """A list that can be referred to weakly."""
 
 
-_loaded: WeakValueDictionary[tuple[str, int, int], Rows] = WeakValueDictionary()
+_loaded: WeakValueDictionary[tuple[str, int, int], JsonRows] = WeakValueDictionary()
 
 
-def load_rows(path: Path) -> Rows:
+def load_rows(path: Path) -> JsonRows:
     """Rows of a `.json` file, which is a list, or of a `.jsonl` file, a row a line.
 
     Sources of the same file share them, so that files of gigabytes are parsed once.
@@ -36,7 +111,7 @@ def load_rows(path: Path) -> Rows:
         if rows is None:
             rows = _loaded[key] = _parse_rows(path)
     except OSError as error:
-        raise DataError(f"cannot read the data file {path}: {error.strerror}") from error
+        raise DataError(f"cannot read the data file {path}: {error.strerror}", kind="unreadable_file") from error
     return rows
 
 
@@ -49,10 +124,10 @@ def parse_json(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
+        raise DataError(f"{where}: not valid JSON: {error}", kind="malformed") from error
 
 
-def _parse_rows(path: Path) -> Rows:
+def _parse_rows(path: Path) -> JsonRows:
     if path.suffix.lower() == ".jsonl":
         with path.open("rb") as file:
             rows = [parse_json(line, f"{path}:{i}") for i, line in enumerate(file, start=1) if line.strip()]
@@ -62,46 +137,7 @@ def _parse_rows(path: Path) -> Rows:
         raise DataError(f"{path}: a data file is a JSON list of rows, not {type(rows).__name__}")
     if not rows:
         raise DataError(f"{path}: the dataset is empty")
-    return Rows(rows)
-
-
-class RowSource(ABC):
-    """Conversations of the rows of a file. Rows are checked when they are read: a bad one spoils only itself.
-
-    Args:
-        rows: The rows.
-        location: Where they come from, for messages.
-        limit: Read the first so many only.
-    """
-
-    def __init__(self, rows: Sequence[Any], location: str, limit: int | None = None) -> None:
-        self._rows = rows
-        self._location = location
-        self._length = len(rows) if limit is None else min(limit, len(rows))
-
-    @abstractmethod
-    def _read(self, row: Mapping[str, Any]) -> list[Message]:
-        """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one row.
-
-        Raises:
-            DataError: The row is malformed or its media are missing; the message names file, index and id.
-        """
-        if not 0 <= index < self._length:
-            raise IndexError(f"row {index} of {self._length} in {self._location}")
-        row, location = self._rows[index], f"{self._location}[{index}]"
-        named = f" (id {row['id']!r:.80})" if isinstance(row, Mapping) and "id" in row else ""
-        try:
-            if not isinstance(row, Mapping):
-                raise DataError(f"a row is an object with keys, not {type(row).__name__}")
-            return Sample(str(row.get("id", index)), self._read(row), location)
-        except DataError as error:
-            raise DataError(f"{location}{named}: {error}") from error
+    return JsonRows(rows)
 
 
 def tag_pattern(tags: Mapping[str, str]) -> re.Pattern[str]:
@@ -109,28 +145,6 @@ def tag_pattern(tags: Mapping[str, str]) -> re.Pattern[str]:
     return re.compile("(" + ("|".join(map(re.escape, tags.values())) or r"(?!)") + ")")
 
 
-def existing_medium(path: Path, modality: str) -> Path:
-    """The path of a medium, which must be a file.
-
-    Raises:
-        DataError: It is not there, or cannot be reached.
-    """
-    try:
-        found = path.is_file()
-    except OSError as error:
-        raise DataError(f"{modality!r} cannot be reached at {str(path)!r}: {error.strerror}") from error
-    if not found:
-        raise DataError(f"{modality!r} is missing: no file {str(path)!r}")
-    return path
-
-
-def media_paths(value: Any, name: str, folder: Path) -> list[Path]:
-    """The media that a row names, as one path or a list of them.
-
-    Raises:
-        DataError: The value is anything else.
-    """
-    paths = [] if value in (None, "") else [value] if isinstance(value, str) else value
-    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-        raise DataError(f"{name!r} must be a path or a list of paths, not {value!r:.80}")
-    return [folder / path for path in paths]
+def text_part(text: str) -> dict[str, Any]:
+    """A part of a message that is text."""
+    return {"type": "text", "text": text}

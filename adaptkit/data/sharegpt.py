@@ -1,18 +1,18 @@
-"""Reader of ShareGPT files: LLaVA's turns, with more speakers, a system message, and media under plural names."""
+"""ShareGPT's layout of a row: LLaVA's turns, with more speakers, a system message, and media under plural names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from adaptkit.data.llava import LlavaSource, read_turns
+from adaptkit.data.llava import LlavaLayout, read_turns
 from adaptkit.errors import DataError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 
-class ShareGptSource(LlavaSource):
-    """The conversations of one file; as `LlavaSource`, but for what follows.
+class ShareGptLayout(LlavaLayout):
+    """A row as ShareGPT has it; as `LlavaLayout`, but for what follows.
 
     A row names its media under their modality's name with an `s`, `images`. The system message is the row's `system`,
     or a first turn of the speaker `system`, or the option.
@@ -22,11 +22,11 @@ class ShareGptSource(LlavaSource):
         return f"{modality}s"
 
     def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
-        system: Any = row.get("system", self.system)
+        system: Any = self.system if row.get("system") is None else row["system"]
         conversation: Any = row.get("conversations")
         first = conversation[0] if isinstance(conversation, list) and conversation else None
         if isinstance(first, dict) and first.get("from") == "system":
             system, conversation = first.get("value"), conversation[1:]
         if system is not None and not isinstance(system, str):
-            raise DataError(f"the system message must be text, not {type(system).__name__}")
+            raise DataError(f"the system message must be text, not {type(system).__name__}", kind="malformed")
         return system or None, read_turns(conversation, ROLES)

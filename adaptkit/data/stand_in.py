@@ -1,9 +1,11 @@
-"""Conversations written in each format, for rehearsals."""
+"""Conversations written in each format, for rehearsals and for trials of readers."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping, Sequence
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +13,131 @@ from adaptkit.interfaces import Message, Sample
 
 SPEAKERS = {"user": "human", "assistant": "gpt"}
 
-
-def write_llava(path: Path, samples: Sequence[Sample], tags: Mapping[str, str]) -> Path:
-    """Write a LLaVA file; media are named as they are in the samples.
-
-    Args:
-        path: The JSON file; its folder is made.
-        samples: What to write.
-        tags: Tag of each modality.
-    """
-    rows = [_with_turns(sample, tags) | _media_of(sample.messages) for sample in samples]
-    return _write(path, json.dumps(rows, indent=0, ensure_ascii=False))
+Row = dict[str, Any]
+WriteMedium = Callable[[Any], Any]
 
 
-def write_sharegpt(path: Path, samples: Sequence[Sample], tags: Mapping[str, str]) -> Path:
-    """Write a ShareGPT file, JSON Lines; arguments as in `write_llava`."""
-    media = [{f"{name}s": paths for name, paths in _media_of(sample.messages).items()} for sample in samples]
-    return _write_lines(path, [_with_turns(sample, tags) | more for sample, more in zip(samples, media)])
-
-
-def write_messages(path: Path, samples: Sequence[Sample]) -> Path:
-    """Write OpenAI's chat messages, JSON Lines."""
-    return _write_lines(
-        path,
-        [
-            {"id": sample.id, "messages": [{**m, "content": [_part(p) for p in m["content"]]} for m in sample.messages]}
-            for sample in samples
-        ],
-    )
-
-
-def write_table(path: Path, samples: Sequence[Sample], tags: Mapping[str, str]) -> Path:
-    """Write the first question and answer of each conversation as a row of `question`, `answer` and media by modality.
+def rows_of(
+    layout: str, samples: Sequence[Sample], tags: Mapping[str, str], medium: WriteMedium = str
+) -> list[dict[str, Any]]:
+    """Samples as rows of a layout.
 
     Args:
-        path: The `.jsonl` file; its folder is made.
+        layout: Name of the layout. A table has the first question and answer of each conversation, as `question` and
+            `answer`.
         samples: What to write.
         tags: Tag of each modality.
+        medium: What stands in a row for a medium.
     """
-    rows = []
-    for sample in samples:
+    return [row_of(layout, sample, tags, medium) for sample in samples]
+
+
+def row_of(layout: str, sample: Sample, tags: Mapping[str, str], medium: WriteMedium = str) -> Row:
+    """One sample as a row; arguments as in `rows_of`."""
+    if layout == "messages":
+        messages = [{**m, "content": [_part(p, medium) for p in m["content"]]} for m in sample.messages]
+        return {"id": sample.id, "messages": messages}
+    if layout == "table":
         question, answer = sample.messages[:2]
         values = {"id": sample.id, "question": _tagged(question, tags), "answer": _tagged(answer, tags)}
-        rows.append(values | _media_of([question]))
-    return _write_lines(path, rows)
-
-
-def _with_turns(sample: Sample, tags: Mapping[str, str]) -> dict[str, Any]:
+        return values | _media_of([question], medium)
     turns = [{"from": SPEAKERS[m["role"]], "value": _tagged(m, tags)} for m in sample.messages]
-    return {"id": sample.id, "conversations": turns}
+    media = _media_of(sample.messages, medium)
+    if layout == "sharegpt":
+        media = {f"{name}s": found for name, found in media.items()}
+    return {"id": sample.id, "conversations": turns, **media}
+
+
+def write_json(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write rows as a JSON list, or as JSON Lines where the file is a `.jsonl`; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    else:
+        text = json.dumps(rows, indent=0, ensure_ascii=False)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def embedded(source: Any) -> dict[str, Any]:
+    """A medium as Hugging Face datasets store it, content and name."""
+    path = Path(source)
+    return {"bytes": path.read_bytes(), "path": path.name}
+
+
+def write_parquet(path: Path, rows: Sequence[Row], row_group_size: int = 8) -> Path:
+    """Write rows as a parquet file; its folder is made."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(with_all_keys(rows)), path, row_group_size=row_group_size)
+    return path
+
+
+def write_dataset(folder: Path, rows: Sequence[Row]) -> Path:
+    """Write rows as `datasets` saves them to disk."""
+    import datasets
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(with_all_keys(rows))
+    datasets.Dataset(table).save_to_disk(str(folder), num_shards=1)
+    return folder
+
+
+def with_all_keys(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the keys of all of them: Arrow looks at the first one only."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in keys} for row in rows]
+
+
+def write_shard(path: Path, groups: Sequence[tuple[str, Mapping[str, bytes]]]) -> Path:
+    """Write a webdataset shard; its folder is made.
+
+    Args:
+        path: The `.tar` file.
+        groups: Key of each sample, and the content of its members by ending.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for key, members in groups:
+            for ending, content in members.items():
+                header = tarfile.TarInfo(f"{key}.{ending}")
+                header.size = len(content)
+                archive.addfile(header, io.BytesIO(content))
+    return path
+
+
+def group_of(layout: str, sample: Sample, tags: Mapping[str, str]) -> dict[str, bytes]:
+    """The members of a sample by ending, media beside the row that names them."""
+    members: dict[str, bytes] = {}
+
+    def medium(source: Any) -> str:
+        path = Path(source)
+        ending = f"{len(members)}{path.suffix}"
+        members[ending] = path.read_bytes()
+        return ending
+
+    row = row_of(layout, sample, tags, medium)
+    return {"json": json.dumps(row).encode(), **members}
 
 
 def _tagged(message: Message, tags: Mapping[str, str]) -> str:
     return "".join(part["text"] if part["type"] == "text" else tags[part["type"]] for part in message["content"])
 
 
-def _media_of(messages: Sequence[Message]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _media_of(messages: Sequence[Message], medium: WriteMedium) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
     for part in (part for message in messages for part in message["content"] if part["type"] != "text"):
-        found.setdefault(part["type"], []).append(str(part[part["type"]]))
+        found.setdefault(part["type"], []).append(medium(part[part["type"]]))
     return found
 
 
-def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+def _part(part: Mapping[str, Any], medium: WriteMedium) -> dict[str, Any]:
     kind = part["type"]
-    return dict(part) if kind == "text" else {"type": f"{kind}_url", f"{kind}_url": {"url": str(part[kind])}}
-
-
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    return _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
+    if kind == "text":
+        return dict(part)
+    written = medium(part[kind])
+    if isinstance(written, str):
+        return {"type": f"{kind}_url", f"{kind}_url": {"url": written}}
+    return {"type": kind, kind: written}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,112 +13,74 @@ from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adaptkit.boxes import format_box, pad_box
-from adaptkit.data.rows import RowSource, existing_medium, media_paths, parse_json, tag_pattern
-from adaptkit.errors import DataError, unknown_name
+from adaptkit.data.media import Media, shown
+from adaptkit.data.rows import parse_json, tag_pattern, text_part
+from adaptkit.errors import DataError
 from adaptkit.interfaces import Message
 
 Row = Mapping[str, Any]
 READERS = (".jsonl", ".json", ".csv", ".tsv")
 
 
-class TableSource(RowSource):
-    """One conversation a row: a question about the row's media, and its answer.
+class TableLayout:
+    """A row of a table: a question about the row's media, and its answer.
 
-    A row names its media in columns of their modalities' names, or as `columns` says, as one path or a list of paths.
+    A row names its media in columns of their modalities' names, or as `columns` says, as one or a list of them.
 
     Args:
-        rows: The rows.
-        location: Where they come from, for messages.
-        media: Folder that media paths are relative to.
         tags: Tag of each modality, `{"image": "<image>"}`.
-        columns: Column of a modality's paths, where it has another name.
+        location: What the rows come from, for messages.
         question: Template of what the user says; each tag in it stands for the next of the row's media. Without any
             tag the media stand in front, one line each.
         answer: Template of what the assistant says.
+        columns: Column of a modality's media, where it has another name.
         system: System message put before every conversation.
+
+    Raises:
+        DataError: A template is malformed.
     """
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        tags: Mapping[str, str],
         location: str,
         *,
-        media: Path,
-        tags: Mapping[str, str],
         question: str,
         answer: str,
         columns: Mapping[str, str] | None = None,
         system: str | None = None,
     ) -> None:
-        super().__init__(rows, location)
-        self._media = media
         self._tags = dict(tags)
         self._columns = {name: (columns or {}).get(name, name) for name in tags}
-        self._templates = {
-            name: _compiled(name, template, location) for name, template in (("question", question), ("answer", answer))
-        }
+        self._templates = {"question": question, "answer": answer}
+        for name, template in self._templates.items():
+            _check(name, template, location)
         self._system = system
 
-    def _read(self, row: Row) -> list[Message]:
+    def read(self, row: Row, media: Media) -> list[Message]:
+        """The turns of one row; raises `DataError` where a template fails or media are missing."""
         question, answer = (_fill(name, template, row) for name, template in self._templates.items())
         if not answer.strip():
-            raise DataError("the answer is empty")
-        messages = [_said("user", self._parts(question, row)), _said("assistant", [_text(answer)])]
-        return messages if self._system is None else [_said("system", [_text(self._system)]), *messages]
+            raise DataError("the answer is empty", kind="empty_answer")
+        messages = [_said("user", self._parts(question, row, media)), _said("assistant", [text_part(answer)])]
+        return messages if self._system is None else [_said("system", [text_part(self._system)]), *messages]
 
-    def _parts(self, question: str, row: Row) -> list[dict[str, Any]]:
-        media = {name: media_paths(row.get(c), c, self._media) for name, c in self._columns.items()}
+    def _parts(self, question: str, row: Row, media: Media) -> list[dict[str, Any]]:
+        found = {name: media.find_all(row.get(c), c, name) for name, c in self._columns.items()}
         if not any(tag in question for tag in self._tags.values()):
-            front = [f"{self._tags[name]}\n" for name, paths in media.items() for _ in paths]
+            front = [f"{self._tags[name]}\n" for name, items in found.items() for _ in items]
             question = "".join(front) + question
         names = {tag: name for name, tag in self._tags.items()}
         pieces = [(names.get(piece), piece) for piece in tag_pattern(self._tags).split(question) if piece]
-        for name, paths in media.items():
-            num_tags = sum(kind == name for kind, _ in pieces)
-            if num_tags != len(paths):
-                raise DataError(
-                    f"{len(paths)} under {name!r}, but {num_tags} {self._tags[name]} in the question: give each its tag"
-                )
-        remaining = {name: iter(paths) for name, paths in media.items()}
+        for name, items in found.items():
+            tag, num_tags = self._tags[name], sum(kind == name for kind, _ in pieces)
+            if num_tags != len(items):
+                message = f"{len(items)} under {name!r}, but {num_tags} {tag} in the question: give each its tag"
+                raise DataError(message, kind="tag_count")
+        remaining = {name: iter(items) for name, items in found.items()}
         return [
-            _text(text) if kind is None else {"type": kind, kind: existing_medium(next(remaining[kind]), kind)}
-            for kind, text in pieces
+            text_part(text) if kind is None else {"type": kind, kind: next(remaining[kind])} for kind, text in pieces
         ]
-
-
-class PairSource(TableSource):
-    """Pairs of rows of two tables, half of which agree in a column; templates see `first`, `second` and `same`.
-
-    The media of both rows are the pair's. Equal arguments give equal pairs.
-
-    Args:
-        first: Rows of one table, and the folder that their media are relative to.
-        second: The same of another.
-        on: The column in which the rows of a pair agree or not.
-        num_samples: Number of pairs.
-        seed: Of the draw.
-        location: Where the rows come from, for messages.
-        options: As in `TableSource`, but for `rows` and `media`.
-
-    Raises:
-        DataError: A row lacks the column, or there are no two rows that agree, or none that differ.
-    """
-
-    def __init__(
-        self,
-        first: tuple[Sequence[Row], Path],
-        second: tuple[Sequence[Row], Path],
-        *,
-        on: str,
-        num_samples: int,
-        seed: int = 0,
-        location: str,
-        **options: Any,
-    ) -> None:
-        tags = options["tags"]
-        left, right = (_with_absolute_media(*table, tags, on) for table in (first, second))
-        rows = _draw_pairs(left, right, on, num_samples, seed, tags)
-        super().__init__(rows, location, media=Path(), **options)
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[Any]:
@@ -141,7 +104,7 @@ def read_rows(path: Path, limit: int | None = None) -> list[Any]:
 
 def _parse(text: str, kind: str, path: Path) -> Iterable[Any]:
     if kind in (".csv", ".tsv"):
-        reader = csv.DictReader(text.splitlines(), delimiter="\t" if kind == ".tsv" else ",", strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == ".tsv" else ",", strict=True)
         try:
             for row in reader:
                 if None in row or None in row.values():
@@ -156,7 +119,7 @@ def _parse(text: str, kind: str, path: Path) -> Iterable[Any]:
             raise DataError(f"{path}: a table in JSON is a list of rows, not {type(values).__name__}")
         yield from values
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield parse_json(line, f"{path}:{number}")
 
@@ -173,9 +136,14 @@ def _padded_box(box: Any, width: float, height: float, bins: int | None = None) 
     return format_box(pad_box([float(value) for value in box], float(width), float(height)), bins=bins)
 
 
-def _compiled(name: str, template: str, location: str) -> Template:
+@cache
+def _compiled(template: str) -> Template:
+    return _environment().from_string(template)
+
+
+def _check(name: str, template: str, location: str) -> None:
     try:
-        return _environment().from_string(template)
+        _compiled(template)
     except TemplateError as error:
         raise DataError(
             f"{location}: the template of the {name}, {template!r}, is malformed: {error}. It is Jinja: "
@@ -183,56 +151,16 @@ def _compiled(name: str, template: str, location: str) -> Template:
         ) from error
 
 
-def _fill(name: str, template: Template, row: Row) -> str:
+def _fill(name: str, template: str, row: Row) -> str:
     try:
-        return template.render(row)
+        return _compiled(template).render(row)
     except UndefinedError as error:
-        raise DataError(f"the template of the {name} asks for what the row lacks: {error}; it has {sorted(row)}") from (
-            error
-        )
+        raise DataError(
+            f"the template of the {name} asks for what the row lacks: {error}; it has {shown(list(row))}"
+        ) from error
     except Exception as error:  # a filter or an expression on a value of another kind than it expects
         raise DataError(f"the template of the {name} fails on this row: {type(error).__name__}: {error}") from error
 
 
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
 def _said(role: str, content: list[dict[str, Any]]) -> Message:
     return {"role": role, "content": content}
-
-
-def _with_absolute_media(rows: Sequence[Row], folder: Path, tags: Mapping[str, str], on: str) -> list[dict[str, Any]]:
-    absolute = []
-    for number, row in enumerate(rows):
-        if not isinstance(row, Mapping) or on not in row:
-            columns = row if isinstance(row, Mapping) else ()
-            raise DataError(f"row {number} of a table to pair: {unknown_name('column', on, columns)}")
-        media = {name: [str(path) for path in media_paths(row.get(name), name, folder)] for name in tags}
-        absolute.append({**row, **media})
-    return absolute
-
-
-def _draw_pairs(
-    first: list[dict[str, Any]],
-    second: list[dict[str, Any]],
-    on: str,
-    num_samples: int,
-    seed: int,
-    tags: Mapping[str, str],
-) -> list[Row]:
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    pairs: list[Row] = []
-    for number in range(num_samples):
-        same = number % 2 == 0
-        one = first[int(rng.integers(len(first)))]
-        others = [row for row in second if (row[on] == one[on]) == same]
-        if not others:
-            what = "agrees with" if same else "differs from"
-            raise DataError(f"no row of the second table {what} {one[on]!r} in the column {on!r}")
-        other = others[int(rng.integers(len(others)))]
-        media = {name: one[name] + other[name] for name in tags}
-        pairs.append({"id": number, "first": one, "second": other, "same": same, **media})
-    return pairs

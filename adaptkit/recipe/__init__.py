@@ -23,6 +23,7 @@ from adaptkit.recipe.loading import load_recipe, recipe_from_values
 from adaptkit.recipe.schema import (
     AcceleratorConfig,
     BaseConfig,
+    Draw,
     EvaluationConfig,
     LoggingConfig,
     OptimizerConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "AcceleratorConfig",
     "BaseConfig",
     "DataConfig",
+    "Draw",
     "EncoderConfig",
     "EncoderRecipe",
     "EncoderTrainingConfig",

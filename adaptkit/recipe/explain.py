@@ -56,7 +56,7 @@ def explained(error: ValidationError, model: type[BaseModel], also: Iterable[str
 
 def explain(details: ErrorDetails, model: type[BaseModel], also: Iterable[str] = ()) -> str:
     """Say what is wrong, and what would be right."""
-    kind, message, value, location = details["type"], details["msg"], details["input"], details["loc"]
+    kind, message, value, location = details["type"], details["msg"], details["input"], _place(details)
     if kind == OURS:
         return message
     if kind == "missing":
@@ -119,7 +119,8 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 def _place(details: ErrorDetails) -> Location:
-    return tuple(step for step in details["loc"] if step != "[key]")
+    """Without what pydantic puts in brackets: that a key is meant, or which of several types was tried."""
+    return tuple(step for step in details["loc"] if not (isinstance(step, str) and step.startswith("[")))
 
 
 def _shown(value: Any) -> str:

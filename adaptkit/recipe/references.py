@@ -33,12 +33,14 @@ def reference_problems(recipe: Values, plugins: PluginManager) -> Iterator[InitE
     for name, workflow in workflows.items():
         yield from _workflow(name, workflow, modalities, plugins)
     stages = recipe.get("stages")
+    streams = {name for name, dataset in _section(recipe, "data").items() if _is_stream(dataset, plugins)}
     earlier: list[str] = []
     with_insertion: set[str] = set()
     for index, stage in enumerate(stages if isinstance(stages, list) else []):
         if isinstance(stage, Mapping):
             yield from _stage(index, stage, workflows, _section(recipe, "data"), earlier, plugins)
             yield from _context_stage(index, stage, workflows, with_insertion, plugins)
+            yield from _stage_of_streams(index, stage, streams, workflows, modalities)
             earlier.append(str(stage.get("name")))
     yield from _names(recipe, earlier)
     yield from _tasks(recipe, plugins)
@@ -130,6 +132,40 @@ def _context_stage(
             "modules are needed from the first stage on; add insertion, here or in a stage that this one starts from"
         )
         yield problem(("stages", index, "train"), message)
+
+
+def _stage_of_streams(
+    index: int, stage: Values, streams: set[str], workflows: Mapping[str, Values], modalities: Mapping[str, Values]
+) -> Iterator[InitErrorDetails]:
+    """What needs the whole of a dataset, or several readers of it, cannot be had of a stream."""
+    mixture = stage.get("data")
+    read = sorted(streams & {str(name) for name in mixture}) if isinstance(mixture, Mapping) else []
+    if not read:
+        return
+    here, named = ("stages", index), " and ".join(map(repr, read))
+    workers = stage.get("dataloader_num_workers")
+    if isinstance(workers, int) and workers > 1:
+        message = f"a stream has one reader, and {named} is one: give 1, or 0 to read in the training process"
+        yield problem((*here, "dataloader_num_workers"), message)
+    for key in ("group_by_length", "packing"):
+        if stage.get(key) is True:
+            message = f"needs the length of every sample beforehand, and {named} is a stream; set it to false"
+            yield problem((*here, key), message)
+    taken = workflows.get(str(stage.get("workflow")), {}).get("modalities")
+    for name in taken if isinstance(taken, list) else modalities:
+        if modalities.get(str(name), {}).get("cache_features") is True:
+            message = f"features are cached before training, and {named} is a stream; set cache_features to false"
+            yield problem(("modalities", str(name), "cache_features"), message)
+
+
+def _is_stream(dataset: Values, plugins: PluginManager) -> bool:
+    given = {key: value for key, value in dataset.items() if key != "format"}
+    try:
+        component = plugins.get("data source", str(dataset.get("format")))
+        check = component.extra.get("is_stream")
+        return check is not None and bool(check(component.options.model_validate(given)))
+    except (PluginError, ValidationError):
+        return False  # validation says what is wrong
 
 
 def _trained_parts(

@@ -55,7 +55,9 @@ def register_data_sources(register: Register) -> None:
 
 
 def _build(options: WorldDataOptions, context: DataContext) -> DataSource:
-    from adaptkit.data.llava import LlavaSource
+    from adaptkit.data.llava import LlavaLayout
+    from adaptkit.data.media import Media
+    from adaptkit.data.rows import RowSource, load_rows
 
     if options.kind != "text" and _TAG not in context.tags.values():
         raise DataError(
@@ -63,7 +65,8 @@ def _build(options: WorldDataOptions, context: DataContext) -> DataSource:
             f"in use have {', '.join(context.tags.values()) or 'none'}"
         )
     path = _generate(options, context.cache_dir / "world")
-    return LlavaSource(path, media=path.parent, tags=context.tags, system=options.system)
+    layout = LlavaLayout(context.tags, system=options.system)
+    return RowSource(load_rows(path), layout, Media(path.parent), str(path))
 
 
 def _generate(options: WorldDataOptions, cache_dir: Path) -> Path:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from adaptkit.data import rows
-from adaptkit.data.llava import LlavaSource
+from adaptkit.data.llava import LlavaLayout
+from adaptkit.data.media import Media
+from adaptkit.data.rows import RowSource, load_rows
 from adaptkit.errors import DataError
 
 TAGS = {"pic": "<pic>"}
@@ -22,9 +24,13 @@ def row(*turns: str, **keys: Any) -> dict[str, Any]:
     return {"id": "r", "conversations": conversation} | keys
 
 
+def llava(path: Path, media: Path, tags: dict[str, str], limit: int | None = None, **options: Any) -> RowSource:
+    return RowSource(load_rows(path), LlavaLayout(tags, **options), Media(media), str(path), limit)
+
+
 def read(path: Path, index: int = 0, tags: dict[str, str] = TAGS, **options: Any) -> list[tuple[str, list[Any]]]:
     """Role and parts of each message; text as it is, a medium as its file's name in angle brackets."""
-    sample = LlavaSource(path, media=path.parent, tags=tags, **options)[index]
+    sample = llava(path, media=path.parent, tags=tags, **options)[index]
     return [
         (message["role"], [p["text"] if p["type"] == "text" else f"<{p[p['type']].name}>" for p in message["content"]])
         for message in sample.messages
@@ -64,25 +70,21 @@ def test_several_modalities(write_rows):
     assert parts == ["<b.bin>", " ", "<a.bin>", " ", "<a.bin>"]
 
 
-def test_a_leading_answer_is_dropped_and_counted(write_rows):
+def test_a_leading_answer_is_dropped(write_rows):
     leading = row("Q", "A")
     leading["conversations"].insert(0, {"from": "gpt", "value": "Welcome"})
-    source = LlavaSource(write_rows([leading, row("Q", "A")]), media=Path(), tags=TAGS)
-    assert source.num_dropped_turns == 1
-    assert [m["role"] for m in source[0].messages] == ["user", "assistant"]
+    assert read(write_rows([leading]))[0] == ("user", ["Q"])
 
 
 def test_ids_are_text_and_unknown_keys_are_ignored(write_rows):
-    source = LlavaSource(
-        write_rows([row("Q", "A", id=42, url="u"), {**row("Q", "A"), "id": "x"}]), media=Path(), tags={}
-    )
+    source = llava(write_rows([row("Q", "A", id=42, url="u"), {**row("Q", "A"), "id": "x"}]), media=Path(), tags={})
     assert [source[0].id, source[1].id] == ["42", "x"]
     assert source[0].location.endswith("rows.json[0]")
 
 
 def test_limit_and_system(write_rows):
     path = write_rows([row("Q", str(i)) for i in range(5)])
-    source = LlavaSource(path, media=Path(), tags={}, limit=2)
+    source = llava(path, media=Path(), tags={}, limit=2)
     assert len(source) == 2
     with pytest.raises(IndexError):
         source[2]
@@ -130,7 +132,7 @@ BAD_ROWS = [
 @pytest.mark.parametrize(("bad", "said"), BAD_ROWS)
 def test_bad_rows_are_named(write_rows, bad, said):
     path = write_rows([row("Q", "A"), bad])
-    source = LlavaSource(path, media=path.parent, tags=TAGS)
+    source = llava(path, media=path.parent, tags=TAGS)
     source[0]
     with pytest.raises(DataError) as caught:
         source[1]
@@ -154,12 +156,12 @@ def test_bad_files_are_data_errors(tmp_path, content, said):
     path = tmp_path / "rows.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=said):
-        LlavaSource(path, media=tmp_path, tags=TAGS)
+        llava(path, media=tmp_path, tags=TAGS)
 
 
 def test_a_missing_file_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match=r"cannot read the data file .*rows\.json: No such file"):
-        LlavaSource(tmp_path / "rows.json", media=tmp_path, tags=TAGS)
+        llava(tmp_path / "rows.json", media=tmp_path, tags=TAGS)
 
 
 def test_a_file_in_use_is_parsed_once_and_again_when_it_changed(write_rows, monkeypatch):
@@ -167,11 +169,11 @@ def test_a_file_in_use_is_parsed_once_and_again_when_it_changed(write_rows, monk
     original = rows._parse_rows
     monkeypatch.setattr(rows, "_parse_rows", lambda path: parsed.append(path) or original(path))
     path = write_rows([row("Q", "A")])
-    first = LlavaSource(path, media=path.parent, tags=TAGS)
-    LlavaSource(path, media=path.parent, tags=TAGS, limit=1)
+    first = llava(path, media=path.parent, tags=TAGS)
+    llava(path, media=path.parent, tags=TAGS, limit=1)
     assert len(parsed) == 1
     write_rows([row("Q", "A"), row("Q", "A")])
-    assert len(LlavaSource(path, media=path.parent, tags=TAGS)) == 2
+    assert len(llava(path, media=path.parent, tags=TAGS)) == 2
     assert len(first) == 1
 
 
@@ -199,7 +201,7 @@ def test_mutated_rows_are_read_or_are_data_errors(write_rows):
             mutant = mutate(mutant, rng)
         rows.append(mutant)
     path = write_rows(rows)
-    source = LlavaSource(path, media=path.parent, tags=TAGS)
+    source = llava(path, media=path.parent, tags=TAGS)
     outcomes = {True: 0, False: 0}
     for index in range(len(source)):
         try:
@@ -214,7 +216,7 @@ def test_the_published_samples_are_read(shared):
     folder = shared / "data/formats"
     for name in ("llava_conversations.json", "allava.json"):
         rows = json.loads((folder / name).read_text(encoding="utf-8"))
-        source = LlavaSource(folder / name, media=folder, tags={"image": "<image>"})
+        source = llava(folder / name, media=folder, tags={"image": "<image>"})
         assert len(source) == len(rows)
         for sample, original in zip((source[i] for i in range(len(source))), rows):
             written = ["".join(p.get("text", "<image>") for p in message["content"]) for message in sample.messages]

@@ -5,7 +5,10 @@ import json
 
 import pytest
 
-from adaptkit.data.table import PairSource, TableSource, read_rows
+from adaptkit.data.media import Media
+from adaptkit.data.pairs import pair_rows
+from adaptkit.data.rows import RowSource
+from adaptkit.data.table import TableLayout, read_rows
 from adaptkit.errors import DataError
 from adaptkit.interfaces import DataContext
 from adaptkit.plugin_manager import get_plugin_manager
@@ -27,7 +30,8 @@ def media(tmp_path):
 
 
 def table(media, rows=ROWS, question="which ?", answer="{{ label }}", **options):
-    return TableSource(rows, "t.jsonl", media=media, tags=TAGS, question=question, answer=answer, **options)
+    layout = TableLayout(TAGS, "t.jsonl", question=question, answer=answer, **options)
+    return RowSource(rows, layout, Media(media), "t.jsonl")
 
 
 def user_parts(sample):
@@ -133,10 +137,9 @@ def pairs(media, seed=0, num_samples=40, on="label"):
     first = ([{"image": f"{i % 2}.png", "label": i % 2} for i in range(6)], media)
     second = ([{"audio": f"{i % 2 + 1}.wav", "label": i % 2} for i in range(4)], media)
     question = "<audio> as <image> ?"
-    return PairSource(
-        first, second, on=on, num_samples=num_samples, seed=seed, location="p", tags=TAGS, question=question,
-        answer="{{ 'yes' if same else 'no' }} {{ first.label }}{{ second.label }}",
-    )  # fmt: skip
+    rows = pair_rows(first, second, on=on, num_samples=num_samples, seed=seed, modalities=list(TAGS))
+    answer = "{{ 'yes' if same else 'no' }} {{ first.label }}{{ second.label }}"
+    return RowSource(rows, TableLayout(TAGS, "p", question=question, answer=answer), Media(media), "p")
 
 
 def test_half_of_the_pairs_agree(media):

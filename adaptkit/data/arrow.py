@@ -1,0 +1,73 @@
+"""Rows of Arrow tables, with embedded media as objects that are read when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from adaptkit.errors import DataError
+
+
+class CellRows(Protocol):
+    """Rows whose cells can be asked for again."""
+
+    def raw(self, index: int) -> Any:
+        """A row as Arrow gives it.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+
+
+@dataclass(frozen=True, repr=False)
+class Cell:
+    """Content embedded in a row. It holds no content itself, so that samples stay small.
+
+    Attributes:
+        rows: Where the row comes from.
+        index: Which row.
+        path: Keys and places that lead to the content.
+    """
+
+    rows: CellRows
+    index: int
+    path: tuple[str | int, ...]
+
+    def __repr__(self) -> str:
+        return f"<content of row {self.index} at {'.'.join(map(str, self.path))}>"
+
+    def read(self, size: int = -1) -> bytes:
+        """The content, at most `size` bytes of it where that is not negative.
+
+        Raises:
+            DataError: The row cannot be read.
+        """
+        value = self.rows.raw(self.index)
+        for step in self.path:
+            value = value[step]
+        content = bytes(value)
+        return content if size < 0 else content[:size]
+
+
+def with_cells(value: Any, make: Callable[[tuple[str | int, ...]], Any], path: tuple[str | int, ...] = ()) -> Any:
+    """A row's value with content that is not empty replaced by what `make` says of its place."""
+    if isinstance(value, bytes):
+        return make(path) if value else value
+    if isinstance(value, dict):
+        return {key: with_cells(child, make, (*path, key)) for key, child in value.items()}
+    if isinstance(value, list):
+        return [with_cells(child, make, (*path, i)) for i, child in enumerate(value)]
+    return value
+
+
+def to_python(table: Any, index: int) -> Any:
+    """One row of an Arrow table.
+
+    Raises:
+        DataError: A value of it is none of Python's: text that is not Unicode, a time out of range.
+    """
+    try:
+        return table.slice(index, 1).to_pylist()[0]
+    except (ValueError, OverflowError, ArithmeticError, NotImplementedError, LookupError, MemoryError) as error:
+        raise DataError(f"a value of the row cannot be read: {error}", kind="malformed") from error

@@ -1,0 +1,124 @@
+"""The media that rows name: below a folder, inside the row, or beside it in an archive."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from adaptkit.errors import DataError
+
+REMOTE = ("http://", "https://", "file://", "ftp://", "s3://", "gs://", "hf://")
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+_short.maxlevel = 3
+
+
+def shown(value: Any) -> str:
+    """A value of any size and depth as a few words of a message."""
+    return _short.repr(value)
+
+
+class Members(Protocol):
+    """Media that came with a row, such as the other members of its group in an archive."""
+
+    def named(self, name: str) -> Any | None:
+        """The one of that name or ending; None where there is none."""
+
+    def of_modality(self, modality: str) -> list[Any]:
+        """Those that are media of a modality, in order."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """Finds what rows name.
+
+    A medium is a path below the folder, a `data:` URI, embedded bytes, or a mapping `{"bytes", "path"}` as Hugging
+    Face datasets write it. What has been found is a path, a URI, bytes, or an object whose `read()` gives bytes.
+
+    Attributes:
+        folder: Folder that paths are relative to.
+        members: What came with the row; looked in before the folder.
+    """
+
+    folder: Path
+    members: Members | None = None
+
+    def beside(self, row: Any) -> Media:
+        """The same, with what came with a row."""
+        members = getattr(row, "members", None)
+        return self if members is None else replace(self, members=members)
+
+    def find(self, value: Any, modality: str) -> Any:
+        """One medium.
+
+        Raises:
+            DataError: It is missing, remote, or nothing that could be a medium.
+        """
+        if isinstance(value, Mapping):
+            value = value.get("path") if value.get("bytes") is None else value["bytes"]
+        if isinstance(value, str) and value:
+            return self._named(value, modality)
+        if hasattr(value, "read") or (isinstance(value, bytes) and value):
+            return value
+        raise DataError(f"{modality!r} holds neither a path nor content: {shown(value)}", kind="missing_media")
+
+    def find_all(self, value: Any, name: str, modality: str) -> list[Any]:
+        """The media under a key of a row: one or a list of them; where it has none, those that came with the row.
+
+        Args:
+            value: What the row has under the key.
+            name: The key, for messages.
+            modality: Of the media.
+
+        Raises:
+            DataError: One is missing, or the value is nothing that could be media.
+        """
+        if value in (None, "") and self.members is not None:
+            return self.members.of_modality(modality)
+        return [self.find(item, modality) for item in listed(value, name)]
+
+    def _named(self, name: str, modality: str) -> Any:
+        if name[:5].lower() == "data:":
+            return name
+        if name.lower().startswith(REMOTE):
+            raise DataError(
+                f"{modality!r}: {name[:80]} is not fetched. Download it and give its path", kind="missing_media"
+            )
+        member = None if self.members is None else self.members.named(name)
+        return existing_medium(self.folder / name, modality) if member is None else member
+
+
+def listed(value: Any, name: str) -> Sequence[Any]:
+    """What a row has under a key of media, as a list of things that could be media.
+
+    Raises:
+        DataError: It is anything else.
+    """
+    items = [] if value in (None, "") else value if isinstance(value, list) else [value]
+    if not all(_could_be_medium(item) for item in items):
+        raise DataError(f"{name!r} must be a path or a list of paths, not {shown(value)}", kind="malformed")
+    return items
+
+
+def _could_be_medium(value: Any) -> bool:
+    return (isinstance(value, str | bytes | Mapping) and bool(value)) or hasattr(value, "read")
+
+
+def existing_medium(path: Path, modality: str) -> Path:
+    """The path of a medium, which must be a file.
+
+    Raises:
+        DataError: It is not there, or cannot be reached.
+    """
+    try:
+        found = path.is_file()
+    except OSError as error:
+        message = f"{modality!r} cannot be reached at {shown(str(path))}: {error.strerror}"
+        raise DataError(message, kind="missing_media") from error
+    if not found:
+        raise DataError(f"{modality!r} is missing: no file {str(path)!r:.400}", kind="missing_media")
+    return path
