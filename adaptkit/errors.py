@@ -47,6 +47,12 @@ class RunError(AdaptkitError):
     exit_code = 1
 
 
+class RunStoppedError(RunError):
+    """A run was asked to stop, and has saved what it needs to go on; 143 is what shells report for SIGTERM."""
+
+    exit_code = 143
+
+
 def nearest_name(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice most like `name`, or None where nothing is close."""
     matches = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)

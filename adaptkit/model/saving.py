@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,14 +33,26 @@ _hashes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _references: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
-def save_workflow(model: AdaptkitForConditionalGeneration, directory: Path, **_: Any) -> None:
+def save_workflow(
+    model: AdaptkitForConditionalGeneration,
+    directory: Path,
+    *,
+    state_dict: Mapping[str, Tensor] | None = None,
+    **_: Any,
+) -> None:
     """Write the workflow's own tensors as safetensors, and a `config.json` that names base and encoders.
 
     Frozen models are hashed once and named by id or path; encoders that were given as objects are written to
     `encoders/<modality>/`.
+
+    Args:
+        model: The workflow.
+        directory: Where to.
+        state_dict: Its own tensors, where they had to be gathered from several processes.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.cpu() for name, tensor in model.trainable_state_dict().items()}
+    own = model.trainable_state_dict() if state_dict is None else state_dict
+    state = {name: tensor.cpu() for name, tensor in own.items()}
     _save_tensors(state, directory)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from adaptkit.errors import ModelError, RecipeError, RunError
 STAGE_FILE = "adaptkit_stage.json"
 STATE_FILE = "trainer_state.json"
 _STAGING = ".staging-"
+_SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_processes")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -141,6 +143,8 @@ def write_stage(folder: Path, fixed: Mapping[str, Any]) -> None:
 def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any]) -> None:
     """Make sure that continuing a checkpoint ends in the weights of an uninterrupted run.
 
+    With another number of processes that is so to rounding, where the batches of all processes together are as before.
+
     Raises:
         RecipeError: The stage's settings or its data changed; the message names what.
     """
@@ -148,6 +152,9 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any]) -> None:
     if not path.is_file():
         raise RecipeError(f"{checkpoint} was not written by a training stage: it has no {STAGE_FILE}")
     before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(fixed))
+    if before.get("num_processes", 1) != now.get("num_processes", 1):
+        _check_global_batch(checkpoint, before, now)
+        before, now = ({key: value for key, value in fixed.items() if key not in _SPLIT} for fixed in (before, now))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
@@ -155,6 +162,22 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any]) -> None:
             f"cannot resume {checkpoint}: {differences}. Restore these settings to continue, or start the stage "
             "afresh with another `--output`."
         )
+
+
+def _check_global_batch(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    (old, old_split), (new, new_split) = _global_batch(before), _global_batch(now)
+    if old != new:
+        raise RecipeError(
+            f"cannot resume {checkpoint} with another number of processes: an optimiser step was over {old} samples "
+            f"({old_split}), and would be over {new} ({new_split}). Choose gradient_accumulation_steps or "
+            "per_device_train_batch_size so that the product is as before."
+        )
+
+
+def _global_batch(fixed: Mapping[str, Any]) -> tuple[int, str]:
+    """Samples of one optimiser step over all processes, and what they are the product of."""
+    split = {key: int(fixed.get(key, 1)) for key in _SPLIT}
+    return math.prod(split.values()), " x ".join(f"{key} {value}" for key, value in split.items())
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,25 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
-from adaptkit.errors import DataError, RecipeError
+from adaptkit.errors import DataError, RecipeError, RunStoppedError
+from adaptkit.processes import any_process, is_main_process, num_processes, on_main_process
 from adaptkit.training import checkpoints
+from adaptkit.training.distributed import (
+    ENGINES,
+    SHARDED,
+    ZERO_STAGES,
+    FrozenShards,
+    check_optimizers,
+    check_strategy,
+    deepspeed_state,
+    shard,
+)
+from adaptkit.training.interruption import StopCallback, StopRequest
 from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters
 from adaptkit.training.preparation import prepared
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.settings import StageSettings
+from adaptkit.training.spread_trainer import SpreadTrainer
 from adaptkit.training.throughput import Throughput
 from adaptkit.training.trainables import assert_trainable
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
@@ -65,6 +78,7 @@ def train_stage(
     console: Console | None = None,
     metrics_path: Path | None = None,
     report_to: Sequence[str] = (),
+    strategy: str = "none",
 ) -> StageResult:
     """Train the parts that a stage names, and leave everything else as it is.
 
@@ -84,19 +98,22 @@ def train_stage(
         console: Where progress is shown; None shows none.
         metrics_path: JSONL file of metrics, which several stages may share; `output_dir/metrics.jsonl` by default.
         report_to: "tensorboard", "wandb", both or neither.
+        strategy: How several processes share the work, see `adaptkit.training.distributed`. After a stage with one of
+            its `ENGINES` the model is of no more use: load the checkpoint into a new one.
 
     Raises:
         DataError: The dataset is empty.
         RecipeError: A setting is wrong, or the checkpoint is of a run with other settings.
         ModelError: The wrong parameters would learn, or the checkpoint is of another model.
-        RunError: The loss or a weight is no longer a number, or a checkpoint could not be written.
+        RunError: The loss or a weight is no longer a number, a checkpoint could not be written, or the strategy is not
+            what runs.
+        RunStoppedError: The process was asked to stop by SIGTERM, and has saved.
     """
+    check_strategy(strategy, num_processes())
+    check_optimizers(strategy, settings)
     if not len(sampler):  # type: ignore[arg-type]
         raise DataError(f"stage {settings.name!r} has no data: its mixture is empty")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    if _is_main_process():
-        checkpoints.remove_leftovers(output_dir)
-    resumed_from = checkpoints.find_resume_checkpoint(output_dir, resume)
+    resumed_from = on_main_process(lambda: _find_start(output_dir, resume))
     model.set_trainable(settings.train)  # type: ignore[operator]
     assert_trainable(model, settings.train)
     reporters = build_reporters(report_to, settings.name, output_dir, asdict(settings))
@@ -105,16 +122,16 @@ def train_stage(
         checkpoints.check_same_stage(resumed_from, stage_identity(settings, sampler))
         done = checkpoints.completed_steps(resumed_from)
     log = MetricsLog(metrics_path or output_dir / "metrics.jsonl", settings.name)
-    if _is_main_process():
-        log.drop_after(done)
-    num_steps = settings.num_steps(len(sampler), _num_processes())  # type: ignore[arg-type]
+    on_main_process(lambda: log.drop_after(done))
+    num_steps = settings.num_steps(len(sampler), num_processes())  # type: ignore[arg-type]
+    if resumed_from is not None and (done >= num_steps or strategy in ENGINES):
+        checkpoints.load_weights(model, resumed_from)  # an engine would take it too late
     if resumed_from is not None and done >= num_steps:
-        checkpoints.load_weights(model, resumed_from)
-        if _is_main_process() and resume == "auto":
+        if is_main_process() and resume == "auto":
             checkpoints.rotate(output_dir, settings.save_total_limit)  # a kill may have come between save and rotation
         return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
 
-    throughput = Throughput(model, _num_processes())
+    throughput = Throughput(model, num_processes())
     watchers = [*_watchers(log, throughput, settings, console, evaluate), *reporters, *callbacks]
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -122,13 +139,33 @@ def train_stage(
             if hasattr(callback, "close"):
                 stack.callback(callback.close)
         stack.enter_context(prepared(model, settings))
+        if strategy in ZERO_STAGES:
+            stack.enter_context(deepspeed_state())
+        shard(model, strategy)
+        frozen = FrozenShards(model) if strategy in SHARDED else None
+        request = stack.enter_context(StopRequest())
         trainer = _build_trainer(
-            model, dataset, collator, settings, sampler, output_dir, processor, watchers, throughput
-        )
+            model, dataset, collator, settings, sampler, output_dir, processor, [*watchers, StopCallback(request)],
+            throughput, strategy,
+        )  # fmt: skip
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
-    return StageResult(
-        log.lines(), time.perf_counter() - started, num_steps, output_dir / f"checkpoint-{num_steps}", resumed_from
-    )
+        if frozen is not None:
+            frozen.check(settings.name)
+        step = trainer.state.global_step
+        trainer.finish()
+        stopped = any_process(request.asked)
+    checkpoint = output_dir / f"checkpoint-{step}"
+    if stopped:
+        raise RunStoppedError(
+            f"stage {settings.name!r} was asked to stop: saved {checkpoint}; continue with --resume auto"
+        )
+    return StageResult(log.lines(), time.perf_counter() - started, step, checkpoint, resumed_from)
+
+
+def _find_start(output_dir: Path, resume: Path | str | None) -> Path | None:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    checkpoints.remove_leftovers(output_dir)
+    return checkpoints.find_resume_checkpoint(output_dir, resume)
 
 
 def _watchers(
@@ -144,24 +181,17 @@ def _watchers(
 
 def _build_trainer(
     model: nn.Module, dataset: Any, collator: Any, settings: StageSettings, sampler: Any, output_dir: Path,
-    processor: Any, callbacks: Sequence[TrainerCallback], throughput: Throughput,
+    processor: Any, callbacks: Sequence[TrainerCallback], throughput: Throughput, strategy: str,
 ) -> WorkflowTrainer:  # fmt: skip
     try:
-        arguments = build_arguments(settings, output_dir, len(sampler), _num_processes())
+        arguments = build_arguments(settings, output_dir, len(sampler), strategy)
     except ValueError as error:
         raise RecipeError(f"stage {settings.name!r}: {error}") from error
-    return WorkflowTrainer(
+    build = WorkflowTrainer if num_processes() == 1 else partial(SpreadTrainer, strategy=strategy)
+    return build(
         model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, processor=processor,
         callbacks=callbacks, throughput=throughput,
     )  # fmt: skip
-
-
-def _num_processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 class _EvaluationCallback(TrainerCallback):  # type: ignore[misc]

@@ -14,7 +14,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from adaptkit.errors import RunError
+from adaptkit.processes import TIMEOUT, num_processes
 from adaptkit.training import checkpoints
+from adaptkit.training.distributed import deepspeed_config
+from adaptkit.training.interruption import leave_signals_alone
 from adaptkit.training.loss_watch import LossWatch
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.settings import StageSettings
@@ -68,15 +71,19 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in the sampler's order."""
         num_workers = self.args.dataloader_num_workers
-        loader: DataLoader[Any] = DataLoader(
-            self.train_dataset,
-            batch_size=self._settings.batch_size,
-            sampler=self._sampler,
+        return self.build_loader(
             collate_fn=self.data_collator,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=self.args.dataloader_pin_memory,
             generator=torch.Generator(),  # else loaders with and without workers draw differently from the global one
+            worker_init_fn=leave_signals_alone if num_workers > 0 else None,
+        )
+
+    def build_loader(self, **options: Any) -> DataLoader[Any]:
+        """The loader of this process, given what all loaders have in common."""
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset, batch_size=self._settings.batch_size, sampler=self._sampler, **options
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
@@ -119,10 +126,13 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the trainable tensors, the configuration and the processor."""
         if self.args.should_save:
-            folder = str(output_dir or self.args.output_dir)
-            self.model.save_pretrained(folder)
-            if self._processor is not None:
-                self._processor.save_pretrained(folder)
+            self.write_model(str(output_dir or self.args.output_dir))
+
+    def write_model(self, folder: str, **options: Any) -> None:
+        """Write them in this process; options are `save_pretrained`'s."""
+        self.model.save_pretrained(folder, **options)
+        if self._processor is not None:
+            self._processor.save_pretrained(folder)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self._check_loss()
@@ -145,12 +155,19 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
             checkpoints.rotate(Path(output_dir), self._settings.save_total_limit)
 
     def _check_weights(self) -> None:
-        for name, tensor in self.model.trainable_state_dict().items():
-            if not torch.isfinite(tensor).all():
-                raise RunError(
-                    f"stage {self._settings.name!r}: {name} holds values that are no numbers after step "
-                    f"{self.state.global_step}; nothing was saved. Lower the learning rate or max_grad_norm."
-                )
+        names = self.names_not_finite()
+        if names:
+            raise RunError(
+                f"stage {self._settings.name!r}: {names[0]} holds values that are no numbers after step "
+                f"{self.state.global_step}; nothing was saved. Lower the learning rate or max_grad_norm."
+            )
+
+    def finish(self) -> None:
+        """Let go of what training needed."""
+
+    def names_not_finite(self) -> list[str]:
+        """Names of the model's own tensors with values that are no numbers."""
+        return [name for name, tensor in self.model.trainable_state_dict().items() if not torch.isfinite(tensor).all()]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
@@ -162,12 +179,13 @@ def _staged_by_main_process(destination: Path) -> AbstractContextManager[Path]:
 
 def stage_identity(settings: StageSettings, sampler: Sampler[Any]) -> dict[str, Any]:
     """What must be the same in a run and its continuation."""
-    return {**settings.fixed_on_resume(), "num_samples": len(sampler)}  # type: ignore[arg-type]
+    return {**settings.fixed_on_resume(), "num_samples": len(sampler), "num_processes": num_processes()}  # type: ignore[arg-type]
 
 
-def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int, num_processes: int) -> Any:
+def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int, strategy: str = "none") -> Any:
     """Translate a stage's settings into transformers' `TrainingArguments`."""
-    num_steps = settings.num_steps(num_samples, num_processes)
+    num_steps = settings.num_steps(num_samples, num_processes())
+    use_cpu = settings.use_cpu or (num_processes() > 1 and not torch.cuda.is_available())
     return TrainingArguments(
         output_dir=str(output_dir),
         per_device_train_batch_size=settings.batch_size,
@@ -190,5 +208,9 @@ def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int,
         report_to="none",
         disable_tqdm=True,
         seed=settings.seed,
-        use_cpu=settings.use_cpu,
+        use_cpu=use_cpu,
+        ddp_backend="gloo" if use_cpu and num_processes() > 1 else None,
+        ddp_timeout=int(TIMEOUT.total_seconds()),
+        ddp_find_unused_parameters=True,  # a batch need not touch every part that learns
+        deepspeed=deepspeed_config(strategy, settings),
     )
