@@ -20,7 +20,7 @@ PACKAGE = Path(adaptkit.__file__).parent
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
     {"errors", "hashing", "boxes", "hub"},
-    {"interfaces", "hookspecs", "reading"},
+    {"interfaces", "hookspecs", "processes", "reading"},
     {"placement", "paths", "chat_templates"},
     {"plugin_manager"},
     {"recipe"},
@@ -30,7 +30,7 @@ GROUPS = (
     {"build", "runs"},
     {"training", "evaluation", "export", "importers", "grounding", "serving", "world", "testing", "scaffold"},
     {"runner", "rehearsal", "encoder_training"},
-    {"compare"},
+    {"compare", "launch"},
     {"cli"},
     {"__main__"},
 )
