@@ -61,13 +61,20 @@ def with_cells(value: Any, make: Callable[[tuple[str | int, ...]], Any], path: t
     return value
 
 
-def to_python(table: Any, index: int) -> Any:
+def to_python(table: Any, index: int, *, validate: bool = False) -> Any:
     """One row of an Arrow table.
+
+    Args:
+        table: The table.
+        index: Number of the row.
+        validate: Check first that the table is sound. One that was mapped from a file as it is may point anywhere.
 
     Raises:
         DataError: A value of it is none of Python's: text that is not Unicode, a time out of range.
     """
     try:
+        if validate:
+            table.validate(full=True)
         return table.slice(index, 1).to_pylist()[0]
     except (ValueError, OverflowError, ArithmeticError, NotImplementedError, LookupError, MemoryError) as error:
         raise DataError(f"a value of the row cannot be read: {error}", kind="malformed") from error

@@ -53,7 +53,7 @@ class HfRows:
             table = self._dataset[index]
         except Exception as error:  # whatever Arrow and datasets raise on damaged files
             raise DataError(f"the row cannot be read: {_words(error)}", kind="unreadable_file") from error
-        return to_python(table, 0)
+        return to_python(table, 0, validate=True)
 
 
 def open_rows(options: HfDatasetOptions, root: Path) -> Rows:
@@ -121,7 +121,7 @@ def _stream(options: HfDatasetOptions, root: Path, location: str) -> Iterator[An
             raise DataError(message, kind="unreadable_file") from error
         for index in range(len(table)):
             try:
-                yield to_python(table, index)
+                yield to_python(table, index, validate=True)
             except DataError as error:
                 yield error  # the stream goes on
 

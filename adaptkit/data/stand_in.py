@@ -77,11 +77,22 @@ def write_parquet(path: Path, rows: Sequence[Row], row_group_size: int = 8) -> P
 
 def write_dataset(folder: Path, rows: Sequence[Row]) -> Path:
     """Write rows as `datasets` saves them to disk."""
-    import datasets
     import pyarrow as pa
 
-    table = pa.Table.from_pylist(with_all_keys(rows))
-    datasets.Dataset(table).save_to_disk(str(folder), num_shards=1)
+    return save_table(folder, pa.Table.from_pylist(with_all_keys(rows)))
+
+
+def save_table(folder: Path, table: Any) -> Path:
+    """Write an Arrow table as `datasets` saves it to disk, without its progress bars."""
+    import datasets
+
+    watched = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset(table).save_to_disk(str(folder), num_shards=1)
+    finally:
+        if watched:
+            datasets.enable_progress_bars()
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -175,41 +174,6 @@ def test_a_file_in_use_is_parsed_once_and_again_when_it_changed(write_rows, monk
     write_rows([row("Q", "A"), row("Q", "A")])
     assert len(llava(path, media=path.parent, tags=TAGS)) == 2
     assert len(first) == 1
-
-
-def mutate(value: Any, rng: random.Random) -> Any:
-    """The value with one thing in it replaced, dropped or doubled."""
-    junk = [None, 3, -1.5, "", "<pic>", "\ud800", "a\0", [], {}, True, ["a.bin"], {"from": "gpt"}, "gpt", "x" * 5000]
-    if not isinstance(value, dict | list) or not value or rng.random() < 0.2:
-        return rng.choice(junk)
-    if isinstance(value, list):
-        place = rng.randrange(len(value))
-        action = rng.randrange(3)
-        changed = [mutate(value[place], rng)] if action == 0 else [value[place]] * (action - 1) * 2
-        return [*value[:place], *changed, *value[place + 1 :]]
-    key = rng.choice(sorted(value))
-    kept = {k: v for k, v in value.items() if k != key}
-    return kept if rng.random() < 0.3 else kept | {key: mutate(value[key], rng)}
-
-
-def test_mutated_rows_are_read_or_are_data_errors(write_rows):
-    rng = random.Random(0)
-    rows = []
-    for _ in range(2000):
-        mutant: Any = row("<pic> what?", "This.", "and <pic>", "That.", pic=["a.bin", "b.bin"])
-        for _ in range(rng.randrange(1, 3)):
-            mutant = mutate(mutant, rng)
-        rows.append(mutant)
-    path = write_rows(rows)
-    source = llava(path, media=path.parent, tags=TAGS)
-    outcomes = {True: 0, False: 0}
-    for index in range(len(source)):
-        try:
-            source[index]
-            outcomes[True] += 1
-        except DataError:
-            outcomes[False] += 1
-    assert min(outcomes.values()) > 100
 
 
 def test_the_published_samples_are_read(shared):
