@@ -29,7 +29,7 @@ GROUPS = (
     {"data", "model", "policies", "projectors"},
     {"build", "runs"},
     {"training", "evaluation", "export", "importers", "grounding", "serving", "world", "testing", "scaffold"},
-    {"runner", "rehearsal", "encoder_training"},
+    {"runner", "rehearsal", "encoder_training", "prediction"},
     {"compare", "launch"},
     {"cli"},
     {"__main__"},
