@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -46,9 +47,20 @@ from adaptkit.model.inspection import describe_components, describe_layers
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.paths import cache_dir
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import Recipe, StageConfig, TaskConfig, dump_recipe
+from adaptkit.processes import (
+    ENGINES,
+    SHARDED,
+    check_strategy,
+    is_main_process,
+    main_process_first,
+    num_processes,
+    on_main_process,
+    process_group,
+    wait_for_all,
+)
+from adaptkit.recipe import Recipe, StageConfig, TaskConfig, dump_recipe, for_processes
 from adaptkit.runs import FINAL_FOLDER
-from adaptkit.training.checkpoints import staged_folder
+from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder, write_whole
 from adaptkit.training.feature_cache import FeatureCache
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
@@ -130,16 +142,20 @@ def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
                 ]
             )
         )
-    if recipe.accelerator.strategy not in ("none", "ddp"):
-        raise RecipeError(
-            f"accelerator.strategy: {recipe.accelerator.strategy} is not available in this version, and is never "
-            "replaced by another in silence. Run on one device with accelerator.strategy=none."
-        )
-    device = "cuda" if torch.cuda.is_available() else None
     with console.status(f"loading the base {recipe.base.path}"):
-        base = build_base(recipe.base, device)
+        base = build_base(recipe.base, _device(shared_out=_shares_out(recipe)))
         tokenizer = build_tokenizer(recipe.base)
     return Run(recipe, output_dir, console, base, tokenizer)
+
+
+def _shares_out(recipe: Recipe) -> bool:
+    """Whether stages share the frozen weights out over processes, so that no device ever holds all."""
+    return recipe.accelerator.strategy in SHARDED and num_processes() > 1
+
+
+def _device(*, shared_out: bool) -> str | None:
+    """Where frozen models go: this process's GPU, if there is one and it is to hold all of them."""
+    return "cuda" if torch.cuda.is_available() and not shared_out else None
 
 
 def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: str | None = None) -> Run:
@@ -153,35 +169,80 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
             a checkpoint's path continues its stage from there.
 
     Raises:
-        RecipeError: Something the recipe names is missing, or the directory holds a run already.
+        RecipeError: Something the recipe names is missing, the directory holds a run already, or the recipe does not
+            fit the number of processes.
         RunError: A stage failed, or changed the base.
+        RunStoppedError: SIGTERM asked the run to stop, and a stage has saved.
     """
-    _check_directory(output_dir, resume)
-    run = prepare_run(recipe, output_dir, console)
-    run.sources = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage.data))
-    run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / RECIPE_FILE).write_text(_recipe_header() + dump_recipe(recipe), encoding="utf-8")
+    with process_group():
+        check_strategy(recipe.accelerator.strategy, num_processes())
+        recipe = for_processes(recipe, num_processes(), on_main_process(lambda: _earlier_recipe(output_dir, resume)))
+        run = prepare_run(recipe, output_dir, console)
+        names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
+        run.sources = main_process_first(lambda: build_sources(recipe, names))
+        if is_main_process():
+            run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
+            output_dir.mkdir(parents=True, exist_ok=True)
+            write_whole(output_dir / RECIPE_FILE, _recipe_header() + dump_recipe(recipe))
+        wait_for_all()
+        _run_stages(run, resume)
+    if is_main_process():  # by itself from here: the others have nothing left to do
+        _finish(run)
+    return run
+
+
+def _earlier_recipe(output_dir: Path, resume: str | None) -> dict[str, Any] | None:
+    """The resolved recipe of the run that goes on, if there is one."""
+    path = output_dir / RECIPE_FILE
+    if resume is None and path.exists():
+        raise RecipeError(
+            f"{output_dir} holds a run already. Continue it with --resume auto, or name another folder with --output."
+        )
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _run_stages(run: Run, resume: str | None) -> None:
     fingerprint = hash_tensors(_all_tensors(run.base))
-    for number, stage in enumerate(recipe.stages, start=1):
-        _run_stage(run, stage, f"{number}/{len(recipe.stages)}", resume)
-        if hash_tensors(_all_tensors(run.base)) != fingerprint:
+    stages = run.recipe.stages
+    for number, stage in enumerate(stages, start=1):
+        if number > 1 and _shares_out(run.recipe):
+            _reload_frozen(run)  # the stage before has cut it up, and has compared the parts
+        _run_stage(run, stage, f"{number}/{len(stages)}", resume)
+        if not _shares_out(run.recipe) and hash_tensors(_all_tensors(run.base)) != fingerprint:
             raise RunError(
                 f"stage {stage.name!r} changed tensors of the frozen base. The run is stopped, and its result must "
                 "not be used; please report this with the recipe."
             )
+
+
+def _reload_frozen(run: Run, *, shared_out: bool = True) -> None:
+    run.workflows.clear()
+    run.encoders.clear()
+    del run.base  # first, so that there are never two
+    run.base = build_base(run.recipe.base, _device(shared_out=shared_out))
+
+
+def _finish(run: Run) -> None:
+    """Write the trained workflows."""
+    if run.recipe.accelerator.strategy in ENGINES and num_processes() > 1:
+        _rebuild_workflows(run)
+    final = run.output_dir / FINAL_FOLDER
+    remove_leftovers(final)
     for name, (model, processor) in run.workflows.items():
-        with staged_folder(output_dir / FINAL_FOLDER / name) as folder:
+        with staged_folder(final / name) as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
-    return run
 
 
-def _check_directory(output_dir: Path, resume: str | None) -> None:
-    if resume is None and (output_dir / RECIPE_FILE).exists():
-        raise RecipeError(
-            f"{output_dir} holds a run already. Continue it with --resume auto, or name another folder with --output."
-        )
+def _rebuild_workflows(run: Run) -> None:
+    """Build each workflow from its last checkpoint, since an engine changed the one that it trained."""
+    if _shares_out(run.recipe):
+        _reload_frozen(run, shared_out=False)
+    last = {stage.workflow: stage for stage in run.recipe.stages}
+    for name, stage in last.items():
+        model = run.build_stage_model(stage)
+        load_weights(model, run.stages[stage.name].checkpoint)
+        run.workflows[name] = (model.eval(), run.processor(name))
 
 
 def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) -> None:
@@ -191,9 +252,10 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     _fill_caches(run, processor)
     media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
     sources = {name: run.sources[name] for name in stage.data}
-    data = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE)
+    data = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
     settings = stage_settings(stage)
-    print_stage(run.console, stage, number, model, len(data.sampler), settings.num_steps(len(data.sampler)))
+    num_steps = settings.num_steps(len(data.sampler), num_processes())
+    print_stage(run.console, stage, number, model, len(data.sampler), num_steps)
     run.stages[stage.name] = train_stage(
         model,
         data.dataset,
@@ -206,6 +268,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
         console=run.console,
         metrics_path=run.output_dir / METRICS_FILE,
         report_to=run.recipe.logging.report_to,
+        strategy=run.recipe.accelerator.strategy,
     )
     run.workflows[stage.workflow] = (model.eval(), processor)
 
@@ -270,9 +333,15 @@ def print_stage(
     console.print(table)
     console.print(
         f"workflow {stage.workflow}, {num_batches:,} {'packs' if stage.packing else 'conversations'} an epoch, "
-        f"{num_steps:,} steps of {stage_settings(stage).batch_size * stage.gradient_accumulation_steps}, "
+        f"{num_steps:,} steps of {_step_size(stage)}, "
         f"learning rate {stage.optimizer.learning_rate:g}"
     )
+
+
+def _step_size(stage: StageConfig) -> str:
+    """Samples or packs of one optimiser step, and over how many processes."""
+    size = stage_settings(stage).batch_size * stage.gradient_accumulation_steps
+    return f"{size * num_processes():,} over {num_processes()} processes" if num_processes() > 1 else f"{size:,}"
 
 
 # -- cached features -----------------------------------------------------------------------------------------------
@@ -288,6 +357,8 @@ def _fill_caches(run: Run, processor: AdaptkitProcessor) -> None:
         cache = FeatureCache(cache_dir() / "features", encoder.fingerprint(), _dtype_of(encoder))
         items = [(keys(source), _loader(inputs.load, source)) for source in _media_of(run.sources.values(), name, keys)]
 
+        encoder.to(_device(shared_out=False) or run.base.device)
+
         def encode(batch: list[Tensor], encoder: Encoder = encoder, inputs: Any = inputs) -> Tensor | list[Tensor]:
             raw = inputs.preprocessor.collate(batch)
             with torch.no_grad():
@@ -295,6 +366,7 @@ def _fill_caches(run: Run, processor: AdaptkitProcessor) -> None:
 
         with progress_bar(run.console, f"encoding {name} inputs") as advance:
             report = cache.fill(items, encode, progress=advance)
+        encoder.to(run.base.device)
         keys.failed.update(report.failed)
         run.cached[name] = CachedFeatures(keys, cache.get)
 
@@ -379,7 +451,7 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
     results["seconds"] = round(time.monotonic() - started, 1)
     results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    (run.output_dir / RESULTS_FILE).write_text(text, encoding="utf-8")
+    write_whole(run.output_dir / RESULTS_FILE, text)
     _write_report(run, results, answers, command)
     return results
 

@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from adaptkit import __version__
-from adaptkit.errors import AdaptkitError, unknown_name
+from adaptkit.errors import AdaptkitError, RunStoppedError, unknown_name
+from adaptkit.launch import leave_report
+from adaptkit.processes import PeerError, num_processes, process_index
 
 DEBUG = "--debug"
 INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
@@ -69,8 +71,11 @@ class LazyGroup(click.Group):
             if message is None:
                 raise
             if ctx.meta[DEBUG]:
-                traceback.print_exc()
-            click.echo(f"Error: {message}", err=True)
+                message = f"{message}\n{traceback.format_exc()}"
+            is_error = not isinstance(error, RunStoppedError)
+            is_echo = isinstance(error, PeerError)
+            if not leave_report(message, exit_code, is_error=is_error, is_echo=is_echo):
+                click.echo(f"{_speaker()}{'Error: ' if is_error else ''}{message}", err=True)
             raise click.exceptions.Exit(exit_code) from error
 
 
@@ -87,6 +92,11 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         reason = f"{type(error).__name__}: {_first_line(error)}"
         return f"this is a bug in adaptkit, please report it: {reason} (add {DEBUG} for the traceback)", 1
     return None, 1
+
+
+def _speaker() -> str:
+    """Which process speaks, where several do and the main one has not the word for all."""
+    return f"process {process_index()}: " if num_processes() > 1 else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,10 +7,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
+
+from adaptkit import launch, processes
+from adaptkit.cli.group import DEBUG
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe
@@ -27,13 +30,21 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Show the resolved recipe, what trains, memory and a batch; train nothing."
 )
 @click.option("--rehearse", is_flag=True, help="Try the whole recipe on tiny stand-ins of its models and data.")
+@click.option(
+    "--num-processes",
+    type=click.IntRange(min=1),
+    help="Processes to start on this machine, one for each GPU; accelerator.num_processes by default.",
+)
+@click.pass_context
 def train(
+    context: click.Context,
     recipe_path: Path,
     overrides: tuple[str, ...],
     output: Path | None,
     resume: str | None,
     dry_run: bool,
     rehearse: bool,
+    num_processes: int | None,
 ) -> None:
     """Run all stages of RECIPE: train, check that the base is unchanged, evaluate, report.
 
@@ -43,9 +54,18 @@ def train(
 
     if dry_run and rehearse:
         raise click.UsageError("--dry-run and --rehearse exclude each other.")
+    if rehearse and (num_processes or processes.num_processes()) > 1:
+        raise click.UsageError("--rehearse runs in one process, whatever the recipe asks for.")
     started = time.monotonic()
+    if num_processes is not None:
+        overrides = (*overrides, f"accelerator.num_processes={num_processes}")
     recipe = load_recipe(recipe_path, overrides)
-    console = Console()
+    wanted = recipe.accelerator.num_processes or 1
+    if wanted > 1 and processes.num_processes() == 1 and not (dry_run or rehearse):
+        processes.check_strategy(recipe.accelerator.strategy, wanted)
+        _launch(context, wanted, [str(recipe_path), *overrides, *_options(output, resume)])
+    launch.end_with_launcher()
+    console = Console(quiet=not processes.is_main_process())
     if dry_run:
         from adaptkit.cli.dry_run import show_dry_run
 
@@ -56,6 +76,20 @@ def train(
         _train(recipe, output, resume, console, started)
 
 
+def _options(output: Path | None, resume: str | None) -> list[str]:
+    given = {"--output": output, "--resume": resume}
+    return [word for name, value in given.items() if value is not None for word in (name, str(value))]
+
+
+def _launch(context: click.Context, num_processes: int, arguments: list[str]) -> NoReturn:
+    """Do this command in several processes, and end as they do."""
+    debug = [DEBUG] if context.find_root().meta[DEBUG] else []
+    outcome = launch.launch(num_processes, ["train", *debug, *arguments])
+    if outcome.message is not None:
+        click.echo(f"{'Error: ' if outcome.is_error else ''}{outcome.message}", err=True)
+    raise click.exceptions.Exit(outcome.exit_code)
+
+
 def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Console, started: float) -> None:
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.evaluation.tables import render_results_table
@@ -64,6 +98,8 @@ def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Con
     quiet_libraries()
     directory = output or Path(recipe.output_dir or Path("runs") / recipe.name)
     run = train_recipe(recipe, directory, console, resume=resume)
+    if not processes.is_main_process():
+        return
     results = evaluate_run(run, started, shlex.join(["adaptkit", *sys.argv[1:]]))
     console.print()
     console.print(render_results_table(results))

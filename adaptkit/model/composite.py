@@ -317,7 +317,8 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
 
         Where training is spread over processes, all must take part in the gradient of a projector and of what a policy
         put into an encoder, and, where weights are spread too, in their forward passes; in the same order, modality by
-        modality. Else those whose batch has a medium would wait for one whose batch has none.
+        modality. Else those whose batch has a medium would wait for one whose batch has none. In one process what
+        learns gets a gradient of zero as well: training is the same, and a batch of text alone is one like others.
         """
         spread = self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
         projected: dict[str, ProjectedFeatures] = {}
@@ -327,9 +328,11 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
                 projected[modality] = self._project(modality, given[modality])
                 continue
             parameters = [*projector.parameters(), *self._encoder(modality).parameters()]
+            learn = [p for p in parameters if p.requires_grad and not is_sharded(p)]
             if spread and any(p.requires_grad or is_sharded(p) for p in parameters):
                 nothing.append(projector(like(self._idle_features(modality), next(projector.parameters()))).sum() * 0)
-                nothing += [p.sum() * 0 for p in self._encoder(modality).parameters() if p.requires_grad]
+            if self.training and torch.is_grad_enabled():
+                nothing += [p.sum() * 0 for p in learn]
         return projected, torch.stack([zero.float() for zero in nothing]).sum() if nothing else None
 
     def _idle_features(self, modality: str) -> Tensor:

@@ -32,6 +32,7 @@ from adaptkit.recipe.schema import (
     StageConfig,
     WorkflowConfig,
 )
+from adaptkit.recipe.splitting import for_processes
 
 __all__ = [
     "AcceleratorConfig",
@@ -56,6 +57,7 @@ __all__ = [
     "WorkflowConfig",
     "dump_recipe",
     "find_recipes",
+    "for_processes",
     "load_any_recipe",
     "load_encoder_recipe",
     "load_recipe",

@@ -91,6 +91,14 @@ def rotate(output_dir: Path, limit: int | None) -> None:
             remove_folder(checkpoint)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is either the old one or the new one, whenever the process is killed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
+    temporary.replace(path)
+
+
 def remove_leftovers(output_dir: Path) -> None:
     """Delete what a killed process left half-written or half-deleted."""
     for folder in output_dir.glob(f"{_STAGING}*"):

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,44 +20,9 @@ from adaptkit.errors import RecipeError, RunError
 from adaptkit.hashing import hash_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.saving import hash_of, reference_of
-from adaptkit.processes import any_process, is_main_process
+from adaptkit.processes import ENGINES, SHARDED, ZERO_STAGES, any_process, is_main_process
 from adaptkit.surgery import decoder_layers
 from adaptkit.training.settings import StageSettings
-
-ZERO_STAGES = {"zero2": 2, "zero3": 3}
-SHARDED = ("zero3", "fsdp")
-"""Strategies under which no process holds the frozen weights in whole."""
-ENGINES = ("zero2", "zero3", "fsdp")
-"""Strategies that change the model they are given: what comes after the stage is built anew."""
-
-
-def check_strategy(strategy: str, num_processes: int) -> None:
-    """Make sure that a strategy and a number of processes fit, and that the packages are there.
-
-    Raises:
-        RecipeError: They do not; the message says what to do.
-    """
-    if strategy == "none" and num_processes > 1:
-        raise RecipeError(
-            f"accelerator.strategy is none, and this run has {num_processes} processes. Say how they share the work "
-            "with accelerator.strategy=ddp (or zero2, zero3, fsdp), or start one process."
-        )
-    if strategy != "none" and num_processes == 1:
-        raise RecipeError(
-            f"accelerator.strategy: {strategy} spreads a run over several processes, and this is one. Start them with "
-            "--num-processes N (one for each GPU), or run on one device with accelerator.strategy=none."
-        )
-    if strategy in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
-        raise RecipeError(
-            f"accelerator.strategy: {strategy} needs DeepSpeed. Install it with `pip install adaptkit[deepspeed]`, or "
-            "take accelerator.strategy=fsdp, which needs nothing more."
-        )
-    for variable in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM"):
-        if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
-            raise RecipeError(
-                f"{variable} is set: accelerate's own configuration would spread the run, and the recipe does "
-                f"(accelerator.strategy: {strategy}). Launch with a plain multi-GPU or multi-CPU configuration."
-            )
 
 
 def check_optimizers(strategy: str, settings: StageSettings) -> None:

@@ -15,8 +15,8 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from transformers import set_seed
 from transformers import trainer as transformers_trainer
 
-from adaptkit.processes import any_process, num_processes, process_index
-from adaptkit.training.distributed import ENGINES, SHARDED, ZERO_STAGES, assert_spread, local_part, whole_tensors
+from adaptkit.processes import ENGINES, SHARDED, ZERO_STAGES, any_process, num_processes, process_index
+from adaptkit.training.distributed import assert_spread, local_part, whole_tensors
 from adaptkit.training.optimizer_state import Spread, load_whole_state, whole_state
 from adaptkit.training.trainer import WorkflowTrainer
 

@@ -19,18 +19,18 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
 from adaptkit.errors import DataError, RecipeError, RunStoppedError
-from adaptkit.processes import any_process, is_main_process, num_processes, on_main_process
-from adaptkit.training import checkpoints
-from adaptkit.training.distributed import (
+from adaptkit.processes import (
     ENGINES,
     SHARDED,
     ZERO_STAGES,
-    FrozenShards,
-    check_optimizers,
+    any_process,
     check_strategy,
-    deepspeed_state,
-    shard,
+    is_main_process,
+    num_processes,
+    on_main_process,
 )
+from adaptkit.training import checkpoints
+from adaptkit.training.distributed import FrozenShards, check_optimizers, deepspeed_state, shard
 from adaptkit.training.interruption import StopCallback, StopRequest
 from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters
 from adaptkit.training.preparation import prepared
