@@ -144,7 +144,8 @@ def truncate(encoded: EncodedConversation, max_length: int) -> EncodedConversati
     if all(label == IGNORE_INDEX for label in labels):
         raise DataError(
             f"{len(encoded.input_ids)} positions, and no part of an answer within the first {max_length}: "
-            "raise max_length, or leave the sample out"
+            "raise max_length, or leave the sample out",
+            kind="too_long",
         )
     return EncodedConversation(encoded.input_ids[:stop], labels, encoded.media[: len(kept)], kept)
 

@@ -12,6 +12,7 @@ from typing import Any
 from adaptkit.errors import DataError
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[^,]*)?;base64,", re.IGNORECASE)
+MISSING = "missing_media"
 _URL = re.compile(r"(https?|ftp|file)://", re.IGNORECASE)
 
 
@@ -56,7 +57,9 @@ class SourceReader:
 
     def _read_file(self, source: str | Path) -> bytes:
         if isinstance(source, str) and _URL.match(source):
-            raise DataError(f"{source}: {self._plural} are not fetched from URLs. Download it and give its path.")
+            raise DataError(
+                f"{source}: {self._plural} are not fetched from URLs. Download it and give its path.", kind=MISSING
+            )
         try:
             path = Path(source).expanduser()
             status = path.stat()
@@ -65,7 +68,8 @@ class SourceReader:
             self._check_size(status.st_size, str(source))
             return path.read_bytes()
         except FileNotFoundError as error:
-            raise DataError(f"no {self._noun} at {source}. Check the path, or the folder set for media.") from error
+            message = f"no {self._noun} at {source}. Check the path, or the folder set for media."
+            raise DataError(message, kind=MISSING) from error
         except (OSError, ValueError, RuntimeError) as error:  # no permission, a NUL in the name, no home folder
             raise DataError(f"cannot read {str(source)!r}: {error}.") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from adaptkit.cli.data_check import check
 from adaptkit.cli.data_convert import convert
 
 
@@ -12,4 +13,5 @@ def data() -> None:
     """Check training data, or turn public grounding datasets into it."""
 
 
+data.add_command(check)
 data.add_command(convert)

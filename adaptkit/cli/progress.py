@@ -19,7 +19,15 @@ def progress_bar(console: Console, what: str = "") -> Iterator[Callable[[int, in
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # Processes that are forked while it is shown must not print through its lock
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
         task = progress.add_task(what, total=None)
 
         def advance(done: int, total: int, what: str = what) -> None:

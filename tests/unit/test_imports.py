@@ -30,7 +30,7 @@ GROUPS = (
     {"build", "runs"},
     {"training", "evaluation", "export", "importers", "grounding", "serving", "world", "testing", "scaffold"},
     {"runner", "rehearsal", "encoder_training", "prediction"},
-    {"compare", "launch"},
+    {"checking", "compare", "launch"},
     {"cli"},
     {"__main__"},
 )
@@ -109,7 +109,7 @@ def test_only_the_builder_and_the_command_line_see_a_recipe() -> None:
     readers = {
         dotted(p).split(".")[0] for p in modules() if any(n.split(".")[0] == "recipe" for n in imported_names(p))
     }
-    assert readers <= {"recipe", "build", "rehearsal", "runner", "encoder_training", "compare", "cli"}
+    assert readers <= {"recipe", "build", "rehearsal", "runner", "encoder_training", "checking", "compare", "cli"}
 
 
 def test_the_core_does_not_import_plugins() -> None:

@@ -1,0 +1,157 @@
+"""Data files without a recipe, to be checked as far as they tell how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from adaptkit.chat_templates import load_chat_template
+from adaptkit.checking.findings import Problem
+from adaptkit.checking.plan import CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
+from adaptkit.data.rows import load_rows
+from adaptkit.errors import DataError, RecipeError
+from adaptkit.interfaces import DataContext, Modality
+from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs
+from adaptkit.paths import cache_dir
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.rehearsal import stand_in_tokenizer
+
+FORMATS_BY_ENDING = {".parquet": "parquet", ".tar": "webdataset"}
+MIXTURE = "the files together"
+_NUM_LOOKED_AT = 1_000
+_SHAREGPT_SPEAKERS = ("user", "assistant", "system")
+
+
+def plan_files(
+    paths: Sequence[Path],
+    *,
+    data_format: str | None = None,
+    media: Path | None = None,
+    modalities: Sequence[str] | None = None,
+    tokenizer: str | None = None,
+    max_length: int | None = None,
+    max_bad_fraction: float | None = None,
+    positions: int = 1,
+    reads_media: bool = True,
+) -> Plan:
+    """What to check of data files.
+
+    Args:
+        paths: The files.
+        data_format: Their format; told from their content where not given.
+        media: Folder that media paths are relative to; each file's own folder where not given.
+        modalities: Names of those whose media the files have; all installed where not given.
+        tokenizer: Folder of a tokenizer, by which lengths are measured; in characters where not given.
+        max_length: Longest conversation in tokens.
+        max_bad_fraction: Share of samples that may be bad, 0.01 where not given.
+        positions: What a medium counts as, in tokens; an encoder would say.
+        reads_media: Whether media are decoded.
+
+    Raises:
+        DataError: A file's format cannot be told.
+        RecipeError: The format needs more than a file, or the tokenizer has no chat template.
+        ModelError: There is no tokenizer in the folder.
+        PluginError: There is no such format or modality.
+    """
+    plan = Plan(max_bad_fraction=0.01 if max_bad_fraction is None else max_bad_fraction)
+    processor = _processor(_modalities(modalities), tokenizer, positions)
+    tags = {name: inputs.modality.tag for name, inputs in processor.modalities.items()}
+    if tokenizer is None:
+        plan.notes.append("Lengths are in characters: --tokenizer DIR measures tokens.")
+    elif positions == 1:
+        plan.notes.append("Each medium counts as one token: --positions N counts what the encoder makes of it.")
+    names = _names(paths)
+    plan.mixtures[MIXTURE] = names
+    for name, path in zip(names, paths):
+        try:
+            source = _open(
+                path, data_format or tell_format(path, list(tags)), media, DataContext(Path(), tags, cache_dir())
+            )
+        except DataError as error:
+            plan.unopened.append(Problem("unreadable_file", name, 0, None, str(error)))
+            continue
+        limit = max_length if tokenizer is not None else None
+        plan.datasets.append(
+            CheckedDataset(name, source, CheckedMedia(processor), limit, tokenizer is not None, reads_media)
+        )
+    return plan
+
+
+def tell_format(path: Path, modalities: Sequence[str]) -> str:
+    """The format of a data file, from its name or its first rows.
+
+    Raises:
+        DataError: The file cannot be read, or its rows are no conversations.
+    """
+    if path.suffix.lower() in FORMATS_BY_ENDING:
+        return FORMATS_BY_ENDING[path.suffix.lower()]
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name the files in it", kind="unreadable_file")
+    rows = [row for row in islice(load_rows(path), _NUM_LOOKED_AT) if isinstance(row, Mapping)]
+    if any("messages" in row for row in rows):
+        return "messages"
+    if not any("conversations" in row for row in rows):
+        keys = ", ".join(map(str, rows[0])) if rows else "none"
+        raise DataError(
+            f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys:.200}), so its "
+            "format cannot be told. --format names it; a table is checked through a recipe that has its templates",
+            kind="unreadable_file",
+        )
+    plurals = {f"{name}s" for name in modalities} | {"system"}
+    if any(plurals & set(row) or _speakers(row) & set(_SHAREGPT_SPEAKERS) for row in rows):
+        return "sharegpt"
+    return "llava"
+
+
+def _speakers(row: Mapping[str, Any]) -> set[str]:
+    turns = row.get("conversations")
+    turns = turns if isinstance(turns, list) else []
+    return {turn["from"] for turn in turns if isinstance(turn, Mapping) and isinstance(turn.get("from"), str)}
+
+
+def _open(path: Path, data_format: str, media: Path | None, context: DataContext) -> Any:
+    manager = get_plugin_manager()
+    component = manager.get("data source", data_format)
+    fields = set(component.options.model_fields)
+    required = {name for name, field in component.options.model_fields.items() if field.is_required()} - {"path"}
+    if required or "path" not in fields:
+        raise RecipeError(
+            f"the format {data_format!r} needs more than a file ({', '.join(sorted(required)) or 'no path'}): check a "
+            "recipe that uses it"
+        )
+    given = {"path": str(path)} | ({"media": str(media)} if media is not None and "media" in fields else {})
+    options = manager.options("data source", data_format, given)
+    check = component.extra.get("missing")
+    missing = check(options, context) if check is not None else None
+    if missing is not None:
+        raise DataError(f"{path}: {missing}", kind="unreadable_file")
+    return component.build(options, context)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The files' names, or their paths where two have the same name."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _modalities(names: Sequence[str] | None) -> dict[str, Modality]:
+    manager = get_plugin_manager()
+    if names is None:
+        names = [component.name for component in manager.components("modality")]
+    return {name: manager.build("modality", name, {}) for name in names}
+
+
+def _processor(modalities: Mapping[str, Modality], tokenizer: str | None, positions: int) -> AdaptkitProcessor:
+    found = stand_in_tokenizer(load_chat_template("chatml"), []) if tokenizer is None else open_tokenizer(tokenizer)
+    if found.chat_template is None:
+        raise RecipeError(
+            f"the tokenizer at {tokenizer} has no chat template, so lengths cannot be told. Check a recipe, which can "
+            "name one (base.chat_template)."
+        )
+    inputs = {
+        name: ModalityInputs(name, modality, OnlyRead(positions), len(found) + number)
+        for number, (name, modality) in enumerate(modalities.items())
+    }
+    return AdaptkitProcessor(found, inputs)

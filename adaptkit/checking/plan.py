@@ -1,0 +1,122 @@
+"""What is to be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from adaptkit.build import MediaStore
+from adaptkit.chat import EncodedConversation
+from adaptkit.checking.findings import Problem
+from adaptkit.errors import DataError, ModelError
+from adaptkit.interfaces import DataSource, Preprocessor, Sample
+from adaptkit.paths import resolve_model_path
+
+
+@dataclass(frozen=True)
+class CheckedDataset:
+    """One dataset, and how training reads it.
+
+    Attributes:
+        name: The recipe's name, or the file.
+        source: Its samples.
+        media: What encodes them and reads their media.
+        max_length: Longest conversation in tokens; None: no limit.
+        in_tokens: Whether lengths are those of training; else they are counted in characters.
+        reads_media: Whether media are decoded.
+    """
+
+    name: str
+    source: DataSource
+    media: MediaStore
+    max_length: int | None = None
+    in_tokens: bool = True
+    reads_media: bool = True
+
+
+@dataclass
+class Plan:
+    """What is to be checked, and by what it is judged.
+
+    Attributes:
+        datasets: Those that could be opened.
+        unopened: Why others could not be.
+        mixtures: Datasets of each stage, or of the one mixture that files make.
+        max_bad_fraction: Share of a mixture's samples that may be bad.
+        notes: What is not checked, and why.
+    """
+
+    datasets: list[CheckedDataset] = field(default_factory=list)
+    unopened: list[Problem] = field(default_factory=list)
+    mixtures: dict[str, list[str]] = field(default_factory=dict)
+    max_bad_fraction: float = 0.01
+    notes: list[str] = field(default_factory=list)
+
+
+class CheckedMedia(MediaStore):
+    """Does what training does; errors that do not say of which kind they are get the kind of where they came up."""
+
+    def num_positions(self, modality: str, source: Any) -> int:
+        """Decoder positions of one medium."""
+        with errors_of_kind("unreadable_media"):
+            return super().num_positions(modality, source)
+
+    def prepare(self, modality: str, source: Any) -> Any:
+        """Encoder inputs of one medium."""
+        with errors_of_kind("unreadable_media"):
+            return super().prepare(modality, source)
+
+    def encode(self, sample: Sample) -> EncodedConversation:
+        """Token ids and labels of one sample."""
+        with errors_of_kind("conversation"):
+            return super().encode(sample)
+
+
+@contextmanager
+def errors_of_kind(kind: str) -> Iterator[None]:
+    """Give data errors a kind that have none."""
+    try:
+        yield
+    except DataError as error:
+        if error.kind == "other":
+            error.kind = kind
+        raise
+
+
+class OnlyRead(Preprocessor):
+    """Stands in for an encoder's preprocessing where there is no encoder: media are read, and that is all.
+
+    Args:
+        positions: Decoder positions that each item counts as.
+    """
+
+    input_name = "unused"
+
+    def __init__(self, positions: int = 1) -> None:
+        self.fixed_positions = positions
+
+    def __call__(self, item: Any) -> Tensor:
+        return torch.empty(0)
+
+
+def open_tokenizer(path: str) -> Any:
+    """The tokenizer in a folder.
+
+    Raises:
+        ModelError: There is none.
+    """
+    folder = resolve_model_path(path)
+    if not Path(folder).is_dir():
+        raise ModelError(f"no folder {path!r} with a tokenizer.")
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ModelError(f"no usable tokenizer at {path!r}: {reason}") from error

@@ -1,0 +1,129 @@
+"""`adaptkit data check`: what is wrong with training data, before a run finds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from adaptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from adaptkit.checking import Plan
+
+RECIPE_ENDINGS = (".yaml", ".yml")
+
+
+@click.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--format", "data_format", help="Format of the files.  [default: told from their content]")
+@click.option(
+    "--media",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of the files' media.  [default: each file's own]",
+)
+@click.option("--modality", "modalities", multiple=True, help="Whose media the files have.  [default: all installed]")
+@click.option("--tokenizer", metavar="DIR", help="Measure lengths with this tokenizer.  [default: that of the base]")
+@click.option("--max-length", type=click.IntRange(1), help="In tokens.  [default: that of the recipe's stages]")
+@click.option(
+    "--positions",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="What a medium of a file counts as, in tokens.",
+)
+@click.option("--no-media", is_flag=True, help="Look only whether media are there.")
+@click.option("--sample", metavar="N", type=click.IntRange(1), help="Look at N samples of each dataset, at random.")
+@click.option(
+    "--max-bad-fraction",
+    type=click.FloatRange(0, 1),
+    help="Share of samples that may be bad.  [default: that of the recipe; 0.01]",
+)
+@click.option("--strict", is_flag=True, help="Tolerate no problem of samples that are trained on as they are either.")
+@click.option("--examples", default=3, show_default=True, type=click.IntRange(0), help="Of each kind of problem.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: as many as there are cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+def check(
+    paths: tuple[str, ...],
+    data_format: str | None,
+    media: Path | None,
+    modalities: tuple[str, ...],
+    tokenizer: str | None,
+    max_length: int | None,
+    positions: int,
+    no_media: bool,
+    sample: int | None,
+    max_bad_fraction: float | None,
+    strict: bool,
+    examples: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Look through training data: a recipe's mixtures, or data files.
+
+    PATH... is a recipe, which settings such as data_root=/data may follow, or one or more data files. Every sample is
+    read and encoded as in training. Exit code 2: more is bad than may be, or nothing can be read.
+    """
+    from adaptkit.checking import plan_files, run_check
+    from adaptkit.cli.data_report import print_report, report_as_json
+    from adaptkit.cli.progress import progress_bar
+    from adaptkit.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    shared: dict[str, Any] = {"tokenizer": tokenizer, "max_length": max_length, "max_bad_fraction": max_bad_fraction}
+    console = Console(stderr=True)
+    with console.status("opening the data"):
+        if paths[0].endswith(RECIPE_ENDINGS):
+            if data_format or media or modalities or positions > 1:
+                raise click.UsageError(
+                    "--format, --media, --modality and --positions go with files; the recipe has its own."
+                )
+            plan = _plan_of_recipe(paths, reads_media=not no_media, **shared)
+        else:
+            plan = plan_files(
+                [Path(path) for path in paths],
+                data_format=data_format,
+                media=media,
+                modalities=modalities or None,
+                positions=positions,
+                reads_media=not no_media,
+                **shared,
+            )
+    with progress_bar(console) as progress:
+        report = run_check(
+            plan, workers=workers, num_examples=examples, sample=sample, strict=strict, progress=progress
+        )
+    if as_json:
+        click.echo(json.dumps(report_as_json(report), indent=2, ensure_ascii=False))
+    else:
+        print_report(report, Console(), examples)
+    if report.reasons:
+        raise DataError("the data are not fit for training:\n" + "\n".join(f"  {reason}" for reason in report.reasons))
+
+
+def _plan_of_recipe(
+    paths: Sequence[str],
+    *,
+    tokenizer: str | None,
+    max_length: int | None,
+    max_bad_fraction: float | None,
+    reads_media: bool,
+) -> Plan:
+    from adaptkit.checking import plan_recipe
+    from adaptkit.recipe import load_recipe
+
+    recipe, *overrides = paths
+    files = [word for word in overrides if "=" not in word]
+    if files:
+        raise click.UsageError(f"{files[0]}: beside a recipe stand only settings of it, a.b.c=value.")
+    return plan_recipe(
+        load_recipe(Path(recipe), overrides),
+        tokenizer=tokenizer,
+        max_length=max_length,
+        max_bad_fraction=max_bad_fraction,
+        reads_media=reads_media,
+    )
