@@ -68,8 +68,12 @@ def common_options(group: str) -> Callable[[Callable[..., Any]], Callable[..., A
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
 @common_options("region")
 @click.option("--split", default="train", show_default=True, help="Which split, or all.")
-@click.option("--split-by", help="Who made the splits: unc, google or umd. Needed where a folder has several.")
-def refcoco(folders: tuple[Path, ...], split: str, split_by: str | None, **options: Any) -> None:
+@click.option(
+    "--split-by",
+    multiple=True,
+    help="Who made the splits, unc, google or umd, where a folder has several. Give it once for each that is meant.",
+)
+def refcoco(folders: tuple[Path, ...], split: str, split_by: tuple[str, ...], **options: Any) -> None:
     """RefCOCO, RefCOCO+ and RefCOCOg.
 
     Each DIR holds instances.json and refs(SPLIT_BY).p, of which nothing but plain values is read.

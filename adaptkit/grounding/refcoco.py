@@ -31,7 +31,7 @@ def convert_refcoco(
     progress: Progress | None = None,
     *,
     split: str = "train",
-    split_by: str | None = None,
+    split_by: Sequence[str] = (),
 ) -> Summary:
     """Write RefCOCO's expressions as conversations.
 
@@ -41,7 +41,8 @@ def convert_refcoco(
         options: How conversations are made.
         progress: Told how far it is.
         split: One split of the datasets, or `all`.
-        split_by: Who made the splits: `unc`, `google` or `umd`. Needed where a folder has several.
+        split_by: Who made the splits, `unc`, `google` or `umd`, where a folder has several; of those named each folder
+            has one.
 
     Raises:
         DataError: A file is missing, malformed, or a pickle of more than plain values; there is no such split.
@@ -59,7 +60,7 @@ def convert_refcoco(
     return write_conversations(pictures, output, options, skipped)
 
 
-def _refs_of_split(folder: Path, split: str, split_by: str | None) -> list[dict[str, Any]]:
+def _refs_of_split(folder: Path, split: str, split_by: Sequence[str]) -> list[dict[str, Any]]:
     path = _refs_file(folder, split_by)
     refs = load_plain_pickle(path)
     if not isinstance(refs, list) or not all(
@@ -72,7 +73,7 @@ def _refs_of_split(folder: Path, split: str, split_by: str | None) -> list[dict[
     return refs if split == "all" else [ref for ref in refs if ref["split"] == split]
 
 
-def _refs_file(folder: Path, split_by: str | None) -> Path:
+def _refs_file(folder: Path, split_by: Sequence[str]) -> Path:
     if not folder.is_dir():
         raise DataError(
             f"no folder {folder}: name one that holds {INSTANCES_FILE} and refs(...).p", kind="missing_file"
@@ -80,11 +81,13 @@ def _refs_file(folder: Path, split_by: str | None) -> Path:
     found = {match[1]: path for path in sorted(folder.iterdir()) if (match := _REFS_FILE.fullmatch(path.name))}
     if not found:
         raise DataError(f"{folder}: no file refs(...).p in it, which holds the expressions", kind="missing_file")
-    if split_by is None and len(found) > 1:
-        raise DataError(f"{folder} has splits by {' and by '.join(found)}: choose one with --split-by")
-    if split_by is not None and split_by not in found:
-        raise DataError(f"{folder}: {unknown_name('file of splits by', split_by, found)}", kind="missing_file")
-    return found[split_by or next(iter(found))]
+    chosen = [name for name in found if name in split_by or not split_by]
+    if not chosen:
+        wanted = unknown_name("file of splits by", " or ".join(split_by), found)
+        raise DataError(f"{folder}: {wanted}", kind="missing_file")
+    if len(chosen) > 1:
+        raise DataError(f"{folder} has splits by {' and by '.join(chosen)}: choose one with --split-by")
+    return found[chosen[0]]
 
 
 def _pictures(

@@ -117,6 +117,19 @@ def test_plain_values_are_read(tmp_path: Path, protocol: int) -> None:
     assert load_plain_pickle(tmp_path / "x.p") == value
 
 
+def test_each_folder_has_one_of_the_splits_that_are_named(tmp_path: Path) -> None:
+    first, second = (refcoco_folder(tmp_path / name, pickle.dumps([REF], protocol=2)) for name in ("one", "two"))
+    for folder, other in ((first, "google"), (second, "umd")):
+        (folder / f"refs({other}).p").write_bytes(pickle.dumps([{**REF, "split": "val"}], protocol=2))
+    (second / "refs(unc).p").unlink()
+    summary = convert_refcoco([first, second], tmp_path / "out.json", split="all", split_by=["unc", "umd"])
+    assert summary.num_conversations == 2
+    with pytest.raises(DataError, match="one has splits by google and by unc: choose one"):
+        convert_refcoco([first], tmp_path / "out.json")
+    with pytest.raises(DataError, match="one: no file of splits by named 'umd'"):
+        convert_refcoco([first], tmp_path / "out.json", split_by=["umd"])
+
+
 def test_references_that_lead_nowhere_are_counted(tmp_path: Path) -> None:
     odd = [
         REF,
