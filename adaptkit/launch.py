@@ -110,6 +110,7 @@ def _start(rank: int, num_processes: int, arguments: Sequence[str], folder: Path
     threads = max(1, (os.cpu_count() or 1) // num_processes)
     environment = {
         "OMP_NUM_THREADS": str(threads),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # else DDP warns where every part learned from a batch
         **os.environ,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -145,7 +146,7 @@ def _passing_on_signals(processes: Sequence[subprocess.Popen[bytes]]) -> Iterato
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
     """Wait for all; end the rest some time after one has failed. Gives the first that did."""
     first, deadline = None, 0.0
-    while any(process.poll() is None for process in processes):
+    while None in [process.poll() for process in processes]:
         if first is None:
             first = next((rank for rank, process in enumerate(processes) if process.returncode), None)
             deadline = time.monotonic() + GRACE_S
@@ -173,4 +174,6 @@ def _outcome(processes: Sequence[subprocess.Popen[bytes]], first: int | None, fo
         hint = " Was there too little memory?" if -code == signal.SIGKILL else ""
         ended = f"process {first} of {len(processes)} was ended by {name}.{hint} Continue with --resume auto."
         return Outcome(128 - code, "\n".join([ended, *lines]))
+    if reports:
+        return Outcome(code, reports[0]["message"])
     return Outcome(code, "\n".join([f"process {first} of {len(processes)} failed:", *lines]) if lines else None)
