@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+COMMAND = (sys.executable, "-m", "adaptkit")
+
 REPORT_VARIABLE = "ADAPTKIT_REPORTS"
 """Folder in which a process leaves its error."""
 
@@ -119,7 +121,7 @@ def _start(rank: int, num_processes: int, arguments: Sequence[str], folder: Path
         "MASTER_ADDR": "127.0.0.1",
         REPORT_VARIABLE: str(folder),
     }
-    command = [sys.executable, "-m", "adaptkit", *arguments]
+    command = [*COMMAND, *arguments]
     options: dict[str, Any] = {"env": environment, "start_new_session": True}  # signals come from the launcher alone
     if rank == 0:
         return subprocess.Popen(command, **options)
