@@ -64,6 +64,8 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
             **_stand_in("data source", dataset.format, f"data.{name}", *arguments),
         }
     for stage in values["stages"]:
+        # A count of the real dataset would go round its stand-in for long
+        stage["data"] = {name: 1.0 if isinstance(share, Mapping) else share for name, share in stage["data"].items()}
         stage |= {
             "max_steps": MAX_STEPS,
             "per_device_train_batch_size": BATCH_SIZE,

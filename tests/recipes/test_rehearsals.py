@@ -17,6 +17,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
     "name",
     [
         "cogvlm_llama3",
+        "every_format_llama3",
         "flamingo_llama3",
         "iaa_vision_mistral",
         "lavin_mma_llama",

@@ -35,6 +35,7 @@ def _id(path: Path) -> str:
 def test_recipes_are_found() -> None:
     assert {path.stem for path in TRAINING} >= {
         "cogvlm_llama3",
+        "every_format_llama3",
         "flamingo_llama3",
         "iaa14_vision_llama3",
         "iaa_vision_llama3",
@@ -206,6 +207,13 @@ def test_llava_data_only() -> None:
     ]  # fmt: skip
     assert set(recipe.data) == {"llava_558k", "llava_665k"}
     assert set(recipe.workflows) == {"vision"}
+
+
+def test_one_recipe_has_every_format() -> None:
+    recipe = load_recipe(RECIPES / "every_format_llama3.yaml")
+    used = {recipe.data[name].format for stage in recipe.stages for name in stage.data}
+    ours = {c.name for c in get_plugin_manager().components("data source") if c.plugin == "adaptkit-data"}
+    assert used >= ours - {"pairs", "llava"}
 
 
 def test_lavin() -> None:
