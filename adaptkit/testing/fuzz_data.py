@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import click
@@ -137,10 +138,15 @@ def _kind(error: DataError, doing: str) -> str:
     return doing if error.kind == "other" else error.kind
 
 
+@cache
+def _tokenizer() -> Any:
+    return tiny_tokenizer()
+
+
 def _encode(sample: Sample, modalities: Sequence[str]) -> None:
     placeholders = {name: _PLACEHOLDER + number for number, name in enumerate(modalities)}
     encode_conversation(
-        tiny_tokenizer(), sample.messages, placeholder_ids=placeholders, num_positions=lambda kind, source: 2
+        _tokenizer(), sample.messages, placeholder_ids=placeholders, num_positions=lambda kind, source: 2
     )
 
 
