@@ -83,7 +83,8 @@ def _quiet_deepspeed() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    for name in ("DeepSpeed", "accelerate.accelerator"):  # the latter finds accumulation, which it leaves to others, odd
+        logging.getLogger(name).setLevel(logging.ERROR)
     if not torch.accelerator.is_available():
         # Reductions through shared memory would need a compiler; gloo does them as well
         vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False

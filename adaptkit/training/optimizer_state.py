@@ -111,7 +111,7 @@ def _zero_state(engine: Any, parameter: nn.Parameter) -> State:
     states = _flat_states(engine)
     if not states:
         return {}
-    state: State = {_SCALAR: states[0][_SCALAR]}
+    state: State = {_SCALAR: states[0][_SCALAR].clone()}  # one for each, as they are counted up one by one
     for key in states[0]:
         if key != _SCALAR:
             state[key] = safe_get_full_optimizer_state(parameter, key)

@@ -1,34 +1,40 @@
-"""Trains one small workflow by every strategy in two processes, and in one, and reports what each run did.
-
-Usage: `python -m tests.distributed.spread_runs WORKDIR STRATEGY…`. A process of its own, so that it can fork before
-torch has started threads; what takes long, the imports, is done once.
-"""
+"""Trains one small workflow by every strategy in two processes, and in one, and reports what each run did."""
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import socket
-import sys
-import traceback
-from collections.abc import Callable
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+import adaptkit
 from adaptkit.processes import is_main_process, process_group
+from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.training.distributed import local_part
 from adaptkit.training.metrics import read_metrics
 from adaptkit.training.settings import OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage
-from tests.distributed.idle_modality import PLACEHOLDER, build
+from tests.distributed.forking import forked
 
+PLACEHOLDER = 9
 NUM_PROCESSES = 2
 NUM_SAMPLES = 22
 GLOBAL_BATCH = 8
+
+
+def build() -> Any:
+    torch.manual_seed(0)
+    return adaptkit.adapt(
+        tiny_decoder("llama"),
+        {"image": {"encoder": tiny_clip_vision(), "projector": "linear", "placeholder_id": PLACEHOLDER}},
+        {"policy": "inner_adapter", "placement": {"every": 1}},
+        replace_ends=True,
+    )
 
 
 class Conversations(torch.utils.data.Dataset[Any]):
@@ -87,8 +93,11 @@ class Census(TrainerCallback):  # type: ignore[misc]
         while hasattr(optimizer, "optimizer"):
             optimizer = optimizer.optimizer
         frozen = [p for p in model.parameters() if not p.requires_grad]
+        base = {id(p) for p in model.base.parameters()}
         self.seen = {
             "frozen": sum(local_part(p).numel() for p in frozen),
+            "shared": sum(local_part(p).numel() for p in frozen if id(p) in base),
+            "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "base": sum({id(p): local_part(p).numel() for p in model.base.parameters()}.values()),
             "state": sum(
                 local_part(value).numel()
@@ -129,53 +138,26 @@ def spread(folder: Path, strategy: str) -> None:
         (folder / "census.json").write_text(json.dumps(seen))
 
 
-def alone(folder: Path, before: str = "") -> None:
+def alone(folder: Path) -> None:
     """All steps in one process, from the beginning or from the checkpoint that several have left."""
     seen = train(folder, "none")
     (folder / "census.json").write_text(json.dumps(seen))
 
 
-def forked(num_processes: int, work: Callable[[], None], **variables: str) -> list[int]:
-    """Run something in several processes; their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    pids = []
-    for rank in range(num_processes):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                torch.set_num_threads(1)
-                names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes, "MASTER_PORT": port}
-                if num_processes > 1:
-                    os.environ.update({name: str(value) for name, value in names.items()})
-                    os.environ.update({"MASTER_ADDR": "127.0.0.1", "LOCAL_WORLD_SIZE": str(num_processes), **variables})
-                work()
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        pids.append(pid)
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-
-
-def main(work: Path, strategies: list[str]) -> None:
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if {"zero2", "zero3"} & set(strategies):
-        import deepspeed  # noqa: F401
-    gc.freeze()
-    report: dict[str, Any] = {}
+def main(work: Path, strategies: list[str]) -> dict[str, Any]:
+    """What each strategy did, beside one process alone; `again` went on alone from what two left half-way."""
+    told: dict[str, Any] = {}
     assert forked(1, lambda: alone(work / "alone")) == [0]
-    report["alone"] = _told(work / "alone")
+    told["alone"] = _told(work / "alone")
     for strategy in strategies:
-        folder = work / strategy
-        codes = forked(NUM_PROCESSES, lambda folder=folder, strategy=strategy: spread(folder, strategy))
+        codes = forked(NUM_PROCESSES, partial(spread, work / strategy, strategy))
         assert codes == [0] * NUM_PROCESSES, f"{strategy} ended with {codes}"
-        report[strategy] = _told(folder)
-    (work / "report.json").write_text(json.dumps(report))
+        told[strategy] = _told(work / strategy)
+        again = work / f"{strategy}-again"
+        shutil.copytree(work / strategy / "checkpoint-2", again / "checkpoint-2")
+        assert forked(1, partial(alone, again)) == [0]
+        told[strategy]["again"] = _told(again)
+    return told
 
 
 def _told(folder: Path) -> dict[str, Any]:
@@ -183,9 +165,6 @@ def _told(folder: Path) -> dict[str, Any]:
     return {
         "losses": [line["loss"] for line in lines],
         "norms": [line["grad_norm"] for line in lines],
+        "weights": str(folder / "checkpoint-5" / "model.safetensors"),
         "census": json.loads((folder / "census.json").read_text()),
     }
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,131 @@
+"""Kills runs of a whole recipe outside of training, resumes them, and reports what they left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from adaptkit.processes import is_main_process
+from adaptkit.recipe import load_recipe
+from adaptkit.runner import evaluate_run, train_recipe
+from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
+from tests.distributed.forking import forked
+
+# A file that is opened, renamed or removed at each moment: before the recipe is there, between the stages, while the
+# result is written, and while it is evaluated and told
+MOMENTS = {
+    "recipe": ("os.rename", ".recipe.yaml.tmp"),
+    "between": ("os.mkdir", "instruct"),
+    "final": ("os.rename", "final/.staging"),
+    "second": ("os.mkdir", "final/.staging-grounding"),
+    "results": ("open", ".results.json.tmp"),
+    "report": ("open", "report.html"),
+}
+
+
+def prepare(folder: Path) -> None:
+    """Write models, data and the recipe."""
+    folder.mkdir(parents=True)
+    tiny_decoder("llama", num_hidden_layers=2).save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    tiny_clip_vision().save_pretrained(folder / "encoder")
+    Image.new("RGB", (30, 20), (200, 90, 60)).save(folder / "picture.png")
+    rows = []
+    for number in range(10):
+        tag = {} if number % 3 else {"image": "picture.png"}
+        turns = [
+            {"from": "human", "value": "<image>\nwhich?" if tag else "which?"},
+            {"from": "gpt", "value": f"number {number}"},
+        ]
+        rows.append({"id": number, **tag, "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(rows))
+    (folder / "recipe.yaml").write_text("# A small run.\n" + yaml.safe_dump(_recipe(folder), sort_keys=False))
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    encoder = {"name": "clip", "path": str(folder / "encoder")}
+    stage = {
+        "data": {"pictures": 1.0},
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        "optimizer": {"learning_rate": 1e-3},
+    }
+    everything = ["projector", "insertion", "ends"]
+    return {
+        "name": "small",
+        "base": {"path": str(folder / "base"), "dtype": "float32"},
+        "modalities": {"image": {"encoder": encoder, "projector": {"name": "linear"}, "cache_features": True}},
+        "workflows": {
+            "vision": {"insertion": {"policy": "inner_adapter", "placement": {"count": 2}}, "replace_ends": True},
+            "grounding": {"like": "vision"},
+        },
+        "data": {"pictures": {"format": "llava", "path": str(folder / "data.json")}},
+        "stages": [
+            {"name": "instruct", "workflow": "vision", "train": everything, **stage},
+            {"name": "ground", "workflow": "grounding", "train": everything, "start_from": "instruct", **stage},
+        ],
+        "logging": {"report_to": []},
+    }
+
+
+class DieAt:
+    """Ends this process at a file operation."""
+
+    def __init__(self, moment: str | None) -> None:
+        self.event, self.path = MOMENTS.get(moment or "", ("", ""))
+        if moment is not None:
+            sys.addaudithook(self)
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == self.event and self.path in str(arguments[0]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(folder: Path, recipe: Path, moment: str | None, overrides: tuple[str, ...] = ()) -> None:
+    os.environ["ADAPTKIT_CACHE"] = str(recipe.parent / "cache")
+    DieAt(moment)
+    done = train_recipe(load_recipe(recipe, overrides), folder, Console(quiet=True), resume="auto")
+    if is_main_process():
+        evaluate_run(done, time.monotonic(), "adaptkit train")
+
+
+def main(work: Path) -> dict[str, Any]:
+    """What a run left that nobody disturbed, those that were killed at each moment, and those in several processes."""
+    recipe = work / "recipe.yaml"
+    assert forked(1, partial(run, work / "whole", recipe, None)) == [0]
+    told = {"whole": _left(work / "whole"), "killed": {}, "spread": {}}
+    for moment in MOMENTS:
+        folder = work / moment
+        assert forked(1, partial(run, folder, recipe, moment)) == [-signal.SIGKILL], moment
+        assert forked(1, partial(run, folder, recipe, None)) == [0], moment
+        told["killed"][moment] = _left(folder)
+    split = tuple(f"stages.{stage}.per_device_train_batch_size=2" for stage in ("instruct", "ground"))
+    options = (*split, "accelerator.strategy=fsdp")
+    assert forked(2, partial(run, work / "fsdp", recipe, None, options)) == [0, 0]
+    told["spread"]["fsdp"] = _left(work / "fsdp")
+    return told
+
+
+def _left(folder: Path) -> dict[str, Any]:
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return {
+        "files": files,
+        "weights": {
+            name: hashlib.sha256((folder / "final" / name / "model.safetensors").read_bytes()).hexdigest()
+            for name in ("vision", "grounding")
+        },
+        "losses": [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()],
+        "num_processes": yaml.safe_load((folder / "recipe.yaml").read_text())["accelerator"].get("num_processes"),
+    }
