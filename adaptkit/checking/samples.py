@@ -11,7 +11,7 @@ from typing import Any
 from adaptkit.build import NUM_FIRST_SAMPLES
 from adaptkit.chat import IGNORE_INDEX, EncodedConversation
 from adaptkit.checking.answers import box_problems
-from adaptkit.checking.findings import Findings, Problem
+from adaptkit.checking.findings import BAD, Findings, Problem
 from adaptkit.checking.plan import CheckedDataset, errors_of_kind
 from adaptkit.data.dataset import ConversationDataset, Item
 from adaptkit.data.mixture import Mixture
@@ -42,7 +42,7 @@ def check_samples(dataset: CheckedDataset, indices: Iterable[int], num_examples:
         try:
             item = conversations[index]
         except DataError as error:
-            problem = error.kind, str(error)
+            problem = error.kind if error.kind in BAD else "other", str(error)
         except Exception as error:  # training would stop with it
             reason = (str(error).splitlines() or [""])[0]
             problem = "crash", f"{watched.where(index)}: {type(error).__name__}: {reason}"

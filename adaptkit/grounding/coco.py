@@ -159,7 +159,8 @@ class _Detection:
         order = np.argsort(numbers, kind="stable")
         starts = np.searchsorted(numbers[order], np.arange(len(self._numbers) + 1))
         ids = list(self._numbers)
-        self.skipped["objects of pictures that are not listed"] += self._num_orphans(numbers)
+        if num_orphans := self._num_orphans(numbers):
+            self.skipped["objects of pictures that are not listed"] = num_orphans
         for count, (number, file, width, height) in enumerate(self._pictures, start=1):
             rows = order[starts[number] : starts[number + 1]]
             name = f"{self.name}_{ids[number]}"
@@ -169,7 +170,6 @@ class _Detection:
             yield Picture(name, file, width, height, regions)
             if progress is not None and (count % _PICTURES_PER_TICK == 0 or count == len(self._pictures)):
                 progress(count, len(self._pictures), "writing conversations")
-        self.skipped += Counter()  # drops what did not occur
 
     def _num_orphans(self, numbers: NDArray[np.int64]) -> int:
         listed = np.zeros(len(self._numbers), dtype=bool)
@@ -207,7 +207,7 @@ def read_boxes(
             read = read_picture(entry)
             if read is not None:
                 pictures[read[0]] = read[1:]
-        elif isinstance(entry, dict) and entry.get("id") in wanted:
+        elif isinstance(entry, dict) and isinstance(entry.get("id"), int) and entry["id"] in wanted:
             box = read_box(entry)
             if box is not None:
                 boxes[entry["id"]] = box

@@ -164,11 +164,29 @@ def _rows(pictures: Iterable[Picture], options: ConversationOptions, skipped: Co
         path = _written_path(picture.file, options)
         if not (_is_size(picture.width) and _is_size(picture.height)):
             skipped["pictures without a size"] += 1
-        elif options.media is not None and not (options.media / path).is_file():
+        elif not _is_unicode(picture.id + path):
+            skipped["pictures with names that are not Unicode"] += 1
+        elif options.media is not None and not _is_file(options.media / path):
             skipped["pictures that are not there"] += 1
         else:
             regions = [(r.id, *turns) for r in picture.regions if (turns := _turns(r, picture, options, skipped))]
             yield from _conversations(picture.id, path, regions, options)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written: JSON may hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _conversations(
@@ -189,8 +207,8 @@ def _turns(
     region: Region, picture: Picture, options: ConversationOptions, skipped: Counter[str]
 ) -> tuple[str, str] | None:
     expression = " ".join(region.expression.replace(TAG.strip(), " ").split())
-    if not expression:
-        skipped["empty expressions"] += 1
+    if not expression or not _is_unicode(expression + region.id):
+        skipped["expressions that are not Unicode" if expression else "empty expressions"] += 1
         return None
     boxes = []
     for box in region.boxes:
@@ -221,7 +239,10 @@ def _is_size(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number; JSON may hold anything."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def _written_path(file: str, options: ConversationOptions) -> str:

@@ -23,6 +23,7 @@ from adaptkit.grounding.conversations import (
 NOT_VISUAL = "0"
 FOLDERS = ("Sentences", "Annotations")
 _PHRASE = re.compile(r"\[/EN#(?P<chain>\d+)(?P<types>(?:/[^\s\]/]+)+) (?P<words>[^\[\]]+)\]")
+_NAME = re.compile(r"[\w.-]{1,200}")
 _MAX_XML_BYTES = 10 << 20
 _PICTURES_PER_TICK = 100
 
@@ -72,6 +73,9 @@ def _pictures(
     folder: Path, names: Sequence[str], skipped: Counter[str], progress: Progress | None
 ) -> Iterator[Picture]:
     for count, name in enumerate(names, start=1):
+        if not _NAME.fullmatch(name):
+            skipped["names that are no picture's"] += 1
+            continue
         annotation = folder / "Annotations" / f"{name}.xml"
         sentences = folder / "Sentences" / f"{name}.txt"
         if not (annotation.is_file() and sentences.is_file()):

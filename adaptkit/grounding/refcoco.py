@@ -102,7 +102,7 @@ def _pictures(
             skipped["malformed references"] += 1
         elif ref["image_id"] not in pictures:
             skipped["references to pictures that are not listed"] += 1
-        elif ref.get("ann_id") not in boxes:
+        elif not isinstance(ref.get("ann_id"), int) or ref["ann_id"] not in boxes:
             skipped["references without a box"] += 1
         else:
             found = regions.setdefault(ref["image_id"], [])

@@ -26,9 +26,9 @@ GROUPS = (
     {"recipe"},
     {"surgery", "chat_template"},
     {"chat"},
-    {"data", "model", "policies", "projectors"},
+    {"data", "grounding", "model", "policies", "projectors"},
     {"build", "runs"},
-    {"training", "evaluation", "export", "importers", "grounding", "serving", "world", "testing", "scaffold"},
+    {"training", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
     {"runner", "rehearsal", "encoder_training", "prediction"},
     {"checking", "compare", "launch"},
     {"cli"},
@@ -50,6 +50,7 @@ KNOWS_MODALITIES = {
     "export",
     "importers",
     "grounding",  # reads the layouts of public datasets of pictures
+    "testing.fuzz_grounding",  # writes them
     "evaluation.world_task",  # asks about the world's images
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
 }

@@ -17,9 +17,12 @@ from adaptkit.checking import CheckedDataset, Plan, plan_files, plan_recipe, run
 from adaptkit.checking.answers import box_problems
 from adaptkit.cli import cli
 from adaptkit.cli.data_report import histogram
+from adaptkit.data.files import find_files
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Sample
+from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import load_recipe
+from adaptkit.rehearsal import sample_conversations
 
 REPOSITORY = Path(__file__).parents[3]
 TINY = REPOSITORY / "recipes" / "iaa_vision_tiny.yaml"
@@ -168,6 +171,23 @@ def test_the_formats_of_real_files_are_told(shared: Path) -> None:
     assert [found.num_samples for found in report.findings.values()] == [7, 1, 2, 5]
     assert not report.reasons
     assert not any(found.counts for found in report.findings.values())
+
+
+@pytest.mark.parametrize("name", ["llava", "sharegpt", "messages", "parquet", "webdataset"])
+def test_formats_are_told_and_read(write: Callable[[list[Any]], Path], tmp_path: Path, name: str) -> None:
+    if name == "parquet":
+        pytest.importorskip("pyarrow")
+    write([])
+    component = get_plugin_manager().get("data source", name)
+    samples = sample_conversations({"image": [tmp_path / "a.png"]}, 12)
+    options = component.extra["stand_in"](
+        component.options(path="anything"), tmp_path / "data", samples, {"image": "<image>"}
+    )
+    paths = find_files(Path(), options.path, (".tar", ".parquet", ".json", ".jsonl"))
+    report = run_check(plan_files(paths), workers=1)
+    assert not report.reasons
+    assert sum(found.num_samples for found in report.findings.values()) == 12
+    assert sum(found.media["image"] for found in report.findings.values()) == 12
 
 
 def test_lengths_are_those_of_the_tokenizer(write: Callable[[list[Any]], Path]) -> None:
