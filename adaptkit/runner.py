@@ -319,10 +319,13 @@ def print_stage(
     stage: StageConfig,
     number: str,
     model: AdaptkitForConditionalGeneration,
-    num_batches: int,
+    num_batches: int | None,
     num_steps: int,
 ) -> None:
-    """Show what a stage trains and what it leaves alone; an epoch has so many conversations, or packs of them."""
+    """Show what a stage trains and what it leaves alone; an epoch has so many conversations, or packs of them.
+
+    Without `num_batches`, as where its data is not there, nothing is said of epochs and steps.
+    """
     table = Table(title=f"Stage {number}: {stage.name}", title_justify="left", title_style="bold", box=None)
     for column, justify in (("component", "left"), ("parameters", "right"), ("in this stage", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -331,9 +334,11 @@ def print_stage(
         table.add_row(size.name, f"{size.num_parameters:,}", state)
     console.print()
     console.print(table)
+    counts = ""
+    if num_batches is not None:
+        counts = f"{num_batches:,} {'packs' if stage.packing else 'conversations'} an epoch, {num_steps:,} "
     console.print(
-        f"workflow {stage.workflow}, {num_batches:,} {'packs' if stage.packing else 'conversations'} an epoch, "
-        f"{num_steps:,} steps of {_step_size(stage)}, "
+        f"workflow {stage.workflow}, {counts}steps of {_step_size(stage)}, "
         f"learning rate {stage.optimizer.learning_rate:g}"
     )
 

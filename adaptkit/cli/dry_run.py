@@ -2,62 +2,70 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from rich.console import Console
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
-from adaptkit.build import MediaStore, build_sources, build_stage_data
+from adaptkit.build import MediaStore, StageData, build_sources, build_stage_data, build_tokenizer, missing_resources
 from adaptkit.chat import label_segments
+from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, prepare_skeleton
+from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
-from adaptkit.errors import DataError
-from adaptkit.model.inspection import describe_components
+from adaptkit.errors import DataError, ModelError
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
-from adaptkit.runner import Run, prepare_run, print_stage, stage_settings
-
-GRADIENT_BYTES = 4
-OPTIMIZER_BYTES = {"adamw": 8, "muon": 4}
+from adaptkit.runner import Run, print_stage, stage_settings
 
 
-def show_dry_run(recipe: Recipe, console: Console) -> None:
-    """Print the resolved recipe, and for each stage what trains, the memory of its tensors and one example."""
+def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> None:
+    """Print the resolved recipe, what each stage trains and one example of it, and the memory and time it will take.
+
+    No weights are loaded: of models, their configs are enough. Where data or the tokenizer is missing, that is said,
+    and there are no examples.
+    """
     quiet_libraries()
+    options = options or PredictionOptions()
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
-    run = prepare_run(recipe, Path(), console)
-    run.sources = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage.data))
+    run = prepare_skeleton(recipe, console)
+    missing = _open_data(run)
+    predictor, num_steps = Predictor(run, options), {}
+    predictions: list[StagePrediction] = []
     for number, stage in enumerate(recipe.stages, start=1):
-        _show_stage(run, stage, f"{number}/{len(recipe.stages)}")
+        data = None if missing else _stage_data(run, stage)
+        settings = stage_settings(stage)
+        num_batches = None if data is None else len(data.sampler)
+        if num_batches is not None or settings.max_steps > 0:
+            num_steps[stage.name] = settings.num_steps(num_batches or 0, options.devices(recipe)[1])
+        place, steps = f"{number}/{len(recipe.stages)}", num_steps.get(stage.name, 0)
+        print_stage(console, stage, place, predictor.model(stage), num_batches, steps)
+        if data is not None:
+            _show_example(run, data.conversations, MediaStore(run.processor(stage.workflow)))
+        with console.status(f"predicting the memory of stage {stage.name}"):
+            predictions.append(predictor.predict(stage))
+    console.print()
+    show_predictions(console, recipe, predictions, options, num_steps)
+    if missing:
+        console.print("Not on this machine, so there are no examples, and the run cannot start:", style="yellow")
+        for problem in missing:
+            console.print(f"  {problem}", style="yellow", highlight=False)
     console.print("\ndry run: nothing was trained or written.")
 
 
-def _show_stage(run: Run, stage: StageConfig, number: str) -> None:
-    model = run.build_stage_model(stage)
+def _open_data(run: Run) -> list[str]:
+    """Give a run its tokenizer and data; what is missing of them, if anything is."""
+    problems = [problem for problem in missing_resources(run.recipe) if not problem.startswith("modalities.")]
+    try:
+        run.tokenizer = build_tokenizer(run.recipe.base)
+    except ModelError as error:
+        problems.append(str(error))
+    if not problems:
+        run.sources = build_sources(run.recipe, dict.fromkeys(n for stage in run.recipe.stages for n in stage.data))
+    return problems
+
+
+def _stage_data(run: Run, stage: StageConfig) -> StageData:
     media = MediaStore(run.processor(stage.workflow))
-    sources = {name: run.sources[name] for name in stage.data}
-    data = build_stage_data(run.recipe, stage, sources, media, None)
-    num_steps = stage_settings(stage).num_steps(len(data.sampler))
-    print_stage(run.console, stage, number, model, len(data.sampler), num_steps)
-    run.console.print(_memory_table(stage, describe_components(model)))
-    _show_example(run, data.conversations, media)
-
-
-def _memory_table(stage: StageConfig, components: list[Any]) -> Table:
-    trained = sum(c.num_parameters for c in components if c.name in stage.train)
-    optimizer_bytes = OPTIMIZER_BYTES[stage.optimizer.name]
-    rows = {
-        "weights, frozen and trained": sum(c.num_bytes for c in components),
-        "gradients of what trains (float32)": trained * GRADIENT_BYTES,
-        f"optimizer state ({stage.optimizer.name})": trained * optimizer_bytes,
-    }
-    table = Table("memory of one device, without activations", "MiB", box=None)
-    for name, num_bytes in [*rows.items(), ("in all", sum(rows.values()))]:
-        table.add_row(name, f"{num_bytes / 2**20:,.1f}")
-    table.columns[1].justify = "right"
-    return table
+    return build_stage_data(run.recipe, stage, {name: run.sources[name] for name in stage.data}, media, None)
 
 
 def _show_example(run: Run, dataset: ConversationDataset, media: MediaStore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
 from adaptkit.errors import ModelError, unknown_name
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ COLORS = {
 @click.argument("target", metavar="RECIPE|CHECKPOINT", type=click.Path(path_type=Path))
 @click.option("--workflow", help="Only this workflow.")
 @click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
-def inspect(target: Path, workflow: str | None, as_json: bool) -> None:
+@prediction_options
+def inspect(target: Path, workflow: str | None, as_json: bool, **prediction: Any) -> None:
     """Show layers, parameters and bytes of a recipe or checkpoint.
+
+    Of a recipe nothing is loaded but configs, and the memory and time of each stage are predicted.
 
     Each layer is frozen (the base's own tensors), adapted (frozen, with something trainable in it), inserted,
     replaced or unfrozen. Frozen components are counted in full
@@ -42,21 +46,28 @@ def inspect(target: Path, workflow: str | None, as_json: bool) -> None:
     from adaptkit.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    described = {name: _describe(model) for name, model in _models(target, workflow)}
+    if target.suffix in (".yaml", ".yml") or target.is_file():
+        from adaptkit.cli.inspect_recipe import show_recipe
+
+        show_recipe(target, workflow, as_json, parse_options(prediction))
+        return
+    refuse_options(prediction, "only the stages of a recipe are predicted, and this is a checkpoint.")
+    show_workflows(((name, describe(model)) for name, model in _models(target, workflow)), as_json)
+
+
+def show_workflows(described: Iterable[tuple[str, dict[str, Any]]], as_json: bool) -> None:
+    """Print workflows as tables, each as soon as it is known, or all as JSON."""
     if as_json:
-        click.echo(json.dumps(described, indent=2))
+        click.echo(json.dumps(dict(described), indent=2))
         return
     console = Console()
-    for name, description in described.items():
+    for name, description in described:
         console.print(_layer_table(name, description["layers"]))
         console.print(_component_table(name, description["components"]))
 
 
 def _models(target: Path, workflow: str | None) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
-    """The workflows of a checkpoint, a run directory or a recipe, one base and its encoders shared by all."""
-    if target.suffix in (".yaml", ".yml") or target.is_file():
-        yield from _recipe_models(target, workflow)
-        return
+    """The workflows of a checkpoint or a run directory, one base and its encoders shared by all."""
     from adaptkit.model.checkpoint import load
     from adaptkit.runs import workflow_folders
 
@@ -71,25 +82,8 @@ def _models(target: Path, workflow: str | None) -> Iterator[tuple[str, AdaptkitF
         yield name, model
 
 
-def _recipe_models(path: Path, workflow: str | None) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
-    from adaptkit import build
-    from adaptkit.recipe import load_recipe
-
-    recipe = load_recipe(path)
-    if workflow is not None and workflow not in recipe.workflows:
-        raise ModelError(f"{path}: {unknown_name('workflow', workflow, recipe.workflows)}")
-    base = build.build_base(recipe.base)
-    tokenizer = build.build_tokenizer(recipe.base)
-    encoders: dict[str, Any] = {}
-    for name in [workflow] if workflow else recipe.workflows:
-        specs = build.modality_specs(recipe, name, tokenizer, base)
-        encoders |= build.build_encoders({key: spec for key, spec in specs.items() if key not in encoders})
-        stages = [stage for stage in recipe.stages if stage.workflow == name]
-        parts = set().union(*(build.built_parts(recipe, stage) for stage in stages))
-        yield name, build.build_workflow(recipe, name, parts, base, {key: encoders[key] for key in specs}, specs)
-
-
-def _describe(model: AdaptkitForConditionalGeneration) -> dict[str, Any]:
+def describe(model: AdaptkitForConditionalGeneration) -> dict[str, Any]:
+    """Layers and components of a workflow, as values for JSON."""
     from adaptkit.model.inspection import describe_components, describe_layers
 
     return {"layers": describe_layers(model), "components": [asdict(row) for row in describe_components(model)]}

@@ -7,13 +7,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
 
 from adaptkit import launch, processes
 from adaptkit.cli.group import DEBUG
+from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", metavar="auto|DIR", help="Continue the run in the run directory, or from a checkpoint.")
 @click.option(
-    "--dry-run", is_flag=True, help="Show the resolved recipe, what trains, memory and a batch; train nothing."
+    "--dry-run", is_flag=True, help="Show the recipe, what trains, an example, memory and time; train nothing."
 )
 @click.option("--rehearse", is_flag=True, help="Try the whole recipe on tiny stand-ins of its models and data.")
 @click.option(
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Processes to start on this machine, one for each GPU; accelerator.num_processes by default.",
 )
+@prediction_options
 @click.pass_context
 def train(
     context: click.Context,
+    /,
     recipe_path: Path,
     overrides: tuple[str, ...],
     output: Path | None,
@@ -45,6 +48,7 @@ def train(
     dry_run: bool,
     rehearse: bool,
     num_processes: int | None,
+    **prediction: Any,
 ) -> None:
     """Run all stages of RECIPE: train, check that the base is unchanged, evaluate, report.
 
@@ -56,6 +60,8 @@ def train(
         raise click.UsageError("--dry-run and --rehearse exclude each other.")
     if rehearse and (num_processes or processes.num_processes()) > 1:
         raise click.UsageError("--rehearse runs in one process, whatever the recipe asks for.")
+    if not dry_run:
+        refuse_options(prediction, "only --dry-run predicts.")
     started = time.monotonic()
     if num_processes is not None:
         overrides = (*overrides, f"accelerator.num_processes={num_processes}")
@@ -69,7 +75,7 @@ def train(
     if dry_run:
         from adaptkit.cli.dry_run import show_dry_run
 
-        show_dry_run(recipe, console)
+        show_dry_run(recipe, console, parse_options(prediction))
     elif rehearse:
         _rehearse(recipe, console)
     else:

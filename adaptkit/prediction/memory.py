@@ -73,10 +73,12 @@ def predict_step(
         sizes = _weights(model, watch)
         weights = watch.live
         model.train()
+        if settings.gradient_accumulation_steps > 1:
+            _as_after_a_batch(model)
         watch.restart()
-        for _ in range(min(2, settings.gradient_accumulation_steps)):
-            _forward_and_backward(model, batch, settings)
-        passes, gradients = watch.peak - weights, watch.live - weights
+        _forward_and_backward(model, batch, settings)
+        passes = watch.peak - weights
+        gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
         state, update = _optimizer_memory(model, settings, watch)
         model.zero_grad()
     peak = weights + state + max(passes, gradients + update)
@@ -104,6 +106,13 @@ def _weights(model: AdaptkitForConditionalGeneration, watch: MemoryWatch) -> dic
 
 def _num_values(parameter: Tensor) -> int:
     return int(getattr(parameter, "num_packed", parameter.numel()))
+
+
+def _as_after_a_batch(model: nn.Module) -> None:
+    """Gradients of the batches before, on which later ones are added."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.empty_like(parameter)
 
 
 def _forward_and_backward(model: Any, batch: Mapping[str, Any], settings: StageSettings) -> None:

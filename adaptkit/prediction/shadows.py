@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from adaptkit.errors import ModelError
 
@@ -133,22 +132,33 @@ class Shadow(Tensor):
             return _BY_VALUE[func](*args, **kwargs)
         if func in _INDEXED and any(map(_is_mask, args[1])):
             return func(args[0], _as_numbers(args[1]), *args[2:], **kwargs)
-        flat, spec = tree_flatten((args, kwargs))
-        inner_args, inner_kwargs = tree_unflatten([_inner(value) for value in flat], spec)
+        inner_args, inner_kwargs = _inner(args), _inner(kwargs)
         if inner_kwargs.get("device") is not None:
             inner_kwargs["device"] = torch.device("meta")
         try:
             output = func(*inner_args, **inner_kwargs)
         except NotImplementedError as error:
             raise ModelError(f"memory cannot be predicted: {func} has no rule for shapes alone.") from error
-        wrapped = tree_map(lambda value: Shadow(value) if isinstance(value, Tensor) else value, output)
+        wrapped = _outer(output)
         return return_and_correct_aliasing(func, args, kwargs, wrapped)  # type: ignore[no-untyped-call]
 
 
 def _inner(value: Any) -> Any:
+    """Arguments with meta tensors for all tensors."""
     if isinstance(value, Shadow):
         return value.outline
-    return value.to("meta") if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    if isinstance(value, dict):
+        return {name: _inner(one) for name, one in value.items()}
+    return type(value)(map(_inner, value)) if type(value) in (list, tuple) else value
+
+
+def _outer(value: Any) -> Any:
+    """Results with shadows for meta tensors."""
+    if isinstance(value, Tensor):
+        return Shadow(value)
+    return type(value)(map(_outer, value)) if type(value) in (list, tuple) else value
 
 
 # -- operations whose outcome hangs on values ------------------------------------------------------------------------

@@ -160,7 +160,9 @@ def _unpack(packed: Any) -> nn.Module:
 
 
 def num_values(parameter: Tensor) -> int:
-    """Values that a parameter stands for, packed as they may be."""
+    """Values that a parameter stands for, packed as they may be; a prediction says by `num_packed` how many."""
+    if hasattr(parameter, "num_packed"):
+        return int(parameter.num_packed)
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else math.prod(state.shape)
 

@@ -171,7 +171,7 @@ def test_a_stage_that_changes_the_base_stops_the_run(recipe, tmp_path, monkeypat
 def test_a_dry_run_shows_what_would_train_and_writes_nothing(recipe, tmp_path):
     result = invoke("train", recipe(), "--dry-run", "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    for words in ("Stage 1/3: align", "trained", "frozen", "optimizer state", "green is what is learned", "number"):
+    for words in ("Stage 1/3: align", "trained", "frozen", "Predicted memory", "green is what is learned", "number"):
         assert words in result.output
     assert not (tmp_path / "run").exists()
 

@@ -92,11 +92,9 @@ def test_the_proof_of_identity_packs_the_base_likewise(folders) -> None:
         assert torch.equal(fresh_base.compute_logits(fresh, ids), text_logits(model.base, None, ids))
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
 @pytest.mark.parametrize(
     "insertion",
     [
-        INNER,
         {**INNER, "delta": {"rank": 2}},
         {"policy": "gated_inner_adapter", "placement": {"layers": [1]}},
         {"policy": "controlnet", "placement": {"layers": [0, 2]}},
@@ -107,7 +105,8 @@ def test_the_proof_of_identity_packs_the_base_likewise(folders) -> None:
     ],
     ids=lambda insertion: insertion["policy"] + ("_delta" if "delta" in insertion else ""),
 )
-def test_policies_train_full_precision_tensors_over_packed_ones(folders, insertion, kind) -> None:
+def test_policies_train_full_precision_tensors_over_packed_ones(folders, insertion) -> None:
+    kind = "int8" if insertion["policy"] == "lora" else "nf4"
     model = build(load_base(folders["llama"], kind), insertion)
     own = model.trainable_state_dict()
     assert {tensor.dtype for tensor in own.values()} == {torch.float32}

@@ -1,0 +1,62 @@
+"""`adaptkit inspect RECIPE`: workflows as a recipe describes them, and what its stages will need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from adaptkit.build import built_parts
+from adaptkit.cli.inspect import describe, show_workflows
+from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, prepare_skeleton
+from adaptkit.cli.prediction_tables import as_values, show_predictions
+from adaptkit.errors import ModelError, unknown_name
+from adaptkit.recipe import Recipe, StageConfig, load_recipe
+from adaptkit.runner import Run, stage_settings
+
+
+def show_recipe(path: Path, workflow: str | None, as_json: bool, options: PredictionOptions) -> None:
+    """Print the workflows of a recipe and a prediction of each of their stages."""
+    recipe = load_recipe(path)
+    if workflow is not None and workflow not in recipe.workflows:
+        raise ModelError(f"{path}: {unknown_name('workflow', workflow, recipe.workflows)}")
+    names = [workflow] if workflow else list(recipe.workflows)
+    console = Console(stderr=as_json)
+    run = prepare_skeleton(recipe, console)
+    predictor = Predictor(run, options)
+    stages = [stage for stage in recipe.stages if stage.workflow in names]
+    described = _described(run, predictor, names, stages)
+    if not as_json:
+        show_workflows(described, as_json)
+    with console.status("predicting memory"):
+        predictions = [predictor.predict(stage) for stage in stages]
+    if as_json:
+        show_workflows(_with_predictions(described, stages, predictions), as_json)
+    else:
+        show_predictions(console, recipe, predictions, options, _known_steps(recipe))
+
+
+def _described(
+    run: Run, predictor: Predictor, names: list[str], stages: list[StageConfig]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each workflow as its most complete stage builds it."""
+    for name in names:
+        own = [stage for stage in stages if stage.workflow == name]
+        if not own:
+            raise ModelError(f"no stage trains the workflow {name!r}, so nothing says which parts it has.")
+        yield name, describe(predictor.model(max(own, key=lambda stage: len(built_parts(run.recipe, stage)))))
+
+
+def _with_predictions(
+    described: Iterator[tuple[str, dict[str, Any]]], stages: list[StageConfig], predictions: list[StagePrediction]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, values in described:
+        own = [p for stage, p in zip(stages, predictions, strict=True) if stage.workflow == name]
+        yield name, {**values, "stages": [as_values(prediction) for prediction in own]}
+
+
+def _known_steps(recipe: Recipe) -> dict[str, int]:
+    """Steps of stages that say how many, whatever their data."""
+    return {stage.name: stage_settings(stage).num_steps(0) for stage in recipe.stages if stage.max_steps > 0}

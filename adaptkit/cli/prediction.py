@@ -1,0 +1,271 @@
+"""What the stages of a recipe will need: models built from configs alone, one step of each stage on them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from adaptkit.build import built_parts
+from adaptkit.errors import ModelError, RecipeError
+from adaptkit.interfaces import Encoder
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.processor import ModalityInputs, modality_inputs
+from adaptkit.paths import missing_model, resolve_model_path
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.prediction.batches import BatchShape, Medium, build_batch
+from adaptkit.prediction.building import pack_base, turn_into_shadows, without_weights
+from adaptkit.prediction.memory import StepMemory, check_devices, largest_unit, predict_step, spread
+from adaptkit.prediction.shadows import shadow_of
+from adaptkit.recipe import BaseConfig, Recipe, StageConfig
+from adaptkit.runner import Run, stage_settings
+from adaptkit.surgery import decoder_layers
+from adaptkit.training.flops import flop_rates
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What a prediction is for; None takes the recipe's.
+
+    Attributes:
+        num_devices: Devices that share the work.
+        strategy: How they do.
+        batch_size: Conversations of each device and forward pass.
+        length: Positions of a conversation.
+        supervised: Share of the words that are learned.
+        rate: Operations per second that a device achieves; without it no time is predicted.
+    """
+
+    num_devices: int | None = None
+    strategy: str | None = None
+    batch_size: int | None = None
+    length: int | None = None
+    supervised: float = 1.0
+    rate: float | None = None
+
+    def devices(self, recipe: Recipe) -> tuple[str, int]:
+        """Strategy and number of devices.
+
+        Raises:
+            RecipeError: They do not fit each other.
+        """
+        number = self.num_devices or recipe.accelerator.num_processes or 1
+        strategy = self.strategy or recipe.accelerator.strategy
+        if self.strategy is None and number == 1:
+            strategy = "none"
+        check_devices(strategy, number)
+        return strategy, number
+
+    def shape(self, stage: StageConfig) -> BatchShape:
+        """The batch of a device."""
+        return BatchShape(
+            self.batch_size or stage.per_device_train_batch_size,
+            self.length or stage.max_length,
+            stage.packing,
+            self.supervised,
+        )
+
+
+@dataclass(frozen=True)
+class StagePrediction:
+    """What a stage will need.
+
+    Attributes:
+        name: The stage.
+        shape: The batch it was predicted for.
+        memory: Of each device.
+        flops: Operations of one optimiser step of each device.
+        step_s: Seconds of one, if a rate was given.
+    """
+
+    name: str
+    shape: BatchShape
+    memory: StepMemory
+    flops: float
+    step_s: float | None
+
+
+class _AnyPlaceholder:
+    """Stands in for a tokenizer where only ids of placeholders are asked for: any that mean nothing else will do."""
+
+    unk_token_id = None
+
+    def __init__(self, first_id: int) -> None:
+        self._ids: dict[str, int] = {}
+        self._first_id = first_id
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        return self._ids.setdefault(token, self._first_id + len(self._ids))
+
+
+def prepare_skeleton(recipe: Recipe, console: Console) -> Run:
+    """A run whose base has no weights: its config is enough.
+
+    Raises:
+        RecipeError: The base's config is not on this machine.
+    """
+    missing = missing_model(recipe.base.path, recipe.base.revision)
+    if missing:
+        raise RecipeError(
+            f"recipe {recipe.name!r} names what is not on this machine:\n  base.path: {missing}.\n"
+            "Of models, their config.json is enough to predict what a run needs."
+        )
+    base = skeleton_base(recipe.base)
+    rows = int(cast(Tensor, base.get_input_embeddings().weight).shape[0])
+    return Run(recipe, Path(), console, base, _AnyPlaceholder(rows + len(recipe.modalities)))
+
+
+def skeleton_base(config: BaseConfig) -> PreTrainedModel:
+    """The base as its config describes it, without weights and not packed.
+
+    Raises:
+        ModelError: No model can be built from the config.
+    """
+    try:
+        loaded = AutoConfig.from_pretrained(
+            resolve_model_path(config.path), revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+        # Flash attention and PyTorch's own keep the same tensors, and only the latter runs without a GPU
+        eager = config.attn_implementation == "eager"
+        dtype = getattr(loaded, "dtype", None) or torch.float32
+        with without_weights():
+            base: PreTrainedModel = AutoModelForCausalLM.from_config(
+                loaded,
+                dtype=dtype if config.dtype == "auto" else getattr(torch, config.dtype),
+                attn_implementation="eager" if eager else None,
+                trust_remote_code=config.trust_remote_code,
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"base {config.path!r} cannot be built: {str(error).splitlines()[0]}") from error
+    return base.eval()
+
+
+def skeleton_model(run: Run, stage: StageConfig) -> AdaptkitForConditionalGeneration:
+    """A stage's workflow without weights, its base packed as the recipe says."""
+    quantization = run.recipe.base.quantization
+    if quantization is not None:  # packing changes the base that workflows share
+        run.base = skeleton_base(run.recipe.base)
+    with without_weights():
+        model = run.build_stage_model(stage)
+    turn_into_shadows(model, model.base, *model.source_encoders.values())
+    if quantization is not None:
+        pack_base(model, quantization)
+    return model
+
+
+class Predictor:
+    """Predicts stages one by one; those that differ in nothing that takes memory are computed once.
+
+    Args:
+        run: From `prepare_skeleton`.
+        options: What the predictions are for.
+
+    Raises:
+        RecipeError: Strategy and devices do not fit each other.
+    """
+
+    def __init__(self, run: Run, options: PredictionOptions) -> None:
+        options.devices(run.recipe)
+        self._run, self._options = run, options
+        self._known: dict[str, StagePrediction] = {}
+        self._models: dict[str, AdaptkitForConditionalGeneration] = {}
+
+    def model(self, stage: StageConfig) -> AdaptkitForConditionalGeneration:
+        """The stage's workflow without weights."""
+        key = _what_is_built(self._run.recipe, stage)
+        if key not in self._models:
+            self._models[key] = skeleton_model(self._run, stage)
+        return self._models[key]
+
+    def predict(self, stage: StageConfig) -> StagePrediction:
+        """What a stage will need."""
+        key = _what_matters(self._run.recipe, stage)
+        if key not in self._known:
+            self._known[key] = predict_stage(self._run, stage, self.model(stage), self._options)
+        return replace(self._known[key], name=stage.name)
+
+
+def _what_matters(recipe: Recipe, stage: StageConfig) -> str:
+    names = (
+        *("train", "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "gradient_checkpointing"),
+        *("packing", "loss", "max_length"),
+    )
+    optimizers = [stage.optimizer.name, *(f"{part}: {group.name}" for part, group in stage.optimizer.groups.items())]
+    return repr(([getattr(stage, name) for name in names], optimizers, _what_is_built(recipe, stage)))
+
+
+def _what_is_built(recipe: Recipe, stage: StageConfig) -> str:
+    return repr((recipe.workflows[stage.workflow].model_dump_json(), sorted(built_parts(recipe, stage))))
+
+
+def predict_stage(
+    run: Run, stage: StageConfig, model: AdaptkitForConditionalGeneration, options: PredictionOptions
+) -> StagePrediction:
+    """Memory of each device, and operations of a step.
+
+    Raises:
+        RecipeError: An option is out of range.
+        ModelError: What the model allocates depends on values that it computes.
+    """
+    strategy, num_devices = options.devices(run.recipe)
+    shape = options.shape(stage)
+    specs = run.specs(stage.workflow)
+    inputs = {name: modality_inputs(name, spec) for name, spec in specs.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        media = {
+            name: _medium(run.recipe, name, one, model, Path(folder), shape.num_conversations)
+            for name, one in inputs.items()
+        }
+    batch, num_supervised = build_batch(shape, media)
+    settings = stage_settings(stage)
+    step = predict_step(model, batch, settings)
+    memory = spread(step, strategy, num_devices, largest_unit(decoder_layers(model.language_model)))
+    flops = stage.gradient_accumulation_steps * _flops(model, shape, media, num_supervised, run.recipe)
+    return StagePrediction(stage.name, shape, memory, flops, None if options.rate is None else flops / options.rate)
+
+
+def _medium(
+    recipe: Recipe,
+    name: str,
+    inputs: ModalityInputs,
+    model: AdaptkitForConditionalGeneration,
+    folder: Path,
+    number: int,
+) -> Medium:
+    """Encoder inputs of a stand-in, or their features where the recipe has those cached, once for each conversation."""
+    make = get_plugin_manager().get("modality", recipe.modalities[name].type).extra.get("stand_in")
+    if make is None:
+        raise RecipeError(
+            f"modalities.{name}: {recipe.modalities[name].type!r} offers no stand-in, by which memory is predicted."
+        )
+    item = inputs.load(make(folder, 0))
+    raw = inputs.preprocessor.collate([item] * number)
+    given: Any = [shadow_of(one) for one in raw] if isinstance(raw, list) else shadow_of(raw)
+    if _is_cached(recipe, name, model):
+        given = model.encode(name, given)
+    return Medium(inputs.placeholder_id, inputs.num_positions(item), given)
+
+
+def _is_cached(recipe: Recipe, name: str, model: AdaptkitForConditionalGeneration) -> bool:
+    return recipe.modalities[name].cache_features and cast(Encoder, model.source_encoders[name]).cacheable
+
+
+def _flops(
+    model: AdaptkitForConditionalGeneration,
+    shape: BatchShape,
+    media: Mapping[str, Medium],
+    num_supervised: int,
+    recipe: Recipe,
+) -> float:
+    """Of a forward and backward pass; projectors and encoders are counted by the positions that they end in."""
+    positions = {name: medium.num_positions * shape.num_conversations for name, medium in media.items()}
+    encoded = {name: number for name, number in positions.items() if not _is_cached(recipe, name, model)}
+    num_tokens = shape.num_conversations * shape.length
+    return flop_rates(model).total(num_tokens, num_tokens * shape.length, num_supervised, positions, encoded)

@@ -1,0 +1,60 @@
+"""Command-line options of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from adaptkit.cli.prediction import PredictionOptions
+
+NAMES = ("gpus", "strategy", "batch_size", "length", "supervised", "flops")
+"""Keywords under which a command gets these options."""
+
+
+def prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options by which memory and time are predicted."""
+    for option in reversed(
+        (
+            click.option("--gpus", type=int, help="Devices to predict for; the recipe's accelerator by default."),
+            click.option("--strategy", help="How they share the work: none, ddp, zero2, zero3 or fsdp."),
+            click.option("--batch-size", type=int, help="Conversations of a device and forward pass."),
+            click.option("--length", type=int, help="Positions of a conversation; the stage's max_length by default."),
+            click.option("--supervised", type=float, help="Share of the words that are learned; all by default."),
+            click.option(
+                "--flops",
+                metavar="RATE|METRICS.JSONL",
+                help="Operations a second that a device achieves (400e12), or an earlier run's metrics on one device.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def parse_options(values: dict[str, Any]) -> PredictionOptions:
+    """The options as a prediction takes them.
+
+    Raises:
+        RecipeError: A rate is none.
+    """
+    from adaptkit.cli.prediction import PredictionOptions
+    from adaptkit.prediction.timing import parse_rate
+
+    return PredictionOptions(
+        num_devices=values["gpus"],
+        strategy=values["strategy"],
+        batch_size=values["batch_size"],
+        length=values["length"],
+        supervised=1.0 if values["supervised"] is None else values["supervised"],
+        rate=None if values["flops"] is None else parse_rate(values["flops"]),
+    )
+
+
+def refuse_options(values: dict[str, Any], why: str) -> None:
+    """Raise a usage error where one was given that would do nothing."""
+    given = [f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: {why}")
