@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import mimetypes
-import os
 import tarfile
-import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +16,7 @@ from typing import Any
 
 from adaptkit.data.media import shown
 from adaptkit.data.rows import parse_json
+from adaptkit.data.shard_index import ShardIndex
 from adaptkit.errors import DataError
 
 MAX_TEXT_BYTES = 64 * 1024**2
@@ -199,11 +197,7 @@ def _text(member: Member) -> str:
         raise DataError(f"{member.name} is not UTF-8: {error}", kind="malformed") from error
 
 
-Groups = list[list[tuple[str, int, int]]]
-"""Name, offset and size of the members of each sample."""
-
-
-def load_index(shard: Path, cache_dir: Path | None) -> Groups:
+def load_index(shard: Path, cache_dir: Path | None) -> ShardIndex:
     """The samples of a shard: as they are remembered, or scanned.
 
     Raises:
@@ -216,35 +210,22 @@ def load_index(shard: Path, cache_dir: Path | None) -> Groups:
     if cache_dir is None:
         return scan(shard)
     key = f"{shard.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
-    path = cache_dir / "webdataset" / f"{sha256(key.encode(errors='surrogatepass')).hexdigest()[:32]}.json"
-    try:
-        return [[(str(m[0]), int(m[1]), int(m[2])) for m in group] for group in json.loads(path.read_bytes())]
-    except (OSError, ValueError, LookupError, TypeError):
-        groups = scan(shard)
+    path = cache_dir / "webdataset" / f"{sha256(key.encode(errors='surrogatepass')).hexdigest()[:32]}.npz"
+    index = ShardIndex.load(path)
+    if index is None:
+        index = scan(shard)
         with suppress(OSError):  # a cache that cannot be written saves no time, and does no harm
-            _write_atomically(path, json.dumps(groups))
-        return groups
+            index.save(path)
+    return index
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def scan(shard: Path) -> Groups:
+def scan(shard: Path) -> ShardIndex:
     """Read the headers of a shard.
 
     Raises:
         DataError: The shard cannot be read, is damaged, or is compressed.
     """
-    return [list(members) for _, members in groupby(_files(shard), key=lambda member: split_name(member[0])[0])]
+    return ShardIndex.of(groupby(_files(shard), key=lambda member: split_name(member[0])[0]))
 
 
 def _files(shard: Path) -> Iterator[tuple[str, int, int]]:
