@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import dropwhile
 from typing import Any
 
 import numpy as np
@@ -126,29 +125,34 @@ def _quantiles(lengths: Sequence[int]) -> list[int]:
 
 
 def histogram(lengths: Sequence[int]) -> list[tuple[int, int | None, int]]:
-    """First and last length of each bar, and its number of samples; the last bar is open and holds the longest 1%."""
+    """First and last length of each bar, and its number of samples.
+
+    Bars of one width hold the middle 98%; one before them may hold what is shorter, an open one what is longer.
+    """
     if not lengths:
         return []
     values = np.array(lengths)
-    width = _round_width(max(1.0, (float(np.percentile(values, 99)) + 1) / NUM_BINS))
-    num_bins = int(np.percentile(values, 99)) // width + 1
-    counts = np.bincount(np.minimum(values // width, num_bins), minlength=num_bins + 1).tolist()
-    bars: list[tuple[int, int | None, int]] = [
-        (i * width, (i + 1) * width - 1, count) for i, count in enumerate(counts[:num_bins])
-    ]
-    return [*bars, (num_bins * width, None, counts[num_bins])] if counts[num_bins] else bars
+    low, high = (int(value) for value in np.percentile(values, (1, 99)))
+    width = _round_width((high - low + 1) / NUM_BINS)
+    edges = [*range(low // width * width, high + width, width)]
+    bars: list[tuple[int, int | None]] = [(0, edges[0] - 1), *((edge, edge + width - 1) for edge in edges[:-1])]
+    counts = [int(((first <= values) & (values <= last)).sum()) for first, last in bars]
+    bars.append((edges[-1], None))
+    counts.append(len(values) - sum(counts))
+    found = [(first, last, count) for (first, last), count in zip(bars, counts)]
+    return found[not counts[0] : len(found) - (not counts[-1])]
 
 
 def _round_width(least: float) -> int:
     """The least of 1, 2, 5, 10, 20, 50, … that is no smaller."""
-    power = 10 ** math.floor(math.log10(least))
-    return next(int(step * power) for step in (1, 2, 5, 10) if step * power >= least)
+    power: int = 10 ** max(0, math.floor(math.log10(least)))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= least)
 
 
 def _print_lengths(report: Report, console: Console, in_tokens: bool) -> None:
     datasets = [dataset for dataset in report.plan.datasets if dataset.in_tokens == in_tokens]
     lengths = [length for dataset in datasets for length in report.findings[dataset.name].lengths]
-    bars = list(dropwhile(lambda bar: not bar[2], histogram(lengths)))
+    bars = histogram(lengths)
     if not bars:
         return
     limits = sorted({dataset.max_length for dataset in datasets if dataset.max_length is not None})

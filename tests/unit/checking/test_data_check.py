@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -310,10 +311,13 @@ def test_boxes(answer: str, kinds: list[str]) -> None:
     assert [kind for kind, _ in box_problems(answer)] == kinds
 
 
-@pytest.mark.parametrize("lengths", [[5], [1] * 99 + [9_000], list(range(1000)), [0, 0], [37, 37, 38]])
+@pytest.mark.parametrize(
+    "lengths", [[5], [1] * 99 + [9_000], [*range(1000)], [0, 0], [37, 37, 38], [3, *range(600, 900), 10**7]]
+)
 def test_the_histogram_counts_every_length_once(lengths: list[int]) -> None:
     bars = histogram(lengths)
-    assert 1 <= len(bars) <= 14
+    assert 1 <= len(bars) <= 16
+    assert all(end + 1 == start for (_, end, _), (start, _, _) in pairwise(bars))
     for first, last, count in bars:
         assert count == sum(first <= length and (last is None or length <= last) for length in lengths)
     assert sum(count for *_, count in bars) == len(lengths)
