@@ -56,7 +56,7 @@ class PredictionOptions:
         Raises:
             RecipeError: They do not fit each other.
         """
-        number = self.num_devices or recipe.accelerator.num_processes or 1
+        number = (recipe.accelerator.num_processes or 1) if self.num_devices is None else self.num_devices
         strategy = self.strategy or recipe.accelerator.strategy
         if self.strategy is None and number == 1:
             strategy = "none"
@@ -66,8 +66,8 @@ class PredictionOptions:
     def shape(self, stage: StageConfig) -> BatchShape:
         """The batch of a device."""
         return BatchShape(
-            self.batch_size or stage.per_device_train_batch_size,
-            self.length or stage.max_length,
+            stage.per_device_train_batch_size if self.batch_size is None else self.batch_size,
+            stage.max_length if self.length is None else self.length,
             stage.packing,
             self.supervised,
         )
@@ -168,11 +168,13 @@ class Predictor:
         options: What the predictions are for.
 
     Raises:
-        RecipeError: Strategy and devices do not fit each other.
+        RecipeError: An option is out of range, or strategy and devices do not fit each other.
     """
 
     def __init__(self, run: Run, options: PredictionOptions) -> None:
         options.devices(run.recipe)
+        for stage in run.recipe.stages:
+            options.shape(stage)
         self._run, self._options = run, options
         self._known: dict[str, StagePrediction] = {}
         self._models: dict[str, AdaptkitForConditionalGeneration] = {}
