@@ -79,7 +79,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def cli_page() -> str:
     """`--help` of every command."""
-    parts = ["# Command line", "Exit codes: 0 done, 1 the run failed, 2 the input was wrong.", _help(cli, "adaptkit")]
+    parts = [
+        "# Command line",
+        "Exit codes: 0 done, 1 the run failed, 2 the input was wrong, 143 stopped by SIGTERM after saving.",
+        _help(cli, "adaptkit"),
+    ]
     for path, command in _commands(cli, "adaptkit"):
         parts += [f"## {path}", _help(command, path)]
     return "\n\n".join(parts) + "\n"

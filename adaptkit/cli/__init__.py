@@ -36,7 +36,7 @@ cli = LazyGroup(
     COMMANDS,
     name="adaptkit",
     help="Give a frozen decoder LLM new modalities without changing one bit of its text ability.",
-    epilog="Exit codes: 0 done, 1 the run failed, 2 the input was wrong.",
+    epilog="Exit codes: 0 done, 1 the run failed, 2 the input was wrong, 143 stopped by SIGTERM after saving.",
 )
 
 
