@@ -185,7 +185,7 @@ def test_a_dry_run_shows_what_would_train_and_writes_nothing(recipe, tmp_path):
         ("modalities.image.encoder.path=no/such", "no/such"),
         ("stages.align.optimizer.learning_rat=1", "Did you mean 'learning_rate'"),
         ("workflows.vision.insertion.placement={layers: [7]}", "numbered 0 to 1; 7 is more than 1"),
-        ("accelerator.strategy=zero2", "never replaced by another in silence"),
+        ("accelerator.strategy=zero2", "spreads a run over several processes, and this is one"),
         ("modalities.image.placeholder=<nothing>", "is no token of the tokenizer"),
     ],
 )
