@@ -52,6 +52,8 @@ def _members(scanner: _Scanner, missing: set[str]) -> Iterator[tuple[str, Any]]:
         missing.discard(name)
         for _ in scanner.separated("[", "]"):
             yield name, scanner.value()
+    if scanner.peek():
+        raise scanner.error("more than one value")
     if missing:
         raise DataError(
             f"{scanner.path}: no list of {', '.join(sorted(missing))} in it. Is it the file of the annotations?",

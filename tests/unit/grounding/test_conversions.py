@@ -232,6 +232,7 @@ def test_a_limit_takes_the_first_or_draws(tmp_path: Path) -> None:
         ('{"images": [] "annotations": []}', "'}' expected"),
         ('{"images": [], "annotations": [], "categories": []}', "no conversation to write"),
         ("\xff", "not valid JSON"),
+        ('{"images": [], "annotations": [], "categories": []}\n{"images": []}', "more than one value"),
         ('{"images": ' + "[" * 100_000, "nested too deeply"),
         ("", "not an object"),
     ],
