@@ -29,7 +29,7 @@ from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
 from adaptkit.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
-from adaptkit.surgery import bitsandbytes_config, prepare_quantized
+from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized
 
 FLASH = "flash_attention_2"
 NUM_FIRST_SAMPLES = 8
@@ -340,6 +340,12 @@ class StageData:
     collator: Collator
 
 
+def stage_mixture(stage: StageConfig, sources: Mapping[str, DataSource]) -> Mixture:
+    """The datasets of a stage as one."""
+    weights = {n: s.count / len(sources[n]) if isinstance(s, Draw) else s for n, s in stage.data.items()}
+    return Mixture({name: sources[name] for name in stage.data}, weights, seed=stage.seed)
+
+
 def build_stage_data(
     recipe: Recipe,
     stage: StageConfig,
@@ -358,8 +364,7 @@ def build_stage_data(
         bad_samples_path: Where bad samples are recorded, up to the recipe's limit; without it they raise.
         num_processes: Processes that share the batches.
     """
-    weights = {n: s.count / len(sources[n]) if isinstance(s, Draw) else s for n, s in stage.data.items()}
-    mixture = Mixture(sources, weights, seed=stage.seed)
+    mixture = stage_mixture(stage, sources)
     bad = None
     if bad_samples_path is not None:
         bad = BadSamples(bad_samples_path, len(mixture), recipe.max_bad_fraction, stage.name)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from adaptkit.build import (
     built_parts,
     missing_resources,
     modality_specs,
+    stage_mixture,
     task_datasets,
 )
 from adaptkit.errors import DataError, RecipeError, RunError
@@ -269,8 +270,19 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
         metrics_path=run.output_dir / METRICS_FILE,
         report_to=run.recipe.logging.report_to,
         strategy=run.recipe.accelerator.strategy,
+        steps_after=_steps_after(run, stage),
     )
     run.workflows[stage.workflow] = (model.eval(), processor)
+
+
+def _steps_after(run: Run, stage: StageConfig) -> int:
+    """Steps of later stages; of packed ones as many as without packing, which nobody can tell before."""
+    later = run.recipe.stages[run.recipe.stages.index(stage) + 1 :]
+    total = 0
+    for other in later:
+        settings = replace(stage_settings(other), packing=False)
+        total += settings.num_steps(stage_mixture(other, run.sources).epoch_size, num_processes())
+    return total
 
 
 def _stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:

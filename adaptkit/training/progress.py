@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from adaptkit.training.throughput import SpeedMeter, Throughput
 
-_REDRAW_S = 0.1
+_REDRAW_S = 0.5  # counts that lie on a device are read each time, for which it stops
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
@@ -24,13 +24,17 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         console: Where to write.
         stage: What to call the bar.
         throughput: What was computed.
+        steps_after: Steps of the stages after this one, for the time left in all.
         interval_s: Seconds between lines where the output is no terminal.
     """
 
-    def __init__(self, console: Console, stage: str, throughput: Throughput, *, interval_s: float = 15.0) -> None:
+    def __init__(
+        self, console: Console, stage: str, throughput: Throughput, *, steps_after: int = 0, interval_s: float = 15.0
+    ) -> None:
         self._console = console
         self._stage = stage
         self._meter = SpeedMeter(throughput)
+        self._steps_after = steps_after
         self._interval_s = _REDRAW_S if console.is_terminal else interval_s
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -69,11 +73,14 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._shown = (now, step)
         rate = (step - self._started[1]) / max(now - self._started[0], 1e-9)
         text = f"loss {self._loss}  {self._meter.speed().as_text(self._device)}"
+        left, after = state.max_steps - step, self._steps_after
+        in_all = f"about {_clock((left + after) / rate)} in all" if rate > 0 and after and left else ""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, text=text)
+            self._bar.update(self._task, completed=step, text=f"{text}  {in_all}".rstrip())
             return
-        left = f"  {_clock((state.max_steps - step) / rate)} left" if rate > 0 and step < state.max_steps else ""
-        self._console.print(f"{self._stage}  {step}/{state.max_steps}  {text}{left}", highlight=False)
+        times = ", ".join(filter(None, [f"{_clock(left / rate)} left" if rate > 0 and left else "", in_all]))
+        line = f"{self._stage}  {step}/{state.max_steps}  {text}  {times}"
+        self._console.print(line.rstrip(), highlight=False)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -79,6 +79,7 @@ def train_stage(
     metrics_path: Path | None = None,
     report_to: Sequence[str] = (),
     strategy: str = "none",
+    steps_after: int = 0,
 ) -> StageResult:
     """Train the parts that a stage names, and leave everything else as it is.
 
@@ -100,6 +101,7 @@ def train_stage(
         report_to: "tensorboard", "wandb", both or neither.
         strategy: How several processes share the work, see `adaptkit.training.distributed`. After a stage with one of
             its `ENGINES` the model is of no more use: load the checkpoint into a new one.
+        steps_after: Steps of later stages, for the time left that is shown.
 
     Raises:
         DataError: The dataset is empty.
@@ -132,7 +134,10 @@ def train_stage(
         return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
 
     throughput = Throughput(model, num_processes())
-    watchers = [*_watchers(log, throughput, settings, console, evaluate), *reporters, *callbacks]
+    progress = (
+        [] if console is None else [ProgressCallback(console, settings.name, throughput, steps_after=steps_after)]
+    )
+    watchers = [*_watchers(log, throughput, settings, evaluate), *progress, *reporters, *callbacks]
     started = time.perf_counter()
     with ExitStack() as stack:
         for callback in watchers:
@@ -169,13 +174,11 @@ def _find_start(output_dir: Path, resume: Path | str | None) -> Path | None:
 
 
 def _watchers(
-    log: MetricsLog, throughput: Throughput, settings: StageSettings, console: Console | None, evaluate: Evaluate | None
+    log: MetricsLog, throughput: Throughput, settings: StageSettings, evaluate: Evaluate | None
 ) -> list[TrainerCallback]:
     watchers: list[TrainerCallback] = [MetricsCallback(log, throughput)]
     if evaluate is not None:
         watchers.append(_EvaluationCallback(evaluate, settings.eval_steps, log))
-    if console is not None:
-        watchers.append(ProgressCallback(console, settings.name, throughput))
     return watchers
 
 

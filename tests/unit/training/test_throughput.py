@@ -1,10 +1,15 @@
 """What a stage reports of its speed is what it computed."""
 
+import io
+
 import pytest
 import torch
+from rich.console import Console
+from transformers import TrainingArguments
 
 from adaptkit.training import throughput
 from adaptkit.training.flops import model_flops
+from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.throughput import Speed, Throughput, Totals
 from tests.unit.model.conftest import batch_of, build
 from tests.unit.model.test_packed_rows import packed
@@ -39,3 +44,22 @@ def test_a_device_that_is_not_known_has_no_utilisation(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Something else")
     assert throughput.peak_flops(torch.device("cuda")) is None
     assert "mfu" not in Speed(1.0, Totals(1, 1, 1e9), 1).as_metrics(torch.device("cpu"))
+
+
+class Step:
+    is_world_process_zero = True
+    global_step, max_steps = 0, 10
+
+
+def test_the_time_left_is_of_the_stage_and_of_all(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    output = io.StringIO()
+    _, model = build("llama")
+    callback = ProgressCallback(Console(file=output), "align", Throughput(model), steps_after=50, interval_s=1.0)
+    state, arguments = Step(), TrainingArguments(use_cpu=True)
+    callback.on_train_begin(arguments, state, None)
+    now[0], state.global_step = 20.0, 4
+    callback.on_step_end(arguments, state, None)
+    assert "align  4/10  loss -" in output.getvalue()
+    assert "0:30 left, about 4:40 in all" in output.getvalue()
