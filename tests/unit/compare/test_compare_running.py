@@ -261,12 +261,23 @@ class TestMeasuring:
 
 
 @pytest.mark.timeout(900, func_only=True)
-def test_a_comparison_from_recipes_to_report(write: Write, tmp_path: Path) -> None:
-    good = write("good")
-    pretrain = {"start_from": None, "max_steps": 2, "optimizer": {"learning_rate": 1e30}}
-    bad, out = write("bad", stages={**SHORT["stages"], "pretrain": pretrain}), tmp_path / "out"  # type: ignore[dict-item]
+def test_a_comparison_is_killed_goes_on_where_it_was_and_ends_in_a_report(write: Write, tmp_path: Path) -> None:
+    stages = {**SHORT["stages"], "pretrain": {"start_from": None, "max_steps": 20}}  # type: ignore[dict-item]
+    good, out = write("good", stages=stages), tmp_path / "out"
+    diverging = {"start_from": None, "max_steps": 20, "optimizer": {"learning_rate": 1e30}}
+    bad = write("bad", stages={**stages, "pretrain": diverging})
+    run = out / "good" / "seed-0"
+    before = _kill_during_pretrain([sys.executable, "-m", "adaptkit", "compare", str(good), "--output", str(out)], run)
+
     result = invoke(good, bad, "--output", out, "--table", "Alone=good", "--json")
     assert result.exit_code == 1, result.output
+    steps = [
+        (line["stage"], line["step"]) for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    ]
+    assert steps == [*(("pretrain", step) for step in range(1, 21)), ("instruct", 1), ("instruct", 2)]
+    assert before < 20, "the run was over before it could be killed"
+    assert (run / VARIANT_FILE).is_file()
+    assert not (run / FAILED_FILE).exists()
     values = json.loads(result.stdout)  # nothing else is printed there
     rows = {row["name"]: row for row in values["rows"]}
     assert list(rows) == ["good", "bad"]
@@ -289,13 +300,9 @@ def test_a_comparison_from_recipes_to_report(write: Write, tmp_path: Path) -> No
     assert kept["scores"] == scores
 
 
-@pytest.mark.timeout(900, func_only=True)
-def test_a_killed_comparison_goes_on_where_it_was(write: Write, tmp_path: Path) -> None:
-    stages = {**SHORT["stages"], "pretrain": {"start_from": None, "max_steps": 20}}  # type: ignore[dict-item]
-    recipe, out = write("long", stages=stages), tmp_path / "out"
-    command = [sys.executable, "-m", "adaptkit", "compare", str(recipe), "--output", str(out)]
+def _kill_during_pretrain(command: list[str], run: Path) -> int:
+    """Kill a comparison once a run has a checkpoint, and give that run's last step."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    run = out / "long" / "seed-0"
     deadline = time.monotonic() + 300
     while not list(run.glob("pretrain/checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -303,14 +310,4 @@ def test_a_killed_comparison_goes_on_where_it_was(write: Write, tmp_path: Path) 
     process.wait()
     with FileLock(run / ".lock", timeout=60):  # the run's process noticed, and is gone
         assert not (run / MEASURED_FILE).exists()
-        before = max(int(path.name.split("-")[1]) for path in run.glob("pretrain/checkpoint-*"))
-
-    result = invoke(recipe, "--output", out)
-    assert result.exit_code == 0, result.output
-    steps = [
-        (line["stage"], line["step"]) for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    ]
-    assert steps == [*(("pretrain", step) for step in range(1, 21)), ("instruct", 1), ("instruct", 2)]
-    assert before < 20, "the run was over before it could be killed"
-    assert (run / VARIANT_FILE).is_file()
-    assert not (run / FAILED_FILE).exists()
+        return max(int(path.name.split("-")[1]) for path in run.glob("pretrain/checkpoint-*"))
