@@ -202,7 +202,7 @@ def _train(
     clock: _Clock,
 ) -> None:  # fmt: skip
     packing = variant.rows > 0
-    passes = max(1, variant.rows)
+    passes = min(max(1, variant.rows), batch_size)
     settings = StageSettings(
         "benchmark", ("projector", "insertion", "ends"), OptimizerSettings(learning_rate=2e-5), bf16=bf16,
         per_device_train_batch_size=batch_size, gradient_accumulation_steps=passes, packing=packing,

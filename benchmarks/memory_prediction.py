@@ -107,7 +107,7 @@ def packed(base: Any, quantization: str, dtype: torch.dtype) -> Any:
     """Pack the linear maps of a base in memory, as transformers does while it loads one."""
     from transformers.integrations import replace_with_bnb_linear
 
-    from adaptkit.surgery import bitsandbytes_config
+    from adaptkit.surgery.quantization import bitsandbytes_config
 
     weights = dict(base.named_parameters())
     packing = bitsandbytes_config(quantization, dtype)

@@ -26,7 +26,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, PreTrainedModel
 
 import adaptkit
-from adaptkit.surgery import bitsandbytes_config
+from adaptkit.surgery.quantization import bitsandbytes_config
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
 from adaptkit.training.settings import OptimizerSettings, StageSettings
