@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as python_logging
 import os
 
 
@@ -15,6 +16,7 @@ def quiet_libraries() -> None:
     from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging
 
+    python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)  # it tells of each product in 8 bits
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()

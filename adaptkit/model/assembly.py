@@ -15,7 +15,8 @@ from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
 from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, prepare_quantized, structural_copy
+from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, structural_copy
+from adaptkit.surgery.quantization import prepare_quantized
 
 MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "start", "end", "encoder_options")
 

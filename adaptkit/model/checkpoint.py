@@ -21,7 +21,7 @@ from adaptkit.model.encoders import load_encoder
 from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import content_hash, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
-from adaptkit.surgery import bitsandbytes_config, quantization_of
+from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
 
 
 def load(

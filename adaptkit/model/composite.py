@@ -34,7 +34,8 @@ from adaptkit.model.loss import (
 from adaptkit.model.packing import Method, Segments, attention_for_packing, packed_pass
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
-from adaptkit.surgery import AdapterContext, InsertionPolicy, check_move, provide_context
+from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
+from adaptkit.surgery.quantization import check_move
 
 PARTS = ("projector", "insertion", "ends")
 """What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.surgery import num_bytes, num_values
+from adaptkit.surgery.quantization import num_bytes, num_values
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adaptkit.hashing import hash_tensors
 from adaptkit.paths import portable_model_path, resolve_model_path
-from adaptkit.surgery import PACKED_WEIGHTS, quantization_of
+from adaptkit.surgery.quantization import PACKED_WEIGHTS, quantization_of
 
 
 def content_hash(module: nn.Module) -> str:

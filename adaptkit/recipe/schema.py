@@ -297,8 +297,8 @@ class Recipe(Section):
     def _shardable(self) -> Self:
         if self.base.quantization is not None and self.accelerator.strategy in ("zero3", "fsdp"):
             raise ValueError(
-                f"accelerator.strategy: {self.accelerator.strategy} spreads weights over processes, and those of a base "
-                f"with quantization: {self.base.quantization} cannot be spread. Take ddp or zero2, or no quantization"
+                f"accelerator.strategy: {self.accelerator.strategy} spreads weights over processes, and those of a "
+                f"base with quantization: {self.base.quantization} cannot be spread. Take ddp or zero2, or no quantization"
             )
         return self
 

@@ -15,7 +15,7 @@ from adaptkit.evaluation import fresh_base
 from adaptkit.evaluation.text_identity import _loading, text_logits
 from adaptkit.hashing import hash_tensors
 from adaptkit.model.inspection import describe_components
-from adaptkit.surgery import bitsandbytes_config, quantization_of
+from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from tests.unit.model.conftest import batch_of
 

@@ -114,7 +114,7 @@ def test_a_packed_base_takes_what_bitsandbytes_makes_of_it(tmp_path) -> None:
     from transformers import AutoModelForCausalLM
 
     from adaptkit.model.inspection import describe_components
-    from adaptkit.surgery import bitsandbytes_config
+    from adaptkit.surgery.quantization import bitsandbytes_config
 
     settings = StageSettings(
         name="x", train=("projector", "insertion"), optimizer=OptimizerSettings(name="adamw_8bit"), loss="plain"
