@@ -298,7 +298,8 @@ class Recipe(Section):
         if self.base.quantization is not None and self.accelerator.strategy in ("zero3", "fsdp"):
             raise ValueError(
                 f"accelerator.strategy: {self.accelerator.strategy} spreads weights over processes, and those of a "
-                f"base with quantization: {self.base.quantization} cannot be spread. Take ddp or zero2, or no quantization"
+                f"base with quantization: {self.base.quantization} cannot be spread. Take ddp or zero2, or leave "
+                "quantization out"
             )
         return self
 
