@@ -16,7 +16,7 @@ from adaptkit.build import NUM_FIRST_SAMPLES
 from adaptkit.checking.findings import BAD, Findings, Problem
 from adaptkit.checking.plan import CheckedDataset, Plan
 from adaptkit.checking.samples import check_samples
-from adaptkit.errors import DataError, RunError
+from adaptkit.errors import AdaptkitError, DataError, RunError
 from adaptkit.interfaces import is_stream
 
 CHUNK = 32
@@ -70,6 +70,7 @@ def run_check(
 
     Raises:
         RunError: A process was killed.
+        AdaptkitError: Something else than the data is wrong, such as a tokenizer without a chat template.
     """
     chunks = [c for number, d in enumerate(plan.datasets) for c in _chunks_of(number, d, sample)]
     findings = {dataset.name: Findings() for dataset in plan.datasets}
@@ -99,8 +100,8 @@ def _chunks_of(number: int, dataset: CheckedDataset, sample: int | None) -> Iter
     return ((number, indices[start : start + CHUNK]) for start in range(0, len(indices), CHUNK))
 
 
-class _Chunks(Dataset[tuple[int, Findings]]):
-    """Findings of each chunk; a dataset of torch, for its processes."""
+class _Chunks(Dataset[tuple[int, Findings | AdaptkitError]]):
+    """Findings of each chunk, or what went wrong; a dataset of torch, for its processes."""
 
     def __init__(self, datasets: Sequence[CheckedDataset], chunks: Sequence[Chunk], num_examples: int) -> None:
         self._datasets = datasets
@@ -110,9 +111,12 @@ class _Chunks(Dataset[tuple[int, Findings]]):
     def __len__(self) -> int:
         return len(self._chunks)
 
-    def __getitem__(self, index: int) -> tuple[int, Findings]:
+    def __getitem__(self, index: int) -> tuple[int, Findings | AdaptkitError]:
         number, indices = self._chunks[index]
-        return number, check_samples(self._datasets[number], indices, self._num_examples)
+        try:
+            return number, check_samples(self._datasets[number], indices, self._num_examples)
+        except AdaptkitError as error:  # raised, it would come with the traceback of another process
+            return number, error
 
 
 def _as_it_is(value: Any) -> Any:
@@ -134,7 +138,10 @@ def _run(
             num_workers=0 if here or most < 2 else most,
         )
         try:
-            yield from loader
+            for number, found in loader:
+                if isinstance(found, AdaptkitError):
+                    raise found
+                yield number, found
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise

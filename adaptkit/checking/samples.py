@@ -15,7 +15,7 @@ from adaptkit.checking.findings import BAD, Findings, Problem
 from adaptkit.checking.plan import CheckedDataset, errors_of_kind
 from adaptkit.data.dataset import ConversationDataset, Item
 from adaptkit.data.mixture import Mixture
-from adaptkit.errors import DataError
+from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.interfaces import Sample
 
 
@@ -26,6 +26,9 @@ def check_samples(dataset: CheckedDataset, indices: Iterable[int], num_examples:
         dataset: Where they are.
         indices: Their numbers, in the order of reading.
         num_examples: Problems of each kind that are kept.
+
+    Raises:
+        AdaptkitError: Something else than the data is wrong, such as a tokenizer without a chat template.
     """
     findings = Findings()
     watched = _Watched(dataset)
@@ -43,6 +46,8 @@ def check_samples(dataset: CheckedDataset, indices: Iterable[int], num_examples:
             item = conversations[index]
         except DataError as error:
             problem = error.kind if error.kind in BAD else "other", str(error)
+        except AdaptkitError:
+            raise  # nothing of the sample's: no chat template, say
         except Exception as error:  # training would stop with it
             reason = (str(error).splitlines() or [""])[0]
             problem = "crash", f"{watched.where(index)}: {type(error).__name__}: {reason}"

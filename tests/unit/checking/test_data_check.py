@@ -19,7 +19,7 @@ from adaptkit.checking.answers import box_problems
 from adaptkit.cli import cli
 from adaptkit.cli.data_report import histogram
 from adaptkit.data.files import find_files
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Sample
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import load_recipe
@@ -271,6 +271,16 @@ def test_what_nobody_foresaw_is_named(plan_of: Callable[..., Plan]) -> None:
     report = run_check(plan_of(Numbers([1, -1, 2])), workers=1)
     (problem,) = report.examples("crash", 3)
     assert problem.message == "numbers0[1]: ZeroDivisionError: unforeseen"
+
+
+def test_what_is_not_the_data_s_fault_is_raised(plan_of: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaptkit.checking.running._MIN_CHUNKS_PER_WORKER", 1)
+    plan = plan_of(Numbers(range(1, 100)))
+    processor = plan.datasets[0].media.processor
+    processor.tokenizer.chat_template = processor.chat_template = None
+    for workers in (1, 2):
+        with pytest.raises(ModelError, match="chat template"):
+            run_check(plan, workers=workers)
 
 
 def test_a_stream_is_read_forwards_in_one_process(
