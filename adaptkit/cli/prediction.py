@@ -149,7 +149,7 @@ def skeleton_base(config: BaseConfig) -> PreTrainedModel:
 
 def skeleton_model(run: Run, stage: StageConfig) -> AdaptkitForConditionalGeneration:
     """A stage's workflow without weights, its base packed as the recipe says."""
-    quantization = run.recipe.base.quantization
+    quantization = run.recipe.base.quantization or _packed_on_disk(run.base)
     if quantization is not None:  # packing changes the base that workflows share
         run.base = skeleton_base(run.recipe.base)
     with without_weights():
@@ -205,6 +205,23 @@ def _what_matters(recipe: Recipe, stage: StageConfig) -> str:
 
 def _what_is_built(recipe: Recipe, stage: StageConfig) -> str:
     return repr((recipe.workflows[stage.workflow].model_dump_json(), sorted(built_parts(recipe, stage))))
+
+
+def _packed_on_disk(base: PreTrainedModel) -> str | None:
+    """How a base's own checkpoint is packed.
+
+    Raises:
+        ModelError: By something else than bitsandbytes.
+    """
+    config = getattr(base.config, "quantization_config", None)
+    if config is None:
+        return None
+    values = config if isinstance(config, dict) else config.to_dict()
+    if values.get("load_in_8bit"):
+        return "int8"
+    if values.get("load_in_4bit"):
+        return str(values.get("bnb_4bit_quant_type", "fp4"))
+    raise ModelError(f"the base is quantised by {values.get('quant_method')}, which adaptkit cannot train on.")
 
 
 def predict_stage(

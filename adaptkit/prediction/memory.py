@@ -63,13 +63,14 @@ def predict_step(
     Args:
         model: Built of shadows (see `adaptkit.prediction.shadows`); its parts become trainable as `settings` says.
         batch: Keyword arguments of the model: real token ids, masks and labels, shadows of features.
-        settings: Of the stage; `torch_compile` changes nothing here.
+        settings: Of the stage; `torch_compile` changes nothing here, and Liger's loss counts as one in chunks.
 
     Raises:
         ModelError: What the model allocates depends on values that it computes, as with routed experts.
     """
     model.set_trainable(settings.train)
-    with shadow_play() as watch, prepared(model, replace(settings, torch_compile=False)):
+    loss = "chunked" if settings.loss == "liger" else settings.loss
+    with shadow_play() as watch, prepared(model, replace(settings, torch_compile=False, loss=loss)):
         sizes = _weights(model, watch)
         weights = watch.live
         model.train()

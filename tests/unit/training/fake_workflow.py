@@ -73,6 +73,14 @@ class FakeWorkflow(nn.Module):
         return CausalLMOutput(loss=loss / count, logits=logits)
 
 
+class WideWorkflow(FakeWorkflow):
+    """With an embedding that is large enough to have its averages kept in 8 bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(300, WIDTH)
+
+
 class FakeData(Dataset):
     def __init__(self, num_samples=24, length=6):
         generator = torch.Generator().manual_seed(7)

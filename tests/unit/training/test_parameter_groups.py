@@ -10,7 +10,7 @@ from adaptkit.training.metrics import learning_rates
 from adaptkit.training.optimizers import Muon
 from adaptkit.training.parameter_groups import CombinedOptimizer, build_optimizer
 from adaptkit.training.settings import GroupSettings, OptimizerSettings
-from tests.unit.training.fake_workflow import FakeData, FakeWorkflow, collate
+from tests.unit.training.fake_workflow import FakeData, FakeWorkflow, WideWorkflow, collate
 
 EVERYTHING = ("projector", "insertion", "ends")
 MIXED = OptimizerSettings(
@@ -106,14 +106,6 @@ def test_wrong_names_are_recipe_errors(model):
         build_optimizer(model, ("projector",), OptimizerSettings(groups={"ends": GroupSettings()}))
     with pytest.raises(ModelError, match="nothing to train"):
         build_optimizer(model, (), OptimizerSettings())
-
-
-class WideWorkflow(FakeWorkflow):
-    """With an embedding that is large enough to have its averages kept in 8 bits."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed_tokens = torch.nn.Embedding(300, 16)
 
 
 def test_the_state_of_an_8_bit_optimizer_round_trips_alone_and_beside_muon():
