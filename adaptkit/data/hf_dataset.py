@@ -108,9 +108,12 @@ def _stream(options: HfDatasetOptions, root: Path, location: str) -> Iterator[An
     import datasets
 
     dataset = _opened(options, root)
-    if not isinstance(dataset, datasets.IterableDataset):  # saved to disk
-        dataset = dataset.to_iterable_dataset()
-    tables = iter(dataset.with_format("arrow"))
+    try:
+        if not isinstance(dataset, datasets.IterableDataset):  # saved to disk
+            dataset = dataset.to_iterable_dataset()
+        tables = iter(dataset.with_format("arrow"))
+    except Exception as error:  # an empty one cannot be a stream
+        raise DataError(f"{location} cannot be a stream: {_words(error)}", kind="unreadable_file") from error
     while True:
         try:
             table = next(tables)

@@ -401,3 +401,10 @@ def test_local_files_are_datasets_too(context, samples, tmp_path, monkeypatch):
     assert [content(source[i]) for i in range(12)] == [content(sample) for sample in samples]
     assert missing("hf_dataset", context, path="json", data_files="rows.jsonl") is None
     assert "gone.jsonl" in str(missing("hf_dataset", context, path="json", data_files="gone.jsonl"))
+
+
+def test_an_empty_dataset_cannot_be_a_stream(context, tmp_path):
+    datasets.Dataset.from_dict({"id": []}).save_to_disk(str(tmp_path / "saved"))
+    source = build("hf_dataset", context, path="saved", streaming=True, num_samples=2)
+    with pytest.raises(DataError, match=r"saved\[train\] cannot be a stream"):
+        source[0]
