@@ -121,8 +121,8 @@ def test_cached_features_train_the_same_weights(recipe, tmp_path):
 
 
 def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path):
-    path = recipe()
-    assert invoke("train", path, "--output", tmp_path / "whole").exit_code == 0
+    train = ["train", recipe(), "stages.instruct.packing=true", "stages.instruct.max_length=128"]
+    assert invoke(*train, "--output", tmp_path / "whole").exit_code == 0
     killer = (
         "import os, signal, sys\n"
         "from transformers import TrainerCallback\n"
@@ -138,13 +138,13 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path):
         "from adaptkit.cli import main\n"
         "main()\n"
     )
-    command = [sys.executable, "-c", killer, "train", str(path), "--output", str(tmp_path / "killed")]
+    command = [sys.executable, "-c", killer, *map(str, train), "--output", str(tmp_path / "killed")]
     killed = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
-    refused = invoke("train", path, "--output", tmp_path / "killed")
+    refused = invoke(*train, "--output", tmp_path / "killed")
     assert refused.exit_code == 2
     assert "holds a run already. Continue it with --resume auto" in refused.output
-    resumed = invoke("train", path, "--output", tmp_path / "killed", "--resume", "auto")
+    resumed = invoke(*train, "--output", tmp_path / "killed", "--resume", "auto")
     assert resumed.exit_code == 0, resumed.output
     for name in ("vision", "grounding"):
         whole, again = (load_file(tmp_path / run / "final" / name / "model.safetensors") for run in ("whole", "killed"))
