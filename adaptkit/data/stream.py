@@ -34,7 +34,7 @@ class StreamRows:
         self._num_samples = num_samples
         self._location = location
         self._window = window
-        self._end: tuple[int, str] | None = None  # number of rows, and why there are no more
+        self._end: tuple[int, DataError] | None = None  # number of rows, and why there are no more
         self._forget()
 
     def __len__(self) -> int:
@@ -49,14 +49,14 @@ class StreamRows:
         if self._process != os.getpid():
             self._forget()  # a position in a file that is open in two processes moves under both
         if self._end is not None and index >= self._end[0]:
-            raise DataError(self._end[1])
+            raise _copy(self._end[1])
         if index not in self._kept and index < self._next:
             self._forget()
         while index not in self._kept:
             self._advance()
         row = self._kept[index]
         if isinstance(row, DataError):
-            raise DataError(str(row), kind=row.kind)
+            raise _copy(row)
         return row
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,16 +74,19 @@ class StreamRows:
         try:
             row = next(self._rows)
         except StopIteration:
-            raise self._ended(
-                f"the stream {self._location} ended after {self._next} rows, but num_samples says {self._num_samples}"
-            ) from None
+            read, wanted = self._next, self._num_samples
+            ended = DataError(f"the stream {self._location} ended after {read} rows, but num_samples says {wanted}")
+            self._end = read, ended
+            raise _copy(ended) from None
         except DataError as error:
-            raise self._ended(str(error)) from error
+            self._end = self._next, error
+            raise
         self._kept[self._next] = row
         self._next += 1
         if len(self._kept) > self._window:
             self._kept.popitem(last=False)
 
-    def _ended(self, reason: str) -> DataError:
-        self._end = self._next, reason
-        return DataError(reason)
+
+def _copy(error: DataError) -> DataError:
+    """The same again: raising one object twice would lengthen its traceback each time."""
+    return DataError(str(error), kind=error.kind)
