@@ -87,6 +87,13 @@ def current_context() -> AdapterContext:
     return context
 
 
+class _Sealed:
+    """A context as an argument that nobody looks into: FSDP copies dataclasses, and layers share the one they have."""
+
+    def __init__(self, context: AdapterContext) -> None:
+        self.context = context
+
+
 class ContextLayer(nn.Module):
     """Mixin for `extend_module`: a decoder layer whose forward, and whose submodules, know the adapter context.
 
@@ -95,13 +102,14 @@ class ContextLayer(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Take up the context, so that checkpointing keeps it."""
-        kwargs.setdefault("adapter_context", current_context())
+        kwargs.setdefault("adapter_context", _Sealed(current_context()))
         return super().__call__(*args, **kwargs)
 
-    def forward(self, hidden_states: Tensor, *args: Any, adapter_context: AdapterContext, **kwargs: Any) -> Any:
+    def forward(self, hidden_states: Tensor, *args: Any, adapter_context: _Sealed, **kwargs: Any) -> Any:
         """Run `adapted_forward` with the context in reach of the layer's submodules."""
-        with provide_context(adapter_context):
-            return self.adapted_forward(hidden_states, adapter_context, *args, **kwargs)
+        context = adapter_context.context
+        with provide_context(context):
+            return self.adapted_forward(hidden_states, context, *args, **kwargs)
 
     def adapted_forward(self, hidden_states: Tensor, context: AdapterContext, *args: Any, **kwargs: Any) -> Any:
         """The layer's own forward, unchanged."""
