@@ -46,6 +46,7 @@ class Mma(InsertionPolicy):
     exports_as_stock = False
     supports_packing = False
     supports_compile = False
+    layers_are_closed = False  # `prepare` takes the routing weights out of them
 
     def __init__(self, options: MmaOptions) -> None:
         self.options = options

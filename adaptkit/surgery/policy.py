@@ -29,6 +29,8 @@ class InsertionPolicy(ABC):
         exports_as_stock: Whether the resulting decoder is a stock one of the same family, only deeper.
         supports_packing: Whether several conversations may share a row.
         supports_compile: Whether the workflow compiles as one graph; else `generate` never compiles it by itself.
+        layers_are_closed: Whether what a layer computes leaves it as its output alone, so that its weights can be
+            gathered for the time that it runs, as FSDP does.
     """
 
     needs_placement: bool = True
@@ -39,6 +41,7 @@ class InsertionPolicy(ABC):
     exports_as_stock: bool = True
     supports_packing: bool = True
     supports_compile: bool = True
+    layers_are_closed: bool = True
 
     @abstractmethod
     def apply(

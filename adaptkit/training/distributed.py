@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from adaptkit.errors import RecipeError, RunError
+from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.hashing import hash_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.saving import hash_of, reference_of
@@ -83,7 +83,10 @@ def _quiet_deepspeed() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
 
-    for name in ("DeepSpeed", "accelerate.accelerator"):  # the latter finds accumulation, which it leaves to others, odd
+    for name in (
+        "DeepSpeed",
+        "accelerate.accelerator",
+    ):  # the latter finds accumulation, which it leaves to others, odd
         logging.getLogger(name).setLevel(logging.ERROR)
     if not torch.accelerator.is_available():
         # Reductions through shared memory would need a compiler; gloo does them as well
@@ -94,15 +97,29 @@ def _quiet_deepspeed() -> None:
 
 
 def shard(model: nn.Module, strategy: str) -> None:
-    """Share out the weights of a model that is whole, where the strategy is one of `SHARDED`."""
+    """Share out the weights of a model that is whole, where the strategy is one of `SHARDED`.
+
+    Raises:
+        ModelError: Its layers cannot be gathered as a whole, which FSDP does.
+    """
+    policy = getattr(model, "policy", None)
+    layers_as_units = getattr(policy, "layers_are_closed", True)
     if strategy in SHARDED and is_main_process():
         _remember_sources(model)
     if strategy == "fsdp":
+        if not layers_as_units:
+            raise ModelError(
+                f"accelerator.strategy: fsdp does not work with the policy of this workflow ({type(policy).__name__}): "
+                "its layers hand on more than their outputs. Take zero3, zero2 or ddp."
+            )
         _shard_with_fsdp(model)
     elif strategy == "zero3":
         import deepspeed
+        from deepspeed.utils import set_z3_leaf_module
 
         deepspeed.init_distributed(dist_init_required=False)
+        for unit in _units(model) if layers_as_units else ():
+            set_z3_leaf_module(unit, True)  # else processes wait where the way through a layer depends on the data
         minimal = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
         deepspeed.zero.Init(module=model, config_dict_or_path=minimal)
 
