@@ -22,18 +22,22 @@ from adaptkit.training.stage import train_stage
 from tests.distributed.forking import forked
 
 PLACEHOLDER = 9
+USUAL, DATA_DEPENDENT = "inner_adapter", "visual_expert"
+"""Policies: one whose layers all processes go through alike, and one where the way depends on where media are."""
+
 NUM_PROCESSES = 2
 NUM_SAMPLES = 22
 GLOBAL_BATCH = 8
 
 
-def build() -> Any:
+def build(policy: str) -> Any:
     torch.manual_seed(0)
+    inserted = policy == "inner_adapter"
     return adaptkit.adapt(
         tiny_decoder("llama"),
         {"image": {"encoder": tiny_clip_vision(), "projector": "linear", "placeholder_id": PLACEHOLDER}},
-        {"policy": "inner_adapter", "placement": {"every": 1}},
-        replace_ends=True,
+        {"policy": policy, **({"placement": {"every": 1}} if inserted else {})},
+        replace_ends=inserted,
     )
 
 
@@ -112,7 +116,7 @@ class Census(TrainerCallback):  # type: ignore[misc]
 def settings(**changes: Any) -> StageSettings:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     values: dict[str, Any] = {
-        "name": "stage", "train": ("projector", "insertion", "ends"), "lr_scheduler_type": "constant_with_warmup",
+        "name": "stage", "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": 1, "optimizer": OptimizerSettings(learning_rate=5e-3, weight_decay=0.1),
         "max_grad_norm": 0.5, "per_device_train_batch_size": GLOBAL_BATCH // 2 // processes,
         "gradient_accumulation_steps": 2, "max_steps": 5, "save_steps": 2, "logging_steps": 1, "save_total_limit": 9,
@@ -120,27 +124,28 @@ def settings(**changes: Any) -> StageSettings:
     return StageSettings(**{**values, **changes})
 
 
-def train(folder: Path, strategy: str, **changes: Any) -> dict[str, int]:
-    model, census = build(), Census()
+def train(folder: Path, strategy: str, policy: str, **changes: Any) -> dict[str, int]:
+    model, census = build(policy), Census()
+    parts = tuple(model.trainable_parts())
     train_stage(
-        model, Conversations(model.encoders["image"]), collate, settings(**changes), sampler=Order(),
+        model, Conversations(model.encoders["image"]), collate, settings(train=parts, **changes), sampler=Order(),
         output_dir=folder, resume="auto", callbacks=[census], strategy=strategy,
     )  # fmt: skip
     return census.seen
 
 
-def spread(folder: Path, strategy: str) -> None:
+def spread(folder: Path, strategy: str, policy: str = USUAL) -> None:
     """Two steps, and the rest after resuming; then the report of this process."""
     with process_group():
-        train(folder, strategy, max_steps=2)
-        seen = train(folder, strategy)
+        train(folder, strategy, policy, max_steps=2)
+        seen = train(folder, strategy, policy)
     if is_main_process():
         (folder / "census.json").write_text(json.dumps(seen))
 
 
-def alone(folder: Path) -> None:
+def alone(folder: Path, policy: str = USUAL) -> None:
     """All steps in one process, from the beginning or from the checkpoint that several have left."""
-    seen = train(folder, "none")
+    seen = train(folder, "none", policy)
     (folder / "census.json").write_text(json.dumps(seen))
 
 
@@ -157,6 +162,12 @@ def main(work: Path, strategies: list[str]) -> dict[str, Any]:
         shutil.copytree(work / strategy / "checkpoint-2", again / "checkpoint-2")
         assert forked(1, partial(alone, again)) == [0]
         told[strategy]["again"] = _told(again)
+    for strategy in sorted({"fsdp", "zero3"} & set(strategies)):
+        folder = work / f"{strategy}-{DATA_DEPENDENT}"
+        assert forked(NUM_PROCESSES, partial(spread, folder, strategy, DATA_DEPENDENT)) == [0] * NUM_PROCESSES, folder
+        told[strategy][DATA_DEPENDENT] = _told(folder)
+    assert forked(1, partial(alone, work / DATA_DEPENDENT, DATA_DEPENDENT)) == [0]
+    told["alone"][DATA_DEPENDENT] = _told(work / DATA_DEPENDENT)
     return told
 
 

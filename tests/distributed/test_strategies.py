@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import BatchSampler
 
-from adaptkit.errors import RecipeError, RunError
+import adaptkit
+from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.processes import check_strategy
-from adaptkit.training.distributed import assert_spread, check_optimizers
+from adaptkit.testing import tiny_clip_vision, tiny_decoder
+from adaptkit.training.distributed import assert_spread, check_optimizers, shard
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.spread_trainer import ShareOfBatches
-from tests.distributed.spread_runs import GLOBAL_BATCH, NUM_PROCESSES, Order
+from tests.distributed.spread_runs import DATA_DEPENDENT, GLOBAL_BATCH, NUM_PROCESSES, Order
 
 pytestmark = pytest.mark.timeout(900)  # all runs happen in the first test: a minute or two, unless the machine is busy
 
@@ -39,6 +41,22 @@ def test_the_loss_curve_is_that_of_one_process_with_the_same_batch(forks: dict[s
     assert told["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     assert told["norms"] == pytest.approx(alone["norms"], rel=1e-4)
     assert min(alone["norms"]) > 0.5  # else nothing was cut
+
+
+@sharded
+def test_nobody_waits_where_the_way_through_a_layer_depends_on_the_data(forks: dict[str, Any], strategy: str) -> None:
+    alone, told = (forks["spread"][name][DATA_DEPENDENT] for name in ("alone", strategy))
+    assert told["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+
+
+def test_fsdp_refuses_layers_that_hand_on_more_than_their_outputs() -> None:
+    model = adaptkit.adapt(
+        tiny_decoder("llama"),
+        {"image": {"encoder": tiny_clip_vision(), "projector": "linear", "placeholder_id": 9}},
+        {"policy": "mma"},
+    )
+    with pytest.raises(ModelError, match=r"fsdp does not work with the policy of this workflow \(Mma\).*Take zero3"):
+        shard(model, "fsdp")
 
 
 @every_strategy
