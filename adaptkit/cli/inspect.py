@@ -31,13 +31,15 @@ COLORS = {
 
 @click.command()
 @click.argument("target", metavar="RECIPE|CHECKPOINT", type=click.Path(path_type=Path))
+@click.argument("overrides", metavar="[a.b.c=value]...", nargs=-1)
 @click.option("--workflow", help="Only this workflow.")
 @click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 @prediction_options
-def inspect(target: Path, workflow: str | None, as_json: bool, **prediction: Any) -> None:
+def inspect(target: Path, overrides: tuple[str, ...], workflow: str | None, as_json: bool, **prediction: Any) -> None:
     """Show layers, parameters and bytes of a recipe or checkpoint.
 
-    Of a recipe nothing is loaded but configs, and the memory and time of each stage are predicted.
+    Of a recipe nothing is loaded but configs, and the memory and time of each stage are predicted. Its settings are
+    overridden by dotted keys: base.quantization=nf4.
 
     Each layer is frozen (the base's own tensors), adapted (frozen, with something trainable in it), inserted,
     replaced or unfrozen. Frozen components are counted in full
@@ -49,8 +51,10 @@ def inspect(target: Path, workflow: str | None, as_json: bool, **prediction: Any
     if target.suffix in (".yaml", ".yml") or target.is_file():
         from adaptkit.cli.inspect_recipe import show_recipe
 
-        show_recipe(target, workflow, as_json, parse_options(prediction))
+        show_recipe(target, overrides, workflow, as_json, parse_options(prediction))
         return
+    if overrides:
+        raise click.UsageError(f"{overrides[0]}: only a recipe has settings to override, and this is a checkpoint.")
     refuse_options(prediction, "only the stages of a recipe are predicted, and this is a checkpoint.")
     show_workflows(((name, describe(model)) for name, model in _models(target, workflow)), as_json)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from adaptkit.recipe import Recipe, StageConfig, load_recipe
 from adaptkit.runner import Run, stage_settings
 
 
-def show_recipe(path: Path, workflow: str | None, as_json: bool, options: PredictionOptions) -> None:
+def show_recipe(
+    path: Path, overrides: Sequence[str], workflow: str | None, as_json: bool, options: PredictionOptions
+) -> None:
     """Print the workflows of a recipe and a prediction of each of their stages."""
-    recipe = load_recipe(path)
+    recipe = load_recipe(path, overrides)
     if workflow is not None and workflow not in recipe.workflows:
         raise ModelError(f"{path}: {unknown_name('workflow', workflow, recipe.workflows)}")
     names = [workflow] if workflow else list(recipe.workflows)
