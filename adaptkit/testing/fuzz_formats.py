@@ -65,6 +65,10 @@ class World:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": f"{_chatter(rng)}."}]})
         return Sample(f"{rng.randrange(10**6)}", messages)
 
+    def named(self, source: Any) -> str:
+        """How rows name a medium: relative to the folder, whose own name differs from run to run."""
+        return Path(source).relative_to(self.folder).as_posix()
+
     def damaged_media(self, sample: Sample, rng: random.Random) -> Sample:
         """The same sample on media whose bytes are damaged."""
         messages = []
@@ -124,17 +128,17 @@ def _conversations(name: str) -> Fuzzed:
             values["move_media_to_front"] = rng.random() < 0.5
         return name, values
 
-    return Fuzzed(lambda sample, world, rng: row_of(name, sample, world.tags, _by_path_or_uri(name, rng)), write)
+    return Fuzzed(lambda sample, world, rng: row_of(name, sample, world.tags, _by_path_or_uri(name, world, rng)), write)
 
 
-def _by_path_or_uri(layout: str, rng: random.Random) -> Callable[[Any], Any]:
+def _by_path_or_uri(layout: str, world: World, rng: random.Random) -> Callable[[Any], Any]:
     def medium(source: Any) -> str:
         if rng.random() < 0.5:
-            return str(source)
+            return world.named(source)
         encoded = base64.b64encode(Path(source).read_bytes()).decode()
         return f"data:x/y;base64,{_maybe(_damaged_text, encoded, rng)}"
 
-    return medium if layout == "messages" else str
+    return medium if layout == "messages" else world.named
 
 
 def _damaged_text(text: str, rng: random.Random) -> str:
@@ -142,11 +146,15 @@ def _damaged_text(text: str, rng: random.Random) -> str:
 
 
 def _allava_row(sample: Sample, world: World, rng: random.Random) -> Any:
-    return {**row_of("llava", sample, world.tags), "original_caption": _chatter(rng), "url": "http://x/y.jpg"}
+    return {
+        **row_of("llava", sample, world.tags, world.named),
+        "original_caption": _chatter(rng),
+        "url": "http://x/y.jpg",
+    }
 
 
 def _table_row(sample: Sample, world: World, rng: random.Random) -> Any:
-    return row_of("table", sample, world.tags)
+    return row_of("table", sample, world.tags, world.named)
 
 
 def _write_table(world: World, path: Path, row: Any, rng: random.Random) -> Trial:
@@ -163,17 +171,17 @@ def _write_table(world: World, path: Path, row: Any, rng: random.Random) -> Tria
     return "table", {"path": str(path), "media": ".", "question": question, "answer": _TABLE["answer"]}
 
 
-def _embedding(rng: random.Random) -> Callable[[Any], Any]:
+def _embedding(world: World, rng: random.Random) -> Callable[[Any], Any]:
     def medium(source: Any) -> Any:
         path = Path(source)
-        return rng.choice(({"bytes": path.read_bytes(), "path": path.name}, {"bytes": None, "path": str(path)}))
+        return rng.choice(({"bytes": path.read_bytes(), "path": path.name}, {"bytes": None, "path": world.named(path)}))
 
     return medium
 
 
 def _any_layout(sample: Sample, world: World, rng: random.Random) -> Any:
     layout = rng.choice(("llava", "sharegpt", "messages", "table"))
-    return row_of(layout, sample, world.tags, _embedding(rng))
+    return row_of(layout, sample, world.tags, _embedding(world, rng))
 
 
 def _layout_options(row: Any, rng: random.Random) -> Values:
