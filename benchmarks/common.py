@@ -79,7 +79,8 @@ class Result:
 
     Attributes:
         name: The variant's.
-        seconds_per_step: Median over the timed steps.
+        seconds_per_step: Mean over steps that see every sample once; on a CPU processor seconds, for which other work
+            on the machine counts for nothing, else those of the clock.
         samples_per_second: From it.
         loss: Of the last step, to see that the same is computed.
         mfu: Model FLOP utilisation, where the device's peak is known.
@@ -116,7 +117,7 @@ def conversations(
 def measure(
     model: AdaptkitForConditionalGeneration, data: Data, variant: Variant, *, batch_size: int, warmup: int, bf16: bool
 ) -> Result:
-    """Train on the data with one variant, and time the steps after `warmup`.
+    """Train on the data with one variant, and time an epoch; some steps of it come before as warm-up.
 
     Args:
         model: Trains projector, insertion and ends. Its weights move.
@@ -139,7 +140,7 @@ def measure(
         return Result(variant.name, error=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
     finally:
         model.zero_grad(set_to_none=True)
-    seconds = float(np.median(clock.seconds))
+    seconds = float(np.mean(clock.seconds))
     peak = torch.cuda.max_memory_allocated() / 2**30 if model.device.type == "cuda" else None
     most = peak_flops(model.device)
     step_flops = _flops(model, data, variant.cached) / (len(data.items) / batch_size)
@@ -168,7 +169,7 @@ class _Clock(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.device.type == "cuda":
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = time.perf_counter() if args.device.type == "cuda" else time.process_time()
         if state.global_step > self.warmup:
             self.seconds.append(now - self._since)
         self._since = now
@@ -206,13 +207,13 @@ def _train(
     settings = StageSettings(
         "benchmark", ("projector", "insertion", "ends"), OptimizerSettings(learning_rate=2e-5), bf16=bf16,
         per_device_train_batch_size=batch_size, gradient_accumulation_steps=passes, packing=packing,
-        max_steps=len(data.items) // batch_size, logging_steps=1, use_cpu=model.device.type == "cpu", loss_spike=None,
-        **variant.settings,
+        max_steps=clock.warmup + len(data.items) // batch_size, logging_steps=1, loss_spike=None,
+        use_cpu=model.device.type == "cpu", **variant.settings,
     )  # fmt: skip
     model.set_trainable(settings.train)
     load = _load(data, variant.cached, model.device)
     dataset: Any = data.items
-    order: list[Any] = _order(data, variant, batch_size)
+    order: list[Any] = _order(data, variant, batch_size, clock.warmup)
     collator: Collator = Collator(0, load)
     if packing:
         order = [
@@ -240,14 +241,15 @@ def _at_all(model: AdaptkitForConditionalGeneration, inputs: dict[str, Any], pos
     return output
 
 
-def _order(data: Data, variant: Variant, batch_size: int) -> list[int]:
+def _order(data: Data, variant: Variant, batch_size: int, warmup: int) -> list[int]:
+    """Every sample once, after the warm-up's."""
     order = list(range(len(data.items)))
-    if not variant.group_by_length:
-        return order
-    order.sort(key=lambda i: data.items[i]["length"])
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    np.random.default_rng(0).shuffle(batches)
-    return [index for batch in batches for index in batch]
+    if variant.group_by_length:
+        order.sort(key=lambda i: data.items[i]["length"])
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        np.random.default_rng(0).shuffle(batches)
+        order = [index for batch in batches for index in batch]
+    return order[: warmup * batch_size] + order
 
 
 def _packs(data: Data, indices: Sequence[int], num_packs: int) -> list[tuple[int, ...]]:
@@ -283,13 +285,14 @@ def _train_stock(
 
     checkpointing = bool(variant.settings.get("gradient_checkpointing"))
     arguments = TrainingArguments(
-        output_dir=folder, per_device_train_batch_size=batch_size, max_steps=len(data.items) // batch_size,
+        output_dir=folder, per_device_train_batch_size=batch_size,
+        max_steps=clock.warmup + len(data.items) // batch_size,
         learning_rate=2e-5, lr_scheduler_type="cosine", bf16=bf16, gradient_checkpointing=checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None, logging_steps=1,
         save_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False, label_names=["labels"],
         use_cpu=model.device.type == "cpu", dataloader_pin_memory=model.device.type == "cuda",
     )  # fmt: skip
-    items = [data.items[i] for i in _order(data, variant, batch_size)]
+    items = [data.items[i] for i in _order(data, variant, batch_size, clock.warmup)]
     trainer = _StockTrainer(
         model=stock, args=arguments, data_collator=collate_stock, train_dataset=items, callbacks=[clock]
     )

@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
     model, sizes = build(options.small, device)
-    data = make_data(model, sizes, options.batch_size * (options.warmup + options.steps), options.small)
+    data = make_data(model, sizes, options.batch_size * options.steps, options.small)
     lengths = [item["length"] for item in data.items]
     print(f"built in {time.perf_counter() - started:.0f} s; lengths {min(lengths)} to {max(lengths)}, "
           f"mean {sum(lengths) / len(lengths):.0f}", flush=True)  # fmt: skip

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
-import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -21,19 +19,10 @@ from adaptkit.interfaces import Encoder
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
-from adaptkit.model.loss import (
-    IGNORE_INDEX,
-    LossMode,
-    chosen_mode,
-    divided,
-    mean_loss,
-    shifted_loss,
-    summed_loss,
-    without_head,
-)
-from adaptkit.model.packing import Method, Segments, attention_for_packing, packed_pass
+from adaptkit.model.loss import IGNORE_INDEX, shifted_loss
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
+from adaptkit.model.training import WorkflowTrainingMixin
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
 from adaptkit.surgery.quantization import check_move
 
@@ -49,10 +38,8 @@ AUTO_CLASS_OPTIONS = frozenset(
 )
 """What transformers' Auto classes pass on: it concerns where a checkpoint lies, and a workflow lies in a folder."""
 
-ACCEPTS_MASK = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
 
-
-class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel):  # type: ignore[misc]
+class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGenerationMixin, PreTrainedModel):  # type: ignore[misc]
     """A workflow through a frozen base, as a transformers model with `generate()`.
 
     Build one with `adaptkit.adapt` or `adaptkit.load`. Calling it always runs the workflow; `model.base` is the text
@@ -106,8 +93,6 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         self.policy = policy
         self.end_names = list(ends)
         self._contexts = PassContexts(policy)
-        self._packing: Method | None = None
-        self._loss_mode: LossMode = "plain"
         self._own_names = self._find_own_names()
         self.generation_config = copy.deepcopy(base.generation_config)
         self.post_init()
@@ -462,100 +447,6 @@ class AdaptkitForConditionalGeneration(WorkflowGenerationMixin, PreTrainedModel)
         for entry in self.config.modalities.values():
             labels = labels.masked_fill(labels == entry["placeholder_id"], IGNORE_INDEX)
         return labels
-
-    def _loss_at_supervised(
-        self, inputs: dict[str, Any], labels: Tensor, num_items_in_batch: Tensor | int | None
-    ) -> CausalLMOutputWithPast:
-        """Logits and loss only where the next token is supervised."""
-        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
-        supervised = targets != IGNORE_INDEX
-        inputs = {**inputs, "use_cache": False}
-        num_supervised = int(supervised.sum())
-        if not num_supervised:
-            raise DataError("no position of this batch is supervised: every label is -100.")
-        targets = targets[supervised]
-        head = self.get_output_embeddings()
-        mode = chosen_mode(self._loss_mode, head, num_supervised * self.config.get_text_config().vocab_size)
-        if mode == "plain":
-            output = self._decode_at(inputs, supervised)
-            output.loss = mean_loss(output.logits, targets, num_items_in_batch)
-            return output
-        with without_head(self.language_model):
-            output = self._decode_at(inputs, supervised)
-        output.loss = divided(summed_loss(output.logits, head, targets, mode), targets, num_items_in_batch)
-        output.logits = None
-        return output
-
-    def _decode_at(self, inputs: dict[str, Any], positions: Tensor) -> CausalLMOutputWithPast:
-        """The decoder's output with logits `(num_positions, vocab)` where a mask `(batch, seq)` is true."""
-        if not self._language_model_takes("logits_to_keep"):
-            output = self._decode(inputs, 0)
-            output.logits = output.logits[positions]
-        elif ACCEPTS_MASK:
-            output = self._decode(inputs, positions)
-        else:
-            columns = positions.any(0).nonzero().squeeze(1)
-            output = self._decode(inputs, columns)
-            output.logits = output.logits[positions[:, columns]]
-        return output
-
-    # -- training ------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def prepared_for_training(self, *, packing: bool = False, loss: LossMode = "auto") -> Iterator[None]:
-        """Choose how batches are computed, for as long as a stage trains.
-
-        Args:
-            packing: Whether conversations share rows, with `segment_lengths`.
-            loss: `plain` holds the logits of all supervised positions, `chunked` of some at a time, `liger` takes
-                Liger's kernel; `auto` chooses. A head whose output a family changes is always `plain`.
-
-        Raises:
-            ModelError: The policy or the decoder cannot be packed, or the loss cannot be computed as asked.
-        """
-        if packing and not self.policy.supports_packing:
-            raise ModelError(
-                f"the policy {type(self.policy).__name__} needs a row for each conversation: train with packing: false."
-            )
-        with contextlib.ExitStack() as stack:
-            stack.callback(setattr, self, "_packing", None)
-            stack.callback(setattr, self, "_loss_mode", "plain")
-            if packing:
-                stack.enter_context(attention_for_packing(self))
-            if loss != "plain" and not self._head_comes_last():
-                if loss != "auto":
-                    raise ModelError(
-                        f"loss: {loss} needs a decoder whose LM head gives its logits; take plain or auto."
-                    )
-                loss = "plain"
-            self._loss_mode = loss
-            yield
-
-    @torch.no_grad()
-    def _head_comes_last(self) -> bool:
-        """Whether logits are what the head gives, with no soft-cap or scale after it."""
-        was_training = self.training
-        self.eval()
-        try:
-            ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
-            logits = self(input_ids=ids).logits
-            with without_head(self.language_model) as head:
-                hidden = self(input_ids=ids).logits
-            with self._compute_dtype():
-                same: bool = torch.equal(head(hidden).float(), logits.float())
-        finally:
-            self.train(was_training)
-        return same
-
-    @contextlib.contextmanager
-    def _packed(self, segment_lengths: Sequence[int] | None) -> Iterator[dict[str, Any]]:
-        if segment_lengths is None:
-            yield {}
-            return
-        if self._packing is None:
-            raise ModelError("packed batches are for training: call this within prepared_for_training(packing=True).")
-        with packed_pass(Segments.of(segment_lengths, self.device), self._packing) as arguments:
-            yield arguments
 
     @contextlib.contextmanager
     def _compute_dtype(self) -> Iterator[None]:

@@ -1,0 +1,124 @@
+"""Training of workflows: packed rows, and a loss where there are labels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from adaptkit.errors import DataError, ModelError
+from adaptkit.model.loss import IGNORE_INDEX, LossMode, chosen_mode, divided, mean_loss, summed_loss, without_head
+from adaptkit.model.packing import Method, Segments, attention_for_packing, packed_pass
+
+ACCEPTS_MASK = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
+
+
+# A mixin beside the model class, whose methods it calls
+_Model: Any = PreTrainedModel if TYPE_CHECKING else object
+
+
+class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
+    """How a composite computes the batches of a stage."""
+
+    _packing: Method | None = None
+    _loss_mode: LossMode = "plain"
+
+    @contextlib.contextmanager
+    def prepared_for_training(self, *, packing: bool = False, loss: LossMode = "auto") -> Iterator[None]:
+        """Choose how batches are computed, for as long as a stage trains.
+
+        Args:
+            packing: Whether conversations share rows, with `segment_lengths`.
+            loss: `plain` holds the logits of all supervised positions, `chunked` of some at a time, `liger` takes
+                Liger's kernel; `auto` chooses. A head whose output a family changes is always `plain`.
+
+        Raises:
+            ModelError: The policy or the decoder cannot be packed, or the loss cannot be computed as asked.
+        """
+        if packing and not self.policy.supports_packing:
+            raise ModelError(
+                f"the policy {type(self.policy).__name__} needs a row for each conversation: train with packing: false."
+            )
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self, "_packing", None)
+            stack.callback(setattr, self, "_loss_mode", "plain")
+            if packing:
+                stack.enter_context(attention_for_packing(self))
+            if loss != "plain" and not self._head_comes_last():
+                if loss != "auto":
+                    raise ModelError(
+                        f"loss: {loss} needs a decoder whose LM head gives its logits; take plain or auto."
+                    )
+                loss = "plain"
+            self._loss_mode = loss
+            yield
+
+    @torch.no_grad()
+    def _head_comes_last(self) -> bool:
+        """Whether logits are what the head gives, with no soft-cap or scale after it."""
+        was_training = self.training
+        self.eval()
+        try:
+            word = min({0, 1, 2, 3} - {entry["placeholder_id"] for entry in self.config.modalities.values()})
+            ids = torch.full((1, 2), word, device=self.device)
+            logits = self(input_ids=ids).logits
+            with without_head(self.language_model) as head:
+                hidden = self(input_ids=ids).logits
+            with self._compute_dtype():
+                same: bool = torch.equal(head(hidden).float(), logits.float())
+        finally:
+            self.train(was_training)
+        return same
+
+    @contextlib.contextmanager
+    def _packed(self, segment_lengths: Sequence[int] | None) -> Iterator[dict[str, Any]]:
+        if segment_lengths is None:
+            yield {}
+            return
+        if self._packing is None:
+            raise ModelError("packed batches are for training: call this within prepared_for_training(packing=True).")
+        with packed_pass(Segments.of(segment_lengths, self.device), self._packing) as arguments:
+            yield arguments
+
+    def _loss_at_supervised(
+        self, inputs: dict[str, Any], labels: Tensor, num_items_in_batch: Tensor | int | None
+    ) -> CausalLMOutputWithPast:
+        """Logits and loss only where the next token is supervised."""
+        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+        supervised = targets != IGNORE_INDEX
+        inputs = {**inputs, "use_cache": False}
+        num_supervised = int(supervised.sum())
+        if not num_supervised:
+            raise DataError("no position of this batch is supervised: every label is -100.")
+        targets = targets[supervised]
+        head = self.get_output_embeddings()
+        mode = chosen_mode(self._loss_mode, head, num_supervised * self.config.get_text_config().vocab_size)
+        if mode == "plain":
+            output = self._decode_at(inputs, supervised)
+            output.loss = mean_loss(output.logits, targets, num_items_in_batch)
+            return output
+        with without_head(self.language_model):
+            output = self._decode_at(inputs, supervised)
+        output.loss = divided(summed_loss(output.logits, head, targets, mode), targets, num_items_in_batch)
+        output.logits = None
+        return output
+
+    def _decode_at(self, inputs: dict[str, Any], positions: Tensor) -> CausalLMOutputWithPast:
+        """The decoder's output with logits `(num_positions, vocab)` where a mask `(batch, seq)` is true."""
+        if not self._language_model_takes("logits_to_keep"):
+            output = self._decode(inputs, 0)
+            output.logits = output.logits[positions]
+        elif ACCEPTS_MASK:
+            output = self._decode(inputs, positions)
+        else:
+            columns = positions.any(0).nonzero().squeeze(1)
+            output = self._decode(inputs, columns)
+            output.logits = output.logits[positions[:, columns]]
+        return output
