@@ -224,21 +224,36 @@ def _reload_frozen(run: Run, *, shared_out: bool = True) -> None:
 
 
 def _finish(run: Run) -> None:
-    """Write the trained workflows."""
+    """Write the trained workflows, and leave them where they can be evaluated."""
     if run.recipe.accelerator.strategy in ENGINES and num_processes() > 1:
-        _rebuild_workflows(run)
+        _rebuild_workflows(run, shared_out=_shares_out(run.recipe))
     final = run.output_dir / FINAL_FOLDER
     remove_leftovers(final)
     for name, (model, processor) in run.workflows.items():
         with staged_folder(final / name) as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
+    if _shares_out(run.recipe) and _fits_one_gpu(run.base):
+        _rebuild_workflows(run, shared_out=False)
 
 
-def _rebuild_workflows(run: Run) -> None:
-    """Build each workflow from its last checkpoint, since an engine changed the one that it trained."""
+def _fits_one_gpu(base: torch.nn.Module) -> bool:
+    """Whether this process's GPU, if it has one, has room for a base twice over: for it and what is inserted."""
+    if not torch.cuda.is_available():
+        return False
+    torch.cuda.empty_cache()
+    return 2 * sum(p.nbytes for p in base.parameters()) < torch.cuda.mem_get_info()[0]
+
+
+def _rebuild_workflows(run: Run, *, shared_out: bool) -> None:
+    """Build each workflow from its last checkpoint, since an engine changed the one that it trained.
+
+    Args:
+        run: The run.
+        shared_out: Whether the GPU may be too small for the whole, so that it is built in the memory of the host.
+    """
     if _shares_out(run.recipe):
-        _reload_frozen(run, shared_out=False)
+        _reload_frozen(run, shared_out=shared_out)
     last = {stage.workflow: stage for stage in run.recipe.stages}
     for name, stage in last.items():
         model = run.build_stage_model(stage)

@@ -122,6 +122,15 @@ def shard(model: nn.Module, strategy: str) -> None:
             set_z3_leaf_module(unit, True)  # else processes wait where the way through a layer depends on the data
         minimal = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
         deepspeed.zero.Init(module=model, config_dict_or_path=minimal)
+        _place_buffers(model)
+
+
+def _place_buffers(model: nn.Module) -> None:
+    """Bring buffers to where DeepSpeed takes the parameters."""
+    if torch.cuda.is_available():
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer.cuda()
 
 
 def _remember_sources(model: nn.Module) -> None:
