@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -185,6 +186,8 @@ def stage_identity(settings: StageSettings, sampler: Sampler[Any]) -> dict[str, 
 def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int, strategy: str = "none") -> Any:
     """Translate a stage's settings into transformers' `TrainingArguments`."""
     num_steps = settings.num_steps(num_samples, num_processes())
+    for variable in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"):
+        os.environ.pop(variable, None)  # accelerate's launcher sets them by its own configuration; the recipe decides
     use_cpu = settings.use_cpu or (num_processes() > 1 and not torch.cuda.is_available())
     return TrainingArguments(
         output_dir=str(output_dir),
