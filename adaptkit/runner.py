@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -36,17 +34,16 @@ from adaptkit.build import (
     stage_mixture,
     task_datasets,
 )
-from adaptkit.errors import DataError, RecipeError, RunError
+from adaptkit.caching import cache_features
+from adaptkit.errors import RecipeError, RunError
 from adaptkit.evaluation.report import ReportData, gallery_items, write_report
 from adaptkit.evaluation.scores import Answer, Evaluation
 from adaptkit.hashing import hash_tensors
 from adaptkit.interfaces import DataSource, Encoder
 from adaptkit.model.checkpoint import load_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.encoders import run_encoder
 from adaptkit.model.inspection import describe_components, describe_layers
 from adaptkit.model.processor import AdaptkitProcessor
-from adaptkit.paths import cache_dir
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.processes import (
     ENGINES,
@@ -59,10 +56,10 @@ from adaptkit.processes import (
     process_group,
     wait_for_all,
 )
+from adaptkit.progress import progress_bar
 from adaptkit.recipe import Recipe, StageConfig, TaskConfig, dump_recipe, for_processes
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder, write_whole
-from adaptkit.training.feature_cache import FeatureCache
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
 
@@ -265,7 +262,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     model = run.build_stage_model(stage)
     model.set_trainable(stage.train)
     processor = run.processor(stage.workflow)
-    _fill_caches(run, processor)
+    _encode_beforehand(run, processor)
     media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
     sources = {name: run.sources[name] for name in stage.data}
     data = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
@@ -288,6 +285,18 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
         steps_after=_steps_after(run, stage),
     )
     run.workflows[stage.workflow] = (model.eval(), processor)
+
+
+def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:
+    """Encode every medium of the recipe's data once, for modalities whose recipe wants that."""
+    for name, inputs in processor.modalities.items():
+        encoder = run.encoders[name]
+        if name in run.cached or not (run.recipe.modalities[name].cache_features and encoder.cacheable):
+            continue
+        encoder.to(_device(shared_out=False) or run.base.device)
+        with progress_bar(run.console, f"encoding {name} inputs") as advance:
+            run.cached[name] = cache_features(name, inputs, encoder, run.sources.values(), advance)
+        encoder.to(run.base.device)
 
 
 def _steps_after(run: Run, stage: StageConfig) -> int:
@@ -374,89 +383,6 @@ def _step_size(stage: StageConfig) -> str:
     """Samples or packs of one optimiser step, and over how many processes."""
     size = stage_settings(stage).batch_size * stage.gradient_accumulation_steps
     return f"{size * num_processes():,} over {num_processes()} processes" if num_processes() > 1 else f"{size:,}"
-
-
-# -- cached features -----------------------------------------------------------------------------------------------
-
-
-def _fill_caches(run: Run, processor: AdaptkitProcessor) -> None:
-    """Encode every medium of the recipe's data once, for modalities whose recipe wants that."""
-    for name, inputs in processor.modalities.items():
-        encoder = run.encoders[name]
-        if name in run.cached or not (run.recipe.modalities[name].cache_features and encoder.cacheable):
-            continue
-        keys = _ContentKeys(inputs.modality.content_key)
-        cache = FeatureCache(cache_dir() / "features", encoder.fingerprint(), _dtype_of(encoder))
-        items = [(keys(source), _loader(inputs.load, source)) for source in _media_of(run.sources.values(), name, keys)]
-
-        encoder.to(_device(shared_out=False) or run.base.device)
-
-        def encode(batch: list[Tensor], encoder: Encoder = encoder, inputs: Any = inputs) -> Tensor | list[Tensor]:
-            raw = inputs.preprocessor.collate(batch)
-            with torch.no_grad():
-                return run_encoder(encoder, raw)
-
-        with progress_bar(run.console, f"encoding {name} inputs") as advance:
-            report = cache.fill(items, encode, progress=advance)
-        encoder.to(run.base.device)
-        keys.failed.update(report.failed)
-        run.cached[name] = CachedFeatures(keys, cache.get)
-
-
-def _loader(load: Callable[[Any], Tensor], source: Any) -> Callable[[], Tensor]:
-    return lambda: load(source)
-
-
-def _media_of(sources: Any, modality: str, keys: _ContentKeys) -> list[Any]:
-    """Distinct usable media of some datasets; what is unusable shows when its sample is read."""
-    found: dict[str, Any] = {}
-    for source in sources:
-        for index in range(len(source)):
-            try:
-                parts = [part for message in source[index].messages for part in message["content"]]
-                for part in parts:
-                    if part["type"] == modality:
-                        found.setdefault(keys(part[modality]), part[modality])
-            except DataError:
-                continue
-    return list(found.values())
-
-
-class _ContentKeys:
-    """Content keys of media, each computed once.
-
-    Attributes:
-        failed: Why a medium could not be encoded, by key.
-    """
-
-    def __init__(self, content_key: Callable[[Any], str]) -> None:
-        self._content_key = content_key
-        self._known: dict[str, str] = {}
-        self.failed: dict[str, str] = {}
-
-    def __call__(self, source: Any) -> str:
-        name = str(source) if isinstance(source, (str, Path)) else None
-        key = self._known.get(name) if name is not None else None
-        if key is None:
-            key = self._content_key(source)
-            if name is not None:
-                self._known[name] = key
-        if key in self.failed:
-            raise DataError(self.failed[key])
-        return key
-
-
-def _dtype_of(encoder: Encoder) -> torch.dtype:
-    return next((p.dtype for p in encoder.parameters()), torch.float32)
-
-
-@contextmanager
-def progress_bar(console: Console, what: str) -> Any:
-    """A progress bar as a function `(done, total)`; silent where nobody watches."""
-    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total, *_: progress.update(task, completed=done, total=total)
 
 
 # -- evaluation ------------------------------------------------------------------------------------------------------

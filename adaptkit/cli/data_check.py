@@ -70,8 +70,8 @@ def check(
     """
     from adaptkit.checking import plan_files, run_check
     from adaptkit.cli.data_report import print_report, report_as_json
-    from adaptkit.cli.progress import progress_bar
     from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.progress import progress_bar
 
     quiet_libraries()
     shared: dict[str, Any] = {"tokenizer": tokenizer, "max_length": max_length, "max_bad_fraction": max_bad_fraction}

@@ -126,8 +126,8 @@ def objects365(annotations: Path, skip_fake: bool, skip_reflected: bool, **optio
 
 
 def _run(converter: Callable[..., Summary], source: Any, options: dict[str, Any], **more: Any) -> None:
-    from adaptkit.cli.progress import progress_bar
     from adaptkit.grounding import ConversationOptions
+    from adaptkit.progress import progress_bar
 
     if options["seed"] is not None and options["limit"] is None:
         raise click.UsageError("--seed says which conversations --limit takes: give --limit, or neither.")

@@ -21,8 +21,8 @@ def train_encoder(recipe_path: Path, overrides: tuple[str, ...], output: Path | 
     """
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.encoder_training import run_encoder_recipe
+    from adaptkit.progress import progress_bar
     from adaptkit.recipe import load_encoder_recipe
-    from adaptkit.runner import progress_bar
 
     recipe = load_encoder_recipe(recipe_path, overrides)
     quiet_libraries()

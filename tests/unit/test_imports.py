@@ -19,7 +19,7 @@ PACKAGE = Path(adaptkit.__file__).parent
 
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
-    {"errors", "hashing", "boxes", "hub"},
+    {"errors", "hashing", "boxes", "hub", "progress"},
     {"interfaces", "hookspecs", "processes", "reading"},
     {"placement", "paths", "chat_templates"},
     {"plugin_manager"},
@@ -29,6 +29,7 @@ GROUPS = (
     {"data", "grounding", "model", "policies", "projectors"},
     {"build", "runs"},
     {"training", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
+    {"caching"},
     {"runner", "rehearsal", "encoder_training", "prediction"},
     {"checking", "compare", "launch"},
     {"cli"},

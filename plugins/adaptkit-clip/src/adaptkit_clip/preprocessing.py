@@ -185,15 +185,19 @@ def _positions_of_square(config: Any, side: int, options: ClipOptions) -> int:
     return (grid // options.merge_size) ** 2 + special
 
 
-def load_vision_config(options: ClipOptions) -> Any:
+def load_vision_config(options: ClipOptions, *, local_files_only: bool = False) -> Any:
     """The vision part of a checkpoint's config.
+
+    Args:
+        options: Name the checkpoint.
+        local_files_only: Whether to ask no hub.
 
     Raises:
         ModelError: There is no checkpoint, or it is of another family.
     """
     place = resolve(options.path)
     try:
-        config = AutoConfig.from_pretrained(place, revision=options.revision)
+        config = AutoConfig.from_pretrained(place, revision=options.revision, local_files_only=local_files_only)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"cannot read the config.json of {options.path}: {first_line(error)}. {provide()}") from error
     try:

@@ -50,7 +50,7 @@ def _sizes(options: ClipOptions) -> dict[str, Any]:
 
 def _family_name(options: ClipOptions) -> str:
     try:
-        return family_name(load_vision_config(options))
+        return family_name(load_vision_config(options, local_files_only=True))
     except ModelError:
         return _family_by_name(options.path.lower())
 

@@ -1,4 +1,4 @@
-"""A progress bar for commands that need no model."""
+"""A progress bar for work whose size shows as it goes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 
 @contextmanager
-def progress_bar(console: Console, what: str = "") -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar as a function `(done, total, what)`; silent where nobody watches."""
+def progress_bar(console: Console, what: str = "") -> Iterator[Callable[..., None]]:
+    """A progress bar as a function `(done, total)`, or `(done, total, what)`; silent where nobody watches."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
