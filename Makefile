@@ -12,12 +12,13 @@ export PYTHONUTF8 := 1
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 SINGLE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup quickstart test lint types pytest docs constraints clean
+.PHONY: help setup quickstart test test-extras lint types pytest docs constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   install into .venv and train the small Inner-Adaptor model of the tutorial"
 	@echo "make test         linters, types, tests and documentation"
+	@echo "make test-extras  install bitsandbytes and DeepSpeed too, and run what needs them"
 	@echo "make setup        install into .venv, nothing else"
 	@echo "make docs         build the documentation into site/"
 	@echo "make constraints  resolve every dependency anew and record the versions in constraints.txt"
@@ -46,6 +47,11 @@ types: setup
 
 pytest: setup
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+test-extras: setup  # what needs packages that few machines have
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[bitsandbytes,deepspeed]'
+	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile tests/distributed tests/unit/prediction tests/unit/training \
+		tests/unit/model/test_quantized.py
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build --strict --quiet

@@ -5,10 +5,8 @@ import sys
 
 FIRST_IMPORTS = (
     "from transformers import AutoTokenizer",
-    "from transformers import AutoProcessor",
     "from transformers import AutoModelForImageTextToText",
     "from transformers import LlamaForCausalLM",
-    "from transformers import PreTrainedTokenizerFast",
 )
 
 EACH_IN_A_FORK = """
