@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import torch
+import transformers
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -320,17 +323,27 @@ def show(title: str, results: Sequence[Result], console: Console | None = None) 
     (console or Console(width=120)).print(table)
 
 
-def save(path: Path, about: dict[str, Any], results: Sequence[Result]) -> None:
-    """Write results with what they were measured on."""
-    import accelerate
-    import transformers
+def model_options(
+    parser: argparse.ArgumentParser, *, layers: int, hidden: int, vocabulary: int, seconds: float
+) -> None:
+    """Options of scripts that build a decoder of any size, with what they are by default."""
+    parser.add_argument("--layers", type=int, default=layers)
+    parser.add_argument("--hidden", type=int, default=hidden, help="a multiple of 128")
+    parser.add_argument("--vocabulary", type=int, default=vocabulary)
+    parser.add_argument("--length", type=int, default=1024, help="positions of a conversation")
+    parser.add_argument("--picture", type=int, default=336, help="pixels of a side, a multiple of 14")
+    parser.add_argument("--seconds", type=float, default=seconds, help="nothing is begun after")
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
 
+
+def save(path: Path, about: dict[str, Any], results: Sequence[dict[str, Any]]) -> None:
+    """Write results with what they were measured on."""
     versions = {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "accelerate": accelerate.__version__,
     }
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    values = {**about, "device": device, "versions": versions, "results": [asdict(result) for result in results]}
+    values = {**about, "device": device, "versions": versions, "results": results}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

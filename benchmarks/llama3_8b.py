@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
         print(f"{time.perf_counter() - started:.0f} s", results[-1], flush=True)
         if options.output is not None:
-            save(options.output, {"command": " ".join(["python -m benchmarks.llama3_8b", *sys.argv[1:]])}, results)
+            command = " ".join(["python -m benchmarks.llama3_8b", *sys.argv[1:]])
+            save(options.output, {"command": command}, [asdict(result) for result in results])
     show(f"Stage 2, {options.batch_size} conversations a step", results)
 
 

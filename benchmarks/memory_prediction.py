@@ -4,8 +4,8 @@ A decoder of about 1.5 billion parameters and an encoder of CLIP-L's size with r
 in several ways. What each step needs is predicted first, by `adaptkit.prediction`, from the same code without memory;
 then it is run. On a GPU peaks are torch's `max_memory_allocated`, on a CPU those of torch's profiler.
 
-    python benchmarks/memory_prediction.py                                        # one GPU
-    python benchmarks/memory_prediction.py --layers 4 --hidden 256 --length 128 --picture 56 --vocabulary 2000   # a CPU
+    python -m benchmarks.memory_prediction                                        # one GPU
+    python -m benchmarks.memory_prediction --layers 4 --hidden 256 --length 128 --picture 56 --vocabulary 2000   # a CPU
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
-import json
-import platform
+import sys
 import time
 import traceback
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 
@@ -33,6 +30,7 @@ from adaptkit.prediction.shadows import shadow_building, shadow_of
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
 from adaptkit.training.settings import OptimizerSettings, StageSettings
+from benchmarks.common import model_options, save
 
 GIB = 2**30
 INNER = {"policy": "inner_adapter", "placement": {"count": 4}}
@@ -247,27 +245,16 @@ def run(options: argparse.Namespace, cases: tuple[Case, ...] = CASES) -> list[di
     return results
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--hidden", type=int, default=2048, help="a multiple of 128")
-    parser.add_argument("--vocabulary", type=int, default=64_000)
-    parser.add_argument("--batch", type=int, default=4, help="conversations")
-    parser.add_argument("--length", type=int, default=1024, help="positions of a conversation")
-    parser.add_argument("--picture", type=int, default=336, help="pixels of a side, a multiple of 14")
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="else float32")
-    parser.add_argument("--seconds", type=float, default=50, help="no case is begun after")
-    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
-    return parser.parse_args(arguments)
-
-
 def main() -> None:
-    options = parse()
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
-    print(f"{where}; torch {torch.__version__}, transformers {transformers.__version__}", flush=True)
+    """Predict and measure the cases in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    model_options(parser, layers=24, hidden=2048, vocabulary=64_000, seconds=50)
+    parser.add_argument("--batch", type=int, default=4, help="conversations")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="else float32")
+    options = parser.parse_args()
     results = run(options)
     if options.output:
-        options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        save(options.output, {"command": " ".join(["python -m benchmarks.memory_prediction", *sys.argv[1:]])}, results)
 
 
 if __name__ == "__main__":

@@ -4,24 +4,21 @@ A decoder of Llama-3-8B's size and an encoder of CLIP-L's (336 pixels, 576 posit
 conversation of 1024 positions with one picture, the last 256 of them supervised; gradient checkpointing. Peaks are
 torch's `max_memory_allocated`.
 
-    python benchmarks/quantized_8b.py                              # one GPU
-    python benchmarks/quantized_8b.py --layers 4 --hidden 128 --length 80 --picture 56   # tried on a CPU
+    python -m benchmarks.quantized_8b                              # one GPU
+    python -m benchmarks.quantized_8b --layers 4 --hidden 128 --length 80 --picture 56   # tried on a CPU
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
-import platform
+import sys
 import time
 import traceback
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, PreTrainedModel
 
@@ -30,6 +27,7 @@ from adaptkit.surgery.quantization import bitsandbytes_config
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
 from adaptkit.training.settings import OptimizerSettings, StageSettings
+from benchmarks.common import model_options, save
 
 GIB = 2**30
 NUM_STEPS = 3
@@ -258,21 +256,14 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Measure the variants in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=4096, help="a multiple of 128")
-    parser.add_argument("--vocabulary", type=int, default=128_256)
-    parser.add_argument("--length", type=int, default=1024, help="positions of the conversation")
-    parser.add_argument("--picture", type=int, default=336, help="pixels of a side, a multiple of 14")
+    model_options(parser, layers=32, hidden=4096, vocabulary=128_256, seconds=75)
     parser.add_argument("--only", nargs="*", choices=("nf4", "bf16"), help="bases to measure")
-    parser.add_argument("--seconds", type=float, default=75, help="no variant is begun after")
-    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args()
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
-    print(f"{where}; torch {torch.__version__}, transformers {transformers.__version__}", flush=True)
     results = run(options)
     if options.output:
-        options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        save(options.output, {"command": " ".join(["python -m benchmarks.quantized_8b", *sys.argv[1:]])}, results)
 
 
 if __name__ == "__main__":

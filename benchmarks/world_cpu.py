@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,11 @@ def main(arguments: list[str] | None = None) -> None:
     show(f"Stage 2 on the built-in world, {options.batch_size} conversations a step, {about}", results)
     if options.output is not None:
         command = " ".join(["python -m benchmarks.world_cpu", *sys.argv[1:]])
-        save(options.output, {"command": command, "threads": torch.get_num_threads(), "data": about}, results)
+        save(
+            options.output,
+            {"command": command, "threads": torch.get_num_threads(), "data": about},
+            [asdict(result) for result in results],
+        )
 
 
 if __name__ == "__main__":

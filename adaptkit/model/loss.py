@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal
 
 import torch
@@ -53,21 +54,28 @@ def chosen_mode(wanted: LossMode, head: nn.Module, num_logits: int) -> LossMode:
     Raises:
         ModelError: Liger's kernel is asked for and cannot run.
     """
+    if wanted in ("plain", "chunked"):
+        return wanted
     problem = _liger_problem(head)
-    if wanted == "liger" and problem is not None:
-        raise ModelError(f"loss: liger cannot be used here: {problem}. Take auto, which does without.")
     if wanted == "auto":
         return "liger" if problem is None else "chunked" if num_logits > CHUNK_ELEMENTS else "plain"
+    if problem is not None:
+        raise ModelError(f"loss: liger cannot be used here: {problem}. Take auto, which does without.")
     return wanted
 
 
 def _liger_problem(head: nn.Module) -> str | None:
-    if importlib.util.find_spec("liger_kernel") is None:
+    if not _has_liger():
         return "the package liger-kernel is not installed (pip install 'adaptkit[liger]')"
     weight = getattr(head, "weight", None)
     if type(head) is not nn.Linear or not isinstance(weight, Tensor) or not weight.is_cuda:
         return "it needs a head that is one linear layer, whole and on a GPU"
     return None if type(weight) is nn.Parameter and not hasattr(weight, "ds_id") else "the head's weight is sharded"
+
+
+@cache  # a look through the whole path, which no step should take
+def _has_liger() -> bool:
+    return importlib.util.find_spec("liger_kernel") is not None
 
 
 def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor, mode: LossMode) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import sys
 import tempfile
 import time
 import traceback
@@ -24,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
@@ -33,6 +31,7 @@ from adaptkit.errors import DataError
 from adaptkit.interfaces import DataContext, DataSource, Sample
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.testing.fuzz_formats import FORMATS, Trial, World
+from adaptkit.testing.fuzzing import end_with, fuzzing_console
 from adaptkit.testing.mutations import mutate_value
 from adaptkit.testing.tiny import tiny_tokenizer
 
@@ -185,18 +184,13 @@ def _shown_in(status: Status, name: str) -> Callable[[int], None]:
 @click.option("--only", type=int, help="Only the sample of this number, to try a failure again.")
 def main(samples: int, seed: int, names: tuple[str, ...], only: int | None) -> None:
     """Read damaged data of every format: each sample must be read or be refused with a data error."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = fuzzing_console()
     numbers = range(samples) if only is None else [only]
     results: dict[str, Outcomes] = {}
     for name in names or FORMATS:
         with console.status(name) as status:
             results[name] = fuzz(name, numbers, seed, _shown_in(status, name))
-    console.print(_table(results))
-    for name, found in results.items():
-        for number, text in found.failures[:3]:
-            console.print(f"{name}, seed {seed}, sample {number}: --format {name} --seed {seed} --only {number}")
-            console.print(text, markup=False, highlight=False)
-    sys.exit(1 if any(found.failures for found in results.values()) else 0)
+    end_with(console, _table(results), "--format", seed, {name: found.failures for name, found in results.items()})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import pickle
 import random
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from adaptkit.errors import DataError
@@ -32,6 +30,7 @@ from adaptkit.grounding import (
     convert_objects365,
     convert_refcoco,
 )
+from adaptkit.testing.fuzzing import end_with, fuzzing_console
 from adaptkit.testing.mutations import mutate_bytes, mutate_value
 
 _ANNOTATION = """<annotation><filename>1.jpg</filename><size><width>50</width><height>100</height></size>
@@ -202,18 +201,13 @@ def _table(results: Mapping[str, Outcomes]) -> Table:
 @click.option("--only", type=int, help="Only the sample of this number, to try a failure again.")
 def main(samples: int, seed: int, kinds: tuple[str, ...], only: int | None) -> None:
     """Convert damaged grounding datasets: each must be converted or be refused with a data error."""
-    console = Console()
+    console = fuzzing_console()
     numbers = range(samples) if only is None else [only]
     results: dict[str, Outcomes] = {}
     for kind in kinds or KINDS:
         with console.status(kind):
             results[kind] = fuzz(kind, numbers, seed)
-    console.print(_table(results))
-    for kind, found in results.items():
-        for number, text in found.failures[:3]:
-            console.print(f"{kind}, seed {seed}, sample {number}: --kind {kind} --seed {seed} --only {number}")
-            console.print(text, markup=False, highlight=False)
-    sys.exit(1 if any(found.failures for found in results.values()) else 0)
+    end_with(console, _table(results), "--kind", seed, {kind: found.failures for kind, found in results.items()})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from transformers import TrainerCallback
 from adaptkit.training.throughput import SpeedMeter, Throughput
 
 _REDRAW_S = 0.5  # counts that lie on a device are read each time, for which it stops
+
+_BAR_WIDTH = 34  # the bar, the time left of the stage, and blanks between columns
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
@@ -47,8 +50,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._meter.restart()
         if self._console.is_terminal and state.is_world_process_zero:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-                TimeRemainingColumn(), console=self._console,
+                TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=self._console,
             )  # fmt: skip
             self._task = self._bar.add_task(self._stage, total=state.max_steps, completed=state.global_step, text="")
             self._bar.start()
@@ -72,21 +75,33 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         now, step = time.monotonic(), state.global_step
         self._shown = (now, step)
         rate = (step - self._started[1]) / max(now - self._started[0], 1e-9)
-        text = f"loss {self._loss}  {self._meter.speed().as_text(self._device)}"
         left, after = state.max_steps - step, self._steps_after
-        in_all = f"about {_clock((left + after) / rate)} in all" if rate > 0 and after and left else ""
+        in_all = [f"{_clock((left + after) / rate)} in all"] if rate > 0 and after and left else []
+        loss, speed = f"loss {self._loss}", self._meter.speed().as_texts(self._device)
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, text=f"{text}  {in_all}".rstrip())
+            room = self._console.width - len(f"{self._stage} {step}/{state.max_steps}") - _BAR_WIDTH
+            self._bar.update(self._task, completed=step, text=_fitting([loss, speed[0], *in_all, *speed[1:]], room))
             return
-        times = ", ".join(filter(None, [f"{_clock(left / rate)} left" if rate > 0 and left else "", in_all]))
-        line = f"{self._stage}  {step}/{state.max_steps}  {text}  {times}"
-        self._console.print(line.rstrip(), highlight=False)
+        times = [", ".join([f"{_clock(left / rate)} left", *in_all])] if rate > 0 and left else []
+        line = "  ".join([self._stage, f"{step}/{state.max_steps}", loss, *speed, *times])
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _fitting(texts: Sequence[str], room: int) -> str:
+    """As many of the texts, from the first, as fit into so many columns."""
+    shown = ""
+    for text in texts:
+        longer = f"{shown}  {text}" if shown else text
+        if len(longer) > room:
+            break
+        shown = longer
+    return shown
 
 
 def _clock(seconds: float) -> str:

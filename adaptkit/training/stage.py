@@ -134,11 +134,28 @@ def train_stage(
         return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
 
     throughput = Throughput(model, num_processes())
-    progress = (
-        [] if console is None else [ProgressCallback(console, settings.name, throughput, steps_after=steps_after)]
+    watchers = [*_watchers(log, throughput, settings, evaluate), *reporters, *callbacks]
+    if console is not None:
+        watchers.append(ProgressCallback(console, settings.name, throughput, steps_after=steps_after))
+    build_trainer = partial(
+        _build_trainer, model, dataset, collator, settings, sampler, output_dir, processor, throughput, strategy
     )
-    watchers = [*_watchers(log, throughput, settings, evaluate), *progress, *reporters, *callbacks]
     started = time.perf_counter()
+    step = _run(build_trainer, model, settings, strategy, watchers, resumed_from, output_dir)
+    checkpoint = output_dir / f"checkpoint-{step}"
+    return StageResult(log.lines(), time.perf_counter() - started, step, checkpoint, resumed_from)
+
+
+def _run(
+    build_trainer: Callable[[Sequence[TrainerCallback]], WorkflowTrainer],
+    model: nn.Module,
+    settings: StageSettings,
+    strategy: str,
+    watchers: Sequence[TrainerCallback],
+    resumed_from: Path | None,
+    output_dir: Path,
+) -> int:
+    """Train to the end, or until this or another process is asked to stop; gives the last step."""
     with ExitStack() as stack:
         for callback in watchers:
             if hasattr(callback, "close"):
@@ -149,22 +166,17 @@ def train_stage(
         shard(model, strategy)
         frozen = FrozenShards(model) if strategy in SHARDED else None
         request = stack.enter_context(StopRequest())
-        trainer = _build_trainer(
-            model, dataset, collator, settings, sampler, output_dir, processor, [*watchers, StopCallback(request)],
-            throughput, strategy,
-        )  # fmt: skip
+        trainer = build_trainer([*watchers, StopCallback(request)])
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
         if frozen is not None:
             frozen.check(settings.name)
-        step = trainer.state.global_step
+        step = int(trainer.state.global_step)
         trainer.finish()
         stopped = any_process(request.asked)
-    checkpoint = output_dir / f"checkpoint-{step}"
     if stopped:
-        raise RunStoppedError(
-            f"stage {settings.name!r} was asked to stop: saved {checkpoint}; continue with --resume auto"
-        )
-    return StageResult(log.lines(), time.perf_counter() - started, step, checkpoint, resumed_from)
+        saved = output_dir / f"checkpoint-{step}"
+        raise RunStoppedError(f"stage {settings.name!r} was asked to stop: saved {saved}; continue with --resume auto")
+    return step
 
 
 def _find_start(output_dir: Path, resume: Path | str | None) -> Path | None:
@@ -184,7 +196,7 @@ def _watchers(
 
 def _build_trainer(
     model: nn.Module, dataset: Any, collator: Any, settings: StageSettings, sampler: Any, output_dir: Path,
-    processor: Any, callbacks: Sequence[TrainerCallback], throughput: Throughput, strategy: str,
+    processor: Any, throughput: Throughput, strategy: str, callbacks: Sequence[TrainerCallback],
 ) -> WorkflowTrainer:  # fmt: skip
     try:
         arguments = build_arguments(settings, output_dir, len(sampler), strategy)

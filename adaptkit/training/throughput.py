@@ -117,13 +117,16 @@ class Speed:
             values["peak_memory_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
         return values
 
-    def as_text(self, device: torch.device) -> str:
-        """The same for a person."""
+    def as_texts(self, device: torch.device) -> list[str]:
+        """The same for a person, what matters most first."""
         values = self.as_metrics(device)
-        text = f"{values['samples_per_second']:,.1f} samples/s  {values['tokens_per_second']:,.0f} tokens/s"
-        if "mfu" in values:
-            text += f"  MFU {values['mfu']:.0%}"
-        return text + (f"  {values['peak_memory_gib']:.1f} GiB" if "peak_memory_gib" in values else "")
+        texts = {
+            "samples_per_second": "{:,.1f} samples/s",
+            "mfu": "MFU {:.0%}",
+            "peak_memory_gib": "{:.1f} GiB",
+            "tokens_per_second": "{:,.0f} tokens/s",
+        }
+        return [text.format(values[name]) for name, text in texts.items() if name in values]
 
 
 class SpeedMeter:

@@ -37,7 +37,7 @@ def test_utilisation_is_of_all_devices(monkeypatch):
     speed = Speed(2.0, Totals(8, 100, 2 * 4 * 989e12 / 2), num_processes=4)
     metrics = speed.as_metrics(torch.device("cuda"))
     assert metrics["mfu"] == pytest.approx(0.5)
-    assert "4.0 samples/s  50 tokens/s  MFU 50%  1.0 GiB" in speed.as_text(torch.device("cuda"))
+    assert speed.as_texts(torch.device("cuda")) == ["4.0 samples/s", "MFU 50%", "1.0 GiB", "50 tokens/s"]
 
 
 def test_a_device_that_is_not_known_has_no_utilisation(monkeypatch):
@@ -62,4 +62,24 @@ def test_the_time_left_is_of_the_stage_and_of_all(monkeypatch):
     now[0], state.global_step = 20.0, 4
     callback.on_step_end(arguments, state, None)
     assert "align  4/10  loss -" in output.getvalue()
-    assert "0:30 left, about 4:40 in all" in output.getvalue()
+    assert "0:30 left, 4:40 in all" in output.getvalue()
+
+
+@pytest.mark.parametrize(("width", "seen"), [(60, "loss -"), (100, "0.0 samples/s  4:40 in all")])
+def test_a_terminal_shows_what_fits_beside_the_bar(width, seen, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    _, model = build("llama")
+    callback = ProgressCallback(console, "align", Throughput(model), steps_after=50)
+    state, arguments = Step(), TrainingArguments(use_cpu=True)
+    callback.on_train_begin(arguments, state, None)
+    now[0], state.global_step = 20.0, 4
+    callback.on_step_end(arguments, state, None)
+    plain = Console(file=io.StringIO(), width=width)
+    plain.print(callback._bar.get_renderable())
+    callback.close()
+    (line,) = plain.file.getvalue().splitlines()
+    assert seen in line
+    assert "━" in line
+    assert "4/10" in line
