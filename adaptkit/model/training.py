@@ -62,7 +62,7 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
 
     @torch.no_grad()
     def _head_comes_last(self) -> bool:
-        """Whether logits are what the head gives, with no soft-cap or scale after it."""
+        """Whether the head makes logits of what is there without it: a scale commutes with it, a soft-cap does not."""
         was_training = self.training
         self.eval()
         try:

@@ -21,7 +21,7 @@ def gradients_by_mode(model, monkeypatch):
     return results
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "cohere"])  # the last scales its logits
 def test_parts_give_the_loss_and_gradients_of_the_whole(family, monkeypatch):
     results = gradients_by_mode(build(family)[1], monkeypatch)
     (expected, gradients), (found, found_gradients) = results["plain"], results["chunked"]
