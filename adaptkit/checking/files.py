@@ -10,6 +10,7 @@ from typing import Any
 from adaptkit.chat_templates import load_chat_template
 from adaptkit.checking.findings import Problem
 from adaptkit.checking.plan import CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
+from adaptkit.data.hf_dataset import is_saved_dataset
 from adaptkit.data.rows import load_rows
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.interfaces import DataContext, Modality
@@ -80,15 +81,15 @@ def plan_files(
 
 
 def tell_format(path: Path, modalities: Sequence[str]) -> str:
-    """The format of a data file, from its name or its first rows.
+    """The format of a data file or of a folder of them, from its name, what is in it, or its first rows.
 
     Raises:
-        DataError: The file cannot be read, or its rows are no conversations.
+        DataError: The file cannot be read, its rows are no conversations, or the folder is no dataset.
     """
+    if path.is_dir():
+        return _format_of_folder(path)
     if path.suffix.lower() in FORMATS_BY_ENDING:
         return FORMATS_BY_ENDING[path.suffix.lower()]
-    if path.is_dir():
-        raise DataError(f"{path} is a folder: name the files in it", kind="unreadable_file")
     rows = [row for row in islice(load_rows(path), _NUM_LOOKED_AT) if isinstance(row, Mapping)]
     if any("messages" in row for row in rows):
         return "messages"
@@ -103,6 +104,20 @@ def tell_format(path: Path, modalities: Sequence[str]) -> str:
     if any(plurals & set(row) or _speakers(row) & set(_SHAREGPT_SPEAKERS) for row in rows):
         return "sharegpt"
     return "llava"
+
+
+def _format_of_folder(path: Path) -> str:
+    if is_saved_dataset(path):
+        return "hf_dataset"
+    endings = {child.suffix.lower() for child in path.iterdir() if child.is_file()}
+    found = sorted(endings & set(FORMATS_BY_ENDING))
+    if len(found) != 1:
+        raise DataError(
+            f"{path} is a folder, but neither a dataset that save_to_disk wrote nor one of "
+            f"{' or '.join(FORMATS_BY_ENDING)} files: name the files in it",
+            kind="unreadable_file",
+        )
+    return FORMATS_BY_ENDING[found[0]]
 
 
 def _speakers(row: Mapping[str, Any]) -> set[str]:

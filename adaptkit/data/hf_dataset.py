@@ -75,6 +75,11 @@ def open_rows(options: HfDatasetOptions, root: Path) -> Rows:
     return StreamRows(lambda: _stream(options, root, location), num_samples, location)
 
 
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return any((folder / mark).is_file() for mark in _MARKS)
+
+
 def local_folder(options: HfDatasetOptions, root: Path) -> Path | None:
     """The folder that a dataset's path names; None where it is a format or an id of the hub."""
     folder = root / options.path
@@ -133,9 +138,8 @@ def _opened(options: HfDatasetOptions, root: Path) -> Any:
     import datasets
 
     folder = local_folder(options, root)
-    saved = folder is not None and any((folder / mark).is_file() for mark in _MARKS)
     try:
-        if saved:
+        if folder is not None and is_saved_dataset(folder):
             dataset = datasets.load_from_disk(str(folder))
         else:
             dataset = datasets.load_dataset(

@@ -2,16 +2,19 @@
 
 A packed row says where its conversations begin and end. Each decoder layer then attends within them alone: by flash
 attention over sequences of different lengths where there is a GPU, by PyTorch's attention over conversations of like
-length elsewhere, and by a mask of blocks where a family's attention takes no more than a mask.
+length elsewhere, and by a mask of blocks where a family's attention takes no more than a mask. The decoder makes that
+mask from the position ids, or is given it where it makes masks without looking at them.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal, cast
 
@@ -19,31 +22,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface, create_masks_for_generate, sdpa_mask
 
 from adaptkit.errors import ModelError
 
 PACKED = "adaptkit_packed"
 """Name of the attention under which transformers finds `packed_attention`."""
 
-Method = Literal["segments", "flash", "block_mask"]
+Method = Literal["segments", "flash", "block_mask", "given_mask"]
 
 _in_segments: ContextVar[bool] = ContextVar("in_segments", default=False)
 
 
 @dataclass(frozen=True)
-class _Bucket:
-    """Conversations of like length.
+class _Buckets:
+    """Conversations of like length beside each other, filled up to the longest of their bucket.
 
     Attributes:
-        gather: Positions of each, filled up with its last one, `(num_conversations, longest)`.
-        rows: Where its positions, without the filling, stand in the flattened `gather`.
-        positions: The positions themselves.
+        shapes: Conversations and positions of each bucket.
+        gather: Which position of the row stands at each place of the buckets, one bucket after the other.
+        filling: The places that only fill up, where the last position of a conversation stands again.
+        places: Where each position of the row stands.
     """
 
+    shapes: tuple[tuple[int, int], ...]
     gather: Tensor
-    rows: Tensor
-    positions: Tensor
+    filling: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> _Buckets:
+        """Of conversations of these lengths; those of one bucket differ by less than a fifth."""
+        groups: dict[int, list[int]] = {}
+        for number, length in enumerate(lengths):
+            groups.setdefault(math.floor(4 * math.log2(length)), []).append(number)
+        order = [number for group in groups.values() for number in group]
+        shapes = tuple((len(group), max(lengths[i] for i in group)) for group in groups.values())
+        filled = torch.tensor([longest for count, longest in shapes for _ in range(count)])
+        starts = torch.tensor([0, *accumulate(lengths)])[order]
+        real = torch.tensor(lengths)[order]
+        offsets = torch.arange(int(filled.max())).unsqueeze(0)
+        taken, is_real = offsets < filled.unsqueeze(1), offsets < real.unsqueeze(1)
+        gather = (starts.unsqueeze(1) + offsets.minimum(real.unsqueeze(1) - 1))[taken]
+        filling = ~is_real[taken]
+        places = torch.empty(sum(lengths), dtype=torch.long)
+        places[gather[~filling]] = (~filling).nonzero().squeeze(1)
+        return cls(shapes, gather.to(device), filling.nonzero().squeeze(1).to(device), places.to(device))
 
 
 @dataclass(frozen=True)
@@ -53,22 +77,21 @@ class Segments:
     Attributes:
         lengths: Of each, in order.
         cumulative: Where each begins, and the end of the last, int32 `(num_conversations + 1,)`.
-        buckets: The conversations by length, from a power of two to the next.
     """
 
     lengths: tuple[int, ...]
     cumulative: Tensor
-    buckets: tuple[_Bucket, ...]
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Segments:
         """Of conversations of these lengths, one after the other."""
-        starts = [0, *accumulate(lengths)]
-        by_size: dict[int, list[int]] = {}
-        for number, length in enumerate(lengths):
-            by_size.setdefault(length.bit_length(), []).append(number)
-        buckets = tuple(_bucket([(starts[i], lengths[i]) for i in group], device) for group in by_size.values())
-        return cls(tuple(lengths), torch.tensor(starts, dtype=torch.int32, device=device), buckets)
+        starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+        return cls(tuple(lengths), starts)
+
+    @cached_property
+    def buckets(self) -> _Buckets:
+        """The conversations by length."""
+        return _Buckets.of(self.lengths, self.cumulative.device)
 
     @property
     def longest(self) -> int:
@@ -79,15 +102,6 @@ class Segments:
         """Positions counted from the beginning of each conversation, `(1, seq)`."""
         device = self.cumulative.device
         return torch.cat([torch.arange(n, device=device) for n in self.lengths]).unsqueeze(0)
-
-
-def _bucket(places: Sequence[tuple[int, int]], device: torch.device) -> _Bucket:
-    starts = torch.tensor([start for start, _ in places]).unsqueeze(1)
-    lengths = torch.tensor([length for _, length in places]).unsqueeze(1)
-    offsets = torch.arange(int(lengths.max())).unsqueeze(0)
-    gather = starts + offsets.minimum(lengths - 1)
-    real = offsets < lengths
-    return _Bucket(gather.to(device), real.flatten().nonzero().squeeze(1).to(device), gather[real].to(device))
 
 
 # -- attention -----------------------------------------------------------------------------------------------------
@@ -136,36 +150,65 @@ def packed_attention(
     if wanted or not getattr(module, "is_causal", True):
         raise ModelError(f"packed attention does not know {', '.join(wanted) or 'attention that is not causal'}.")
     window = sliding_window if sliding_window is not None and sliding_window < packed_segments.longest else None
-    tensors = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+    tensors = [tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value)]
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout and _varlen is not None:
         return _varlen(*tensors, packed_segments, scaling, window).unsqueeze(0), None
-    return _attend_by_bucket(tensors, packed_segments, scaling, dropout, window).unsqueeze(0), None
+    return _attend_by_bucket(tensors, packed_segments.buckets, scaling, dropout, window).unsqueeze(0), None
+
+
+class _Spread(torch.autograd.Function):
+    """From the row to the buckets; what fills up has no gradient, since causal attention hides it from all else.
+
+    Its gradient is a plain gather, which that of indexing with repeated positions, for all PyTorch knows, is not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, buckets: _Buckets) -> Tensor:
+        ctx.buckets = buckets
+        return row.index_select(0, buckets.gather)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].index_select(0, ctx.buckets.places), None
+
+
+class _Join(torch.autograd.Function):
+    """From the buckets to the row, the reverse of `_Spread`."""
+
+    @staticmethod
+    def forward(ctx: Any, spread: Tensor, buckets: _Buckets) -> Tensor:
+        ctx.buckets = buckets
+        return spread.index_select(0, buckets.places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        spread = gradients[0].index_select(0, ctx.buckets.gather)
+        return spread.index_fill_(0, ctx.buckets.filling, 0), None
 
 
 def _attend_by_bucket(
-    tensors: Sequence[Tensor], segments: Segments, scaling: float | None, dropout: float, window: int | None
+    tensors: Sequence[Tensor], buckets: _Buckets, scaling: float | None, dropout: float, window: int | None
 ) -> Tensor:
     """Attention of each bucket's conversations beside each other; `(seq, heads, head_dim)` in and out."""
-    query, key, _ = tensors
+    sizes = [count * longest for count, longest in buckets.shapes]
+    spread = [_Spread.apply(tensor, buckets).split(sizes) for tensor in tensors]
     outputs = []
-    for bucket in segments.buckets:
-        rows = [tensor[bucket.gather].transpose(1, 2) for tensor in tensors]
-        # What fills a conversation up stands at its end, where causal attention hides it from all that is real
-        mask = None if window is None else _band(bucket.gather.shape[1], window, query.device)
+    for shape, *flat in zip(buckets.shapes, *spread):
+        query, key, value = (tensor.unflatten(0, shape).transpose(1, 2) for tensor in flat)
+        mask = None if window is None else _band(shape[1], window, query.device)
         attended = F.scaled_dot_product_attention(
-            rows[0],
-            rows[1],
-            rows[2],
+            query,
+            key,
+            value,
             attn_mask=mask,
             dropout_p=dropout,
             is_causal=mask is None,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        outputs.append(attended.transpose(1, 2).flatten(0, 1)[bucket.rows])
-    positions = torch.cat([bucket.positions for bucket in segments.buckets])
-    joined = torch.cat(outputs)
-    return torch.empty_like(joined).index_copy(0, positions, joined)
+        outputs.append(attended.transpose(1, 2).flatten(0, 1))
+    joined: Tensor = _Join.apply(torch.cat(outputs), buckets)
+    return joined
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:
@@ -216,9 +259,19 @@ AttentionMaskInterface.register(PACKED, _mask)
 
 
 @contextmanager
-def packed_pass(segments: Segments, method: Method) -> Iterator[dict[str, Any]]:
+def packed_pass(segments: Segments, method: Method, language_model: Any) -> Iterator[dict[str, Any]]:
     """Give the arguments of a decoder's forward on a packed row; its masks are made while this lasts."""
-    arguments: dict[str, Any] = {"position_ids": segments.position_ids()}
+    position_ids = segments.position_ids()
+    arguments: dict[str, Any] = {"position_ids": position_ids}
+    if method == "given_mask":
+        like = language_model.get_input_embeddings().weight.new_empty(*position_ids.shape, 1)
+        arguments["attention_mask"] = create_masks_for_generate(
+            config=language_model.config,
+            inputs_embeds=like,
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=position_ids,
+        )
     if method == "flash":
         arguments |= {"cu_seq_lens_q": segments.cumulative, "cu_seq_lens_k": segments.cumulative}
         arguments |= {"max_length_q": segments.longest, "max_length_k": segments.longest}
@@ -229,6 +282,16 @@ def packed_pass(segments: Segments, method: Method) -> Iterator[dict[str, Any]]:
         yield arguments
     finally:
         _in_segments.reset(token)
+
+
+_CHOSEN = "it attends to tokens that are chosen among all of the row"
+_SHOWN_BY_LONG_ROWS = {
+    "attn_temperature_tuning": "the temperature of its attention follows the place in the row",  # Llama 4
+    "index_topk": _CHOSEN,  # DeepSeek V3.2
+    "indexer_budget": _CHOSEN,
+    "keep_window_size": _CHOSEN,  # Doge
+}
+"""Settings of decoders that mix conversations in rows of thousands of positions, where short ones show nothing."""
 
 
 @contextmanager
@@ -246,9 +309,9 @@ def attention_for_packing(workflow: Any) -> Iterator[None]:
     language_model = workflow.language_model
     config: Any = language_model.config.get_text_config(decoder=True)
     before = config._attn_implementation
-    reasons: list[str] = []
+    reasons = [reason for name, reason in _SHOWN_BY_LONG_ROWS.items() if getattr(config, name, None)]
     try:
-        for method in _methods(config):
+        for method in [] if reasons else _methods(config):
             config._attn_implementation = PACKED if method == "segments" else before
             workflow._packing = method
             reason = _problem(workflow)
@@ -271,21 +334,23 @@ def _methods(config: Any) -> list[Method]:
         return ["flash"]
     # Chunks of the row are no chunks of its conversations, which shows in long ones only
     chunked = "chunked_attention" in (getattr(config, "layer_types", None) or ())
-    return ["segments", "block_mask"] if implementation == "sdpa" and not chunked else ["block_mask"]
+    masks: list[Method] = ["block_mask", "given_mask"]
+    return ["segments", *masks] if implementation == "sdpa" and not chunked else masks
 
 
 def _problem(workflow: Any) -> str | None:
     """What is wrong with a conversation that shares a row, compared with itself alone."""
     placeholders = {entry["placeholder_id"] for entry in workflow.config.modalities.values()}
     words = [i for i in range(64) if i not in placeholders]
-    first, other, second = ([words[i % len(words)] for i in ids] for ids in ((1, 2, 3), (7, 5, 11), range(2, 14, 2)))
+    ids = (range(1, 25), range(7, 127, 5), range(2, 122, 3))
+    first, other, second = ([words[i % len(words)] for i in conversation] for conversation in ids)
     was_training = workflow.training
     workflow.eval()
     try:
         alone = _logits(workflow, second, None)
-        behind = [_logits(workflow, before + second, [3, 6])[3:] for before in (first, other)]
-    except (TypeError, ValueError, RuntimeError, ModelError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        behind = [_logits(workflow, before + second, [24, 40])[24:] for before in (first, other)]
+    except Exception as error:  # whatever a family raises that is given what it does not take
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     finally:
         workflow.train(was_training)
     scale = float(alone.abs().max())

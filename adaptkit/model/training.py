@@ -84,7 +84,8 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
             return
         if self._packing is None:
             raise ModelError("packed batches are for training: call this within prepared_for_training(packing=True).")
-        with packed_pass(Segments.of(segment_lengths, self.device), self._packing) as arguments:
+        segments = Segments.of(segment_lengths, self.device)
+        with packed_pass(segments, self._packing, self.language_model) as arguments:
             yield arguments
 
     def _loss_at_supervised(

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 import adaptkit
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
-from tests.unit.model.conftest import PLACEHOLDER_ID, batch_of
+from tests.unit.model.conftest import PLACEHOLDER_ID, batch_of, loss_and_gradients, packed
 
 LAYERS = [1, 2]
 """Layers of the tiny bases after which something is inserted: one of each kind where layers take turns."""
@@ -169,6 +169,22 @@ def checkpointing_changes_no_gradient(subject: Subject) -> None:
     assert gradients[0].keys() == gradients[1].keys() != set()
     for name, gradient in gradients[0].items():
         _close(gradients[1][name], gradient)
+
+
+def packed_equals_padded(subject: Subject) -> None:
+    """Loss and gradients of a packed row are those of rows of their own; it is refused where they would not be."""
+    model = subject.model.train()
+    try:
+        expected, gradients = loss_and_gradients(model, {**subject.right, "labels": subject.labels})
+        with model.prepared_for_training(packing=True, loss="plain"):
+            found, packed_gradients = loss_and_gradients(model, packed(subject.right, subject.labels))
+    finally:
+        model.zero_grad()
+        model.eval()
+    _close(found, expected)
+    assert packed_gradients.keys() == gradients.keys() != set()
+    for name, gradient in gradients.items():
+        _close(packed_gradients[name], gradient)
 
 
 def save_equals_load(subject: Subject) -> None:

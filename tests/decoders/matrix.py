@@ -32,12 +32,16 @@ COLUMNS: dict[str, Callable[[checks.Subject], None]] = {
     "static": checks.static_cache_equals_none,
     "padding": checks.left_padding_equals_right,
     "checkpointing": checks.checkpointing_changes_no_gradient,
+    "packing": checks.packed_equals_padded,
     "save": checks.save_equals_load,
 }
 """Checks in the order in which they run, on one workflow."""
 
 ON_STOCK = ("cache", "static", "padding", "checkpointing")
 """Checks that can be made of an untouched base too, to tell whose limit a failure is."""
+
+REFUSABLE = ("packing",)
+"""Checks of what the library refuses where it does not hold."""
 
 REFUSED = (
     *("gemma3n_text", "gemma4_text", "jamba", "longcat_flash", "minimax", "rwkv", "xlstm", "zamba", "zamba2"),
@@ -61,6 +65,7 @@ LIMITED = {
     "axk2": "generation from media differs with and without a cache; its indexer chooses tokens by rank",
     "big_bird": "it exchanges its attention modules while it runs, and generation with a cache fails after that",
     "hy_v4": "generation from media differs with and without a cache; its indexer chooses tokens by rank",
+    "phimoe": "packed rows cannot be compared: its router draws random numbers in training",
     "prophetnet": "training fails on padded rows given as embeddings",
     "reformer": "generation with a cache fails: its hashes and keys are kept by prompts of ids alone",
 }
@@ -74,7 +79,7 @@ class Cell:
     """What was measured.
 
     Attributes:
-        status: `yes`, `stock` (the untouched base cannot either) or `no`.
+        status: `yes`, `stock` (the untouched base cannot either), `refused` (the library says why) or `no`.
         detail: Why not.
     """
 
@@ -95,6 +100,8 @@ def _cell(family: str, name: str, check: Callable[[checks.Subject], None], subje
     problem = _problem(check, subject)
     if problem is None:
         return Cell("yes")
+    if name in REFUSABLE and problem.startswith(ModelError.__name__):
+        return Cell("refused", problem)
     stock_problem = _problem(check, checks.stock_on(family, subject)) if name in ON_STOCK else None
     return Cell("no", problem) if stock_problem is None else Cell("stock", stock_problem)
 
@@ -171,10 +178,12 @@ is no subclass for any family. What is below was measured on small random models
 | static | so does generation with a cache of fixed size |
 | padding | rows padded on the left and on the right give the same |
 | checkpointing | gradients with gradient checkpointing equal those without |
+| packing | conversations that share a row have the loss and the gradients of rows of their own |
 | save | a saved and loaded workflow computes the same |
 | export | `adaptkit export --to llava` has a stock model that computes the same |
 
-“stock cannot” marks what the untouched base fails in the same test.
+“stock cannot” marks what the untouched base fails in the same test, “refused” what the library tries and then refuses,
+with the reason.
 
 ## Families
 """
@@ -184,7 +193,7 @@ def _matrix() -> Iterator[str]:
     columns = [*COLUMNS, "export"]
     yield "| family | adapt | " + " | ".join(columns) + " |"
     yield "|---" * (len(columns) + 2) + "|"
-    words = {"yes": "yes", "stock": "stock cannot", "no": "no"}
+    words = {"yes": "yes", "stock": "stock cannot", "refused": "refused", "no": "no"}
     reasons: dict[str, list[str]] = {}
     for family in sorted(FAMILIES):
         cells = cells_of(family)

@@ -191,6 +191,22 @@ def test_formats_are_told_and_read(write: Callable[[list[Any]], Path], tmp_path:
     assert sum(found.media["image"] for found in report.findings.values()) == 12
 
 
+@pytest.mark.parametrize("name", ["parquet", "webdataset", "hf_dataset"])
+def test_a_folder_is_read_as_a_dataset(write: Callable[[list[Any]], Path], tmp_path: Path, name: str) -> None:
+    pytest.importorskip("datasets" if name == "hf_dataset" else "pyarrow")
+    write([])
+    component = get_plugin_manager().get("data source", name)
+    samples = sample_conversations({"image": [tmp_path / "a.png"]}, 12)
+    written = component.extra["stand_in"](
+        component.options(path="anything"), tmp_path / "data", samples, {"image": "<image>"}
+    )
+    files = [Path(written.path)] if name == "hf_dataset" else find_files(Path(), written.path, (".tar", ".parquet"))
+    folder = files[0] if files[0].is_dir() else files[0].parent
+    report = run_check(plan_files([folder]), workers=1)
+    assert not report.reasons
+    assert sum(found.num_samples for found in report.findings.values()) == 12
+
+
 def test_lengths_are_those_of_the_tokenizer(write: Callable[[list[Any]], Path]) -> None:
     path = write(rows_of({}, num_good=3))
     one, many = (
@@ -406,6 +422,7 @@ def test_a_dataset_that_is_not_there_does_not_hide_the_others(write: Callable[[l
         (["recipe.yaml", "data.mine.pth=x"], "pth"),
         (["nothing.yaml"], "nothing.yaml"),
         (["."], "the data are not fit"),
+        (["empty"], "1 of 1 datasets cannot be opened"),
         (["a.png"], "1 of 1 datasets cannot be opened"),
     ],
 )
@@ -414,6 +431,7 @@ def test_mistakes_are_named(
 ) -> None:
     path = write(rows_of({}, num_good=1))
     tiny_recipe(path.parent)
+    (path.parent / "empty").mkdir()
     monkeypatch.chdir(path.parent)
     result = run(*arguments)
     assert result.exit_code == 2, result.output

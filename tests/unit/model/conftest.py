@@ -57,6 +57,24 @@ def batch_of(model, *, num_items=(1, 2, 0), padding_side="right", seed=3):
     )
 
 
+def packed(inputs, labels):
+    """Rows padded on the right, without their padding, one after the other."""
+    real = inputs["attention_mask"] == 1
+    return {
+        "input_ids": inputs["input_ids"][real].unsqueeze(0),
+        "labels": labels[real].unsqueeze(0),
+        "features": inputs["features"],
+        "segment_lengths": real.sum(1).tolist(),
+    }
+
+
+def loss_and_gradients(model, batch):
+    model.zero_grad()
+    loss = model(**batch).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request):
     return request.param

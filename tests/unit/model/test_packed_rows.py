@@ -6,7 +6,7 @@ import torch
 from adaptkit.errors import ModelError
 from adaptkit.model import packing
 from adaptkit.model.packing import Segments, packed_attention
-from tests.unit.model.conftest import batch_of, build
+from tests.unit.model.conftest import batch_of, build, loss_and_gradients, packed
 
 KEPT_APART = {
     "llama": "segments",
@@ -15,6 +15,8 @@ KEPT_APART = {
     "gpt2": "segments",
     "gemma2": "block_mask",  # its soft-cap needs eager attention
     "stablelm": "block_mask",
+    "falcon": "given_mask",
+    "gpt_oss": "given_mask",
 }
 POLICIES = (
     {"policy": "inner_adapter", "placement": {"layers": [1, 3]}, "delta": {"rank": 2}},
@@ -23,28 +25,6 @@ POLICIES = (
     {"policy": "visual_expert"},
     {"policy": "lora"},
 )
-
-
-def packed(batch):
-    """The batch's rows without their padding, one after the other."""
-    ids = batch.inputs["input_ids"]
-    lengths = [len(row) for row in batch.rows]
-    labels = [row[:length].clone() for row, length in zip(batch.labels, lengths)]
-    for row in labels:
-        row[0] = -100
-    return {
-        "input_ids": torch.cat([row[:length] for row, length in zip(ids, lengths)]).unsqueeze(0),
-        "labels": torch.cat(labels).unsqueeze(0),
-        "features": batch.inputs["features"],
-        "segment_lengths": lengths,
-    }
-
-
-def loss_and_gradients(model, batch):
-    model.zero_grad()
-    loss = model(**batch).loss
-    loss.backward()
-    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def check_equal(model, loss="plain"):
@@ -56,7 +36,7 @@ def check_equal(model, loss="plain"):
     expected, gradients = loss_and_gradients(model, {**batch.inputs, "labels": batch.labels})
     with model.prepared_for_training(packing=True, loss=loss):
         method = model._packing
-        found, packed_gradients = loss_and_gradients(model, packed(batch))
+        found, packed_gradients = loss_and_gradients(model, packed(batch.inputs, batch.labels))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert packed_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -85,7 +65,7 @@ def test_sliding_windows_stay_within_conversations():
     assert check_equal(model) == "segments"
 
 
-@pytest.mark.parametrize("family", ["mamba", "bloom"])
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "bloom", "llama4_text"])
 def test_a_decoder_that_mixes_conversations_is_refused(family):
     base, model = build(family)
     with (
@@ -94,6 +74,13 @@ def test_a_decoder_that_mixes_conversations_is_refused(family):
     ):
         pass
     assert base.config._attn_implementation == model.language_model.config._attn_implementation
+
+
+@pytest.mark.parametrize("setting", ["index_topk", "keep_window_size", "attn_temperature_tuning"])
+def test_a_decoder_that_mixes_long_conversations_alone_is_refused(setting):
+    _, model = build("llama", **{setting: 2048})
+    with pytest.raises(ModelError, match=r"(of|in) the row\)"), model.prepared_for_training(packing=True):
+        pass
 
 
 @pytest.mark.parametrize("policy", ["mma", "gated_cross_attention"])
@@ -109,8 +96,9 @@ def test_policies_that_need_rows_of_their_own_are_refused(policy):
 
 def test_a_packed_batch_outside_training_is_an_error():
     _, model = build("llama")
+    batch = batch_of(model)
     with pytest.raises(ModelError, match="prepared_for_training"):
-        model(**packed(batch_of(model)))
+        model(**packed(batch.inputs, batch.labels))
 
 
 def test_a_method_that_lets_conversations_see_each_other_is_not_taken(monkeypatch):
