@@ -8,8 +8,7 @@ import torch
 from adaptkit.model import packing
 from adaptkit.training.preparation import prepared
 from adaptkit.training.settings import StageSettings
-from tests.unit.model.conftest import batch_of, build
-from tests.unit.model.test_packed_rows import loss_and_gradients, packed
+from tests.unit.model.conftest import batch_of, build, loss_and_gradients, packed
 
 pytestmark = [
     pytest.mark.integration,
@@ -40,7 +39,7 @@ def one_step(model, batch, bf16=False, **settings):
 def padded_and_packed(model):
     batch = batch_of(model, num_items=(1, 2, 0, 1))
     batch.labels[:, 0] = -100
-    return on_gpu({**batch.inputs, "labels": batch.labels}), on_gpu(packed(batch))
+    return on_gpu({**batch.inputs, "labels": batch.labels}), on_gpu(packed(batch.inputs, batch.labels))
 
 
 def relative(found, expected):

@@ -5,8 +5,8 @@ import torch
 
 from adaptkit.errors import ModelError
 from adaptkit.model import loss as loss_module
-from tests.unit.model.conftest import batch_of, build
-from tests.unit.model.test_packed_rows import check_equal, loss_and_gradients
+from tests.unit.model.conftest import batch_of, build, loss_and_gradients
+from tests.unit.model.test_packed_rows import check_equal
 
 
 def gradients_by_mode(model, monkeypatch):

@@ -9,8 +9,7 @@ import torch
 from adaptkit.errors import ModelError
 from adaptkit.training.preparation import prepared
 from adaptkit.training.settings import StageSettings
-from tests.unit.model.conftest import batch_of, build
-from tests.unit.model.test_packed_rows import loss_and_gradients, packed
+from tests.unit.model.conftest import batch_of, build, loss_and_gradients, packed
 
 SETTINGS = {
     "checkpointed": {"gradient_checkpointing": True},
@@ -34,7 +33,9 @@ def test_the_gradients_are_those_of_a_plain_step(settings):
     batch.labels[:, 0] = -100
     padded = {**batch.inputs, "labels": batch.labels}
     expected, gradients = one_step(model, padded)
-    found, found_gradients = one_step(model, packed(batch) if settings.get("packing") else padded, **settings)
+    found, found_gradients = one_step(
+        model, packed(batch.inputs, batch.labels) if settings.get("packing") else padded, **settings
+    )
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     for name, gradient in gradients.items():
         torch.testing.assert_close(found_gradients[name], gradient, rtol=1e-3, atol=2e-6, msg=name)

@@ -11,15 +11,14 @@ from adaptkit.training import throughput
 from adaptkit.training.flops import model_flops
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.throughput import Speed, Throughput, Totals
-from tests.unit.model.conftest import batch_of, build
-from tests.unit.model.test_packed_rows import packed
+from tests.unit.model.conftest import batch_of, build, packed
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_samples_tokens_and_operations_leave_padding_out(is_packed):
     _, model = build("llama")
     batch = batch_of(model)
-    inputs = packed(batch) if is_packed else {**batch.inputs, "labels": batch.labels}
+    inputs = packed(batch.inputs, batch.labels) if is_packed else {**batch.inputs, "labels": batch.labels}
     counter = Throughput(model, num_processes=2)
     counter.add(inputs)
     counter.add(inputs)
