@@ -11,6 +11,8 @@ from adaptkit.chat_templates import load_chat_template
 from adaptkit.checking.findings import Problem
 from adaptkit.checking.plan import CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
 from adaptkit.data.hf_dataset import is_saved_dataset
+from adaptkit.data.layouts import layout_of
+from adaptkit.data.media import shown
 from adaptkit.data.rows import load_rows
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.interfaces import DataContext, Modality
@@ -20,9 +22,11 @@ from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.rehearsal import stand_in_tokenizer
 
 FORMATS_BY_ENDING = {".parquet": "parquet", ".tar": "webdataset"}
+TABLE_ENDINGS = (".csv", ".tsv")
 MIXTURE = "the files together"
 _NUM_LOOKED_AT = 1_000
-_SHAREGPT_SPEAKERS = ("user", "assistant", "system")
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
+_TABLES = "a table is checked through a recipe that has its templates"
 
 
 def plan_files(
@@ -90,20 +94,22 @@ def tell_format(path: Path, modalities: Sequence[str]) -> str:
         return _format_of_folder(path)
     if path.suffix.lower() in FORMATS_BY_ENDING:
         return FORMATS_BY_ENDING[path.suffix.lower()]
+    if path.suffix.lower() in TABLE_ENDINGS:
+        raise DataError(f"{path}: {_TABLES}", kind="unreadable_file")
+    if path.suffix.lower() in _COMPRESSED:
+        raise DataError(f"{path} is compressed: unpack it", kind="unreadable_file")
     rows = [row for row in islice(load_rows(path), _NUM_LOOKED_AT) if isinstance(row, Mapping)]
     if any("messages" in row for row in rows):
         return "messages"
     if not any("conversations" in row for row in rows):
-        keys = ", ".join(map(str, rows[0])) if rows else "none"
+        keys = shown(list(rows[0])) if rows else "none"
         raise DataError(
-            f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys:.200}), so its "
-            "format cannot be told. --format names it; a table is checked through a recipe that has its templates",
+            f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys}), so its format "
+            f"cannot be told. --format names it; {_TABLES}",
             kind="unreadable_file",
         )
-    plurals = {f"{name}s" for name in modalities} | {"system"}
-    if any(plurals & set(row) or _speakers(row) & set(_SHAREGPT_SPEAKERS) for row in rows):
-        return "sharegpt"
-    return "llava"
+    # What one row has of ShareGPT's the others may be without
+    return "sharegpt" if any(layout_of(row, modalities) == "sharegpt" for row in rows) else "llava"
 
 
 def _format_of_folder(path: Path) -> str:
@@ -118,12 +124,6 @@ def _format_of_folder(path: Path) -> str:
             kind="unreadable_file",
         )
     return FORMATS_BY_ENDING[found[0]]
-
-
-def _speakers(row: Mapping[str, Any]) -> set[str]:
-    turns = row.get("conversations")
-    turns = turns if isinstance(turns, list) else []
-    return {turn["from"] for turn in turns if isinstance(turn, Mapping) and isinstance(turn.get("from"), str)}
 
 
 def _open(path: Path, data_format: str, media: Path | None, context: DataContext) -> Any:

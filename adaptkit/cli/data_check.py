@@ -98,7 +98,8 @@ def check(
             plan, workers=workers, num_examples=examples, sample=sample, strict=strict, progress=progress
         )
     if as_json:
-        click.echo(json.dumps(report_as_json(report), indent=2, ensure_ascii=False))
+        text = json.dumps(report_as_json(report), indent=2, ensure_ascii=False)
+        click.echo(text.encode("utf-8", "backslashreplace").decode())  # halves of characters are escaped in JSON too
     else:
         print_report(report, Console(), examples)
     if report.reasons:

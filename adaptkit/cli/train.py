@@ -108,7 +108,9 @@ def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Con
         return
     results = evaluate_run(run, started, shlex.join(["adaptkit", *sys.argv[1:]]))
     console.print()
-    console.print(render_results_table(results))
+    table = render_results_table(results)
+    if table.rows:  # a recipe may have no evaluation
+        console.print(table)
     console.print(f"report: {directory / REPORT_FILE}")
     for name in run.workflows:
         console.print(f"workflow {name}: {directory / 'final' / name}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
+from adaptkit.data.rows import parse_json
 from adaptkit.errors import DataError
 
 
@@ -62,7 +64,7 @@ def with_cells(value: Any, make: Callable[[tuple[str | int, ...]], Any], path: t
 
 
 def to_python(table: Any, index: int, *, validate: bool = False) -> Any:
-    """One row of an Arrow table.
+    """One row of an Arrow table; values that are stored as JSON, since their kinds differ from row to row, are read.
 
     Args:
         table: The table.
@@ -75,6 +77,27 @@ def to_python(table: Any, index: int, *, validate: bool = False) -> Any:
     try:
         if validate:
             table.validate(full=True)
-        return table.slice(index, 1).to_pylist()[0]
+        row = table.slice(index, 1).to_pylist()[0]
+        return {field.name: _parsed(row[field.name], field.type) for field in table.schema}
     except (ValueError, OverflowError, ArithmeticError, NotImplementedError, LookupError, MemoryError) as error:
         raise DataError(f"a value of the row cannot be read: {error}", kind="malformed") from error
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    """A value with what its Arrow type marks as JSON (`datasets.Json`) parsed."""
+    if value is None or not _holds_json(kind):
+        return value
+    if isinstance(value, str):
+        return parse_json(value, "a value of the row")
+    if isinstance(value, dict):
+        return {name: _parsed(child, kind.field(name).type) for name, child in value.items()}
+    if hasattr(kind, "item_type"):  # a map
+        return [(key, _parsed(child, kind.item_type)) for key, child in value]
+    return [_parsed(child, kind.value_type) for child in value]
+
+
+@cache
+def _holds_json(kind: Any) -> bool:
+    if getattr(kind, "extension_name", None) == "arrow.json":
+        return True
+    return any(_holds_json(kind.field(i).type) for i in range(kind.num_fields))

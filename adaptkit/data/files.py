@@ -31,7 +31,9 @@ def find_files(root: Path, pattern: str, suffixes: tuple[str, ...]) -> list[Path
     for name in _expanded(pattern):
         path = root / name
         if path.is_dir():
-            matches = sorted(child for child in path.iterdir() if child.name.endswith(suffixes) and child.is_file())
+            matches = sorted(
+                child for child in path.iterdir() if child.name.lower().endswith(suffixes) and child.is_file()
+            )
         elif glob.has_magic(name) and not path.is_file():
             matches = sorted(match for match in matching(root, name) if match.is_file())
         else:

@@ -108,7 +108,8 @@ def _build_parquet(options: ParquetOptions, context: DataContext) -> RowSource:
     from adaptkit.data.parquet import ParquetRows
 
     paths = find_files(context.data_root, options.path, PARQUET_ENDINGS)
-    return _container(ParquetRows(paths, options.cache_mb * 1024**2), options, context, paths[0].parent)
+    rows = ParquetRows(paths, options.cache_mb * 1024**2)
+    return _container(rows, options, context, rows.media)
 
 
 def _build_webdataset(options: WebDatasetOptions, context: DataContext) -> RowSource:
@@ -116,18 +117,20 @@ def _build_webdataset(options: WebDatasetOptions, context: DataContext) -> RowSo
 
     paths = find_files(context.data_root, options.path, SHARD_ENDINGS)
     rows = WebDatasetRows(paths, context.cache_dir, options.endings)
-    return _container(rows, options, context, paths[0].parent)
+    return _container(rows, options, context, rows.media)
 
 
 def _build_hf_dataset(options: HfDatasetOptions, context: DataContext) -> RowSource:
-    from adaptkit.data.hf_dataset import local_folder, open_rows
+    from adaptkit.data.hf_dataset import media_folder, open_rows
 
-    folder = local_folder(options, context.data_root) or context.data_root
-    return _container(open_rows(options, context.data_root), options, context, folder)
+    media = Media(media_folder(options, context.data_root))
+    return _container(open_rows(options, context.data_root), options, context, media)
 
 
-def _container(rows: Rows, options: RowOptions, context: DataContext, folder: Path) -> RowSource:
-    """A source of rows in any layout."""
+def _container(
+    rows: Rows, options: RowOptions, context: DataContext, media: Media | Callable[[int], Media]
+) -> RowSource:
+    """A source of rows in any layout, whose media are where the options say, or else where `media` does."""
     layout = build_layout(
         options.layout,
         context.tags,
@@ -138,8 +141,9 @@ def _container(rows: Rows, options: RowOptions, context: DataContext, folder: Pa
         answer=options.answer,
         columns=options.columns,
     )
-    media = folder if options.media is None else context.data_root / options.media
-    return RowSource(rows, layout, Media(media), options.path, options.limit)
+    if options.media is not None:
+        media = Media(context.data_root / options.media)
+    return RowSource(rows, layout, media, options.path, options.limit)
 
 
 _BUILDERS: dict[str, Callable[[Any, DataContext], RowSource]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,15 @@ def local_folder(options: HfDatasetOptions, root: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def media_folder(options: HfDatasetOptions, root: Path) -> Path:
+    """The folder that media are relative to: the dataset's, or the one that all of its local files lie in."""
+    folder = local_folder(options, root)
+    files = [file for name in _data_files(options, root) or () for file in matching(root, name)]
+    if folder is not None or options.path not in LOCAL_FORMATS or not files:
+        return folder or root
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
 def missing_dataset(options: HfDatasetOptions, root: Path) -> str | None:
     """What is neither on this machine nor to be had of the hub; None where it should open."""
     if local_folder(options, root) is not None:
@@ -154,6 +165,9 @@ def _opened(options: HfDatasetOptions, root: Path) -> Any:
         message = f"the dataset {options.path!r} cannot be opened: {_words(error)}"
         raise DataError(message, kind="unreadable_file") from error
     if not hasattr(dataset, "keys"):
+        found = str(getattr(dataset, "split", None) or options.split)
+        if "split" in options.model_fields_set and re.split(r"\W", found)[0] != re.split(r"\W", options.split)[0]:
+            raise DataError(f"the dataset {options.path!r} is the split {found!r}, and has no {options.split!r}")
         return dataset
     if options.split not in dataset:
         raise DataError(f"the dataset {options.path!r} has no split {options.split!r}; it has {', '.join(dataset)}")

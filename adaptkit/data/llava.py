@@ -44,7 +44,7 @@ class LlavaLayout:
             num_tags = sum(len(turn[1::2]) for turn in pieces)
             collapse = num_tags > sum(map(len, found.values()))
             pieces = [_move_tags_to_front(turn, collapse) for turn in pieces]
-        self._check_counts(pieces, found)
+        self._check_counts(pieces, found, row)
         remaining = {modality: iter(items) for modality, items in found.items()}
         messages: list[Message] = [] if system is None else [{"role": "system", "content": [text_part(system)]}]
         for (role, _), turn in zip(turns, pieces):
@@ -55,21 +55,24 @@ class LlavaLayout:
         """The system message, and role and text of each turn."""
         return self.system, read_turns(row.get("conversations"), ROLES)
 
-    def _media_key(self, modality: str) -> str:
+    def _media_key(self, row: Mapping[str, Any], modality: str) -> str:
         return modality
 
     def _media(self, row: Mapping[str, Any], modality: str, media: Media) -> list[Any]:
-        key = self._media_key(modality)
+        key = self._media_key(row, modality)
         return media.find_all(row.get(key), key, modality)
 
-    def _check_counts(self, pieces: Sequence[list[str]], media: Mapping[str, list[Any]]) -> None:
+    def _check_counts(
+        self, pieces: Sequence[list[str]], media: Mapping[str, list[Any]], row: Mapping[str, Any]
+    ) -> None:
         tags = [tag for turn in pieces for tag in turn[1::2]]
         for tag, modality in self._modalities.items():
             num_tags, num_media = tags.count(tag), len(media[modality])
             if num_tags != num_media:
+                key = self._media_key(row, modality)
                 raise DataError(
-                    f"{num_media} under {modality!r}, but {num_tags} {tag} in human turns: the file must "
-                    "place each with a tag of its own",
+                    f"{num_media} under {key!r}, but {num_tags} {tag} in human turns: the file must place each with a "
+                    "tag of its own",
                     kind="tag_count",
                 )
 

@@ -77,7 +77,7 @@ class Media:
         Raises:
             DataError: One is missing, or the value is nothing that could be media.
         """
-        if value in (None, "") and self.members is not None:
+        if _is_absent(value) and self.members is not None:
             return self.members.of_modality(modality)
         return [self.find(item, modality) for item in listed(value, name)]
 
@@ -98,10 +98,30 @@ def listed(value: Any, name: str) -> Sequence[Any]:
     Raises:
         DataError: It is anything else.
     """
-    items = [] if value in (None, "") else value if isinstance(value, list) else [value]
+    items = [] if _is_absent(value) else value if isinstance(value, list) else [value]
+    items = [item for item in items if not _is_null(item)]
     if not all(_could_be_medium(item) for item in items):
         raise DataError(f"{name!r} must be a path or a list of paths, not {shown(value)}", kind="malformed")
     return items
+
+
+def media_key(row: Mapping[str, Any], modality: str) -> str:
+    """Where a row that may have many media of a modality has them: under its name with an `s`, or its name."""
+    plural = f"{modality}s"
+    return modality if row.get(plural) is None and row.get(modality) is not None else plural
+
+
+def _is_absent(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_null, value))
+    return value == "" or _is_null(value)
+
+
+def _is_null(value: Any) -> bool:
+    """Null, as it is or as Arrow writes it where a picture was meant: `{"bytes": None, "path": None}`."""
+    return value is None or (
+        isinstance(value, Mapping) and bool(value) and all(child is None for child in value.values())
+    )
 
 
 def _could_be_medium(value: Any) -> bool:

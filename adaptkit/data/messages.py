@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptkit.data.llava import check_turns
-from adaptkit.data.media import Media, shown
-from adaptkit.data.rows import text_part
+from adaptkit.data.media import Media, media_key, shown
+from adaptkit.data.rows import tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message
 
@@ -18,8 +18,8 @@ class MessagesLayout:
     """A row of chat messages, `{"messages": [{"role", "content"}]}`.
 
     A part of type `X_url` or `input_X` is a medium of modality X: by path, by a data URI, or in base64 beside its
-    format. A part of type `X` holds it under `X`, or stands for the next of the row's `X` or `Xs`. The order of parts
-    is their order in the prompt.
+    format. A part of type `X` holds it under `X`, or stands for the next of the row's `Xs` or `X`, as a tag in a user's
+    text does. The order of parts is their order in the prompt.
 
     Args:
         tags: By modality; parts of others are errors.
@@ -28,14 +28,14 @@ class MessagesLayout:
 
     def __init__(self, tags: Mapping[str, str], *, system: str | None = None) -> None:
         self.system = system
-        self._modalities = list(tags)
+        self._tags = tags
 
     def read(self, row: Mapping[str, Any], media: Media) -> list[Message]:
         """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
         given = row.get("messages")
         if not isinstance(given, list):
             raise DataError("a row is an object with a list of 'messages'", kind="malformed")
-        parts = _PartReader(row, media, self._modalities)
+        parts = _PartReader(row, media, self._tags)
         messages = [_read_message(message, i, parts) for i, message in enumerate(given)]
         parts.check_all_used()
         opening = [m for m in messages[:1] if m["role"] == "system"]
@@ -60,7 +60,10 @@ def _read_message(message: Any, index: int, parts: _PartReader) -> Message:
         raise DataError(
             f"message {index}: content is {type(content).__name__}, not text or a list of parts", kind="malformed"
         )
-    read = [parts.read(part, f"message {index}, part {i}") for i, part in enumerate(parts_given)]
+    read = []
+    for i, part in enumerate(parts_given):
+        part = parts.read(part, where := f"message {index}, part {i}")
+        read += parts.at_tags(part["text"], where) if role == "user" and part["type"] == "text" else [part]
     if role != "user" and any(part["type"] != "text" for part in read):
         raise DataError(f"message {index}: media stand in the user's messages, not in the {role}'s", kind="malformed")
     return {"role": role, "content": read}
@@ -69,10 +72,13 @@ def _read_message(message: Any, index: int, parts: _PartReader) -> Message:
 class _PartReader:
     """Reads the parts of one row's messages in their order."""
 
-    def __init__(self, row: Mapping[str, Any], media: Media, modalities: list[str]) -> None:
+    def __init__(self, row: Mapping[str, Any], media: Media, tags: Mapping[str, str]) -> None:
         self._row = row
         self._media = media
-        self._modalities = modalities
+        self._modalities = list(tags)
+        self._by_tag = {tag: modality for modality, tag in tags.items()}
+        self._tag_pattern = tag_pattern(tags)
+        self._read: set[str] = set()
         self._listed: dict[str, Iterator[Any]] = {}
 
     def read(self, part: Any, where: str) -> dict[str, Any]:
@@ -89,27 +95,47 @@ class _PartReader:
         if modality not in self._modalities:
             known = ["text", *(name for m in self._modalities for name in (f"{m}_url", f"input_{m}"))]
             raise DataError(f"{where}: {unknown_name('part type', kind[:40], known)}", kind="malformed")
+        self._read.add(modality)
         value = part.get(kind)
         if value is None and kind == modality:
             return {"type": modality, modality: self._next(modality, where)}
         return {"type": modality, modality: self._medium(value, modality, where)}
 
+    def at_tags(self, text: str, where: str) -> list[dict[str, Any]]:
+        """A user's text as parts: each tag in it is the next of the media that the row lists."""
+        parts = []
+        for i, piece in enumerate(self._tag_pattern.split(text)):
+            if i % 2:
+                modality = self._by_tag[piece]
+                parts.append({"type": modality, modality: self._next(modality, where)})
+            elif piece or piece == text:
+                parts.append(text_part(piece))
+        return parts
+
     def check_all_used(self) -> None:
-        """Media that the row lists beside its messages must have their parts."""
+        """Media that the row lists beside its messages must have their parts or tags."""
+        for modality in self._modalities:
+            if modality not in self._read:
+                self._list(modality)
         for modality, rest in self._listed.items():
             if next(rest, None) is not None:
                 raise DataError(
-                    f"the row lists more {modality!r} than its messages have parts of that type", kind="tag_count"
+                    f"the row lists more {modality!r} than its messages have parts or tags of that kind",
+                    kind="tag_count",
                 )
 
-    def _next(self, modality: str, where: str) -> Any:
+    def _list(self, modality: str) -> Iterator[Any]:
         if modality not in self._listed:
-            name = next((key for key in (modality, f"{modality}s") if self._row.get(key) is not None), f"{modality}s")
+            name = media_key(self._row, modality)
             self._listed[modality] = iter(self._media.find_all(self._row.get(name), name, modality))
-        found = next(self._listed[modality], None)
+        return self._listed[modality]
+
+    def _next(self, modality: str, where: str) -> Any:
+        found = next(self._list(modality), None)
         if found is None:
             raise DataError(
-                f"{where}: no {modality} in it, and none left under {modality!r} or '{modality}s' of the row"
+                f"{where}: no {modality} in it, and none left under '{modality}s' or {modality!r} of the row",
+                kind="tag_count",
             )
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptkit.data.media import listed
+from adaptkit.data.media import REMOTE, listed
 from adaptkit.errors import DataError, unknown_name
 
 Row = Mapping[str, Any]
@@ -64,4 +64,7 @@ def _with_absolute_media(rows: Sequence[Row], folder: Path, modalities: Sequence
 
 
 def _absolute(medium: Any, folder: Path) -> Any:
-    return str(folder / medium) if isinstance(medium, str) else medium
+    if isinstance(medium, Mapping) and medium.get("bytes") is None:
+        medium = medium.get("path")
+    is_path = isinstance(medium, str) and not medium.lower().startswith(("data:", *REMOTE))
+    return str(folder / medium) if is_path else medium

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adaptkit.data.arrow import Cell, to_python, with_cells
+from adaptkit.data.media import Media
 from adaptkit.errors import DataError
 
 CACHE_BYTES = 256 * 1024**2
@@ -71,8 +72,15 @@ class ParquetRows:
 
     def where(self, index: int) -> str:
         """File and row of a row."""
-        number = bisect_right(self._file_starts, index) - 1
+        number = self._file_of(index)
         return f"{self._paths[number]}[{index - self._file_starts[number]}]"
+
+    def media(self, index: int) -> Media:
+        """Where the media of a row are: beside its file."""
+        return Media(self._paths[self._file_of(index)].parent)
+
+    def _file_of(self, index: int) -> int:
+        return bisect_right(self._file_starts, index) - 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_groups", "_lock")}

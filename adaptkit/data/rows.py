@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -42,7 +42,7 @@ class RowSource:
     Args:
         rows: Where rows come from.
         layout: How a row is read.
-        media: Where the media are that rows name.
+        media: Where the media are that rows name; or what says it of a row by its index.
         location: What to call the rows in messages.
         limit: Read the first so many only.
 
@@ -50,7 +50,14 @@ class RowSource:
         is_stream: Whether rows come forwards only.
     """
 
-    def __init__(self, rows: Rows, layout: Layout, media: Media, location: str, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        layout: Layout,
+        media: Media | Callable[[int], Media],
+        location: str,
+        limit: int | None = None,
+    ) -> None:
         self._rows = rows
         self._layout = layout
         self._media = media
@@ -75,7 +82,8 @@ class RowSource:
             if not isinstance(row, Mapping):
                 raise DataError(f"a row is an object with keys, not {type(row).__name__}", kind="malformed")
             named = f" (id {shown(row['id'])})" if "id" in row else ""
-            return Sample(_id_of(row, index), self._layout.read(row, self._media.beside(row)), location)
+            media = self._media if isinstance(self._media, Media) else self._media(index)
+            return Sample(_id_of(row, index), self._layout.read(row, media.beside(row)), location)
         except DataError as error:
             raise DataError(f"{location}{named}: {error}", kind=error.kind) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptkit.data.llava import LlavaLayout, read_turns
+from adaptkit.data.media import media_key
 from adaptkit.errors import DataError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -14,19 +15,20 @@ ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 class ShareGptLayout(LlavaLayout):
     """A row as ShareGPT has it; as `LlavaLayout`, but for what follows.
 
-    A row names its media under their modality's name with an `s`, `images`. The system message is the row's `system`,
-    or a first turn of the speaker `system`, or the option.
+    A row names its media under their modality's name with an `s`, `images`, or under the name. The system message is
+    the row's `system`, or a first turn of the speaker `system`, or the option.
     """
 
-    def _media_key(self, modality: str) -> str:
-        return f"{modality}s"
+    def _media_key(self, row: Mapping[str, Any], modality: str) -> str:
+        return media_key(row, modality)
 
     def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
-        system: Any = self.system if row.get("system") is None else row["system"]
+        system: Any = row.get("system")
         conversation: Any = row.get("conversations")
         first = conversation[0] if isinstance(conversation, list) and conversation else None
         if isinstance(first, dict) and first.get("from") == "system":
             system, conversation = first.get("value"), conversation[1:]
+        system = self.system if system in (None, "") else system
         if system is not None and not isinstance(system, str):
             raise DataError(f"the system message must be text, not {type(system).__name__}", kind="malformed")
-        return system or None, read_turns(conversation, ROLES)
+        return system, read_turns(conversation, ROLES)

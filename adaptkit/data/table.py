@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from adaptkit.boxes import format_box, pad_box
 from adaptkit.data.media import Media, shown
 from adaptkit.data.rows import parse_json, tag_pattern, text_part
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message
 
 Row = Mapping[str, Any]
@@ -37,7 +38,7 @@ class TableLayout:
         system: System message put before every conversation.
 
     Raises:
-        DataError: A template is malformed.
+        DataError: A template is malformed, or a column is said to hold a modality that there is not.
     """
 
     def __init__(
@@ -51,7 +52,11 @@ class TableLayout:
         system: str | None = None,
     ) -> None:
         self._tags = dict(tags)
-        self._columns = {name: (columns or {}).get(name, name) for name in tags}
+        self._named = dict(columns or {})
+        for name in self._named:
+            if name not in tags:
+                raise DataError(f"{location}: columns: {unknown_name('modality', name, tags)}")
+        self._columns = {name: self._named.get(name, name) for name in tags}
         self._templates = {"question": question, "answer": answer}
         for name, template in self._templates.items():
             _check(name, template, location)
@@ -66,6 +71,10 @@ class TableLayout:
         return messages if self._system is None else [_said("system", [text_part(self._system)]), *messages]
 
     def _parts(self, question: str, row: Row, media: Media) -> list[dict[str, Any]]:
+        for name, column in self._named.items():
+            if column not in row and media.members is None:
+                message = f"{unknown_name('column', column, row)} It should hold {name!r}"
+                raise DataError(message, kind="missing_media")
         found = {name: media.find_all(row.get(c), c, name) for name, c in self._columns.items()}
         if not any(tag in question for tag in self._tags.values()):
             front = [f"{self._tags[name]}\n" for name, items in found.items() for _ in items]
@@ -126,9 +135,16 @@ def _parse(text: str, kind: str, path: Path) -> Iterable[Any]:
 
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_said_value)
     environment.filters["padded_box"] = _padded_box
     return environment
+
+
+def _said_value(value: Any) -> Any:
+    """What a template writes; nothing says null."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise UndefinedError(f"a value of the row is {'null' if value is None else 'no number'}")
+    return value
 
 
 def _padded_box(box: Any, width: float, height: float, bins: int | None = None) -> str:

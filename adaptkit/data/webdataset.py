@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,15 +15,18 @@ from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
-from adaptkit.data.media import shown
+from adaptkit.data.media import Media, shown
 from adaptkit.data.rows import parse_json
 from adaptkit.data.shard_index import ShardIndex
 from adaptkit.errors import DataError
 
 MAX_TEXT_BYTES = 64 * 1024**2
 _COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7z": "xz", b"\x28\xb5\x2f": "zstandard"}
+_DIGITS = re.compile(r"([0-9]{1,18})")
 _BLOCK = 512
 _MAGIC = slice(257, 262)
+_END = 2 * _BLOCK
+_RECORD, _MAX_RECORD = 20 * _BLOCK, 2 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,12 @@ class GroupMembers:
         """The members that are media of a modality, in the order of their endings."""
         known = [ending.removeprefix(".").lower() for ending in self._endings.get(modality, ())]
         found = [member for member in self._members if _is_of(member.ending, modality, known)]
-        return sorted(found, key=lambda member: member.ending)
+        return sorted(found, key=lambda member: _natural(member.ending))
+
+
+def _natural(ending: str) -> list[str | int]:
+    """`10.png` comes after `2.png`."""
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(_DIGITS.split(ending))]
 
 
 def _is_of(ending: str, modality: str, known: Sequence[str]) -> bool:
@@ -182,8 +191,15 @@ class WebDatasetRows:
         member = self._members(index)[0]
         return _printable(f"{member.shard}:{split_name(member.member)[0]}")
 
+    def media(self, index: int) -> Media:
+        """Where the media of a sample are that are not in its shard: beside that."""
+        return Media(self._shards[self._shard_of(index)].parent)
+
+    def _shard_of(self, index: int) -> int:
+        return bisect_right(self._starts, index) - 1
+
     def _members(self, index: int) -> list[Member]:
-        number = bisect_right(self._starts, index) - 1
+        number = self._shard_of(index)
         group = self._groups[number][index - self._starts[number]]
         return [Member(self._shards[number], *member) for member in group]
 
@@ -238,9 +254,14 @@ def _files(shard: Path) -> Iterator[tuple[str, int, int]]:
                 archive.members = []  # type: ignore[attr-defined]  # the library would keep every header
                 if member.sparse is not None or member.offset_data + member.size > size:
                     raise _damaged(f"{shard}: the member {last!r:.200} is sparse or cut short")
+                if (member.islnk() or member.issym()) and _is_sample(last):
+                    raise _damaged(
+                        f"{shard}: the member {last!r:.200} is a link to {member.linkname!r:.200}. Write files in its "
+                        "place (tar --dereference --hard-dereference)"
+                    )
                 if member.isreg() and _is_sample(last):
                     yield last, member.offset_data, member.size
-            _check_end(shard, archive.offset)
+            _check_end(shard, archive.offset, size)
     except DataError:
         raise
     except Exception as error:  # tarfile raises many types on damaged headers
@@ -264,10 +285,21 @@ def _refuse_compressed(shard: Path) -> None:
         raise _damaged(f"{shard} is compressed ({kind}), so no sample can be found without reading all. Unpack it")
 
 
-def _check_end(shard: Path, offset: int) -> None:
-    """An archive ends with an empty block or the file; `tarfile` takes a damaged header for an end too."""
+def _check_end(shard: Path, offset: int, size: int) -> None:
+    """An archive ends with two empty blocks, and no more than fill up a record.
+
+    `tarfile` takes any empty block, a damaged header or the end of the file for its end.
+    """
     with shard.open("rb") as file:
         file.seek(offset)
-        block = file.read(_BLOCK)
-    if block.strip(b"\0"):
+        rest = file.read(_MAX_RECORD + _END)
+    if rest[:_BLOCK].strip(b"\0"):
         raise _damaged(f"{shard}: the shard is damaged at byte {offset:,}: no header. Fetch it again")
+    if len(rest) < _END:
+        raise _damaged(f"{shard}: the shard is cut short: it has no end. Fetch it again")
+    records = [_RECORD, *(_BLOCK << i for i in range((_MAX_RECORD // _BLOCK).bit_length()))]
+    if rest.strip(b"\0") or not any(size % record == 0 and size - offset < record + _END for record in records):
+        raise _damaged(
+            f"{shard}: the shard ends at byte {offset:,}, and {size - offset:,} bytes follow. Either it is not fetched "
+            "whole, or several were joined: fetch it again, or join their members"
+        )

@@ -213,8 +213,11 @@ def _turns(
     boxes = []
     for box in region.boxes:
         problem = _box_problem(box, picture.width, picture.height)
+        fractions = [min(max(value, 0.0), 1.0) for value in pad_box(box, picture.width, picture.height)]
+        if problem is None and not _has_area([round(value, options.decimals) for value in fractions]):
+            problem = "boxes without an area"  # as they would be written
         if problem is None:
-            boxes.append([min(max(value, 0.0), 1.0) for value in pad_box(box, picture.width, picture.height)])
+            boxes.append(fractions)
         else:
             skipped[problem] += 1
     if options.max_boxes is not None and len(boxes) > options.max_boxes:
@@ -226,11 +229,16 @@ def _turns(
 
 def _box_problem(box: Sequence[float], width: float, height: float) -> str | None:
     x1, y1, x2, y2 = box
-    if not (x1 < x2 and y1 < y2):
+    if not _has_area(box):
         return "boxes without an area"
     if min(x1, y1) < -ROUNDING or x2 > width + ROUNDING or y2 > height + ROUNDING:
         return "boxes that leave the picture"
     return None
+
+
+def _has_area(box: Sequence[float]) -> bool:
+    x1, y1, x2, y2 = box
+    return x1 < x2 and y1 < y2
 
 
 def _is_size(value: Any) -> bool:

@@ -207,6 +207,34 @@ def test_a_folder_is_read_as_a_dataset(write: Callable[[list[Any]], Path], tmp_p
     assert sum(found.num_samples for found in report.findings.values()) == 12
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("t.csv", "a table is checked through a recipe"),
+        ("s.tar.gz", "is compressed: unpack it"),
+        ("k.json", r"'\ud800'"),
+    ],
+)
+def test_what_cannot_be_told_says_why(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_text('[{"\\ud800": 1}]')
+    (problem,) = plan_files([tmp_path / name]).unopened
+    assert said in str(problem.message)
+
+
+def test_nulls_tell_no_format(write: Callable[[list[Any]], Path]) -> None:
+    rows = [{**row, "system": None, "images": None} for row in rows_of({}, num_good=3)]
+    report = run_check(plan_files([write(rows)]), workers=1)
+    assert not report.reasons
+    assert not any(found.counts for found in report.findings.values())
+
+
+def test_halves_of_characters_are_escaped(write: Callable[[list[Any]], Path]) -> None:
+    rows = [{**row, "id": "\ud800x"} for row in rows_of({"tag_count": BAD_ROWS["tag_count"]})]
+    result = run(str(write(rows)), "--json")
+    assert result.exit_code == 2
+    assert "\\ud800x" in json.dumps(json.loads(result.stdout))
+
+
 def test_lengths_are_those_of_the_tokenizer(write: Callable[[list[Any]], Path]) -> None:
     path = write(rows_of({}, num_good=3))
     one, many = (
@@ -424,6 +452,8 @@ def test_a_dataset_that_is_not_there_does_not_hide_the_others(write: Callable[[l
         (["."], "the data are not fit"),
         (["empty"], "1 of 1 datasets cannot be opened"),
         (["a.png"], "1 of 1 datasets cannot be opened"),
+        (["table.csv"], "1 of 1 datasets cannot be opened"),
+        (["shard.tar.gz"], "1 of 1 datasets cannot be opened"),
     ],
 )
 def test_mistakes_are_named(
@@ -432,6 +462,8 @@ def test_mistakes_are_named(
     path = write(rows_of({}, num_good=1))
     tiny_recipe(path.parent)
     (path.parent / "empty").mkdir()
+    for name in ("table.csv", "shard.tar.gz"):
+        (path.parent / name).write_bytes(b"x")
     monkeypatch.chdir(path.parent)
     result = run(*arguments)
     assert result.exit_code == 2, result.output

@@ -230,10 +230,86 @@ def test_parts_may_stand_for_media_that_the_row_lists(context, tmp_path):
     write_parquet(tmp_path / "rows.parquet", [row])
     parts = content(build("parquet", context, path="rows.parquet")[0])[0][1]
     assert parts == [("image", b"1"), ("text", "and"), ("image", b"2")]
-    for part, said in ([{"type": "image"}], "lists more 'image'"), ([{"type": "image"}] * 3, "none left under 'image'"):
+    for part, said in (
+        ([{"type": "image"}], "lists more 'image'"),
+        ([{"type": "image"}] * 3, "none left under 'images'"),
+    ):
         write_parquet(tmp_path / "bad.parquet", [chat(*part, images=[{"bytes": b"1"}, {"bytes": b"2"}])])
         with pytest.raises(DataError, match=said):
             build("parquet", context, path="bad.parquet")[0]
+
+
+def test_tags_in_text_stand_for_media_that_the_row_lists(context, tmp_path):
+    said = [{"type": "text", "text": "<image> or <image>?"}]
+    row = chat(*said, images=[{"bytes": b"1"}, {"bytes": b"2"}])
+    write_parquet(tmp_path / "rows.parquet", [row])
+    parts = content(build("parquet", context, path="rows.parquet")[0])[0][1]
+    assert parts == [("image", b"1"), ("text", " or "), ("image", b"2"), ("text", "?")]
+
+
+@pytest.mark.parametrize("layout", ["parquet", "hf_dataset"])
+@pytest.mark.parametrize("pictures", [None, {"bytes": None, "path": None}, [None], [{"bytes": None, "path": None}]])
+def test_nulls_count_as_absent(context, tmp_path, layout, pictures):
+    rows = [
+        {"conversations": turns("<image>Q"), "image": [{"bytes": b"1", "path": None}]},
+        {"conversations": turns("Q"), "image": pictures if isinstance(pictures, list) else [pictures]},
+    ]
+    (write_parquet if layout == "parquet" else write_dataset)(tmp_path / "rows.parquet", rows)
+    source = build(layout, context, path="rows.parquet")
+    assert content(source[0])[0][1][0] == ("image", b"1")
+    assert content(source[1])[0][1] == [("text", "Q")]
+
+
+@pytest.mark.parametrize("name", ["parquet", "hf_dataset", "saved", "stream"])
+def test_values_of_several_kinds_are_those_of_the_file(context, tmp_path, name):
+    (tmp_path / "a.png").write_bytes(b"1")
+    parts = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]
+    rows = [
+        {"id": 7, "messages": [{"role": "user", "content": said}, {"role": "assistant", "content": 'A "cat".'}]}
+        for said in ("Hello", parts)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    options = {"path": "json", "data_files": "rows.jsonl"}
+    if name in ("parquet", "saved"):
+        dataset = datasets.load_dataset("json", data_files=str(tmp_path / "rows.jsonl"), split="train")
+        (dataset.to_parquet if name == "parquet" else dataset.save_to_disk)(str(tmp_path / "rows"))
+        options = {"path": "rows", "media": "."}
+    if name == "stream":
+        options |= {"streaming": True, "num_samples": 2}
+    source = build("parquet" if name == "parquet" else "hf_dataset", context, **options)
+    assert [content(sample) for sample in (source[0], source[1])] == [
+        [("user", [("text", said)]) if isinstance(said, str) else ("user", said), ("assistant", [("text", 'A "cat".')])]
+        for said in ("Hello", [("text", "What?"), ("image", b"1")])
+    ]
+
+
+@pytest.mark.parametrize("name", ["parquet", "webdataset", "hf_dataset"])
+def test_paths_are_relative_to_the_folder_of_their_file(context, tmp_path, name):
+    row = {"conversations": turns("<image>Q"), "image": "0.png"}
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(folder.encode())
+        write_parquet(tmp_path / folder / "x.parquet", [row])
+        write_shard(tmp_path / folder / "x.tar", [("0", {"json": json.dumps(row).encode()})])
+        (tmp_path / folder / "x.jsonl").write_text(json.dumps(row))
+    (tmp_path / "0.png").write_bytes(b"wrong")
+    if name == "hf_dataset":
+        source = build(name, context, path="json", data_files="b/x.jsonl")
+        assert content(source[0])[0][1][0] == ("image", b"b")
+        return
+    source = build(name, context, path="*/x.parquet" if name == "parquet" else "{a,b}/x.tar")
+    assert [content(source[i])[0][1][0] for i in range(2)] == [("image", b"a"), ("image", b"b")]
+
+
+def test_a_dataset_saved_as_one_split_is_no_other(context, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"conversations": turns(split)}))
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "test")}
+    datasets.load_dataset("json", data_files=files)["test"].save_to_disk(str(tmp_path / "one"))
+    for options in ({}, {"split": "test"}):
+        assert content(build("hf_dataset", context, path="one", **options)[0])[0][1] == [("text", "test")]
+    with pytest.raises(DataError, match="is the split 'test', and has no 'train'"):
+        build("hf_dataset", context, path="one", split="train")
 
 
 # -- webdataset ------------------------------------------------------------------------------------------------------
@@ -308,14 +384,53 @@ def test_a_group_is_a_run_of_members_with_one_key(tmp_path):
             "__m.x",
         ):
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
-        link = tarfile.TarInfo("./b/1.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
     groups = scan(tmp_path / "s.tar")
     assert [[name for name, *_ in group] for group in groups] == [
         ["./a/1.png", "./a/1.json"], ["./a/" + "long" * 60 + ".json"], ["./b/1.json"],
     ]  # fmt: skip
     assert split_name("a.b/c.seg.PNG") == ("a.b/c", "seg.png")
+
+
+def test_media_of_a_group_are_in_the_order_of_their_numbers(context, tmp_path):
+    row = json.dumps({"conversations": turns("<image>" * 12)}).encode()
+    write_shard(tmp_path / "s.tar", [("k", {"json": row} | {f"{i}.png": str(i).encode() for i in range(12)})])
+    parts = content(build("webdataset", context, path="s.tar")[0])[0][1]
+    assert parts == [("image", str(i).encode()) for i in range(12)]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_are_not_left_out_unsaid(context, tmp_path, kind):
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("1.json"), io.BytesIO())
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = kind, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(DataError, match=r"'1\.png' is a link to '/etc/passwd'"):
+        build("webdataset", context, path="s.tar")
+
+
+@pytest.mark.parametrize("damage", ["zeros", "cut at a header", "joined", "no end"])
+def test_shards_that_are_not_whole_are_refused(context, tmp_path, damage):
+    raw = write_shard(tmp_path / "s.tar", [(str(i), {"json": b"{}" * 400}) for i in range(30)]).read_bytes()
+    assert len(build("webdataset", context, path="s.tar")) == 30
+    damaged = {
+        "zeros": raw[: 15 * 1536] + b"\0" * (len(raw) - 15 * 1536),
+        "cut at a header": raw[: 15 * 1536],
+        "joined": raw + raw,
+        "no end": raw[: 30 * 1536],
+    }
+    (tmp_path / "s.tar").write_bytes(damaged[damage])
+    with pytest.raises(DataError, match=r"cut short: it has no end|not fetched whole"):
+        build("webdataset", context, path="s.tar")
+
+
+@pytest.mark.parametrize("padding", [1024, 10240, 128 * 1024])
+def test_records_of_any_usual_size_end_a_shard(context, tmp_path, padding):
+    path = write_shard(tmp_path / "s.tar", [("1", {"json": b"{}"})])
+    members = path.read_bytes()[:1024]
+    size = len(members) + 1024
+    path.write_bytes(members + b"\0" * (1024 + (-size % padding if padding > 1024 else 0)))
+    assert len(build("webdataset", context, path="s.tar")) == 1
 
 
 @pytest.mark.parametrize("damage", ["header", "middle", "tail", "gzip", "text", "empty"])

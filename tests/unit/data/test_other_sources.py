@@ -64,7 +64,7 @@ def test_sharegpt_speakers(folder, speakers):
         ({"system": "Be kind."}, "Be kind."),
         ({"conversations": [{"from": "system", "value": "Be terse."}, *turns("Q", "A")]}, "Be terse."),
         ({}, "Default."),
-        ({"system": ""}, None),
+        ({"system": ""}, "Default."),
     ],
 )
 def test_sharegpt_system_messages(folder, row, system):
@@ -76,8 +76,8 @@ def test_sharegpt_system_messages(folder, row, system):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"conversations": turns("<image>Q", "A")}, "0 under 'image', but 1 <image>"),
-        ({"conversations": turns("Q", "A"), "images": ["a.png"]}, "1 under 'image', but 0 <image>"),
+        ({"conversations": turns("<image>Q", "A")}, "0 under 'images', but 1 <image>"),
+        ({"conversations": turns("Q", "A"), "images": ["a.png"]}, "1 under 'images', but 0 <image>"),
         ({"conversations": turns("Q", "A"), "system": 7}, "the system message must be text, not int"),
         ({"conversations": turns("Q", "A", speakers=("human", "bot"))}, "no speaker named 'bot'"),
         ({"conversations": []}, "must be a list of turns"),
@@ -155,3 +155,31 @@ def test_shared_samples_are_read(name):
         pytest.skip(f"no format samples at {path}: set ADAPTKIT_SHARED")
     read = source(name, path.resolve())
     assert all(read[i].messages[-1]["role"] == "assistant" for i in range(len(read)))
+
+
+def test_sharegpt_media_may_stand_under_the_modality_s_name(folder):
+    path = write(folder, {"system": "S", "conversations": turns("<image>Q", "A"), "image": "a.png"})
+    assert shown(source("sharegpt", path)[0])[1] == ("user", ["a.png", "Q"])
+
+
+def chat(question: Any, **keys: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "A"}], **keys}
+
+
+def test_tags_in_messages_stand_for_media_that_the_row_lists(folder):
+    path = write(folder, chat("<image>Who and <image>?", images=["a.png", "b.png"]))
+    assert shown(source("messages", path)[0])[0] == ("user", ["a.png", "Who and ", "b.png", "?"])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (chat("Who?", images=["a.png"]), "the row lists more 'image' than its messages have parts or tags"),
+        (chat([{"type": "text", "text": "Who?"}], image="a.png"), "the row lists more 'image'"),
+        (chat("<image>Who?"), "none left under 'images' or 'image'"),
+        (chat("<image>Who?", images=["gone.png"]), "no file"),
+    ],
+)
+def test_media_without_parts_and_tags_without_media_are_errors(folder, row, said):
+    with pytest.raises(DataError, match=said):
+        source("messages", write(folder, row))[0]

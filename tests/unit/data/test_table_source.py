@@ -133,6 +133,25 @@ def test_bad_tables_say_where(tmp_path, name, text, message):
         read_rows(tmp_path / "gone.jsonl")
 
 
+@pytest.mark.parametrize("label", [None, float("nan"), {"inner": None}])
+def test_nothing_says_null(media, label):
+    answer = "{{ label.inner }}" if isinstance(label, dict) else "{{ label }}"
+    with pytest.raises(DataError, match=r"asks for what the row lacks: a value of the row is (null|no number)"):
+        table(media, [{"label": label}], answer=answer)[0]
+    unless = table(media, [{"label": label}], answer="{{ 'none' if label != 3 else label }}")[0]
+    assert unless.messages[-1]["content"][0]["text"] == "none"
+
+
+def test_columns_that_there_are_not_are_named(media):
+    with pytest.raises(DataError, match=r"columns: no modality named 'imgae'. Did you mean 'image'"):
+        table(media, columns={"imgae": "pic"})
+    rows = [{"pic": "0.png", "label": 1}, {"pic": None, "label": 1}]
+    with pytest.raises(DataError, match=r"no column named 'pick'. Did you mean 'pic'"):
+        table(media, rows, columns={"image": "pick"})[0]
+    source = table(media, rows, columns={"image": "pic"})
+    assert [len(user_parts(source[i])) for i in range(2)] == [2, 1]
+
+
 def pairs(media, seed=0, num_samples=40, on="label"):
     first = ([{"image": f"{i % 2}.png", "label": i % 2} for i in range(6)], media)
     second = ([{"audio": f"{i % 2 + 1}.wav", "label": i % 2} for i in range(4)], media)
@@ -149,6 +168,13 @@ def test_half_of_the_pairs_agree(media):
     assert {answer for answer in answers if answer.startswith("no")} == {"no 01", "no 10"}
     assert sum(answer.startswith("yes") for answer in answers) == 20
     assert [part["type"] for part in user_parts(samples[0])] == ["audio", "text", "image", "text"]
+
+
+def test_media_of_pairs_are_given_as_in_tables(media):
+    uri = "data:image/png;base64,eA=="
+    rows = [{"image": uri, "label": 0}, {"image": {"path": "0.png", "bytes": None}, "label": 1}]
+    found = pair_rows((rows, media), (rows, media), on="label", num_samples=20, seed=0, modalities=["image"])
+    assert {name for row in found for name in row["image"]} == {uri, str(media / "0.png")}
 
 
 def test_pairs_follow_the_seed(media):

@@ -142,6 +142,8 @@ def test_boxes_that_are_none_are_counted_and_left_out(tmp_path: Path) -> None:
             {"bbox": [10, 10, -5, 20]},  # reversed
             {"bbox": [390, 10, 20, 20]},  # beyond the right edge
             {"bbox": [-0.4, 90, 20, 10.6]},  # within rounding
+            {"bbox": [10, 10, 0.1, 20]},  # no area to three decimals
+            {"bbox": [-0.9, 10, 0.8, 20]},  # none within the square
             {"bbox": [1, 2, 3]},
             {"bbox": [1, 2, 3, "4"]},
             {"bbox": [1, 2, 3, float("nan")]},
@@ -153,7 +155,7 @@ def test_boxes_that_are_none_are_counted_and_left_out(tmp_path: Path) -> None:
     )
     summary = convert_coco(path, tmp_path / "out.json")
     assert summary.skipped == {
-        "boxes without an area": 2,
+        "boxes without an area": 4,
         "boxes that leave the picture": 1,
         "annotations without a box": 4,
         "objects of no known category": 1,
