@@ -377,7 +377,7 @@ def build_stage_data(
         mixture.indices,
         seed=stage.seed,
         lengths=dataset.lengths() if stage.group_by_length else None,
-        batch_size=stage.per_device_train_batch_size * stage.gradient_accumulation_steps,
+        batch_size=stage.per_device_train_batch_size * stage.gradient_accumulation_steps * num_processes,
         group_by_length=stage.group_by_length,
     )
     return StageData(dataset, dataset, sampler, Collator(pad, media.collate))

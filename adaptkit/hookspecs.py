@@ -110,7 +110,8 @@ def register_insertion_policies(register: Register) -> None:
     must be given, and `inserts(options) -> bool`, whether there are parameters to train as `insertion`. A policy that
     keeps media out of the sequence also gives `feature_mode(options) -> str`, which answers `context`: one placeholder
     then stands for each item, and every stage must have the inserted modules. One that changes encoders gives
-    `adapts_encoders(options) -> bool`: their features can then not be cached.
+    `adapts_encoders(options) -> bool`: their features can then not be cached. Where a policy needs a row for each
+    conversation `supports_packing(options) -> bool` says so.
     """
 
 

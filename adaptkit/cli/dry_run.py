@@ -14,7 +14,7 @@ from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.errors import DataError, ModelError
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
-from adaptkit.runner import Run, print_stage, stage_settings
+from adaptkit.runner import Run, check_stages, print_stage, stage_settings
 
 
 def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> None:
@@ -24,6 +24,7 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     and there are no examples.
     """
     quiet_libraries()
+    check_stages(recipe)
     options = options or PredictionOptions()
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
     run = prepare_skeleton(recipe, console)

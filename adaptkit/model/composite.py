@@ -458,7 +458,7 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
         if not mixed or torch.is_autocast_enabled(device_type):
             yield
             return
-        with torch.autocast(device_type, dtype=dtype):
+        with torch.autocast(device_type, dtype=dtype, cache_enabled=False):  # as in training
             yield
 
     def _own_parameters(self) -> Iterator[nn.Parameter]:

@@ -96,8 +96,11 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
         supervised = targets != IGNORE_INDEX
         inputs = {**inputs, "use_cache": False}
         num_supervised = int(supervised.sum())
-        if not num_supervised:
+        if not num_supervised and not num_items_in_batch:
             raise DataError("no position of this batch is supervised: every label is -100.")
+        if not num_supervised:  # others of the global batch are: this process goes along, with a loss of zero
+            supervised[:, 0] = True
+            num_supervised = len(supervised)
         targets = targets[supervised]
         head = self.get_output_embeddings()
         mode = chosen_mode(self._loss_mode, head, num_supervised * self.config.get_text_config().vocab_size)

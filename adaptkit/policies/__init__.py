@@ -176,6 +176,7 @@ def register_insertion_policies(register: Register) -> None:
         needs_placement=_always,
         inserts=_always,
         feature_mode=_in_context,
+        supports_packing=_never,
     )
     register(
         name="visual_expert",
@@ -193,6 +194,7 @@ def register_insertion_policies(register: Register) -> None:
         needs_placement=_never,
         inserts=_always,
         adapts_encoders=_mma_adapts_encoders,
+        supports_packing=_never,
     )
     register(
         name="lora",

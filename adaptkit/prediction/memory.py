@@ -117,7 +117,7 @@ def _as_after_a_batch(model: nn.Module) -> None:
 
 
 def _forward_and_backward(model: Any, batch: Mapping[str, Any], settings: StageSettings) -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16, cache_enabled=False):
         loss = model(**batch, num_items_in_batch=1).loss
     (loss / settings.gradient_accumulation_steps).backward()
 

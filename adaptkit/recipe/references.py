@@ -103,6 +103,12 @@ def _stage(
         yield problem((*here, "workflow"), unknown_name("workflow", name, workflows))
     elif isinstance(name, str):
         yield from _trained_parts((*here, "train"), stage.get("train"), name, workflows[name], plugins)
+    policy = _policy(workflows.get(str(name), {}), plugins)
+    if stage.get("packing") is True and policy and _says(policy, "supports_packing") is False:
+        message = (
+            f"the policy {policy[0].name!r} of the workflow {name!r} needs a row for each conversation; set it to false"
+        )
+        yield problem((*here, "packing"), message)
     mixture = stage.get("data")
     for source in mixture if isinstance(mixture, Mapping) else ():
         if source not in data:

@@ -25,6 +25,15 @@ from adaptkit.errors import ModelError, RecipeError, RunError
 
 STAGE_FILE = "adaptkit_stage.json"
 STATE_FILE = "trainer_state.json"
+FILES_FILE = "adaptkit_files.json"
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What files that cannot be written raise: torch and safetensors do not raise `OSError`."""
+
+_HYPERPARAMETERS = (
+    *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.betas", "optimizer.eps"),
+    *("optimizer.adamw_learning_rate", "optimizer.groups", "lr_scheduler_type", "lr_scheduler_kwargs"),
+    *("warmup_ratio", "warmup_steps", "max_grad_norm"),
+)
 _STAGING = ".staging-"
 _SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_processes")
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -38,8 +47,17 @@ def step_of(checkpoint: Path) -> int:
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """Complete checkpoints of a stage, oldest first."""
-    found = [path for path in output_dir.glob("checkpoint-*") if step_of(path) >= 0]
-    return sorted((path for path in found if (path / STATE_FILE).is_file()), key=step_of)
+    return sorted(filter(is_checkpoint, output_dir.glob("checkpoint-*")), key=step_of)
+
+
+def find_newest(output_dir: Path) -> Path | None:
+    """The newest complete checkpoint of a stage, if any."""
+    return next(reversed(list_checkpoints(output_dir)), None)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a complete checkpoint of a stage."""
+    return (folder / STATE_FILE).is_file() and step_of(folder) >= 0
 
 
 def staging_path(destination: Path) -> Path:
@@ -62,7 +80,9 @@ def staged_folder(destination: Path) -> Iterator[Path]:
         yield folder
         _flush(folder)
         replace_folder(folder, destination)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not raise OSError
+    except Exception as error:
+        if not isinstance(error, WRITE_ERRORS) and "os error" not in str(error):  # tokenizers raises plain ones
+            raise
         raise RunError(_explain(error, destination)) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -128,7 +148,7 @@ def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path 
             )
         return None
     checkpoint = Path(resume)
-    if not (checkpoint / STATE_FILE).is_file():
+    if not is_checkpoint(checkpoint):
         known = ", ".join(path.name for path in existing) or "none"
         raise RecipeError(f"{checkpoint} is no complete checkpoint. Checkpoints in {output_dir}: {known}.")
     if checkpoint.resolve().parent == output_dir.resolve():
@@ -136,6 +156,40 @@ def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path 
             if step_of(newer) > step_of(checkpoint):
                 replace_folder(newer, newer.with_name(f"abandoned-{newer.name}"))
     return checkpoint
+
+
+def write_files(folder: Path) -> None:
+    """Record what a checkpoint consists of, once everything else is written."""
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    (folder / FILES_FILE).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Make sure that a checkpoint is as it was written.
+
+    Raises:
+        RunError: A file is missing or of another size; the message names it and the checkpoint before.
+    """
+    problem = _damage(checkpoint)
+    if problem is None:
+        return
+    earlier = [path for path in list_checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
+    advice = f"--resume auto goes on from {earlier[-1].name} then" if earlier else "its stage begins anew then"
+    raise RunError(f"the checkpoint {checkpoint} is damaged: {problem}. Delete it: {advice}.")
+
+
+def _damage(checkpoint: Path) -> str | None:
+    try:
+        sizes = json.loads((checkpoint / FILES_FILE).read_text(encoding="utf-8"))
+        found = {name: (checkpoint / name).stat().st_size if (checkpoint / name).is_file() else None for name in sizes}
+    except (OSError, ValueError) as error:
+        return f"{FILES_FILE} cannot be read ({error})"
+    for name, size in sizes.items():
+        if found[name] is None:
+            return f"{name} is missing"
+        if found[name] != size:
+            return f"{name} has {found[name]:,} of {size:,} bytes"
+    return None
 
 
 def completed_steps(checkpoint: Path) -> int:
@@ -148,10 +202,18 @@ def write_stage(folder: Path, fixed: Mapping[str, Any]) -> None:
     (folder / STAGE_FILE).write_text(json.dumps(fixed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any]) -> None:
+def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: bool = False) -> str | None:
     """Make sure that continuing a checkpoint ends in the weights of an uninterrupted run.
 
     With another number of processes that is so to rounding, where the batches of all processes together are as before.
+
+    Args:
+        checkpoint: What is gone on from.
+        fixed: What a resumed run must share with the one it continues.
+        new_rates: Whether learning rates and the like may differ, since the user wants another run from there on.
+
+    Returns:
+        What of them differs, in words.
 
     Raises:
         RecipeError: The stage's settings or its data changed; the message names what.
@@ -163,13 +225,31 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any]) -> None:
     if before.get("num_processes", 1) != now.get("num_processes", 1):
         _check_global_batch(checkpoint, before, now)
         before, now = ({key: value for key, value in fixed.items() if key not in _SPLIT} for fixed in (before, now))
+    before, now = _flat(before), _flat(now)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if changed:
-        differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
+    differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
+    only_rates = all(_is_hyperparameter(key) for key in changed)
+    if changed and not (only_rates and new_rates):
+        way_on = f", or go on from there with the new ones: --resume {checkpoint}" if only_rates else ""
         raise RecipeError(
-            f"cannot resume {checkpoint}: {differences}. Restore these settings to continue, or start the stage "
-            "afresh with another `--output`."
+            f"cannot resume {checkpoint}: {differences}. Restore these settings to continue{way_on}, or start the "
+            "stage afresh with another `--output`."
         )
+    return differences or None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _is_hyperparameter(key: str) -> bool:
+    """Whether a setting may change from a checkpoint on; what kind an optimiser is goes with its state."""
+    is_kind = key.startswith("optimizer.groups.") and key.endswith(".name")
+    return not is_kind and any(key == name or key.startswith(f"{name}.") for name in _HYPERPARAMETERS)
 
 
 def _check_global_batch(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -94,14 +94,21 @@ class LossWatch:
 
     def _explain(self, step: _Step, problem: str, rates: Sequence[float]) -> str:
         folder = self._output_dir / BATCH_FOLDER
-        save_batches(folder, step.batches, self._decode)
+        try:
+            save_batches(folder, step.batches, self._decode)
+            where = f"Its batch is in {folder}: look for a faulty sample there"
+        except checkpoints.WRITE_ERRORS as error:
+            where = f"Its batch could not be saved in {folder} ({error})"
         saved = checkpoints.list_checkpoints(self._output_dir)
         return (
             f"stage {self._stage!r}: {problem} near step {step.number}, at learning rates "
-            f"{', '.join(f'{rate:.2g}' for rate in sorted(set(rates)))}. Its batch is in {folder}: look for a faulty "
-            "sample there; else train the stage again with a lower learning rate, a longer warmup_ratio or a smaller "
-            "max_grad_norm. "
-            + (f"The last checkpoint before it is {saved[-1]}." if saved else "There is no checkpoint before it.")
+            f"{', '.join(f'{rate:.2g}' for rate in sorted(set(rates)))}. {where}; else lower the learning rate or "
+            "max_grad_norm, or raise warmup_ratio. "
+            + (
+                f"With such changes --resume {saved[-1]} goes on from the last checkpoint before it."
+                if saved
+                else "There is no checkpoint before it: train the stage again."
+            )
         )
 
 
@@ -115,9 +122,9 @@ def save_batches(folder: Path, batches: Sequence[Batch], decode: Callable[[Seque
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number, batch in enumerate(batches):
-        save_file(
-            {name: tensor.contiguous() for name, tensor in _tensors(batch)}, folder / f"batch-{number}.safetensors"
-        )
+        # Copies: features of one medium may be one tensor several times
+        copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in _tensors(batch)}
+        save_file(copies, folder / f"batch-{number}.safetensors")
         rows = batch["input_ids"].tolist() if "input_ids" in batch else []
         about = {
             "segment_lengths": batch.get("segment_lengths"),

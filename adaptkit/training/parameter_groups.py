@@ -54,7 +54,9 @@ class CombinedOptimizer(Optimizer):
         for member in self.members:
             ends.append(ends[-1] + len(member.param_groups))
         self._spans = list(pairwise(ends))
-        super().__init__([group for member in self.members for group in member.param_groups], {})
+        groups_of_all = [group for member in self.members for group in member.param_groups]
+        # Schedules that end at a learning rate, not at a share of it, ask for the one that they begin with
+        super().__init__(groups_of_all, {"lr": max(group["lr"] for group in groups_of_all)})
         self._share()
 
     def _share(self) -> None:

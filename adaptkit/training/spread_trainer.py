@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,21 +12,51 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from transformers import set_seed
 from transformers import trainer as transformers_trainer
 
+from adaptkit.chat import IGNORE_INDEX
 from adaptkit.processes import ENGINES, SHARDED, ZERO_STAGES, any_process, num_processes, process_index
 from adaptkit.training.distributed import assert_spread, local_part, whole_tensors
 from adaptkit.training.optimizer_state import Spread, load_whole_state, whole_state
 from adaptkit.training.trainer import WorkflowTrainer
 
 
-class ShareOfBatches(Sampler[list[int]]):
+@dataclass(frozen=True)
+class Repeated:
+    """A sample that another process learns from: this one goes along, and learns nothing.
+
+    Attributes:
+        index: What the sampler gave.
+    """
+
+    index: Any
+
+
+class WithRepeats(Dataset[Any]):
+    """A dataset that has no labels where an index is `Repeated`."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, index: Any) -> Any:
+        """An item, or a pack of them."""
+        if not isinstance(index, Repeated):
+            return self._dataset[index]
+        item = self._dataset[index.index]
+        return [_unlabelled(one) for one in item] if isinstance(item, list) else _unlabelled(item)
+
+
+def _unlabelled(item: Any) -> dict[str, Any]:
+    return {**item, "labels": 0 * item["labels"] + IGNORE_INDEX}
+
+
+class ShareOfBatches(Sampler[list[Any]]):
     """This process's share of each batch of all processes, in their order.
 
     So an optimiser step sees the same samples however many processes there are. The last batch of an epoch is split as
-    evenly as it goes; where it holds fewer samples than there are processes, some of them are seen twice.
+    evenly as it goes; where it holds fewer samples than there are processes, the others get one as a `Repeated`.
 
     Args:
         batches: Of all processes together.
@@ -47,10 +78,11 @@ class ShareOfBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         for batch in self._batches:
-            while len(batch) < self._num_shares:
-                batch = [*batch, *batch]
+            if len(batch) < self._num_shares:
+                yield [batch[self._rank]] if self._rank < len(batch) else [Repeated(batch[0])]
+                continue
             size, larger = divmod(len(batch), self._num_shares)
             start = self._rank * size + min(self._rank, larger)
             yield batch[start : start + size + (self._rank < larger)]
@@ -91,7 +123,9 @@ class SpreadTrainer(WorkflowTrainer):
         """This process's share of the batches."""
         batches = BatchSampler(self._sampler, self._settings.batch_size * num_processes(), drop_last=False)
         loader: DataLoader[Any] = DataLoader(
-            self.train_dataset, batch_sampler=ShareOfBatches(batches, process_index(), num_processes()), **options
+            WithRepeats(self.train_dataset),
+            batch_sampler=ShareOfBatches(batches, process_index(), num_processes()),
+            **options,
         )
         prepared: DataLoader[Any] = prepare_data_loader(
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
@@ -160,9 +194,9 @@ class SpreadTrainer(WorkflowTrainer):
             torch.save(state, Path(output_dir) / "optimizer.pt")
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+    def _load_optimizer_states(self, checkpoint: str | None) -> None:
         if self._strategy not in ENGINES or checkpoint is None:
-            super()._load_optimizer_and_scheduler(checkpoint)
+            super()._load_optimizer_states(checkpoint)
             return
         saved = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
         load_whole_state(self._spread(), saved)

@@ -80,6 +80,7 @@ def train_stage(
     report_to: Sequence[str] = (),
     strategy: str = "none",
     steps_after: int = 0,
+    identity: Mapping[str, Any] | None = None,
 ) -> StageResult:
     """Train the parts that a stage names, and leave everything else as it is.
 
@@ -102,6 +103,8 @@ def train_stage(
         strategy: How several processes share the work, see `adaptkit.training.distributed`. After a stage with one of
             its `ENGINES` the model is of no more use: load the checkpoint into a new one.
         steps_after: Steps of later stages, for the time left that is shown.
+        identity: What else a resumed run must share with the one it goes on from, as JSON values: where the data come
+            from, how they are encoded.
 
     Raises:
         DataError: The dataset is empty.
@@ -119,9 +122,10 @@ def train_stage(
     model.set_trainable(settings.train)  # type: ignore[operator]
     assert_trainable(model, settings.train)
     reporters = build_reporters(report_to, settings.name, output_dir, asdict(settings))
-    done = 0
+    done, changed = 0, None
+    identity = stage_identity(settings, sampler, identity)
     if resumed_from is not None:
-        checkpoints.check_same_stage(resumed_from, stage_identity(settings, sampler))
+        changed = checkpoints.check_same_stage(resumed_from, identity, new_rates=resume != "auto")
         done = checkpoints.completed_steps(resumed_from)
     log = MetricsLog(metrics_path or output_dir / "metrics.jsonl", settings.name)
     on_main_process(lambda: log.drop_after(done))
@@ -138,8 +142,11 @@ def train_stage(
     if console is not None:
         watchers.append(ProgressCallback(console, settings.name, throughput, steps_after=steps_after))
     build_trainer = partial(
-        _build_trainer, model, dataset, collator, settings, sampler, output_dir, processor, throughput, strategy
-    )
+        _build_trainer, model, dataset, collator, settings, sampler, output_dir, processor, throughput, strategy,
+        identity=identity, new_rates=changed is not None,
+    )  # fmt: skip
+    if console is not None and changed is not None:
+        console.print(f"goes on from {resumed_from} with other settings: {changed}")
     started = time.perf_counter()
     step = _run(build_trainer, model, settings, strategy, watchers, resumed_from, output_dir)
     checkpoint = output_dir / f"checkpoint-{step}"
@@ -182,7 +189,10 @@ def _run(
 def _find_start(output_dir: Path, resume: Path | str | None) -> Path | None:
     output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints.remove_leftovers(output_dir)
-    return checkpoints.find_resume_checkpoint(output_dir, resume)
+    found = checkpoints.find_resume_checkpoint(output_dir, resume)
+    if found is not None:
+        checkpoints.check_whole(found)
+    return found
 
 
 def _watchers(
@@ -196,7 +206,7 @@ def _watchers(
 
 def _build_trainer(
     model: nn.Module, dataset: Any, collator: Any, settings: StageSettings, sampler: Any, output_dir: Path,
-    processor: Any, throughput: Throughput, strategy: str, callbacks: Sequence[TrainerCallback],
+    processor: Any, throughput: Throughput, strategy: str, callbacks: Sequence[TrainerCallback], **options: Any,
 ) -> WorkflowTrainer:  # fmt: skip
     try:
         arguments = build_arguments(settings, output_dir, len(sampler), strategy)
@@ -205,7 +215,7 @@ def _build_trainer(
     build = WorkflowTrainer if num_processes() == 1 else partial(SpreadTrainer, strategy=strategy)
     return build(
         model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, processor=processor,
-        callbacks=callbacks, throughput=throughput,
+        callbacks=callbacks, throughput=throughput, **options,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         dataset: Indexed by what `sampler` yields.
         collator: Makes the model's keyword arguments of a list of dataset items.
         sampler: The order of an epoch; its `set_epoch` is called where it has one.
+        identity: What a run that goes on from a checkpoint must share with this one.
+        new_rates: Whether this one goes on from a checkpoint with learning rates and the like of its own.
         processor: Saved with every checkpoint, if given.
         callbacks: Called beside transformers' own flow of logging and saving.
         throughput: Counts the batches.
@@ -52,6 +54,8 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         dataset: Dataset[Any],
         collator: Any,
         sampler: Sampler[Any],
+        identity: Mapping[str, Any] | None = None,
+        new_rates: bool = False,
         processor: Any = None,
         callbacks: Sequence[TrainerCallback] = (),
         throughput: Throughput | None = None,
@@ -64,6 +68,8 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # whatever its signature, a workflow scales by num_items_in_batch
         self._settings = settings
         self._sampler = sampler
+        self._identity = stage_identity(settings, sampler) if identity is None else identity
+        self._new_rates = new_rates
         self._processor = processor
         self._throughput = throughput
         decode = getattr(getattr(processor, "tokenizer", None), "decode", None)
@@ -98,8 +104,13 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         return optimizer
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
-        """Autocast here, since accelerate would leave its own wrapped around the model's forward for good."""
-        return torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self._settings.bf16)
+        """Autocast here, since accelerate would leave its own wrapped around the model's forward for good.
+
+        Its cache of cast weights saves nothing where each is used once, and recomputed layers would find it otherwise.
+        """
+        return torch.autocast(
+            self.args.device.type, dtype=torch.bfloat16, enabled=self._settings.bf16, cache_enabled=False
+        )
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the stock estimate walks all parameters at every step, and is wrong for frozen ones."""
@@ -150,8 +161,10 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
             finally:
                 self.args.output_dir = output_dir
             if is_main:
-                checkpoints.write_stage(folder, stage_identity(self._settings, self._sampler))
+                checkpoints.write_stage(folder, self._identity)
             self.accelerator.wait_for_everyone()
+            if is_main:
+                checkpoints.write_files(folder)
         if is_main:
             checkpoints.rotate(Path(output_dir), self._settings.save_total_limit)
 
@@ -170,6 +183,26 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         """Names of the model's own tensors with values that are no numbers."""
         return [name for name, tensor in self.model.trainable_state_dict().items() if not torch.isfinite(tensor).all()]
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self._new_rates:
+            self._load_optimizer_states(checkpoint)
+            return
+        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        wanted = [
+            {key: value for key, value in group.items() if key != "params"} for group in schedule.optimizer.param_groups
+        ]
+        base_rates = list(schedule.base_lrs)
+        self._load_optimizer_states(checkpoint)
+        schedule.base_lrs = base_rates
+        factors = [function(schedule.last_epoch) for function in schedule.lr_lambdas]
+        groups = schedule.optimizer.param_groups
+        for group, values, rate, factor in zip(groups, wanted, base_rates, factors, strict=True):
+            group.update({**values, "initial_lr": rate, "lr": rate * factor})
+
+    def _load_optimizer_states(self, checkpoint: str | None) -> None:
+        """What the parent loads of a checkpoint beside weights."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
 
@@ -178,9 +211,12 @@ def _staged_by_main_process(destination: Path) -> AbstractContextManager[Path]:
     return nullcontext(checkpoints.staging_path(destination))
 
 
-def stage_identity(settings: StageSettings, sampler: Sampler[Any]) -> dict[str, Any]:
-    """What must be the same in a run and its continuation."""
-    return {**settings.fixed_on_resume(), "num_samples": len(sampler), "num_processes": num_processes()}  # type: ignore[arg-type]
+def stage_identity(
+    settings: StageSettings, sampler: Sampler[Any], given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What must be the same in a run and its continuation; `given` is what settings and data do not tell."""
+    counts = {"num_samples": len(sampler), "num_processes": num_processes()}  # type: ignore[arg-type]
+    return {**settings.fixed_on_resume(), **counts, **(given or {})}
 
 
 def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int, strategy: str = "none") -> Any:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,24 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 import adaptkit
+from adaptkit import runner
+from adaptkit.build import (
+    MediaStore,
+    build_base,
+    build_processor,
+    build_sources,
+    build_stage_data,
+    build_tokenizer,
+    modality_specs,
+)
 from adaptkit.cli import cli
+from adaptkit.recipe import load_recipe
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -151,6 +165,73 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path):
         assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
+@pytest.fixture
+def finished(recipe, tmp_path):
+    """A finished run in `run`, and the command that made it."""
+    command = ["train", recipe(evaluation={"tasks": []}), "--output", tmp_path / "run"]
+    assert invoke(*command).exit_code == 0
+    return command
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["stages.instruct.max_length=64"], "max_length was 2048, is now 64"),
+        (["stages.instruct.group_by_length=true"], "group_by_length was False, is now True"),
+        (["data.pictures.move_media_to_front=true"], "data.pictures.move_media_to_front was False, is now True"),
+        (["modalities.image.start=x"], "modalities.image.start was None, is now x"),
+        (["base.dtype=bfloat16"], "base.dtype was float32, is now bfloat16"),
+        (["stages.ground.start_from=null"], "start_from was instruct, is now None"),
+        (["stages.align.max_steps=5"], "stage 'instruct' began from its step 3. Delete"),
+    ],
+)
+def test_a_run_that_would_end_otherwise_is_not_resumed(finished, tmp_path, settings, words):
+    before = (tmp_path / "run" / "recipe.yaml").read_text()
+    result = invoke(*finished, "--resume", "auto", *settings)
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.output.split())
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == before
+    assert not (tmp_path / "run" / "align" / "checkpoint-5").exists()
+
+
+def test_data_that_moved_are_the_same_data(finished, models, tmp_path):
+    shutil.copytree(models, tmp_path / "moved")
+    (tmp_path / "run" / "ground" / "checkpoint-3" / "trainer_state.json").unlink()
+    places = [f"data.pictures.path={tmp_path / 'moved' / 'data.json'}", f"base.path={tmp_path / 'moved' / 'base'}"]
+    result = invoke(*finished, "--resume", "auto", *places)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("place", ["run", "run/aline/checkpoint-3", "nowhere/align/checkpoint-3"])
+def test_what_is_no_checkpoint_is_not_taken_for_auto(finished, tmp_path, place):
+    result = invoke(*finished, "--resume", tmp_path / place)
+    assert result.exit_code == 2
+    assert "no checkpoint of a stage of this recipe. Give auto, or RUN/STAGE/checkpoint-N" in result.output
+
+
+def test_two_runs_in_one_folder_are_kept_apart(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_PATIENCE", 0.0)
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / runner.LOCK_FILE):
+        result = invoke("train", recipe(), "--output", tmp_path / "run", "--resume", "auto")
+    assert result.exit_code == 1, result.output
+    assert "another run is writing to" in result.output
+
+
+def test_grouped_batches_are_those_of_one_process(recipe):
+    loaded = load_recipe(recipe())
+    stage = loaded.stages[0].model_copy(update={"group_by_length": True})
+    orders = []
+    for size, processes in ((4, 1), (2, 2), (1, 4)):
+        split = stage.model_copy(update={"per_device_train_batch_size": size})
+        sources = build_sources(loaded, stage.data)
+        tokenizer = build_tokenizer(loaded.base)
+        base = build_base(loaded.base)
+        media = MediaStore(build_processor(modality_specs(loaded, stage.workflow, tokenizer, base), tokenizer))
+        orders.append(list(build_stage_data(loaded, split, sources, media, None, processes).sampler))
+    assert orders[0] == orders[1] == orders[2] != sorted(orders[0])
+
+
 def test_a_stage_that_changes_the_base_stops_the_run(recipe, tmp_path, monkeypatch):
     import adaptkit.runner as runner
 
@@ -185,12 +266,13 @@ def test_a_dry_run_shows_what_would_train_and_writes_nothing(recipe, tmp_path):
         ("modalities.image.encoder.path=no/such", "no/such"),
         ("stages.align.optimizer.learning_rat=1", "Did you mean 'learning_rate'"),
         ("workflows.vision.insertion.placement={layers: [7]}", "numbered 0 to 1; 7 is more than 1"),
+        ("workflows.vision.insertion={policy: mma} stages.instruct.packing=true", "needs a row for each conversation"),
         ("accelerator.strategy=zero2", "spreads a run over several processes, and this is one"),
         ("modalities.image.placeholder=<nothing>", "is no token of the tokenizer"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_code_2(recipe, tmp_path, override, words):
-    result = invoke("train", recipe(), override, "--output", tmp_path / "run")
+    result = invoke("train", recipe(), *re.split(r" (?=\w+\.)", override), "--output", tmp_path / "run")
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.output.split())
     assert "Traceback" not in result.output

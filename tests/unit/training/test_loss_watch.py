@@ -55,6 +55,21 @@ def test_the_batch_is_saved_and_readable(tmp_path):
     }
 
 
+def test_features_that_are_one_tensor_several_times_are_saved(tmp_path):
+    stored = torch.arange(6.0)
+    watch = LossWatch("align", tmp_path, None)
+    watch.add(1, torch.tensor(float("nan")), batch((9,), item=[stored[:2], stored[2:], stored[:2]]))
+    with pytest.raises(RunError, match="Its batch is in"):
+        watch.check([1e-3])
+    assert load_file(tmp_path / "bad_batch" / "batch-0.safetensors")["features.item.2"].tolist() == [0, 1]
+
+
+def test_a_batch_that_cannot_be_saved_hides_no_loss(tmp_path):
+    (tmp_path / "bad_batch").write_text("a file in the way")
+    with pytest.raises(RunError, match=r"the loss is nan near step 1.*Its batch could not be saved in .*bad_batch"):
+        watch_losses([float("nan")], tmp_path)
+
+
 def test_losses_that_wait_are_all_looked_at_and_only_the_last_keeps_its_features(tmp_path):
     watch = LossWatch("align", tmp_path, None)
     for step, loss in enumerate([1.0, float("inf"), 1.0], start=1):

@@ -43,6 +43,15 @@ def test_the_gradients_are_those_of_a_plain_step(settings):
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
+def test_layers_that_are_gone_through_beforehand_are_recomputed_in_bfloat16():
+    base, model = build("llama", insertion={"policy": "mma"}, replace_ends=False)
+    batch = batch_of(model, num_items=(1, 0))
+    padded = {**batch.inputs, "labels": batch.labels}
+    base.to(torch.bfloat16)
+    losses = [float(one_step(model, padded, **settings)[0]) for settings in ({}, SETTINGS["selectively checkpointed"])]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # the tracer looks at every tensor's
 def test_layers_are_compiled_for_the_stage_alone(monkeypatch):
     _, model = build("llama")

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import io
 import json
+import re
 import sys
 import types
 
@@ -13,9 +14,9 @@ from transformers import TrainerCallback
 
 import adaptkit.training.stage as stage_module
 from adaptkit.errors import DataError, ModelError, RecipeError, RunError
-from adaptkit.training.checkpoints import list_checkpoints
+from adaptkit.training.checkpoints import STAGE_FILE, list_checkpoints
 from adaptkit.training.metrics import read_metrics
-from adaptkit.training.settings import OptimizerSettings, StageSettings
+from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage
 from tests.unit.training.fake_workflow import FakeData, FakeSampler, FakeWorkflow, collate
 
@@ -169,6 +170,58 @@ def test_resuming_with_other_settings_says_which(model, tmp_path):
         train(model, tmp_path, settings(), resume=tmp_path / "checkpoint-3")
 
 
+def test_what_the_recipe_says_of_the_data_is_compared_too(model, tmp_path):
+    identity = {"max_length": 64, "data": {"pictures": {"seed": 0}}}
+    train(model, tmp_path, settings(), identity=identity)
+    changed = {"max_length": 64, "data": {"pictures": {"seed": 1}}}
+    with pytest.raises(RecipeError, match=r"data\.pictures\.seed was 0, is now 1"):
+        train(FakeWorkflow(), tmp_path, settings(max_steps=9), resume="auto", identity=changed)
+
+
+def test_a_named_checkpoint_goes_on_with_other_learning_rates(model, tmp_path):
+    def with_rate(rate, **changes):
+        return settings(optimizer=OptimizerSettings(learning_rate=rate), save_steps=2, **changes)
+
+    rates = []
+
+    class Rates(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    train(model, tmp_path, with_rate(1e-2, lr_scheduler_type="linear", warmup_ratio=0.0))
+    lower = with_rate(1e-3, lr_scheduler_type="linear", warmup_ratio=0.0)
+    hint = r"learning_rate was 0\.01, is now 0\.001.*or go on from there with the new ones: --resume .*checkpoint-4"
+    with pytest.raises(RecipeError, match=hint):
+        train(FakeWorkflow(), tmp_path, lower, resume="auto")
+    train(FakeWorkflow(), tmp_path, lower, resume=tmp_path / "checkpoint-2", callbacks=[Rates()])
+    assert rates == pytest.approx([1e-3 * 2 / 4, 1e-3 * 1 / 4])
+    muon = settings(optimizer=OptimizerSettings(name="muon"))
+    with pytest.raises(RecipeError, match=r"optimizer\.name was adamw, is now muon"):
+        train(FakeWorkflow(), tmp_path, muon, resume=tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", STAGE_FILE])
+@pytest.mark.parametrize("damage", ["gone", "halved", "empty"])
+def test_a_damaged_checkpoint_is_named_with_the_one_before(model, tmp_path, name, damage):
+    train(model, tmp_path, settings())
+    file = tmp_path / "checkpoint-4" / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(content[: len(content) // 2 if damage == "halved" else 0])
+    what = "is missing" if damage == "gone" else r"has [\d,]+ of [\d,]+ bytes"
+    said = rf"checkpoint-4 is damaged: {re.escape(name)} {what}.*goes on from checkpoint-2"
+    with pytest.raises(RunError, match=said):
+        train(FakeWorkflow(), tmp_path, settings(), resume="auto")
+
+
+def test_a_schedule_that_ends_at_a_rate_goes_with_two_optimisers(model, tmp_path):
+    optimizer = OptimizerSettings(groups={"projector": GroupSettings(name="muon")})
+    stage = settings(train=("projector", "ends"), lr_scheduler_type="polynomial", optimizer=optimizer)
+    result = train(model, tmp_path, stage)
+    assert result.final_step == 4
+
+
 def test_a_checkpoint_of_another_model_is_refused(model, tmp_path, monkeypatch):
     train(model, tmp_path, settings())
     everything = model.trainable_state_dict()
@@ -186,7 +239,10 @@ def test_a_loss_that_is_no_number_stops_before_the_step(model, tmp_path):
         def on_step_end(self, args, state, control, **kwargs):
             weights.update({name: tensor.clone() for name, tensor in model.trainable_state_dict().items()})
 
-    with pytest.raises(RunError, match=r"'align': the loss is nan near step 3.*lower learning rate.*checkpoint-2"):
+    with pytest.raises(
+        RunError,
+        match=r"'align': the loss is nan near step 3.*lower the learning rate.*--resume .*checkpoint-2 goes on",
+    ):
         train(model, tmp_path, settings(), data=data, callbacks=[Watch()])
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.trainable_state_dict().items())
 
