@@ -76,7 +76,7 @@ from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSe
 from adaptkit.training.stage import StageResult, train_stage
 
 RECIPE_FILE = "recipe.yaml"
-LOCK_FILE = ".lock"
+LOCK_FILE = ".training.lock"
 
 _PATIENCE = 15.0
 """Seconds for which workers of a killed run may hold its directory."""
