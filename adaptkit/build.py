@@ -316,11 +316,18 @@ class CachedFeatures:
     Args:
         key: Cache key of a source; raises `DataError` where the source is unusable.
         get: Features of several keys, `(num_items, positions, feature_size)`, or a list where positions differ.
+        example: Features like those of an item, `(positions, feature_size)`; None where there is no item.
     """
 
-    def __init__(self, key: Callable[[Any], str], get: Callable[[list[str]], Tensor | list[Tensor]]) -> None:
+    def __init__(
+        self,
+        key: Callable[[Any], str],
+        get: Callable[[list[str]], Tensor | list[Tensor]],
+        example: Tensor | None = None,
+    ) -> None:
         self.key = key
         self.get = get
+        self.example = example
 
 
 @dataclass(frozen=True)

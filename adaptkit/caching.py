@@ -44,7 +44,8 @@ def cache_features(
     items = [(keys(source), _loader(inputs.load, source)) for source in _media_of(sources, modality, keys)]
     report = cache.fill(items, encode, progress=progress)
     keys.failed.update(report.failed)
-    return CachedFeatures(keys, cache.get)
+    first = next((key for key, _ in items if key not in report.failed), None)
+    return CachedFeatures(keys, cache.get, None if first is None else torch.zeros_like(cache.get([first])[0]))
 
 
 def _loader(load: Callable[[Any], Tensor], source: Any) -> Callable[[], Tensor]:

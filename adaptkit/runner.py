@@ -344,6 +344,8 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     processor = run.processor(stage.workflow)
     _encode_beforehand(run, processor)
     media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
+    cached = {name: media.cached[name].example for name in media.cached}
+    model.features_given = {name: example for name, example in cached.items() if example is not None}
     sources = {name: run.sources[name] for name in stage.data}
     data = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
     settings = stage_settings(stage)

@@ -322,7 +322,12 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
         return projected, torch.stack([zero.float() for zero in nothing]).sum() if nothing else None
 
     def _idle_features(self, modality: str) -> Tensor:
-        """Features of the encoder's example, `(1, positions, feature_size)`; zeros where it gives none."""
+        """Features of the encoder's example, `(1, positions, feature_size)`; zeros where it gives none.
+
+        Where features are computed before training no process runs the encoder, so this one does not either.
+        """
+        if modality in self.features_given:
+            return self.features_given[modality].unsqueeze(0)
         encoder = self._encoder(modality)
         example = encoder.example_inputs()
         if example is not None:

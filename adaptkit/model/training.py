@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,9 @@ _Model: Any = PreTrainedModel if TYPE_CHECKING else object
 
 class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
     """How a composite computes the batches of a stage."""
+
+    features_given: Mapping[str, Tensor] = MappingProxyType({})
+    """Features like those of an item, `(positions, feature_size)`, of modalities whose batches hold no raw inputs."""
 
     _packing: Method | None = None
     _loss_mode: LossMode = "plain"
