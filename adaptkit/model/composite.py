@@ -243,6 +243,8 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
             return given
         encoder = self._encoder(modality)
         one = given[0] if isinstance(given, list) else given
+        if isinstance(given, list) and self.training:
+            self._refuse_uneven(modality, encoded=encoder.is_encoded(one))
         features = given if encoder.is_encoded(one) else self.encode(modality, given)
         if isinstance(features, Tensor) and features.ndim == 2:
             features = features.unsqueeze(0)
@@ -252,6 +254,17 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
             return ProjectedFeatures.of(projector(features), self.policy.feature_mode)
         items = [projector(item.unsqueeze(0))[0] for item in features]
         return ProjectedFeatures.of(items, self.policy.feature_mode)
+
+    def _refuse_uneven(self, modality: str, *, encoded: bool) -> None:
+        """Media of different shapes go one by one, so processes that share out those weights would wait for others."""
+        parameters = [p for p in self.projectors[modality].parameters() if hasattr(p, "ds_id")]  # FSDP gathers it once
+        parameters += [] if encoded else [p for p in self._encoder(modality).parameters() if is_sharded(p)]
+        if parameters:
+            raise ModelError(
+                f"media of {modality!r} differ in shape, and the weights that they go through one by one are spread "
+                "over processes, which would wait for each other. Take accelerator.strategy zero2 or ddp, or fsdp with "
+                f"modalities.{modality}.cache_features."
+            )
 
     def _collect(self, features: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
         """Join `features=` with stock keyword names such as `pixel_values`."""

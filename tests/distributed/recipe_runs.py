@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
     Image.new("RGB", (30, 20), (200, 90, 60)).save(folder / "picture.png")
     rows = []
     for number in range(10):
-        tag = {} if number % 3 else {"image": "picture.png"}
+        tag = {} if number % 5 else {"image": "picture.png"}  # some processes of a step have none
         turns = [
             {"from": "human", "value": "<image>\nwhich?" if tag else "which?"},
             {"from": "gpt", "value": f"number {number}"},

@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, T5Config, T5Fo
 
 import adaptkit
 from adaptkit.errors import DataError, ModelError, PluginError
+from adaptkit.model import composite
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from tests.unit.model.conftest import PLACEHOLDER_ID, batch_of, build
 
@@ -44,6 +45,23 @@ def test_an_unknown_modality_names_the_nearest():
     _, model = build("llama")
     with pytest.raises(DataError, match="Did you mean 'image'"):
         model(input_ids=torch.tensor([[1, 2]]), features={"imag": torch.zeros(1, 3, 32, 32)})
+
+
+@pytest.mark.parametrize("is_encoded", [False, True])
+def test_media_that_go_one_by_one_are_refused_where_processes_would_wait(monkeypatch, is_encoded):
+    _, model = build("llama")
+    batch = batch_of(model, num_items=(1, 1))
+    pictures = list(batch.pixel_values)
+    if is_encoded:
+        pictures = list(model.encode("image", batch.pixel_values))
+        next(model.projectors["image"].parameters()).ds_id = 0  # as ZeRO-3 marks what it has cut up
+    inputs = {**batch.inputs, "features": {"image": pictures}}
+    else:  # pictures as wide as this encoder's features could be either
+        monkeypatch.setattr(type(model.encoders["image"]), "is_encoded", lambda self, item: False)
+    model.train()
+    monkeypatch.setattr(composite, "is_sharded", lambda parameter: True)
+    with pytest.raises(ModelError, match=r"'image' differ in shape.*strategy zero2 or ddp, or fsdp with"):
+        model(**inputs)
 
 
 def test_features_beside_inputs_embeds_are_an_error():
