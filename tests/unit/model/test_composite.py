@@ -55,13 +55,12 @@ def test_media_that_go_one_by_one_are_refused_where_processes_would_wait(monkeyp
     if is_encoded:
         pictures = list(model.encode("image", batch.pixel_values))
         next(model.projectors["image"].parameters()).ds_id = 0  # as ZeRO-3 marks what it has cut up
-    inputs = {**batch.inputs, "features": {"image": pictures}}
-    else:  # pictures as wide as this encoder's features could be either
-        monkeypatch.setattr(type(model.encoders["image"]), "is_encoded", lambda self, item: False)
-    model.train()
+    # The pictures are as wide as this encoder's features
+    monkeypatch.setattr(type(model.encoders["image"]), "is_encoded", lambda self, item: is_encoded)
     monkeypatch.setattr(composite, "is_sharded", lambda parameter: True)
+    model.train()
     with pytest.raises(ModelError, match=r"'image' differ in shape.*strategy zero2 or ddp, or fsdp with"):
-        model(**inputs)
+        model(**{**batch.inputs, "features": {"image": pictures}})
 
 
 def test_features_beside_inputs_embeds_are_an_error():
