@@ -198,6 +198,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         groups = schedule.optimizer.param_groups
         for group, values, rate, factor in zip(groups, wanted, base_rates, factors, strict=True):
             group.update({**values, "initial_lr": rate, "lr": rate * factor})
+        schedule._last_lr = [group["lr"] for group in groups]
 
     def _load_optimizer_states(self, checkpoint: str | None) -> None:
         """What the parent loads of a checkpoint beside weights."""
