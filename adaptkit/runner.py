@@ -193,7 +193,7 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
     with ExitStack() as stack:
         stack.enter_context(process_group())
         check_strategy(recipe.accelerator.strategy, num_processes())
-        _check_resume(recipe, resume)
+        _check_resume(recipe, output_dir, resume)
         check_stages(recipe)
         stack.enter_context(_locked(output_dir))
         recipe = for_processes(recipe, num_processes(), on_main_process(lambda: _earlier_recipe(output_dir, resume)))
@@ -220,7 +220,7 @@ def check_stages(recipe: Recipe) -> None:
         check_optimizers(recipe.accelerator.strategy, stage_settings(stage))
 
 
-def _check_resume(recipe: Recipe, resume: str | None) -> None:
+def _check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
     if resume in (None, "auto"):
         return
     path = Path(str(resume))
@@ -229,6 +229,9 @@ def _check_resume(recipe: Recipe, resume: str | None) -> None:
             f"--resume {resume}: that is no checkpoint of a stage of this recipe. Give auto, or "
             f"RUN/STAGE/checkpoint-N, where STAGE is one of {', '.join(stage.name for stage in recipe.stages)}."
         )
+    run = path.resolve().parent.parent
+    if run != output_dir.resolve():
+        raise RecipeError(f"--resume {resume}: that is a checkpoint of another run. Go on there: --output {run}.")
 
 
 @contextmanager

@@ -130,6 +130,11 @@ def train_stage(
     log = MetricsLog(metrics_path or output_dir / "metrics.jsonl", settings.name)
     on_main_process(lambda: log.drop_after(done))
     num_steps = settings.num_steps(len(sampler), num_processes())  # type: ignore[arg-type]
+    if done > num_steps:
+        raise RecipeError(
+            f"cannot resume {resumed_from}: it is past the {num_steps} steps that stage {settings.name!r} has now. "
+            "Give it more (max_steps, num_train_epochs), or name an earlier checkpoint: --resume RUN/STAGE/checkpoint-N."
+        )
     if resumed_from is not None and (done >= num_steps or strategy in ENGINES):
         checkpoints.load_weights(model, resumed_from)  # an engine would take it too late
     if resumed_from is not None and done >= num_steps:

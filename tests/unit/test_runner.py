@@ -182,6 +182,7 @@ def finished(recipe, tmp_path):
         (["modalities.image.start=x"], "modalities.image.start was None, is now x"),
         (["base.dtype=bfloat16"], "base.dtype was float32, is now bfloat16"),
         (["stages.ground.start_from=null"], "start_from was instruct, is now None"),
+        (["stages.ground.max_steps=2"], "it is past the 2 steps that stage 'ground' has now"),
         (["stages.align.max_steps=5"], "stage 'instruct' began from its step 3. Delete"),
     ],
 )
@@ -207,6 +208,12 @@ def test_what_is_no_checkpoint_is_not_taken_for_auto(finished, tmp_path, place):
     result = invoke(*finished, "--resume", tmp_path / place)
     assert result.exit_code == 2
     assert "no checkpoint of a stage of this recipe. Give auto, or RUN/STAGE/checkpoint-N" in result.output
+
+
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(finished, tmp_path):
+    result = invoke(*finished[:-1], tmp_path / "other", "--resume", tmp_path / "run" / "align" / "checkpoint-2")
+    assert result.exit_code == 2
+    assert "a checkpoint of another run. Go on there: --output" in " ".join(result.output.split())
 
 
 def test_two_runs_in_one_folder_are_kept_apart(recipe, tmp_path, monkeypatch):
