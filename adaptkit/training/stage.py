@@ -133,7 +133,7 @@ def train_stage(
     if done > num_steps:
         raise RecipeError(
             f"cannot resume {resumed_from}: it is past the {num_steps} steps that stage {settings.name!r} has now. "
-            "Give it more (max_steps, num_train_epochs), or name an earlier checkpoint: --resume RUN/STAGE/checkpoint-N."
+            "Give it more (max_steps, num_train_epochs), or name an earlier one: --resume RUN/STAGE/checkpoint-N."
         )
     if resumed_from is not None and (done >= num_steps or strategy in ENGINES):
         checkpoints.load_weights(model, resumed_from)  # an engine would take it too late
