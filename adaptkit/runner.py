@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from filelock import FileLock, Timeout
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -61,27 +58,21 @@ from adaptkit.processes import (
 )
 from adaptkit.progress import progress_bar
 from adaptkit.recipe import Recipe, StageConfig, TaskConfig, dump_recipe, for_processes
-from adaptkit.runs import FINAL_FOLDER
-from adaptkit.training.checkpoints import (
-    completed_steps,
-    find_newest,
-    is_checkpoint,
-    load_weights,
-    remove_leftovers,
-    staged_folder,
-    write_whole,
+from adaptkit.resuming import (
+    check_resume,
+    earlier_recipe,
+    locked,
+    recipe_identity,
+    recorded,
+    refuse_outdated,
+    stage_resume,
 )
+from adaptkit.runs import FINAL_FOLDER
+from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder, write_whole
 from adaptkit.training.distributed import check_optimizers
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
 
-RECIPE_FILE = "recipe.yaml"
-LOCK_FILE = ".training.lock"
-
-_PATIENCE = 15.0
-"""Seconds for which workers of a killed run may hold its directory."""
-
-_PLACES = ("path", "media", "data_files", "revision", "cache_features", "cache_mb")
 METRICS_FILE = "metrics.jsonl"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
 RESULTS_FILE = "results.json"
@@ -193,16 +184,16 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
     with ExitStack() as stack:
         stack.enter_context(process_group())
         check_strategy(recipe.accelerator.strategy, num_processes())
-        _check_resume(recipe, output_dir, resume)
+        check_resume(recipe, output_dir, resume)
         check_stages(recipe)
-        stack.enter_context(_locked(output_dir))
-        recipe = for_processes(recipe, num_processes(), on_main_process(lambda: _earlier_recipe(output_dir, resume)))
+        stack.enter_context(locked(output_dir))
+        recipe = for_processes(recipe, num_processes(), on_main_process(lambda: earlier_recipe(output_dir, resume)))
         run = prepare_run(recipe, output_dir, console)
         names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
         run.sources = main_process_first(lambda: build_sources(recipe, names))
         if is_main_process():
             run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
-            stack.enter_context(_recorded(recipe, output_dir))
+            stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
         wait_for_all()
         _run_stages(run, resume)
     if is_main_process():  # by itself from here: the others have nothing left to do
@@ -218,68 +209,6 @@ def check_stages(recipe: Recipe) -> None:
     """
     for stage in recipe.stages:
         check_optimizers(recipe.accelerator.strategy, stage_settings(stage))
-
-
-def _check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
-    if resume in (None, "auto"):
-        return
-    path = Path(str(resume))
-    if path.resolve().parent.name not in [stage.name for stage in recipe.stages] or not is_checkpoint(path):
-        raise RecipeError(
-            f"--resume {resume}: that is no checkpoint of a stage of this recipe. Give auto, or "
-            f"RUN/STAGE/checkpoint-N, where STAGE is one of {', '.join(stage.name for stage in recipe.stages)}."
-        )
-    run = path.resolve().parent.parent
-    if run != output_dir.resolve():
-        raise RecipeError(f"--resume {resume}: that is a checkpoint of another run. Go on there: --output {run}.")
-
-
-@contextmanager
-def _locked(output_dir: Path) -> Iterator[None]:
-    """Keep other runs out of a run directory, where its file system can."""
-    lock = FileLock(output_dir / LOCK_FILE, timeout=_PATIENCE)
-
-    def acquire() -> None:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"another run is writing to {output_dir}. Wait for its end, stop it, or name another folder with "
-                "--output."
-            ) from None
-        except (OSError, NotImplementedError):  # no locks here, as on some network file systems
-            pass
-
-    on_main_process(acquire)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _recorded(recipe: Recipe, output_dir: Path) -> Iterator[None]:
-    """Write the resolved recipe; a run that is refused leaves the one before."""
-    path = output_dir / RECIPE_FILE
-    before = path.read_text(encoding="utf-8") if path.exists() else None
-    write_whole(path, _recipe_header() + dump_recipe(recipe))
-    try:
-        yield
-    except RecipeError:
-        if before is not None:
-            write_whole(path, before)
-        raise
-
-
-def _earlier_recipe(output_dir: Path, resume: str | None) -> dict[str, Any] | None:
-    """The resolved recipe of the run that goes on, if there is one."""
-    path = output_dir / RECIPE_FILE
-    if resume is None and path.exists():
-        raise RecipeError(
-            f"{output_dir} holds a run already. Continue it with --resume auto, or name another folder with --output."
-        )
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _run_stages(run: Run, resume: str | None) -> None:
@@ -353,7 +282,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     data = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
     settings = stage_settings(stage)
     num_steps = settings.num_steps(len(data.sampler), num_processes())
-    _refuse_outdated(run, stage, num_steps, resume)
+    refuse_outdated(run.recipe, run.output_dir, stage, num_steps, resume)
     print_stage(run.console, stage, number, model, len(data.sampler), num_steps)
     run.stages[stage.name] = train_stage(
         model,
@@ -362,54 +291,16 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
         settings,
         sampler=data.sampler,
         output_dir=run.output_dir / stage.name,
-        resume=_stage_resume(resume, stage),
+        resume=stage_resume(resume, stage),
         processor=processor,
         console=run.console,
         metrics_path=run.output_dir / METRICS_FILE,
         report_to=run.recipe.logging.report_to,
         strategy=run.recipe.accelerator.strategy,
         steps_after=_steps_after(run, stage),
-        identity=_identity(run.recipe, stage),
+        identity=recipe_identity(run.recipe, stage),
     )
     run.workflows[stage.workflow] = (model.eval(), processor)
-
-
-def _refuse_outdated(run: Run, stage: StageConfig, num_steps: int, resume: str | None) -> None:
-    """A stage that trains on would leave those behind that began from where it was."""
-    given = _stage_resume(resume, stage)
-    newest = given if isinstance(given, Path) else find_newest(run.output_dir / stage.name)
-    if newest is None or completed_steps(newest) >= num_steps:
-        return
-    for other in run.recipe.stages:
-        if other.start_from == stage.name and find_newest(run.output_dir / other.name) is not None:
-            raise RecipeError(
-                f"stage {stage.name!r} would train on to step {num_steps}, but stage {other.name!r} began from its "
-                f"step {completed_steps(newest)}. Delete {run.output_dir / other.name} to train that again "
-                f"afterwards, or leave {stage.name!r} as long as it was."
-            )
-
-
-def _identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
-    """What of the recipe decides a stage's weights, beside its settings; places may change, as data may move."""
-    workflow = recipe.workflows[stage.workflow]
-    return {
-        "start_from": stage.start_from,
-        "max_length": stage.max_length,
-        "group_by_length": stage.group_by_length,
-        "mixture": {name: _plain(share) for name, share in stage.data.items()},
-        "data": {name: _plain(recipe.data[name]) for name in stage.data},
-        "workflow": _plain(workflow),
-        "modalities": {name: _plain(recipe.modalities[name]) for name in workflow.modalities or recipe.modalities},
-        "base": {key: getattr(recipe.base, key) for key in ("dtype", "quantization", "chat_template")},
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Settings as JSON values, without where something is and how fast it is read."""
-    value = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    if isinstance(value, Mapping):
-        return {key: _plain(child) for key, child in value.items() if key not in _PLACES}
-    return value
 
 
 def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:
@@ -432,14 +323,6 @@ def _steps_after(run: Run, stage: StageConfig) -> int:
         settings = replace(stage_settings(other), packing=False)
         total += settings.num_steps(stage_mixture(other, run.sources).epoch_size, num_processes())
     return total
-
-
-def _stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
-    """Where a stage goes on from: a checkpoint's path concerns the stage it lies in, others continue by themselves."""
-    if resume in (None, "auto"):
-        return resume
-    path = Path(str(resume))
-    return path if path.resolve().parent.name == stage.name else "auto"
 
 
 def stage_settings(stage: StageConfig) -> StageSettings:

@@ -29,7 +29,7 @@ GROUPS = (
     {"data", "grounding", "model", "policies", "projectors"},
     {"build", "runs"},
     {"training", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
-    {"caching"},
+    {"caching", "resuming"},
     {"runner", "rehearsal", "encoder_training", "prediction"},
     {"checking", "compare", "launch"},
     {"cli"},
@@ -111,7 +111,17 @@ def test_only_the_builder_and_the_command_line_see_a_recipe() -> None:
     readers = {
         dotted(p).split(".")[0] for p in modules() if any(n.split(".")[0] == "recipe" for n in imported_names(p))
     }
-    assert readers <= {"recipe", "build", "rehearsal", "runner", "encoder_training", "checking", "compare", "cli"}
+    assert readers <= {
+        "recipe",
+        "build",
+        "rehearsal",
+        "resuming",
+        "runner",
+        "encoder_training",
+        "checking",
+        "compare",
+        "cli",
+    }
 
 
 def test_the_core_does_not_import_plugins() -> None:

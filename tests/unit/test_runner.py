@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 import adaptkit
-from adaptkit import runner
+from adaptkit import resuming
 from adaptkit.build import (
     MediaStore,
     build_base,
@@ -217,9 +217,9 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(finished, tmp_path):
 
 
 def test_two_runs_in_one_folder_are_kept_apart(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_PATIENCE", 0.0)
+    monkeypatch.setattr(resuming, "_PATIENCE", 0.0)
     (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / runner.LOCK_FILE):
+    with FileLock(tmp_path / "run" / resuming.LOCK_FILE):
         result = invoke("train", recipe(), "--output", tmp_path / "run", "--resume", "auto")
     assert result.exit_code == 1, result.output
     assert "another run is writing to" in result.output

@@ -1,0 +1,150 @@
+"""What a run that goes on must share with the one before, and what keeps two runs apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
+
+from adaptkit.errors import RecipeError, RunError
+from adaptkit.processes import on_main_process
+from adaptkit.recipe import Recipe, StageConfig
+from adaptkit.training.checkpoints import completed_steps, find_newest, is_checkpoint, write_whole
+
+RECIPE_FILE = "recipe.yaml"
+LOCK_FILE = ".training.lock"
+
+_PATIENCE = 15.0
+"""Seconds for which workers of a killed run may hold its directory."""
+
+_PLACES = ("path", "media", "data_files", "revision", "cache_features", "cache_mb")
+
+
+def check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
+    """Make sure that what a run is to go on from is a checkpoint of its own.
+
+    Raises:
+        RecipeError: It is not.
+    """
+    if resume in (None, "auto"):
+        return
+    path = Path(str(resume))
+    if path.resolve().parent.name not in [stage.name for stage in recipe.stages] or not is_checkpoint(path):
+        raise RecipeError(
+            f"--resume {resume}: that is no checkpoint of a stage of this recipe. Give auto, or "
+            f"RUN/STAGE/checkpoint-N, where STAGE is one of {', '.join(stage.name for stage in recipe.stages)}."
+        )
+    run = path.resolve().parent.parent
+    if run != output_dir.resolve():
+        raise RecipeError(f"--resume {resume}: that is a checkpoint of another run. Go on there: --output {run}.")
+
+
+@contextmanager
+def locked(output_dir: Path) -> Iterator[None]:
+    """Keep other runs out of a run directory, where its file system can.
+
+    Raises:
+        RunError: There is one.
+    """
+    lock = FileLock(output_dir / LOCK_FILE, timeout=_PATIENCE)
+
+    def acquire() -> None:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"another run is writing to {output_dir}. Wait for its end, stop it, or name another folder with "
+                "--output."
+            ) from None
+        except (OSError, NotImplementedError):  # no locks here, as on some network file systems
+            pass
+
+    on_main_process(acquire)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def recorded(text: str, output_dir: Path) -> Iterator[None]:
+    """Write the resolved recipe; a run that is refused leaves the one before."""
+    path = output_dir / RECIPE_FILE
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    write_whole(path, text)
+    try:
+        yield
+    except RecipeError:
+        if before is not None:
+            write_whole(path, before)
+        raise
+
+
+def earlier_recipe(output_dir: Path, resume: str | None) -> dict[str, Any] | None:
+    """The resolved recipe of the run that goes on, if there is one.
+
+    Raises:
+        RecipeError: There is a run, and it is not to go on.
+    """
+    path = output_dir / RECIPE_FILE
+    if resume is None and path.exists():
+        raise RecipeError(
+            f"{output_dir} holds a run already. Continue it with --resume auto, or name another folder with --output."
+        )
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
+    """Where a stage goes on from: a checkpoint's path concerns the stage it lies in, others continue by themselves."""
+    if resume in (None, "auto"):
+        return resume
+    path = Path(str(resume))
+    return path if path.resolve().parent.name == stage.name else "auto"
+
+
+def refuse_outdated(recipe: Recipe, output_dir: Path, stage: StageConfig, num_steps: int, resume: str | None) -> None:
+    """A stage that trains on would leave those behind that began from where it was.
+
+    Raises:
+        RecipeError: There are such.
+    """
+    given = stage_resume(resume, stage)
+    newest = given if isinstance(given, Path) else find_newest(output_dir / stage.name)
+    if newest is None or completed_steps(newest) >= num_steps:
+        return
+    for other in recipe.stages:
+        if other.start_from == stage.name and find_newest(output_dir / other.name) is not None:
+            raise RecipeError(
+                f"stage {stage.name!r} would train on to step {num_steps}, but stage {other.name!r} began from its "
+                f"step {completed_steps(newest)}. Delete {output_dir / other.name} to train that again "
+                f"afterwards, or leave {stage.name!r} as long as it was."
+            )
+
+
+def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
+    """What of the recipe decides a stage's weights, beside its settings; places may change, as data may move."""
+    workflow = recipe.workflows[stage.workflow]
+    return {
+        "start_from": stage.start_from,
+        "max_length": stage.max_length,
+        "group_by_length": stage.group_by_length,
+        "mixture": {name: _plain(share) for name, share in stage.data.items()},
+        "data": {name: _plain(recipe.data[name]) for name in stage.data},
+        "workflow": _plain(workflow),
+        "modalities": {name: _plain(recipe.modalities[name]) for name in workflow.modalities or recipe.modalities},
+        "base": {key: getattr(recipe.base, key) for key in ("dtype", "quantization", "chat_template")},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON values, without where something is and how fast it is read."""
+    value = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items() if key not in _PLACES}
+    return value
