@@ -67,6 +67,7 @@ def plan_files(
         plan.notes.append("Lengths are in characters: --tokenizer DIR measures tokens.")
     elif positions == 1:
         plan.notes.append("Each medium counts as one token: --positions N counts what the encoder makes of it.")
+    plan.notes += [note for path in paths if (note := _unread(path)) is not None]
     names = _names(paths)
     plan.mixtures[MIXTURE] = names
     for name, path in zip(names, paths):
@@ -124,6 +125,15 @@ def _format_of_folder(path: Path) -> str:
             kind="unreadable_file",
         )
     return FORMATS_BY_ENDING[found[0]]
+
+
+def _unread(path: Path) -> str | None:
+    """What of a folder is not read as part of its dataset."""
+    if not path.is_dir() or is_saved_dataset(path):
+        return None
+    names = sorted(c.name for c in path.iterdir() if c.is_file() and c.suffix.lower() not in FORMATS_BY_ENDING)
+    shown_names = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{path}: not read of it: {shown_names}." if names else None
 
 
 def _open(path: Path, data_format: str, media: Path | None, context: DataContext) -> Any:

@@ -99,7 +99,7 @@ def _launch(context: click.Context, num_processes: int, arguments: list[str]) ->
 def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Console, started: float) -> None:
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.evaluation.tables import render_results_table
-    from adaptkit.runner import REPORT_FILE, evaluate_run, train_recipe
+    from adaptkit.runner import BAD_SAMPLES_FILE, REPORT_FILE, evaluate_run, train_recipe
 
     quiet_libraries()
     directory = output or Path(recipe.output_dir or Path("runs") / recipe.name)
@@ -111,6 +111,9 @@ def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Con
     table = render_results_table(results)
     if table.rows:  # a recipe may have no evaluation
         console.print(table)
+    skipped = directory / BAD_SAMPLES_FILE
+    if skipped.is_file():
+        console.print(f"samples that were left out: {len(skipped.read_text('utf-8').splitlines()):,}, see {skipped}")
     console.print(f"report: {directory / REPORT_FILE}")
     for name in run.workflows:
         console.print(f"workflow {name}: {directory / 'final' / name}")

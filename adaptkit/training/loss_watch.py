@@ -22,6 +22,8 @@ BATCH_FOLDER = "bad_batch"
 
 _FIRST_STEPS = 20
 _RECENT_STEPS = 50
+_GUESSING = 12.4
+"""Loss of a guess among 250,000 words, more than nearly all vocabularies have."""
 
 Batch = Mapping[str, Any]
 
@@ -37,7 +39,8 @@ class LossWatch:
     """The loss of each step, looked at when that stalls nothing.
 
     A loss jumps where it is more than `spike` times the median of the last steps, and above those that the stage began
-    with: an unlucky batch does not bring it there, a learning rate that is too high does.
+    with: an unlucky batch does not bring it there, a learning rate that is too high does. Among those, it jumps where
+    it is so many times the first, and worse than guessing.
 
     Args:
         stage: Name of the stage, for messages.
@@ -85,8 +88,13 @@ class LossWatch:
     def _problem(self, loss: float) -> str | None:
         if not math.isfinite(loss):
             return f"the loss is {loss}"
-        if self._spike is None or len(self._first) < _FIRST_STEPS:
+        if self._spike is None or not self._first:
             return None
+        if len(self._first) < _FIRST_STEPS:
+            began = self._first[0]
+            if loss <= max(self._spike * began, _GUESSING):
+                return None
+            return f"the loss jumped to {loss:.3g}, {loss / began:.1f} times that of the first step (loss_spike)"
         usual = median(self._recent)
         if loss <= self._spike * usual or loss <= median(self._first):
             return None

@@ -150,8 +150,8 @@ def train_stage(
         _build_trainer, model, dataset, collator, settings, sampler, output_dir, processor, throughput, strategy,
         identity=identity, new_rates=changed is not None,
     )  # fmt: skip
-    if console is not None and changed is not None:
-        console.print(f"goes on from {resumed_from} with other settings: {changed}")
+    if console is not None and resumed_from is not None:
+        console.print(f"goes on from {resumed_from}" + (f" with other settings: {changed}" if changed else ""))
     started = time.perf_counter()
     step = _run(build_trainer, model, settings, strategy, watchers, resumed_from, output_dir)
     checkpoint = output_dir / f"checkpoint-{step}"

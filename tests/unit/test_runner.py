@@ -165,12 +165,20 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path):
         assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """Where `finished` keeps the run that it copies."""
+    return tmp_path_factory.mktemp("finished") / "run"
+
+
 @pytest.fixture
-def finished(recipe, tmp_path):
+def finished(recipe, finished_run, tmp_path):
     """A finished run in `run`, and the command that made it."""
-    command = ["train", recipe(evaluation={"tasks": []}), "--output", tmp_path / "run"]
-    assert invoke(*command).exit_code == 0
-    return command
+    command = ["train", recipe(evaluation={"tasks": []}), "--output"]
+    if not finished_run.exists():
+        assert invoke(*command, finished_run).exit_code == 0
+    shutil.copytree(finished_run, tmp_path / "run")
+    return [*command, tmp_path / "run"]
 
 
 @pytest.mark.parametrize(

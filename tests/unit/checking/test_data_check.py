@@ -202,7 +202,10 @@ def test_a_folder_is_read_as_a_dataset(write: Callable[[list[Any]], Path], tmp_p
     )
     files = [Path(written.path)] if name == "hf_dataset" else find_files(Path(), written.path, (".tar", ".parquet"))
     folder = files[0] if files[0].is_dir() else files[0].parent
-    report = run_check(plan_files([folder]), workers=1)
+    (folder / "notes.txt").touch()
+    plan = plan_files([folder])
+    assert any("not read of it: notes.txt" in note for note in plan.notes) == (name != "hf_dataset")
+    report = run_check(plan, workers=1)
     assert not report.reasons
     assert sum(found.num_samples for found in report.findings.values()) == 12
 

@@ -36,6 +36,13 @@ def test_a_jump_above_where_it_began_stops(tmp_path):
     watch_losses([2.0] * 20 + [0.5] * 40 + [9.0], tmp_path / "other", spike=None)
 
 
+def test_a_loss_that_diverges_from_the_first_steps_stops(tmp_path):
+    with pytest.raises(RunError, match=r"jumped to 60, 5\.6 times that of the first step.*near step 3"):
+        watch_losses([10.8, 0.5, 60.0, 136.0], tmp_path)
+    watch_losses([0.05, 0.9, 0.05, 11.0], tmp_path / "unlucky")
+    watch_losses([10.8, 0.5, 60.0, 136.0], tmp_path / "unwatched", spike=None)
+
+
 def test_the_batch_is_saved_and_readable(tmp_path):
     watch = LossWatch("align", tmp_path, None, lambda ids: " ".join(map(str, ids)))
     watch.add(1, torch.tensor(1.0), batch((7, 8), item=torch.ones(2)))
