@@ -7,6 +7,8 @@ are supervised, where features go) happens as in a run. Autograd, autocast and c
 
 from __future__ import annotations
 
+import math
+import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -193,8 +195,17 @@ def _as_numbers(indices: Any) -> list[Any]:
     return numbers
 
 
+LARGE_MASK = 1 << 26
+"""Elements from which a mask is made as a shadow."""
+
+_BROADCASTING = re.compile("_*(bitwise_|logical_)?(and|or|xor|eq|ne|le|lt|ge|gt|sub|add|mul|where)_*")
+
+
 class _ShadowMasks(TorchFunctionMode):
-    """Lets attention see masks as shadows: the fused kernels make a floating-point one of each."""
+    """Lets attention see masks as shadows: the fused kernels make a floating-point one of each.
+
+    Large ones are shadows from the beginning, as a row of positions and a column of them are compared.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -202,7 +213,19 @@ class _ShadowMasks(TorchFunctionMode):
             mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
             if isinstance(mask, Tensor) and not isinstance(mask, Shadow):
                 args, kwargs["attn_mask"] = args[:3] + args[4:], Shadow(mask.to("meta"))
+        elif _spreads_out(func, args):
+            args = tuple(Shadow(arg.to("meta")) if isinstance(arg, Tensor) else arg for arg in args)
         return func(*args, **kwargs)
+
+
+def _spreads_out(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether small tensors with values become a large one."""
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    if len(tensors) < 2 or any(isinstance(tensor, Shadow) for tensor in tensors):
+        return False
+    if _BROADCASTING.fullmatch(getattr(func, "__name__", "")) is None:
+        return False
+    return math.prod(torch.broadcast_shapes(*(tensor.shape for tensor in tensors))) >= LARGE_MASK
 
 
 class _ShadowFactories(TorchFunctionMode):

@@ -8,6 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import adaptkit
 from adaptkit.errors import ModelError, RecipeError
+from adaptkit.prediction import shadows
 from adaptkit.prediction.batches import BatchShape, Medium, build_batch
 from adaptkit.prediction.building import pack_base
 from adaptkit.prediction.memory import StepMemory, predict_step, spread
@@ -53,9 +54,9 @@ def build(family, insertion, train):
     return adaptkit.adapt(base, modalities, insertion, "ends" in train)
 
 
-def batch_for(model, pictures, settings):
+def batch_for(model, pictures, settings, length=96):
     positions = 1 if model.policy.feature_mode == "context" else model.encode("image", pictures[:1]).shape[1]
-    shape = BatchShape(len(pictures), 96, settings.packing, supervised=0.5)
+    shape = BatchShape(len(pictures), length, settings.packing, supervised=0.5)
     return build_batch(shape, {"image": Medium(1001, positions, pictures)})[0]
 
 
@@ -99,6 +100,26 @@ def test_the_peak_is_what_a_real_step_takes(case) -> None:
     weights, peak = measure(family, insertion, settings)
     assert memory.frozen + memory.trained == weights
     assert memory.peak == pytest.approx(peak, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_masks_that_are_never_made_count_as_much(case, monkeypatch) -> None:
+    family, insertion, values = CASES[case]
+    settings = StageSettings(name=case, **values)
+    with_values = predict(family, insertion, settings)
+    monkeypatch.setattr(shadows, "LARGE_MASK", 1 << 13)
+    assert predict(family, insertion, settings).peak == pytest.approx(with_values.peak, rel=0.01)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_no_length_is_too_much(packing) -> None:
+    length = 200_000
+    settings = StageSettings(name="x", train=ALL, packing=packing, loss="chunked")
+    with shadow_building():
+        model = build("llama", INNER, ALL)
+    batch = batch_for(model, shadow_of(torch.zeros(3, 3, 32, 32)), settings, length)
+    has_mask = predict_step(model, batch, settings).peak > 3 * length**2
+    assert has_mask != packing
 
 
 def test_it_tells_settings_apart() -> None:
