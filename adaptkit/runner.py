@@ -72,6 +72,7 @@ from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged
 from adaptkit.training.distributed import check_optimizers
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
+from adaptkit.vocabulary import describe_unknown_words
 
 METRICS_FILE = "metrics.jsonl"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
@@ -191,6 +192,7 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
         run = prepare_run(recipe, output_dir, console)
         names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
         run.sources = main_process_first(lambda: build_sources(recipe, names))
+        print_unknown_words(run)
         if is_main_process():
             run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
             stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
@@ -199,6 +201,14 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
     if is_main_process():  # by itself from here: the others have nothing left to do
         _finish(run)
     return run
+
+
+def print_unknown_words(run: Run) -> None:
+    """Warn of datasets whose words the tokenizer does not know."""
+    for name, source in run.sources.items():
+        warning = describe_unknown_words(run.tokenizer, name, source) if is_main_process() else None
+        if warning is not None:
+            run.console.print(warning, style="yellow", highlight=False, markup=False)
 
 
 def check_stages(recipe: Recipe) -> None:

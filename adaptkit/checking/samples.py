@@ -17,6 +17,7 @@ from adaptkit.data.dataset import ConversationDataset, Item
 from adaptkit.data.mixture import Mixture
 from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.interfaces import Sample
+from adaptkit.vocabulary import list_words, unknown_words
 
 
 def check_samples(dataset: CheckedDataset, indices: Iterable[int], num_examples: int = 3) -> Findings:
@@ -98,6 +99,10 @@ def _note_good(findings: Findings, watched: _Watched, index: int, item: Item, nu
     parts = [part for message in sample.messages for part in message["content"]]
     length = len(encoded.input_ids)
     found = []
+    unknown = unknown_words(dataset.media.processor.tokenizer, sample.messages) if dataset.in_tokens else []
+    if unknown:
+        fate = f"read and learned as {dataset.media.processor.tokenizer.unk_token}"
+        found.append(("unknown_words", f"the tokenizer does not know {list_words(unknown)}: {fate}"))
     if dataset.max_length is not None and length > dataset.max_length:
         found.append(("cut", f"{length:,} tokens, cut to {item['length']:,}"))
     for message in sample.messages:

@@ -14,7 +14,7 @@ from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.errors import DataError, ModelError
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
-from adaptkit.runner import Run, check_stages, print_stage, stage_settings
+from adaptkit.runner import Run, check_stages, print_stage, print_unknown_words, stage_settings
 
 
 def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> None:
@@ -61,6 +61,7 @@ def _open_data(run: Run) -> list[str]:
         problems.append(str(error))
     if not problems:
         run.sources = build_sources(run.recipe, dict.fromkeys(n for stage in run.recipe.stages for n in stage.data))
+        print_unknown_words(run)
     return problems
 
 

@@ -25,7 +25,7 @@ GROUPS = (
     {"plugin_manager"},
     {"recipe"},
     {"surgery", "chat_template"},
-    {"chat"},
+    {"chat", "vocabulary"},
     {"data", "grounding", "model", "policies", "projectors"},
     {"build", "runs"},
     {"training", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
