@@ -28,7 +28,7 @@ from adaptkit.model.encoders import build_encoder
 from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
 from adaptkit.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import BaseConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
+from adaptkit.recipe import BaseConfig, DataConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
 from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized
 
 FLASH = "flash_attention_2"
@@ -67,6 +67,18 @@ def task_datasets(task: TaskConfig) -> list[str]:
     """Names of the recipe's datasets that a benchmark asks about."""
     datasets = get_plugin_manager().get("evaluation task", task.name).extra.get("datasets")
     return [] if datasets is None else list(datasets(task.options))
+
+
+def trained_datasets(recipe: Recipe, task: TaskConfig) -> list[str]:
+    """Those of a benchmark's datasets whose rows a stage trains on, be it under another name or question."""
+    trained = {_rows_of(recipe.data[name]) for stage in recipe.stages for name in stage.data}
+    return [name for name in task_datasets(task) if _rows_of(recipe.data[name]) in trained]
+
+
+def _rows_of(dataset: DataConfig) -> str:
+    """What says which rows a dataset has, in words that can be compared."""
+    reading = ("question", "answer", "system", "columns", "limit", "move_media_to_front")
+    return repr((dataset.format, {key: value for key, value in dataset.values().items() if key not in reading}))
 
 
 def data_context(recipe: Recipe) -> DataContext:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -33,6 +33,7 @@ from adaptkit.build import (
     modality_specs,
     stage_mixture,
     task_datasets,
+    trained_datasets,
 )
 from adaptkit.caching import cache_features
 from adaptkit.errors import RecipeError, RunError
@@ -424,12 +425,19 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
             evaluation = evaluate_task(task.name, built, run.workflows, {**options, **sources})
             results |= evaluation.results
             answers += evaluation.answers
+    mark_trained(results, run.recipe, settings.tasks)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
     write_whole(run.output_dir / RESULTS_FILE, text)
     _write_report(run, results, answers, command)
     return results
+
+
+def mark_trained(results: dict[str, Any], recipe: Recipe, tasks: Iterable[TaskConfig]) -> None:
+    """Note in results, as `trained_on`, which sections asked about what a stage trains on."""
+    for name in {name for task in tasks for name in trained_datasets(recipe, task)} & results.keys():
+        results[name]["trained_on"] = True
 
 
 def task_sources(recipe: Recipe, task: TaskConfig) -> dict[str, dict[str, DataSource]]:

@@ -26,12 +26,8 @@ def unknown_words(tokenizer: Any, messages: Sequence[Message]) -> list[str]:
     unknown = tokenizer.unk_token
     if unknown is None:
         return []
-    contents = [message["content"] for message in messages]
-    texts = [content for content in contents if isinstance(content, str)]
-    texts += [
-        part["text"] for content in contents if not isinstance(content, str) for part in content if "text" in part
-    ]
-    texts = [text.replace(unknown, " ") for text in texts]  # that one stands there on purpose
+    parts = [part for message in messages for part in message["content"] if part["type"] == "text"]
+    texts = [part["text"].replace(unknown, " ") for part in parts]  # that one stands there on purpose
     if not _with_unknown(tokenizer, texts):
         return []
     words = list(dict.fromkeys(word for text in texts for word in text.split()))

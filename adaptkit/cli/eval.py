@@ -53,7 +53,7 @@ def evaluate(
     """
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.evaluation.tables import render_results_table
-    from adaptkit.runner import evaluate_task
+    from adaptkit.runner import evaluate_task, mark_trained
 
     quiet_libraries()
     recipe = _run_recipe(checkpoint)
@@ -72,6 +72,8 @@ def evaluate(
         task = get_plugin_manager().get("evaluation task", config.name).build(config.options)
         with _progress(progress_console, config.name) as progress:
             results |= evaluate_task(config.name, task, workflows, {**options, **reading, "progress": progress}).results
+    if recipe is not None and data is None:
+        mark_trained(results, recipe, configs)
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
     else:

@@ -24,8 +24,14 @@ def show_recipe(
     recipe = load_recipe(path, overrides)
     if workflow is not None and workflow not in recipe.workflows:
         raise ModelError(f"{path}: {unknown_name('workflow', workflow, recipe.workflows)}")
-    names = [workflow] if workflow else list(recipe.workflows)
     console = Console(stderr=as_json)
+    trained = {stage.workflow for stage in recipe.stages}
+    names = [name for name in recipe.workflows if name in trained and workflow in (None, name)]
+    for name in recipe.workflows.keys() - trained:
+        message = f"no stage trains the workflow {name!r}, so nothing says which parts it has."
+        if name == workflow:
+            raise ModelError(message)
+        console.print(message, style="yellow", highlight=False)
     run = prepare_skeleton(recipe, console)
     predictor = Predictor(run, options)
     stages = [stage for stage in recipe.stages if stage.workflow in names]
@@ -46,8 +52,6 @@ def _described(
     """Each workflow as its most complete stage builds it."""
     for name in names:
         own = [stage for stage in stages if stage.workflow == name]
-        if not own:
-            raise ModelError(f"no stage trains the workflow {name!r}, so nothing says which parts it has.")
         yield name, describe(predictor.model(max(own, key=lambda stage: len(built_parts(run.recipe, stage)))))
 
 

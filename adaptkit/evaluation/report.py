@@ -141,6 +141,7 @@ def render_report(data: ReportData) -> str:
         stages=_stages(data.metrics),
         layer_counts=_layer_counts(data.layers),
         harness=_harness(data.results),
+        held_out=not any(map(is_trained_on, data.results.values())),
     )
 
 
@@ -204,12 +205,12 @@ def _tiles(results: Mapping[str, Any]) -> list[_Tile]:
     tiles = []
     for section, scores in question_sections(results).items():
         detail = f"blind{_NBSP}{percent(scores['blind'])} · majority{_NBSP}{percent(scores['majority'])}"
-        tiles.append(_Tile(title_of(section), percent(scores["accuracy"]), detail, _note(scores, "accuracy")))
+        tiles.append(_Tile(title_of(section, scores), percent(scores["accuracy"]), detail, _note(scores, "accuracy")))
     for section, scores in results.items():
         name = threshold_score(scores)
         if name is not None:
             detail = f"blind {percent(scores['blind'])}" if "blind" in scores else ""
-            label = f"{title_of(section)}, {name.replace('acc', 'Acc')}"
+            label = f"{title_of(section, scores)}, {name.replace('acc', 'Acc')}"
             tiles.append(_Tile(label, percent(scores[name]), detail, _note(scores, name)))
     text = results.get("text")
     if text and text["workflow_accuracy"] is not None:
@@ -240,9 +241,14 @@ def question_sections(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
     }
 
 
-def title_of(section: str) -> str:
-    """A section's name as a heading."""
-    return section.replace("_", " ").capitalize()
+def title_of(section: str, scores: Any = None) -> str:
+    """A section's name as a heading, which says of its scores where they are no held-out ones."""
+    return section.replace("_", " ").capitalize() + (" (trained on)" if is_trained_on(scores) else "")
+
+
+def is_trained_on(scores: Any) -> bool:
+    """Whether a section asked about what a stage trained on."""
+    return isinstance(scores, Mapping) and bool(scores.get("trained_on"))
 
 
 def threshold_score(scores: Any) -> str | None:
@@ -276,7 +282,7 @@ def _tables(results: Mapping[str, Any]) -> list[tuple[str, list[_Row]]]:
             baselines = ("blind", "majority")
             marks = {b: scores[f"{b}_by_type"][kind] for b in baselines if f"{b}_by_type" in scores}
             rows.append(_Row(kind, score, marks, counts.get(kind)))
-        tables.append((title_of(section), rows))
+        tables.append((title_of(section, scores), rows))
     text = results.get("text") or {}
     if text.get("by_type"):
         base = text.get("base_by_type", {})

@@ -8,15 +8,18 @@ from typing import Any
 from rich.table import Table
 
 from adaptkit.evaluation.boxes import IOU_THRESHOLD
+from adaptkit.evaluation.report import is_trained_on
 
 
-def render_results_table(results: Mapping[str, Any], *, title: str = "Results on held-out items") -> Table:
+def render_results_table(results: Mapping[str, Any], *, title: str | None = None) -> Table:
     """Every score beside its baselines.
 
     Args:
         results: As in `results.json`; sections that a task does not have are left out.
-        title: Above the table.
+        title: Above the table; by default it says that the items were held out, where they were.
     """
+    if title is None:
+        title = "Results" if any(map(is_trained_on, results.values())) else "Results on held-out items"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for column in ("score", "blind", "majority", "questions"):
@@ -28,7 +31,7 @@ def render_results_table(results: Mapping[str, Any], *, title: str = "Results on
         name = f"acc@{IOU_THRESHOLD}"
         if isinstance(scores, Mapping) and name in scores:
             table.add_row(
-                _bold(f"{section}, {name}"),
+                _bold(f"{_named(section, scores)}, {name}"),
                 _bold(_percent(scores[name])),
                 _percent(scores.get("blind")),
                 "",
@@ -53,11 +56,15 @@ def identity_line(text: Mapping[str, Any]) -> str:
     )
 
 
+def _named(section: str, scores: Mapping[str, Any]) -> str:
+    return section.replace("_", " ") + (" (trained on)" if is_trained_on(scores) else "")
+
+
 def _add_questions(table: Table, section: str, scores: Mapping[str, Any]) -> None:
     baselines = ("blind", "majority")
     cells = [_percent(scores.get(name)) for name in baselines]
     n = str(scores.get("n", ""))
-    table.add_row(_bold(section.replace("_", " ")), _bold(_percent(scores["accuracy"])), *cells, n)
+    table.add_row(_bold(_named(section, scores)), _bold(_percent(scores["accuracy"])), *cells, n)
     for kind, score in scores.get("by_type", {}).items():
         cells = [_percent(scores.get(f"{name}_by_type", {}).get(kind)) for name in baselines]
         n = str(scores.get("n_by_type", {}).get(kind, ""))

@@ -7,7 +7,6 @@ are supervised, where features go) happens as in a run. Autograd, autocast and c
 
 from __future__ import annotations
 
-import math
 import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -225,7 +224,8 @@ def _spreads_out(func: Any, args: tuple[Any, ...]) -> bool:
         return False
     if _BROADCASTING.fullmatch(getattr(func, "__name__", "")) is None:
         return False
-    return math.prod(torch.broadcast_shapes(*(tensor.shape for tensor in tensors))) >= LARGE_MASK
+    shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in tensors))  # type: ignore[no-untyped-call]
+    return shape.numel() >= LARGE_MASK
 
 
 class _ShadowFactories(TorchFunctionMode):

@@ -115,7 +115,8 @@ def _stage(
             yield problem((*here, "data", source), unknown_name("data source", str(source), data))
     start = stage.get("start_from")
     if isinstance(start, str) and start not in earlier:
-        yield problem((*here, "start_from"), unknown_name("earlier stage", start, earlier))
+        message = f"{unknown_name('earlier stage', start, earlier)} With null the stage begins anew."
+        yield problem((*here, "start_from"), message)
 
 
 def _context_stage(

@@ -20,6 +20,10 @@ MESSAGES: Any = [
 ]
 
 
+def said(text: str) -> Any:
+    return [{"role": "user", "content": [{"type": "text", "text": text}]}]
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(resolve_model_path("world:decoder"))
@@ -28,17 +32,17 @@ def tokenizer() -> Any:
 def test_they_are_found_in_any_turn_and_once(tokenizer: Any) -> None:
     assert unknown_words(tokenizer, MESSAGES) == ["crimson", "thing"]
     assert unknown_words(tokenizer, MESSAGES[:1]) == []
-    assert unknown_words(tokenizer, [{"role": "user", "content": "velociraptor ?"}]) == ["velociraptor"]
+    assert unknown_words(tokenizer, said("velociraptor ?")) == ["velociraptor"]
 
 
 def test_the_unknown_token_itself_stands_there_on_purpose(tokenizer: Any) -> None:
-    assert unknown_words(tokenizer, [{"role": "user", "content": f"a {tokenizer.unk_token} circle"}]) == []
+    assert unknown_words(tokenizer, said(f"a {tokenizer.unk_token} circle")) == []
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen2"])
 def test_bytes_spell_every_word(shared: Path, name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(next((shared / "data" / "tokenizers").glob(f"{name}*")))
-    assert unknown_words(tokenizer, [{"role": "user", "content": "ein Dünnbrettbohrer ☃ 𓀀"}]) == []
+    assert unknown_words(tokenizer, said("ein Dünnbrettbohrer ☃ 𓀀")) == []
 
 
 def test_parts_of_words_count() -> None:
@@ -46,7 +50,7 @@ def test_parts_of_words_count() -> None:
     tokenizer = Tokenizer(words)
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
-    assert unknown_words(wrapped, [{"role": "user", "content": "goodness good bad goodly"}]) == ["bad", "goodly"]
+    assert unknown_words(wrapped, said("goodness good bad goodly")) == ["bad", "goodly"]
 
 
 class Source:
@@ -57,13 +61,13 @@ class Source:
         if index == 0:
             raise DataError("this one is bad")
         text = "a circle" if index < 5 else f"w{index} x1 x2 x3 x4 x5"
-        return Sample("x", [{"role": "user", "content": text}])
+        return Sample("x", said(text))
 
 
 def test_a_dataset_is_described_by_its_first_samples(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = describe_unknown_words(tokenizer, "mine", Source())
-    assert said is not None
-    assert said.startswith("data.mine: 2 of the first 7 conversations have words")
-    assert f"learned as {tokenizer.unk_token}: 'w5', 'x1', 'x2', 'x3', 'x4' and 2 more." in said
+    warning = describe_unknown_words(tokenizer, "mine", Source())
+    assert warning is not None
+    assert warning.startswith("data.mine: 2 of the first 7 conversations have words")
+    assert f"learned as {tokenizer.unk_token}: 'w5', 'x1', 'x2', 'x3', 'x4' and 2 more." in warning
     monkeypatch.setattr("adaptkit.vocabulary.NUM_SAMPLES", 5)
     assert describe_unknown_words(tokenizer, "mine", Source()) is None

@@ -79,6 +79,17 @@ def test_inspect_predicts_each_stage_as_json_packed_bases_too(recipe) -> None:
     assert (base["num_parameters"], base["num_bytes"] < unpacked["num_bytes"]) == (unpacked["num_parameters"], True)
 
 
+def test_a_workflow_that_no_stage_trains_is_passed_over(recipe) -> None:
+    unused = "workflows.unused.like=vision"
+    result = invoke("inspect", recipe, unused, "--json")
+    assert result.exit_code == 0, result.output
+    assert "no stage trains the workflow 'unused'" in result.stderr
+    assert list(json.loads(result.stdout)) == ["vision"]
+    result = invoke("inspect", recipe, unused, "--workflow", "unused")
+    assert result.exit_code == 2
+    assert "no stage trains the workflow 'unused'" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

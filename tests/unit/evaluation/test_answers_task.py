@@ -20,6 +20,7 @@ from adaptkit.evaluation.answers_task import AnswersTask, read_questions
 from adaptkit.evaluation.text_task import TextTask
 from adaptkit.interfaces import DataSource
 from adaptkit.recipe import load_recipe
+from adaptkit.runner import mark_trained
 
 Answering = Callable[[Callable[[Any, bool], str]], None]
 
@@ -140,6 +141,25 @@ def test_a_recipe_names_its_datasets(run_directory: Path, tmp_path: Path) -> Non
         load_recipe(tmp_path / "recipe.yaml")
     assert "Did you mean 'told'" in str(caught.value)
     assert "Did you mean 'grounding'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"told", "placed"}),
+        ({"answer": "another", "question": "another ?"}, {"told", "placed"}),
+        ({"path": "others.csv"}, set()),
+    ],
+)
+def test_rows_that_a_stage_trains_on_are_told(run_directory: Path, changes, expected) -> None:
+    recipe = load_recipe(run_directory / "recipe.yaml")
+    trained = recipe.data["told"]
+    trained = trained.model_copy(update={"options": trained.options.model_copy(update=changes)})
+    stages = [stage.model_copy(update={"data": {"trained": 1.0}}) for stage in recipe.stages]
+    recipe = recipe.model_copy(update={"data": {**recipe.data, "trained": trained}, "stages": stages})
+    results = {"told": {}, "placed": {}, "text": {}}
+    mark_trained(results, recipe, recipe.evaluation.tasks)
+    assert {name for name, scores in results.items() if scores.get("trained_on")} == expected
 
 
 def test_a_template_that_fits_no_row_is_told_at_once(run_directory: Path, tmp_path: Path) -> None:

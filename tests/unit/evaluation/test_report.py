@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,6 +192,22 @@ def test_smoothing_starts_at_the_curve_and_keeps_constants() -> None:
 def test_intervals_are_right_at_the_ends() -> None:
     assert wilson_interval(0.0, 20) == pytest.approx((0.0, 0.161), abs=1e-3)  # by the published formula
     assert wilson_interval(1.0, 20) == pytest.approx((0.839, 1.0), abs=1e-3)
+
+
+def test_scores_of_what_was_trained_on_are_not_called_held_out(data: ReportData) -> None:
+    from rich.console import Console
+
+    results = {**RESULTS, "grounding": {**RESULTS["grounding"], "trained_on": True}}
+    page = render_report(replace(data, results=results))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render_results_table(results))
+    table = console.export_text()
+    assert "Grounding (trained on), Acc@0.5" in page
+    assert "grounding (trained on), acc@0.5" in table
+    for text in (page, table):
+        assert "held-out" not in text.lower()
+        assert text.count("trained on") == 1
+    assert "held-out" in render_report(data).lower()
 
 
 def test_the_table_names_every_score() -> None:

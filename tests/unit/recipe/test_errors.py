@@ -38,7 +38,8 @@ def test_all_problems_together(workplace: Workplace) -> None:
         "small.yaml:16: stages.align.workflow: no workflow named 'site'. Did you mean 'sight'? Known: sight.",
         "small.yaml:17: stages.align.train.0: no choice named 'projecter'. Did you mean 'projector'? "
         "Known: ends, insertion, projector.",
-        "small.yaml:23: stages.instruct.start_from: no earlier stage named 'alin'. Did you mean 'align'? Known: align.",
+        "small.yaml:23: stages.instruct.start_from: no earlier stage named 'alin'. Did you mean 'align'? Known: align. "
+        "With null the stage begins anew.",
         "small.yaml:24: stages.instruct.data.answer: no data source named 'answer'. Did you mean 'answers'? "
         "Known: answers, pairs.",
         "small.yaml:25: stages.instruct.optimizer.weight_decay: should be greater than or equal to 0, not -0.1",
