@@ -18,6 +18,7 @@ from adaptkit.cli.prediction_options import parse_options, prediction_options, r
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe
+    from adaptkit.runner import Run
 
 
 @click.command()
@@ -111,12 +112,22 @@ def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Con
     table = render_results_table(results)
     if table.rows:  # a recipe may have no evaluation
         console.print(table)
-    skipped = directory / BAD_SAMPLES_FILE
-    if skipped.is_file():
-        console.print(f"samples that were left out: {len(skipped.read_text('utf-8').splitlines()):,}, see {skipped}")
+    _print_left_out(run, directory / BAD_SAMPLES_FILE)
     console.print(f"report: {directory / REPORT_FILE}")
     for name in run.workflows:
         console.print(f"workflow {name}: {directory / 'final' / name}")
+
+
+def _print_left_out(run: Run, path: Path) -> None:
+    """Say how many samples of each dataset were bad, in yellow where a dataset has more than the recipe tolerates."""
+    from adaptkit.data.bad_samples import count_bad_samples
+
+    counts = count_bad_samples(path)
+    sizes = {name: len(source) for name, source in run.sources.items() if counts[name]}
+    found = ", ".join(f"{name} {counts[name]:,} of {size:,}" for name, size in sizes.items())
+    many = any(counts[name] > run.recipe.max_bad_fraction * size for name, size in sizes.items())
+    if found:
+        run.console.print(f"samples that were left out: {found}; see {path}", style="yellow" if many else None)
 
 
 def _rehearse(recipe: Recipe, console: Console) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from adaptkit.errors import RunError
@@ -51,9 +53,10 @@ class BadSamples:
         """How many are bad, the first reasons, and what to do."""
         examples = [f"  {reason}" for reason in list(self._reasons.values())[:_NUM_EXAMPLES]]
         more = len(self) - len(examples)
+        datasets = ", ".join(f"{name}: {count}" for name, count in _by_dataset(self._reasons).most_common())
         return "\n".join(
             [
-                f"{len(self)} of {self.num_samples} samples are bad; max_bad_fraction {self.max_fraction} "
+                f"{len(self)} of {self.num_samples} samples are bad ({datasets}); max_bad_fraction {self.max_fraction} "
                 f"allows {int(self.max_fraction * self.num_samples)}:",
                 *examples,
                 *([f"  and {more} more"] if more else []),
@@ -88,3 +91,18 @@ class BadSamples:
             os.write(descriptor, line)
         finally:
             os.close(descriptor)
+
+
+def count_bad_samples(path: Path) -> Counter[str]:
+    """Bad samples of each dataset that a run has recorded, each counted once however many stages met it."""
+    locations = set()
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            locations.add(json.loads(line)["location"])
+        except ValueError:
+            continue  # a run was killed while it wrote this line
+    return _by_dataset(locations)
+
+
+def _by_dataset(locations: Iterable[str]) -> Counter[str]:
+    return Counter(location.rpartition("[")[0] for location in locations)

@@ -300,6 +300,24 @@ def test_missing_resources_are_named_together_with_the_rehearsal(recipe, tmp_pat
         assert words in result.output
 
 
+def test_what_was_left_out_is_said_by_dataset(recipe, models, tmp_path):
+    rows = json.loads((models / "data.json").read_text())[:4]
+    for row in rows[2:]:
+        row["image"] = "gone.png"
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    data = {
+        **recipe.values["data"],
+        "mine": {"format": "llava", "path": str(tmp_path / "mine.json"), "media": str(models)},
+    }
+    stages = [{**stage, "data": {"pictures": 1.0, "mine": 2.0}} for stage in recipe.values["stages"][:2]]
+    path = recipe(data=data, stages=stages, max_bad_fraction=0.4)
+    result = invoke("train", path, "modalities.image.cache_features=false", "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "samples that were left out: mine 2 of 4; see" in " ".join(result.output.split())
+    refused = invoke("train", path, "max_bad_fraction=0.1", "--output", tmp_path / "another")
+    assert "2 of 16 samples are bad (mine: 2)" in " ".join(refused.output.split())
+
+
 def test_an_empty_dataset_is_refused(recipe, models, tmp_path):
     (models / "empty.json").write_text("[]")
     result = invoke("train", recipe(), f"data.pictures.path={models / 'empty.json'}", "--output", tmp_path / "run")

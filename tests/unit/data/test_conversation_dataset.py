@@ -100,7 +100,7 @@ def test_too_many_bad_samples_stop_with_a_summary(tmp_path):
     with pytest.raises(RunError) as caught:
         dataset[3 + 1]
     said = str(caught.value)
-    assert "2 of 13 samples are bad; max_bad_fraction 0.1 allows 1:" in said
+    assert "2 of 13 samples are bad (numbers: 2); max_bad_fraction 0.1 allows 1:" in said
     assert "numbers[1]: unreadable" in said
     assert str(bad_samples.path) in said
     assert "raise max_bad_fraction" in said
