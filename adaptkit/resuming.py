@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from adaptkit.errors import RecipeError, RunError
 from adaptkit.processes import on_main_process
 from adaptkit.recipe import Recipe, StageConfig
-from adaptkit.training.checkpoints import completed_steps, find_newest, is_checkpoint, write_whole
+from adaptkit.training.checkpoints import completed_steps, find_newest, is_checkpoint, list_checkpoints, write_whole
 
 RECIPE_FILE = "recipe.yaml"
 LOCK_FILE = ".training.lock"
@@ -34,10 +34,12 @@ def check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
     if resume in (None, "auto"):
         return
     path = Path(str(resume))
-    if path.resolve().parent.name not in [stage.name for stage in recipe.stages] or not is_checkpoint(path):
+    stages = [stage.name for stage in recipe.stages]
+    if path.resolve().parent.name not in stages or not is_checkpoint(path):
+        found = [str(checkpoint) for stage in stages for checkpoint in list_checkpoints(output_dir / stage)]
         raise RecipeError(
             f"--resume {resume}: that is no checkpoint of a stage of this recipe. Give auto, or "
-            f"RUN/STAGE/checkpoint-N, where STAGE is one of {', '.join(stage.name for stage in recipe.stages)}."
+            f"RUN/STAGE/checkpoint-N. Here are: {', '.join(found) or f'none, in {output_dir}'}."
         )
     run = path.resolve().parent.parent
     if run != output_dir.resolve():

@@ -189,7 +189,9 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
         check_resume(recipe, output_dir, resume)
         check_stages(recipe)
         stack.enter_context(locked(output_dir))
+        asked = recipe
         recipe = for_processes(recipe, num_processes(), on_main_process(lambda: earlier_recipe(output_dir, resume)))
+        _print_resplit(asked, recipe, console)
         run = prepare_run(recipe, output_dir, console)
         names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
         run.sources = main_process_first(lambda: build_sources(recipe, names))
@@ -202,6 +204,17 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
     if is_main_process():  # by itself from here: the others have nothing left to do
         _finish(run)
     return run
+
+
+def _print_resplit(asked: Recipe, recipe: Recipe, console: Console) -> None:
+    """Say where gradients are accumulated otherwise than asked for, as another number of processes goes on."""
+    for before, stage in zip(asked.stages, recipe.stages, strict=True):
+        if before.gradient_accumulation_steps != stage.gradient_accumulation_steps:
+            console.print(
+                f"stage {stage.name!r}: gradient_accumulation_steps is {stage.gradient_accumulation_steps} instead of "
+                f"{before.gradient_accumulation_steps}, so that a step of {num_processes()} process(es) has as many samples "
+                "as before"
+            )
 
 
 def print_unknown_words(run: Run) -> None:

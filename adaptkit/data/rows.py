@@ -131,6 +131,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
     """
     try:
         return json.loads(text)
+    except json.JSONDecodeError as error:  # of one line, `where` says which
+        place = f"line {error.lineno} column {error.colno}" if "\n" in error.doc.strip() else f"column {error.colno}"
+        raise DataError(f"{where}: not valid JSON: {error.msg} at {place}", kind="malformed") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON: {error}", kind="malformed") from error
 

@@ -194,7 +194,17 @@ def _damage(checkpoint: Path) -> str | None:
 
 def completed_steps(checkpoint: Path) -> int:
     """Optimiser steps behind a checkpoint."""
-    return int(json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["global_step"])
+    return int(_state(checkpoint)["global_step"])
+
+
+def planned_steps(checkpoint: Path) -> int:
+    """Optimiser steps that its stage was to have."""
+    return int(_state(checkpoint)["max_steps"])
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    return state
 
 
 def write_stage(folder: Path, fixed: Mapping[str, Any]) -> None:

@@ -152,6 +152,12 @@ def train_stage(
     )  # fmt: skip
     if console is not None and resumed_from is not None:
         console.print(f"goes on from {resumed_from}" + (f" with other settings: {changed}" if changed else ""))
+        planned = checkpoints.planned_steps(resumed_from)
+        if planned != num_steps:
+            console.print(
+                f"stage {settings.name!r} has {num_steps:,} steps now instead of {planned:,}: from here on learning "
+                "rates are those of a stage of that length"
+            )
     started = time.perf_counter()
     step = _run(build_trainer, model, settings, strategy, watchers, resumed_from, output_dir)
     checkpoint = output_dir / f"checkpoint-{step}"

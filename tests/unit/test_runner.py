@@ -211,11 +211,24 @@ def test_data_that_moved_are_the_same_data(finished, models, tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_a_batch_that_is_split_otherwise_is_said(finished, tmp_path):
+    earlier = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    earlier["accelerator"]["num_processes"] = 2
+    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(earlier))
+    for stage in earlier["stages"]:
+        shutil.rmtree(tmp_path / "run" / stage["name"], ignore_errors=True)
+    result = invoke(*finished, "--resume", "auto")
+    assert result.exit_code == 0, result.output
+    assert "stage 'align': gradient_accumulation_steps is 2 instead of 1, so that" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize("place", ["run", "run/aline/checkpoint-3", "nowhere/align/checkpoint-3"])
 def test_what_is_no_checkpoint_is_not_taken_for_auto(finished, tmp_path, place):
     result = invoke(*finished, "--resume", tmp_path / place)
     assert result.exit_code == 2
     assert "no checkpoint of a stage of this recipe. Give auto, or RUN/STAGE/checkpoint-N" in result.output
+    existing = [tmp_path / "run" / stage / f"checkpoint-{n}" for stage in ("align", "instruct") for n in (2, 3)]
+    assert f"Here are: {', '.join(map(str, existing))}" in result.output
 
 
 def test_a_checkpoint_of_another_run_is_not_gone_on_from(finished, tmp_path):

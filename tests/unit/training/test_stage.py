@@ -130,8 +130,10 @@ def test_the_alignment_stage_resumes_to_the_same_bits(tmp_path):
     train(straight, tmp_path / "straight", stage)
     train(stopped, tmp_path / "stopped", dataclasses.replace(stage, max_steps=4))
     resumed.load_state_dict(FakeWorkflow().state_dict())
-    result = train(resumed, tmp_path / "stopped", stage, resume="auto")
+    console = Console(record=True, file=io.StringIO(), width=300)
+    result = train(resumed, tmp_path / "stopped", stage, resume="auto", console=console)
     assert result.resumed_from == tmp_path / "stopped" / "checkpoint-4"
+    assert f"stage {stage.name!r} has 6 steps now instead of 4" in console.export_text()
     assert [line["step"] for line in result.metrics] == [1, 2, 3, 4, 5, 6]
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), straight.parameters()))
 
