@@ -212,8 +212,8 @@ def _print_resplit(asked: Recipe, recipe: Recipe, console: Console) -> None:
         if before.gradient_accumulation_steps != stage.gradient_accumulation_steps:
             console.print(
                 f"stage {stage.name!r}: gradient_accumulation_steps is {stage.gradient_accumulation_steps} instead of "
-                f"{before.gradient_accumulation_steps}, so that a step of {num_processes()} process(es) has as many samples "
-                "as before"
+                f"{before.gradient_accumulation_steps}, so that a step of {num_processes()} process(es) has "
+                "as many samples as before"
             )
 
 
