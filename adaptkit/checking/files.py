@@ -99,10 +99,13 @@ def tell_format(path: Path, modalities: Sequence[str]) -> str:
         raise DataError(f"{path}: {_TABLES}", kind="unreadable_file")
     if path.suffix.lower() in _COMPRESSED:
         raise DataError(f"{path} is compressed: unpack it", kind="unreadable_file")
-    rows = [row for row in islice(load_rows(path), _NUM_LOOKED_AT) if isinstance(row, Mapping)]
+    found = list(islice(load_rows(path), _NUM_LOOKED_AT))
+    rows = [row for row in found if isinstance(row, Mapping)]
     if any("messages" in row for row in rows):
         return "messages"
     if not any("conversations" in row for row in rows):
+        if not rows and isinstance(found[0], DataError):
+            raise DataError(f"{path}: {found[0]}", kind="unreadable_file")
         keys = shown(list(rows[0])) if rows else "none"
         raise DataError(
             f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys}), so its format "

@@ -79,6 +79,8 @@ class RowSource:
         location, named = self._where(index), ""
         try:
             row = self._rows[index]
+            if isinstance(row, DataError):
+                raise DataError(str(row), kind=row.kind)
             if not isinstance(row, Mapping):
                 raise DataError(f"a row is an object with keys, not {type(row).__name__}", kind="malformed")
             named = f" (id {shown(row['id'])})" if "id" in row else ""
@@ -106,6 +108,8 @@ _loaded: WeakValueDictionary[tuple[str, int, int], JsonRows] = WeakValueDictiona
 
 def load_rows(path: Path) -> JsonRows:
     """Rows of a `.json` file, which is a list, or of a `.jsonl` file, a row a line.
+
+    A line that cannot be read spoils only itself: the error stands in for its row.
 
     Sources of the same file share them, so that files of gigabytes are parsed once.
 
@@ -141,7 +145,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
 def _parse_rows(path: Path) -> JsonRows:
     if path.suffix.lower() == ".jsonl":
         with path.open("rb") as file:
-            rows = [parse_json(line, f"{path}:{i}") for i, line in enumerate(file, start=1) if line.strip()]
+            rows = [_row_or_error(line, f"line {i}") for i, line in enumerate(file, start=1) if line.strip()]
     else:
         rows = parse_json(path.read_bytes(), str(path))
     if not isinstance(rows, list):
@@ -149,6 +153,13 @@ def _parse_rows(path: Path) -> JsonRows:
     if not rows:
         raise DataError(f"{path}: the dataset is empty")
     return JsonRows(rows)
+
+
+def _row_or_error(line: bytes, where: str) -> Any:
+    try:
+        return parse_json(line, where)
+    except DataError as error:
+        return DataError(str(error), kind=error.kind)
 
 
 def tag_pattern(tags: Mapping[str, str]) -> re.Pattern[str]:

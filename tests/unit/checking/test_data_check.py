@@ -232,6 +232,21 @@ def test_what_cannot_be_told_says_why(tmp_path: Path, name: str, said: str) -> N
     assert said in str(problem.message)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_line_is_a_bad_sample(
+    write: Callable[[list[Any]], Path], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr("adaptkit.checking.running._MIN_CHUNKS_PER_WORKER", 1)
+    rows = [json.dumps(row) for row in rows_of({}, num_good=9)]
+    path = write([]).with_suffix(".jsonl")
+    path.write_text("\n".join([rows[0][:-3], *rows[1:]]))
+    (found,) = run_check(plan_files([path]), workers=workers).findings.values()
+    assert (found.num_samples, counts(found)) == (9, {"malformed": 1})
+    path.write_text("\n".join(row[:-3] for row in rows))
+    (problem,) = plan_files([path]).unopened
+    assert "rows.jsonl: line 1: not valid JSON" in problem.message
+
+
 def test_nulls_tell_no_format(write: Callable[[list[Any]], Path]) -> None:
     rows = [{**row, "system": None, "images": None} for row in rows_of({}, num_good=3)]
     report = run_check(plan_files([write(rows)]), workers=1)

@@ -158,6 +158,18 @@ def test_bad_files_are_data_errors(tmp_path, content, said):
         llava(path, media=tmp_path, tags=TAGS)
 
 
+def test_a_broken_line_spoils_only_itself(tmp_path):
+    good = json.dumps(row("Q", "A"))
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([good, "", good[:-2], good, good[:9]]))
+    source = llava(path, media=tmp_path, tags=TAGS)
+    assert len(source) == 4
+    assert source[0].messages == source[2].messages
+    for index, line in ((1, 3), (3, 5)):
+        with pytest.raises(DataError, match=rf"rows\.jsonl\[{index}\]: line {line}: not valid JSON: .* at column \d+$"):
+            source[index]
+
+
 def test_a_missing_file_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match=r"cannot read the data file .*rows\.json: No such file"):
         llava(tmp_path / "rows.json", media=tmp_path, tags=TAGS)
