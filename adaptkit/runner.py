@@ -70,7 +70,7 @@ from adaptkit.resuming import (
 )
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder, write_whole
-from adaptkit.training.distributed import check_optimizers
+from adaptkit.training.distributed import check_optimizers, check_policy
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
 from adaptkit.vocabulary import describe_unknown_words
@@ -226,13 +226,17 @@ def print_unknown_words(run: Run) -> None:
 
 
 def check_stages(recipe: Recipe) -> None:
-    """Make sure, before the first stage trains, that none will be refused for its optimiser.
+    """Make sure, before the first stage trains, that none will be refused for its optimiser or its policy.
 
     Raises:
-        RecipeError: One would be.
+        AdaptkitError: One would be.
     """
+    strategy = recipe.accelerator.strategy
     for stage in recipe.stages:
-        check_optimizers(recipe.accelerator.strategy, stage_settings(stage))
+        check_optimizers(strategy, stage_settings(stage))
+        insertion = recipe.workflows[stage.workflow].insertion
+        if "insertion" in built_parts(recipe, stage):
+            check_policy(strategy, get_plugin_manager().build("insertion policy", insertion.policy, insertion.values()))
 
 
 def _run_stages(run: Run, resume: str | None) -> None:

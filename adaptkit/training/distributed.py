@@ -21,7 +21,7 @@ from adaptkit.hashing import hash_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.saving import hash_of, reference_of
 from adaptkit.processes import ENGINES, SHARDED, ZERO_STAGES, any_process, is_main_process
-from adaptkit.surgery import decoder_layers
+from adaptkit.surgery import InsertionPolicy, decoder_layers
 from adaptkit.training.settings import StageSettings
 
 
@@ -40,6 +40,19 @@ def check_optimizers(strategy: str, settings: StageSettings) -> None:
                 f"stage {settings.name!r}: the optimizer {name} does not work with accelerator.strategy={strategy}, "
                 "where a process holds parts of the matrices that it updates. Take adamw, or accelerator.strategy=ddp."
             )
+
+
+def check_policy(strategy: str, policy: InsertionPolicy | None) -> None:
+    """Make sure that a workflow's layers can be gathered as a whole, which FSDP does.
+
+    Raises:
+        ModelError: They cannot.
+    """
+    if strategy == "fsdp" and policy is not None and not policy.layers_are_closed:
+        raise ModelError(
+            f"accelerator.strategy: fsdp does not work with the policy of this workflow ({type(policy).__name__}): its "
+            "layers hand on more than their outputs. Take zero3, zero2 or ddp."
+        )
 
 
 # -- DeepSpeed -----------------------------------------------------------------------------------------------------
@@ -103,22 +116,17 @@ def shard(model: nn.Module, strategy: str) -> None:
         ModelError: Its layers cannot be gathered as a whole, which FSDP does.
     """
     policy = getattr(model, "policy", None)
-    layers_as_units = getattr(policy, "layers_are_closed", True)
+    check_policy(strategy, policy)
     if strategy in SHARDED and is_main_process():
         _remember_sources(model)
     if strategy == "fsdp":
-        if not layers_as_units:
-            raise ModelError(
-                f"accelerator.strategy: fsdp does not work with the policy of this workflow ({type(policy).__name__}): "
-                "its layers hand on more than their outputs. Take zero3, zero2 or ddp."
-            )
         _shard_with_fsdp(model)
     elif strategy == "zero3":
         import deepspeed
         from deepspeed.utils import set_z3_leaf_module
 
         deepspeed.init_distributed(dist_init_required=False)
-        for unit in _units(model) if layers_as_units else ():
+        for unit in _units(model) if getattr(policy, "layers_are_closed", True) else ():
             set_z3_leaf_module(unit, True)  # else processes wait where the way through a layer depends on the data
         minimal = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
         deepspeed.zero.Init(module=model, config_dict_or_path=minimal)

@@ -331,6 +331,16 @@ def test_what_was_left_out_is_said_by_dataset(recipe, models, tmp_path):
     assert "2 of 16 samples are bad (mine: 2)" in " ".join(refused.output.split())
 
 
+def test_what_a_later_stage_cannot_have_is_refused_before_the_first(recipe):
+    workflows = {"vision": {"insertion": "mma", "replace_ends": True}, "grounding": {"like": "vision"}}
+    path = recipe(workflows=workflows)
+    settings = ["modalities.image.cache_features=false", "accelerator.strategy=fsdp"]
+    result = invoke("train", path, *settings, "--dry-run")
+    assert result.exit_code == 2
+    assert "fsdp does not work with the policy of this workflow (Mma)" in result.output
+    assert "Stage 1" not in result.output
+
+
 def test_an_empty_dataset_is_refused(recipe, models, tmp_path):
     (models / "empty.json").write_text("[]")
     result = invoke("train", recipe(), f"data.pictures.path={models / 'empty.json'}", "--output", tmp_path / "run")
