@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,6 +17,7 @@ from adaptkit.interfaces import Sample, is_stream
 
 _MAX_MEMOISED = 100_000
 _NUM_PROBES = 64
+_NUM_DRAWS = 100
 
 
 class Item(TypedDict):
@@ -31,7 +32,8 @@ class Item(TypedDict):
 class ConversationDataset(Dataset[Item]):
     """Encoded conversations, indexed as the mixture is. Equal indices give equal items, in every process.
 
-    A sample that raises `DataError` is recorded, and the next good one of its source stands in for it.
+    A sample that raises `DataError` is recorded, and another one of its source stands in for it, always the same: drawn
+    at random, so that a run of bad ones does not show the one after it again and again, or the next one of a stream.
 
     Args:
         mixture: Where samples come from.
@@ -64,16 +66,14 @@ class ConversationDataset(Dataset[Item]):
         return len(self.mixture)
 
     def __getitem__(self, index: int) -> Item:
-        """The sample's item, or that of the next good sample of its source.
+        """The sample's item, or that of a good sample of its source in place of a bad one.
 
         Raises:
             DataError: The sample is bad, and bad samples are not recorded.
             RunError: Too many samples are bad, or the whole source is.
         """
         name, local = self.mixture.locate(index)
-        size = len(self.mixture.sources[name])
-        for step in range(size):
-            candidate = (local + step) % size
+        for candidate in self._candidates(name, local):
             try:
                 return self._read(index - local + candidate)
             except DataError as error:
@@ -81,6 +81,15 @@ class ConversationDataset(Dataset[Item]):
                     raise
                 self.bad_samples.record(f"{name}[{candidate}]", str(error))
         raise RunError(f"every sample of the data source {name!r} is bad")
+
+    def _candidates(self, name: str, local: int) -> Iterator[int]:
+        """A sample of a source, and those that stand in for it in turn, all others at last."""
+        source = self.mixture.sources[name]
+        yield local
+        if not is_stream(source):
+            yield from np.random.RandomState(local).randint(len(source), size=_NUM_DRAWS).tolist()
+        for step in range(1, len(source)):
+            yield (local + step) % len(source)
 
     def lengths(self) -> list[int]:
         """Length of every sample: exact for datasets small enough to be kept in memory, else an estimate."""
