@@ -50,7 +50,8 @@ class EncodedConversation:
 
     Attributes:
         input_ids: Token ids; a medium is a run of its modality's placeholder id.
-        labels: As `input_ids` where an assistant speaks (its end-of-turn token included), else -100.
+        labels: As `input_ids` where an assistant speaks (its end-of-turn token included), else -100; also where the
+            turn's `weight` is 0.
         media: `(modality, source)` in reading order.
         media_spans: `(start, stop)` of each medium's run in `input_ids`, the tokens around it included.
     """
@@ -92,7 +93,7 @@ def encode_conversation(
     text = render_template(tokenizer, turns, add_generation_prompt, template)
     markers = _find_media(text, len(media))
     spans = find_answers(tokenizer, turns, text, add_generation_prompt, template)
-    pieces = _cut(text, spans, markers)
+    pieces = _cut(text, spans, _learned(messages), markers)
     ids = iter(_tokenize_pieces(tokenizer, [piece for piece, _, medium in pieces if medium is None]))
     encoded = EncodedConversation([], [])
     for _, labelled, medium in pieces:
@@ -237,7 +238,7 @@ def _find_media(text: str, count: int) -> dict[int, tuple[int, int]]:
 
 
 def _cut(
-    text: str, spans: Sequence[Span], markers: Mapping[int, tuple[int, int]]
+    text: str, spans: Sequence[Span], learned: Sequence[bool], markers: Mapping[int, tuple[int, int]]
 ) -> list[tuple[str, bool, int | None]]:
     """Pieces of the text: what they say, whether they are labelled, and which medium they stand for."""
     marker_ends = [end for end, _ in markers.values()]
@@ -246,10 +247,15 @@ def _cut(
     pieces: list[tuple[str, bool, int | None]] = []
     for start, stop in pairwise(cuts):
         span = bisect_right(starts, start) - 1
-        labelled = span >= 0 and start < spans[span][1]
+        labelled = span >= 0 and start < spans[span][1] and learned[span]
         medium = markers[start][1] if start in markers else None
         pieces.append((text[start:stop], labelled, medium))
     return pieces
+
+
+def _learned(messages: Sequence[Message]) -> list[bool]:
+    """Of each answer, whether it is learned."""
+    return [message.get("weight") != 0 for message in messages if message["role"] == "assistant"]
 
 
 def _append_medium(

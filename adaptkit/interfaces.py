@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -135,10 +135,14 @@ class Encoder(nn.Module, ABC):
 
 
 class Message(TypedDict):
-    """One turn. `content` holds parts in reading order: text, or `{"type": modality, modality: source}`."""
+    """One turn. `content` holds parts in reading order: text, or `{"type": modality, modality: source}`.
+
+    An assistant's turn of `weight` 0 is read and not learned.
+    """
 
     role: str
     content: list[dict[str, Any]]
+    weight: NotRequired[int]
 
 
 @dataclass(frozen=True)

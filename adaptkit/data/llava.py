@@ -146,4 +146,6 @@ def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> tuple[str, st
         raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles)}", kind="malformed")
     if not isinstance(text, str):
         raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}", kind="malformed")
+    if turn.get("weight") not in (None, 1):
+        raise DataError(f"turn {index}: a weight is read in the layout messages only", kind="malformed")
     return roles[speaker], text

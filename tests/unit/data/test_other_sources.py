@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from adaptkit.chat import encode_conversation, label_segments
 from adaptkit.errors import DataError
 from adaptkit.interfaces import DataContext
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.rehearsal import sample_conversations
+from adaptkit.testing import tiny_tokenizer
 
 TAGS = {"image": "<image>", "audio": "<audio>"}
 SHARED = Path(os.environ.get("ADAPTKIT_SHARED", "../shared")) / "data" / "formats"
@@ -183,3 +185,84 @@ def test_tags_in_messages_stand_for_media_that_the_row_lists(folder):
 def test_media_without_parts_and_tags_without_media_are_errors(folder, row, said):
     with pytest.raises(DataError, match=said):
         source("messages", write(folder, row))[0]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "image": "a.png"},
+        {"type": "image", "url": "a.png"},
+        {"type": "image", "path": "a.png", "text": None},
+        {"type": "image", "image": None, "url": None, "path": "a.png"},
+        {"type": "input_image", "image_url": "a.png"},
+        {"type": "image", "source": {"type": "url", "url": "a.png"}},
+    ],
+)
+def test_a_picture_s_place_stands_where_others_write_it(folder, part):
+    row = chat([part, {"type": "input_text", "text": "Who?"}])
+    assert shown(source("messages", write(folder, row))[0])[0] == ("user", ["a.png", "Who?"])
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"type": "image", "base64": "QUFB"}, "data:image/x-unknown;base64,QUFB"),
+        (
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUFB"}},
+            "data:image/png;base64,QUFB",
+        ),
+    ],
+)
+def test_base64_of_other_layouts(folder, part, expected):
+    assert shown(source("messages", write(folder, chat([part])))[0])[0] == ("user", [expected])
+
+
+def test_a_part_may_name_a_listed_picture_by_its_number(folder):
+    parts = [{"type": "image", "index": 1}, {"type": "text", "text": "after"}, {"type": "image", "index": 0}]
+    read = shown(source("messages", write(folder, chat(parts, images=["a.png", "b.png"])))[0])
+    assert read[0] == ("user", ["b.png", "after", "a.png"])
+    wrong = chat([{"type": "image", "index": 2}], images=["a.png", "b.png"])
+    with pytest.raises(DataError, match="no image of index 2: the row lists 2"):
+        source("messages", write(folder, wrong))[0]
+
+
+def test_media_of_a_message_stand_before_its_text(folder):
+    row = chat("Who?")
+    row["messages"][0]["images"] = ["a.png", "b.png"]
+    assert shown(source("messages", write(folder, row))[0])[0] == ("user", ["a.png", "b.png", "Who?"])
+    row["messages"][0]["content"] = "First <image> ?"
+    assert shown(source("messages", write(folder, row))[0])[0] == ("user", ["b.png", "First ", "a.png", " ?"])
+    row["messages"][1]["images"] = ["a.png"]
+    with pytest.raises(DataError, match="media stand in the user's messages, not in the assistant's"):
+        source("messages", write(folder, row))[0]
+
+
+def test_an_answer_of_weight_0_is_read_and_not_learned(folder):
+    row = said("Q", "bad", "again", "good", "and", "fine")
+    row["messages"][1]["weight"], row["messages"][3]["weight"] = 0, 1
+    sample = source("messages", write(folder, row))[0]
+    tokenizer = tiny_tokenizer()
+    encoded = encode_conversation(tokenizer, sample.messages, placeholder_ids={}, num_positions=lambda *_: 1)
+    learned = [text for text, labelled in label_segments(tokenizer, encoded) if labelled]
+    assert [text.partition("<")[0] for text in learned] == ["good", "fine"]
+    without = [{**message, "weight": 1} for message in sample.messages]
+    again = encode_conversation(tokenizer, without, placeholder_ids={}, num_positions=lambda *_: 1)
+    assert again.input_ids == encoded.input_ids
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"weight": 0.5}, r"message 1: its weight is 0\.5; it may be 0 or 1"),
+        ({"tool_calls": [{"type": "function"}]}, "message 1 calls tools"),
+        ({"tool_calls": [{"type": "function"}], "content": None}, "message 1 calls tools"),
+    ],
+)
+def test_what_of_an_answer_is_not_learned_is_an_error(folder, keys, message):
+    row = chat("Q")
+    row["messages"][1] |= keys
+    with pytest.raises(DataError, match=message):
+        source("messages", write(folder, row))[0]
+    turn = {"from": "gpt", "value": "A", "weight": 0}
+    with pytest.raises(DataError, match="a weight is read in the layout messages only"):
+        source("llava", write(folder, {"conversations": [*turns("Q"), turn]}))[0]
