@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +30,9 @@ class Members(Protocol):
 
     def of_modality(self, modality: str) -> list[Any]:
         """Those that are media of a modality, in order."""
+
+    def others(self) -> Iterator[tuple[str, Any]]:
+        """Name of each, and an object whose `read(size)` gives its beginning."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,13 @@ class Media:
         if _is_absent(value) and self.members is not None:
             return self.members.of_modality(modality)
         return [self.find(item, modality) for item in listed(value, name)]
+
+    def has(self, name: str) -> bool:
+        """Whether a name is that of a file."""
+        try:
+            return (self.folder / name).is_file()
+        except (OSError, ValueError):
+            return False
 
     def _named(self, name: str, modality: str) -> Any:
         if name[:5].lower() == "data:":

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from adaptkit.data.media import Media, shown
+from adaptkit.data.unread import refuse_unread_media
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Message, Sample
 
@@ -85,7 +86,10 @@ class RowSource:
                 raise DataError(f"a row is an object with keys, not {type(row).__name__}", kind="malformed")
             named = f" (id {shown(row['id'])})" if "id" in row else ""
             media = self._media if isinstance(self._media, Media) else self._media(index)
-            return Sample(_id_of(row, index), self._layout.read(row, media.beside(row)), location)
+            media = media.beside(row)
+            messages = self._layout.read(row, media)
+            refuse_unread_media(row, messages, media)
+            return Sample(_id_of(row, index), messages, location)
         except DataError as error:
             raise DataError(f"{location}{named}: {error}", kind=error.kind) from error
 

@@ -14,7 +14,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adaptkit.boxes import format_box, pad_box
-from adaptkit.data.media import Media, shown
+from adaptkit.data.media import Media, media_key, shown
 from adaptkit.data.rows import parse_json, tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message
@@ -56,7 +56,6 @@ class TableLayout:
         for name in self._named:
             if name not in tags:
                 raise DataError(f"{location}: columns: {unknown_name('modality', name, tags)}")
-        self._columns = {name: self._named.get(name, name) for name in tags}
         self._templates = {"question": question, "answer": answer}
         for name, template in self._templates.items():
             _check(name, template, location)
@@ -75,7 +74,8 @@ class TableLayout:
             if column not in row and media.members is None:
                 message = f"{unknown_name('column', column, row)} It should hold {name!r}"
                 raise DataError(message, kind="missing_media")
-        found = {name: media.find_all(row.get(c), c, name) for name, c in self._columns.items()}
+        columns = {name: self._named.get(name) or media_key(row, name) for name in self._tags}
+        found = {name: media.find_all(row.get(column), column, name) for name, column in columns.items()}
         if not any(tag in question for tag in self._tags.values()):
             front = [f"{self._tags[name]}\n" for name, items in found.items() for _ in items]
             question = "".join(front) + question

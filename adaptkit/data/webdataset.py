@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import mimetypes
 import re
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
 from adaptkit.data.media import Media, shown
+from adaptkit.data.media_types import kind_of
 from adaptkit.data.rows import parse_json
 from adaptkit.data.shard_index import ShardIndex
 from adaptkit.errors import DataError
@@ -101,6 +100,10 @@ class GroupMembers:
         wanted = name.removeprefix(".").lower()
         return next((member for member in self._members if member.ending == wanted), None)
 
+    def others(self) -> Iterator[tuple[str, Member]]:
+        """All of them, by name."""
+        return ((member.name, member) for member in self._members)
+
     def of_modality(self, modality: str) -> list[Member]:
         """The members that are media of a modality, in the order of their endings."""
         known = [ending.removeprefix(".").lower() for ending in self._endings.get(modality, ())]
@@ -115,14 +118,7 @@ def _natural(ending: str) -> list[str | int]:
 
 def _is_of(ending: str, modality: str, known: Sequence[str]) -> bool:
     last = ending.rpartition(".")[2]
-    return ending in known or last in known or last == modality or _media_types().get(f".{last}", "") == modality
-
-
-@cache
-def _media_types() -> dict[str, str]:
-    """First half of the media type of each ending, as Python's own tables have it, the same on every machine."""
-    tables = mimetypes.MimeTypes().types_map
-    return {ending: kind.partition("/")[0] for table in tables for ending, kind in table.items()}
+    return ending in known or last in known or last == modality or kind_of(f"x.{last}") == modality
 
 
 def _printable(name: str) -> str:
