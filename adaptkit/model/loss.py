@@ -128,5 +128,16 @@ def without_head(language_model: nn.Module) -> Iterator[nn.Module]:
         parent._modules[name] = head
 
 
+@contextmanager
+def enlarged_inputs(language_model: nn.Module, factor: float = 256.0) -> Iterator[None]:
+    """Give the head of a causal LM inputs so many times as large."""
+    head = language_model.get_output_embeddings()  # type: ignore[operator]
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0] * factor, *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 class _Untouched(nn.Identity):
     """Stands in a head's place; families look at its weight's dtype or device at most."""

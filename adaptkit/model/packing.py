@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal, cast
@@ -32,6 +32,17 @@ PACKED = "adaptkit_packed"
 Method = Literal["segments", "flash", "block_mask", "given_mask"]
 
 _in_segments: ContextVar[bool] = ContextVar("in_segments", default=False)
+
+
+@dataclass
+class _Windows:
+    """The windows that a pass asked of its masks, and those that it told its attention of."""
+
+    of_masks: set[int] = field(default_factory=set)
+    of_attention: set[int] = field(default_factory=set)
+
+
+_windows: ContextVar[_Windows | None] = ContextVar("windows", default=None)
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,9 @@ def packed_attention(
     Raises:
         ModelError: A family asks for what this attention does not do.
     """
+    seen = _windows.get()
+    if seen is not None and sliding_window is not None:
+        seen.of_attention.add(sliding_window)
     if packed_segments is None:
         stock = AttentionInterface()["sdpa"]
         options = {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window, **kwargs}
@@ -247,6 +261,9 @@ _varlen = _find_varlen()
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """No mask where segments say what is seen; else that of PyTorch's attention."""
+    seen, window = _windows.get(), kwargs.get("local_size")
+    if seen is not None and window is not None:
+        seen.of_masks.add(window)
     mask: Tensor | None = None if _in_segments.get() else sdpa_mask(*args, **kwargs)
     return mask
 
@@ -346,19 +363,30 @@ def _problem(workflow: Any) -> str | None:
     first, other, second = ([words[i % len(words)] for i in conversation] for conversation in ids)
     was_training = workflow.training
     workflow.eval()
+    windows = _Windows()
+    token = _windows.set(windows)
     try:
         alone = _logits(workflow, second, None)
         behind = [_logits(workflow, before + second, [24, 40])[24:] for before in (first, other)]
     except Exception as error:  # whatever a family raises that is given what it does not take
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     finally:
+        _windows.reset(token)
         workflow.train(was_training)
+    if windows.of_masks - windows.of_attention and _has_windows(workflow.language_model.config):
+        return "the window of its attention is in its masks alone"
     scale = float(alone.abs().max())
     tolerance = (1e-4 if alone.dtype == torch.float32 else 5e-2) * scale
     if not float((behind[0] - behind[1]).abs().max()) <= tolerance / 10:
         return "one conversation sees another"
     moved = float((behind[0] - alone).abs().max())
     return None if moved <= tolerance else "a conversation is computed otherwise than alone"
+
+
+def _has_windows(config: Any) -> bool:
+    """Whether a layer may have a window; some families make masks of windows that none has."""
+    kinds = getattr(config.get_text_config(decoder=True), "layer_types", None)
+    return kinds is None or any(kind != "full_attention" for kind in kinds)
 
 
 @torch.no_grad()

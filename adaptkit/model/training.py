@@ -15,7 +15,16 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from adaptkit.errors import DataError, ModelError
-from adaptkit.model.loss import IGNORE_INDEX, LossMode, chosen_mode, divided, mean_loss, summed_loss, without_head
+from adaptkit.model.loss import (
+    IGNORE_INDEX,
+    LossMode,
+    chosen_mode,
+    divided,
+    enlarged_inputs,
+    mean_loss,
+    summed_loss,
+    without_head,
+)
 from adaptkit.model.packing import Method, Segments, attention_for_packing, packed_pass
 
 ACCEPTS_MASK = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
@@ -66,14 +75,21 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
 
     @torch.no_grad()
     def _head_comes_last(self) -> bool:
-        """Whether the head makes logits of what is there without it: a scale commutes with it, a soft-cap does not."""
+        """Whether the head makes logits of what is there without it: a scale commutes with it, a soft-cap does not.
+
+        A soft-cap shows in large logits only, so the head is given large inputs.
+        """
         was_training = self.training
         self.eval()
         try:
-            word = min({0, 1, 2, 3} - {entry["placeholder_id"] for entry in self.config.modalities.values()})
-            ids = torch.full((1, 2), word, device=self.device)
-            logits = self(input_ids=ids).logits
-            with without_head(self.language_model) as head:
+            placeholders = {entry["placeholder_id"] for entry in self.config.modalities.values()}
+            vocab_size = self.config.get_text_config().vocab_size
+            ids = torch.tensor(
+                [[word for word in range(min(16, vocab_size)) if word not in placeholders]], device=self.device
+            )
+            with enlarged_inputs(self.language_model):
+                logits = self(input_ids=ids).logits
+            with without_head(self.language_model) as head, enlarged_inputs(self.language_model):
                 hidden = self(input_ids=ids).logits
             with self._compute_dtype():
                 same: bool = torch.equal(head(hidden).float(), logits.float())

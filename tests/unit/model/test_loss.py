@@ -55,6 +55,14 @@ def test_a_family_that_changes_logits_keeps_them_whole(monkeypatch):
         pass
 
 
+def test_a_cap_is_seen_where_words_have_no_embedding():
+    _, model = build("gemma2")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:3] = 0  # as that of a padding token is
+    with pytest.raises(ModelError, match="whose LM head gives its logits"), model.prepared_for_training(loss="chunked"):
+        pass
+
+
 def test_a_kernel_that_is_asked_for_and_missing_is_an_error():
     _, model = build("llama")
     batch = batch_of(model)

@@ -60,6 +60,28 @@ def test_policies_are_packed(insertion):
     check_equal(model)
 
 
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        (
+            "qwen2_moe",
+            {"use_sliding_window": True, "sliding_window": 64, "layer_types": ["sliding_attention"] * 4},
+        ),
+        ("phimoe", {"sliding_window": 64}),
+    ],
+)
+def test_windows_that_only_masks_know_are_kept(family, settings):
+    """The rows that a decoder is tried with are shorter than its window."""
+    _, model = build(family, **settings)
+    model.eval()
+    ids = torch.arange(150)[None] % 100 + 20
+    alone = model(input_ids=ids).logits[0]
+    with model.prepared_for_training(packing=True, loss="plain"):
+        model.eval()
+        packed = model(input_ids=torch.cat([ids, ids], 1), segment_lengths=[150, 150], use_cache=False).logits[0]
+    torch.testing.assert_close(packed[150:], alone, rtol=1e-3, atol=1e-3)
+
+
 def test_sliding_windows_stay_within_conversations():
     _, model = build("mistral", sliding_window=5)
     assert check_equal(model) == "segments"
