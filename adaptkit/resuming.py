@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
+from transformers.utils import CONFIG_NAME
 
 from adaptkit.errors import RecipeError, RunError
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.saving import hash_of, reference_of
 from adaptkit.processes import on_main_process
 from adaptkit.recipe import Recipe, StageConfig
 from adaptkit.training.checkpoints import completed_steps, find_newest, is_checkpoint, list_checkpoints, write_whole
@@ -110,14 +114,43 @@ def stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
     return path if path.resolve().parent.name == stage.name else "auto"
 
 
+def refuse_other_models(
+    model: AdaptkitForConditionalGeneration, output_dir: Path, stage: StageConfig, resume: str | None
+) -> None:
+    """A stage goes on only with the frozen models that it began with; their places may change.
+
+    Raises:
+        RecipeError: The base or an encoder has other weights than its checkpoint was trained beside.
+    """
+    newest = _goes_on_from(output_dir, stage, resume)
+    path = None if newest is None else newest / CONFIG_NAME
+    if path is None or not path.is_file():
+        return
+    trained = json.loads(path.read_text(encoding="utf-8"))
+    hashes = {"base.path": (trained.get("base", {}).get("content_hash"), reference_of(model.base)["content_hash"])}
+    for name, encoder in model.source_encoders.items():
+        before = trained.get("modalities", {}).get(name, {}).get("encoder", {}).get("content_hash")
+        hashes[f"modalities.{name}.encoder"] = (before, hash_of(encoder))
+    for key, (before, now) in hashes.items():
+        if before not in (None, now):
+            raise RecipeError(
+                f"cannot resume {newest}: {key} has other weights now than it had. Restore them to continue, or start "
+                "afresh with another `--output`."
+            )
+
+
+def _goes_on_from(output_dir: Path, stage: StageConfig, resume: str | None) -> Path | None:
+    given = stage_resume(resume, stage)
+    return given if isinstance(given, Path) else find_newest(output_dir / stage.name)
+
+
 def refuse_outdated(recipe: Recipe, output_dir: Path, stage: StageConfig, num_steps: int, resume: str | None) -> None:
     """A stage that trains on would leave those behind that began from where it was.
 
     Raises:
         RecipeError: There are such.
     """
-    given = stage_resume(resume, stage)
-    newest = given if isinstance(given, Path) else find_newest(output_dir / stage.name)
+    newest = _goes_on_from(output_dir, stage, resume)
     if newest is None or completed_steps(newest) >= num_steps:
         return
     for other in recipe.stages:

@@ -65,6 +65,7 @@ from adaptkit.resuming import (
     locked,
     recipe_identity,
     recorded,
+    refuse_other_models,
     refuse_outdated,
     stage_resume,
 )
@@ -308,6 +309,9 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     model.features_given = {name: example for name, example in cached.items() if example is not None}
     sources = {name: run.sources[name] for name in stage.data}
     data = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
+    if resume is not None:
+        on_main_process(lambda: refuse_other_models(model, run.output_dir, stage, resume))
+        on_main_process(data.conversations.strike_out_repaired)
     settings = stage_settings(stage)
     num_steps = settings.num_steps(len(data.sampler), num_processes())
     refuse_outdated(run.recipe, run.output_dir, stage, num_steps, resume)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from adaptkit.errors import RunError
@@ -35,6 +35,26 @@ class BadSamples:
 
     def __len__(self) -> int:
         return len(self._reasons)
+
+    def locations(self) -> list[str]:
+        """Where the bad samples of the stage are that are known so far."""
+        self._read_new_lines()
+        return list(self._reasons)
+
+    def strike_out(self, locations: Collection[str]) -> None:
+        """Take samples of the stage out of the file; no other process may be writing to it."""
+        kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if not self._is_of(line, locations)]
+        temporary = self.path.with_name(self.path.name + ".new")
+        temporary.write_bytes(b"".join(kept))
+        temporary.replace(self.path)
+        self._reasons, self._read_bytes, self._torn = {}, 0, False
+
+    def _is_of(self, line: bytes, locations: Collection[str]) -> bool:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return False
+        return bool(entry["stage"] == self.stage and entry["location"] in locations)
 
     def record(self, location: str, reason: str) -> None:
         """Note one bad sample; a location that is noted already counts once.

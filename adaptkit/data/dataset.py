@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Any, TypedDict
 
 import numpy as np
@@ -18,6 +20,7 @@ from adaptkit.interfaces import Sample, is_stream
 _MAX_MEMOISED = 100_000
 _NUM_PROBES = 64
 _NUM_DRAWS = 100
+_NUM_TRIES = 10
 
 
 class Item(TypedDict):
@@ -91,6 +94,22 @@ class ConversationDataset(Dataset[Item]):
         for step in range(1, len(source)):
             yield (local + step) % len(source)
 
+    def strike_out_repaired(self) -> None:
+        """Let samples that an earlier part of the run recorded as bad count as good, where they are by now."""
+        starts = {self.mixture.locate(start)[0]: start for start in self.mixture.starts}
+        recorded = () if self.bad_samples is None else self.bad_samples.locations()
+        repaired = []
+        for location in recorded:
+            name, _, place = location[:-1].rpartition("[")
+            source = self.mixture.sources.get(name)
+            if source is None or is_stream(source) or not int(place) < len(source):
+                continue
+            with suppress(DataError):
+                self._read(starts[name] + int(place))
+                repaired.append(location)
+        if self.bad_samples is not None and repaired:
+            self.bad_samples.strike_out(repaired)
+
     def lengths(self) -> list[int]:
         """Length of every sample: exact for datasets small enough to be kept in memory, else an estimate."""
         return [self._length(i) for i in range(len(self))] if self._memo is not None else self._estimate_lengths()
@@ -126,10 +145,14 @@ class ConversationDataset(Dataset[Item]):
         return item
 
     def _length(self, index: int) -> int:
-        try:
-            return self._encode(index)["length"]
-        except DataError:
-            return 0
+        """Length of a sample, or of what stands in for it; 0 where most of its source is bad."""
+        name, local = self.mixture.locate(index)
+        for candidate in islice(self._candidates(name, local), _NUM_TRIES):
+            try:
+                return self._encode(index - local + candidate)["length"]
+            except DataError:
+                continue
+        return 0
 
     def _estimate_lengths(self) -> list[int]:
         """Lengths from numbers of characters and media, at the rates of a few samples that are encoded."""
@@ -146,11 +169,16 @@ class ConversationDataset(Dataset[Item]):
         except DataError:
             return 0
 
+    def _readable(self, index: int) -> Sample:
+        """A sample, or what stands in for it where it cannot be read; an empty one where most cannot."""
+        name, local = self.mixture.locate(index)
+        for candidate in islice(self._candidates(name, local), _NUM_TRIES):
+            with suppress(DataError):
+                return self.mixture[index - local + candidate]
+        return Sample("", [])
+
     def _size(self, index: int) -> tuple[int, int]:
-        try:
-            parts = [part for message in self.mixture[index].messages for part in message["content"]]
-        except DataError:
-            return 0, 0
+        parts = [part for message in self._readable(index).messages for part in message["content"]]
         texts = [part["text"] for part in parts if part["type"] == "text"]
         return sum(map(len, texts)), len(parts) - len(texts)
 

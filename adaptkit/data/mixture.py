@@ -48,6 +48,11 @@ class Mixture:
         return self._starts[-1]
 
     @property
+    def starts(self) -> list[int]:
+        """Index of the first sample of each source."""
+        return self._starts[:-1]
+
+    @property
     def epoch_size(self) -> int:
         """Number of samples of one epoch, the same for every epoch."""
         return sum(self._draws)

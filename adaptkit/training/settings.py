@@ -116,8 +116,10 @@ class StageSettings:
         return math.ceil(self.num_train_epochs * math.ceil(num_batches / self.gradient_accumulation_steps))
 
     def num_warmup_steps(self, num_steps: int) -> int:
-        """Steps over which learning rates rise, of `num_steps` in all."""
-        return self.warmup_steps if self.warmup_steps > 0 else math.ceil(self.warmup_ratio * num_steps)
+        """Steps over which learning rates rise, of `num_steps` in all; as a share it leaves one step behind them."""
+        if self.warmup_steps > 0:
+            return self.warmup_steps
+        return min(math.ceil(self.warmup_ratio * num_steps), max(num_steps - 1, 0))
 
     def fixed_on_resume(self) -> dict[str, Any]:
         """What a resumed run must share with the one it continues to end in the same weights, as JSON values.

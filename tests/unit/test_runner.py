@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 from filelock import FileLock
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 import adaptkit
@@ -220,6 +220,20 @@ def test_a_batch_that_is_split_otherwise_is_said(finished, tmp_path):
     result = invoke(*finished, "--resume", "auto")
     assert result.exit_code == 0, result.output
     assert "stage 'align': gradient_accumulation_steps is 2 instead of 1, so that" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("what", ["base", "encoder"])
+def test_other_weights_of_a_frozen_model_are_not_gone_on_with(finished, models, tmp_path, what):
+    shutil.copytree(models / what, tmp_path / "other")
+    weights = tmp_path / "other" / "model.safetensors"
+    tensors = load_file(weights)
+    name = max(tensors, key=lambda name: tensors[name].numel())
+    save_file({**tensors, name: tensors[name] + 1}, weights, {"format": "pt"})
+    place = {"base": "base.path", "encoder": "modalities.image.encoder.path"}[what]
+    result = invoke(*finished, "--resume", "auto", f"{place}={tmp_path / 'other'}", "stages.ground.max_steps=5")
+    assert result.exit_code == 2, result.output
+    said = {"base": "base.path", "encoder": "modalities.image.encoder"}[what]
+    assert f"{said} has other weights now than it had" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("place", ["run", "run/aline/checkpoint-3", "nowhere/align/checkpoint-3"])

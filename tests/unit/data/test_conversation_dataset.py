@@ -48,13 +48,16 @@ def test_encodings_of_small_datasets_are_kept():
     assert calls == ["0", "1", "2", "3"]
 
 
-def test_lengths_of_large_datasets_are_estimated(monkeypatch):
+def test_lengths_of_large_datasets_are_estimated(monkeypatch, tmp_path):
     monkeypatch.setattr(dataset_module, "_MAX_MEMOISED", 10)
     dataset = make(length=500, bad=(7,), max_length=450)
+    dataset_with_record = make(
+        length=500, bad=(7,), max_length=450, bad_samples=BadSamples(tmp_path / "bad.jsonl", 503, 0.5)
+    )
     estimates = dataset.lengths()
     assert len(estimates) == 503
     assert estimates[3 + 400] == pytest.approx(402, rel=0.05)
-    assert estimates[3 + 7] == 0
+    assert estimates[3 + 7] == pytest.approx(dataset_with_record[3 + 7]["length"], rel=0.05)
     assert max(estimates) == 450
 
 
@@ -92,6 +95,30 @@ def test_the_next_sample_of_a_stream_stands_in(tmp_path):
     bad = (4, 5, 9)
     found = pictures_in_place_of(bad, BadSamples(tmp_path / "bad.jsonl", 13, 0.5), Stream(10, bad))
     assert found == ["pic6", "pic6", "pic0"], "the source goes round"
+
+
+def test_a_bad_sample_is_as_long_as_what_stands_in_for_it(tmp_path):
+    dataset = make(length=50, bad=tuple(range(20)), bad_samples=BadSamples(tmp_path / "bad.jsonl", 53, 1.0))
+    assert dataset.lengths() == [dataset[index]["length"] for index in range(len(dataset))]
+    assert min(dataset.lengths()) > 0
+
+
+def test_repaired_samples_count_no_more(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps({"stage": "other", "location": "numbers[4]", "reason": "of another stage"}) + "\n")
+    record = BadSamples(path, 13, 0.5, stage="align")
+    dataset = make(bad=(4, 5), bad_samples=record)
+    for index in (4, 5):
+        dataset[3 + index]
+    record.record("gone[7]", "of a source that is no more")
+    again = BadSamples(path, 13, 0.2, stage="align")
+    make(bad=(5,), bad_samples=again).strike_out_repaired()
+    assert [(line["stage"], line["location"]) for line in lines(path)] == [
+        ("other", "numbers[4]"),
+        ("align", "numbers[5]"),
+        ("align", "gone[7]"),
+    ]
+    assert again.locations() == ["numbers[5]", "gone[7]"]
 
 
 def test_bad_samples_are_recorded_once(tmp_path):
