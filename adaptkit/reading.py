@@ -11,7 +11,7 @@ from typing import Any
 
 from adaptkit.errors import DataError
 
-_DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[^,]*)?;base64,", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:([\w.+-]+(/[\w.+-]+)?)?(;[^,]*)?;base64,", re.IGNORECASE)
 MISSING = "missing_media"
 _URL = re.compile(r"(https?|ftp|file)://", re.IGNORECASE)
 
@@ -91,7 +91,7 @@ class SourceReader:
         where = f"the {self._noun} given as a data URI"
         self._check_size((len(source) - header.end()) * 3 // 4, where)
         try:
-            return base64.b64decode(source[header.end() :], validate=True)
+            return base64.b64decode("".join(source[header.end() :].split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise DataError(f"{where} is not valid base64: {error}.") from error
 

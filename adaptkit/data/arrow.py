@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
+
 from adaptkit.data.rows import parse_json
 from adaptkit.errors import DataError
+
+_FEW_BITS = {"float": np.float32, "halffloat": np.float16}
 
 
 class CellRows(Protocol):
@@ -64,7 +68,10 @@ def with_cells(value: Any, make: Callable[[tuple[str | int, ...]], Any], path: t
 
 
 def to_python(table: Any, index: int, *, validate: bool = False) -> Any:
-    """One row of an Arrow table; values that are stored as JSON, since their kinds differ from row to row, are read.
+    """One row of an Arrow table.
+
+    Values that are stored as JSON, since their kinds differ from row to row, are read. Numbers of few bits are the
+    shortest that are stored so: 0.1, and not 0.10000000149.
 
     Args:
         table: The table.
@@ -84,9 +91,11 @@ def to_python(table: Any, index: int, *, validate: bool = False) -> Any:
 
 
 def _parsed(value: Any, kind: Any) -> Any:
-    """A value with what its Arrow type marks as JSON (`datasets.Json`) parsed."""
-    if value is None or not _holds_json(kind):
+    """A value with what its Arrow type marks as JSON (`datasets.Json`) parsed, and numbers of few bits shortened."""
+    if value is None or not _is_changed(kind):
         return value
+    if isinstance(value, float):
+        return float(str(_FEW_BITS[str(kind)](value)))
     if isinstance(value, str):
         return parse_json(value, "a value of the row")
     if isinstance(value, dict):
@@ -97,7 +106,7 @@ def _parsed(value: Any, kind: Any) -> Any:
 
 
 @cache
-def _holds_json(kind: Any) -> bool:
-    if getattr(kind, "extension_name", None) == "arrow.json":
+def _is_changed(kind: Any) -> bool:
+    if getattr(kind, "extension_name", None) == "arrow.json" or str(kind) in _FEW_BITS:
         return True
-    return any(_holds_json(kind.field(i).type) for i in range(kind.num_fields))
+    return any(_is_changed(kind.field(i).type) for i in range(kind.num_fields))

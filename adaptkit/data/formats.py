@@ -74,7 +74,7 @@ def _build_table(options: TableOptions, context: DataContext) -> RowSource:
 
     path, media = _locate(options, context)
     layout = _table_layout(options, context, str(path), columns=options.columns)
-    return RowSource(read_rows(path, options.limit), layout, Media(media), str(path))
+    return RowSource(read_rows(path, options.limit, quotes=options.quotes), layout, Media(media), str(path))
 
 
 def _build_pairs(options: PairOptions, context: DataContext) -> RowSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class HfRows:
 
     def __init__(self, dataset: Any, location: str) -> None:
         self._dataset = dataset.with_format("arrow")
+        self._names = _names_of_labels(dataset.features)
         self._location = location
 
     def __len__(self) -> int:
@@ -55,7 +56,24 @@ class HfRows:
             table = self._dataset[index]
         except Exception as error:  # whatever Arrow and datasets raise on damaged files
             raise DataError(f"the row cannot be read: {_words(error)}", kind="unreadable_file") from error
-        return to_python(table, 0, validate=True)
+        return _with_names(to_python(table, 0, validate=True), self._names)
+
+
+def _names_of_labels(features: Any) -> dict[str, list[str]]:
+    """Names of the classes of each column of labels."""
+    found = {name: getattr(kind, "feature", kind) for name, kind in (features or {}).items()}
+    return {name: list(kind.names) for name, kind in found.items() if type(kind).__name__ == "ClassLabel"}
+
+
+def _with_names(row: dict[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A row with names of classes for their numbers; numbers of no class, as of unknown ones, become null."""
+
+    def name(value: Any, known: Sequence[str]) -> Any:
+        if isinstance(value, list):
+            return [name(one, known) for one in value]
+        return known[value] if isinstance(value, int) and 0 <= value < len(known) else None
+
+    return {**row, **{key: name(row.get(key), known) for key, known in names.items()}}
 
 
 def open_rows(options: HfDatasetOptions, root: Path) -> Rows:
@@ -127,6 +145,7 @@ def _stream(options: HfDatasetOptions, root: Path, location: str) -> Iterator[An
     try:
         if not isinstance(dataset, datasets.IterableDataset):  # saved to disk
             dataset = dataset.to_iterable_dataset()
+        names = _names_of_labels(dataset.features)
         tables = iter(dataset.with_format("arrow"))
     except Exception as error:  # an empty one cannot be a stream
         raise DataError(f"{location} cannot be a stream: {_words(error)}", kind="unreadable_file") from error
@@ -140,7 +159,7 @@ def _stream(options: HfDatasetOptions, root: Path, location: str) -> Iterator[An
             raise DataError(message, kind="unreadable_file") from error
         for index in range(len(table)):
             try:
-                yield to_python(table, index, validate=True)
+                yield _with_names(to_python(table, index, validate=True), names)
             except DataError as error:
                 yield error  # the stream goes on
 
@@ -184,4 +203,4 @@ def _data_files(options: HfDatasetOptions, root: Path) -> list[str] | None:
 
 
 def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

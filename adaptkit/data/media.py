@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
+from adaptkit.data.media_types import begins_a_medium
 from adaptkit.errors import DataError
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*\s*")
+_MIN_BASE64 = 64
 
 REMOTE = ("http://", "https://", "file://", "ftp://", "s3://", "gs://", "hf://")
 
@@ -94,6 +101,10 @@ class Media:
     def _named(self, name: str, modality: str) -> Any:
         if name[:5].lower() == "data:":
             return name
+        if name[:8].lower() == "file:///":
+            name = unquote(name[7:])
+        if len(name) >= _MIN_BASE64 and _is_base64(name):
+            return f"data:{modality}/x-unknown;base64,{name}"
         if name.lower().startswith(REMOTE):
             raise DataError(
                 f"{modality!r}: {name[:80]} is not fetched. Download it and give its path", kind="missing_media"
@@ -132,6 +143,13 @@ def _is_null(value: Any) -> bool:
     return value is None or (
         isinstance(value, Mapping) and bool(value) and all(child is None for child in value.values())
     )
+
+
+def _is_base64(text: str) -> bool:
+    """Whether a text is a medium in base64, and no path."""
+    if _BASE64.fullmatch(text) is None:
+        return False
+    return begins_a_medium(b64decode("".join(text[:40].split())[:24]))
 
 
 def _could_be_medium(value: Any) -> bool:

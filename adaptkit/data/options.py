@@ -48,6 +48,7 @@ class TableOptions(TemplateOptions):
     columns: dict[str, str] = Field(
         default_factory=dict, description="Column of a modality's files, where it has another name than the modality."
     )
+    quotes: bool = Field(True, description="Whether cells of CSV and TSV files may stand in double quotes.")
     limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
 
 

@@ -55,6 +55,8 @@ def pair_rows(
 def _with_absolute_media(rows: Sequence[Row], folder: Path, modalities: Sequence[str], on: str) -> list[dict[str, Any]]:
     absolute = []
     for number, row in enumerate(rows):
+        if isinstance(row, DataError):
+            raise row
         if not isinstance(row, Mapping) or on not in row:
             columns = row if isinstance(row, Mapping) else ()
             raise DataError(f"row {number} of a table to pair: {unknown_name('column', on, columns)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +14,11 @@ from adaptkit.data.media import Media, shown
 from adaptkit.data.unread import refuse_unread_media
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Message, Sample
+
+LINES = (".jsonl", ".ndjson")
+"""Endings of files with a row a line."""
+
+_MORE_THAN_ONE = "Extra data"
 
 
 class Rows(Protocol):
@@ -111,7 +117,7 @@ _loaded: WeakValueDictionary[tuple[str, int, int], JsonRows] = WeakValueDictiona
 
 
 def load_rows(path: Path) -> JsonRows:
-    """Rows of a `.json` file, which is a list, or of a `.jsonl` file, a row a line.
+    """Rows of a file of JSON: a list of them, or a row a line, whatever the file's ending says.
 
     A line that cannot be read spoils only itself: the error stands in for its row.
 
@@ -125,7 +131,7 @@ def load_rows(path: Path) -> JsonRows:
         key = (str(path.resolve()), status.st_mtime_ns, status.st_size)
         rows = _loaded.get(key)
         if rows is None:
-            rows = _loaded[key] = _parse_rows(path)
+            rows = _loaded[key] = JsonRows(parse_rows(path))
     except OSError as error:
         raise DataError(f"cannot read the data file {path}: {error.strerror}", kind="unreadable_file") from error
     return rows
@@ -146,17 +152,42 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise DataError(f"{where}: not valid JSON: {error}", kind="malformed") from error
 
 
-def _parse_rows(path: Path) -> JsonRows:
-    if path.suffix.lower() == ".jsonl":
-        with path.open("rb") as file:
-            rows = [_row_or_error(line, f"line {i}") for i, line in enumerate(file, start=1) if line.strip()]
-    else:
-        rows = parse_json(path.read_bytes(), str(path))
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: a data file is a JSON list of rows, not {type(rows).__name__}")
+def parse_rows(path: Path) -> list[Any]:
+    """As `load_rows`, anew.
+
+    Raises:
+        DataError: The file is malformed or has no rows.
+        OSError: It cannot be read.
+    """
+    rows = _lines_of(path) if path.suffix.lower() in LINES and not _is_list(path) else _list_of(path)
     if not rows:
         raise DataError(f"{path}: the dataset is empty")
-    return JsonRows(rows)
+    return rows
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file begins as a JSON list does."""
+    with path.open("rb") as file:
+        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+
+
+def _lines_of(path: Path) -> list[Any]:
+    with path.open("rb") as file:
+        return [_row_or_error(line, f"line {i}") for i, line in enumerate(file, start=1) if line.strip()]
+
+
+def _list_of(path: Path) -> list[Any]:
+    try:
+        rows = parse_json(path.read_bytes(), str(path))
+    except DataError as error:
+        if _MORE_THAN_ONE in str(error):
+            return _lines_of(path)
+        raise
+    if isinstance(rows, list):
+        return rows
+    inside = [name for name, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
+    hint = f". Write the list under {inside[0]!r:.80} alone" if len(inside) == 1 else ""
+    raise DataError(f"{path}: a data file is a JSON list of rows, not {type(rows).__name__}{hint}")
 
 
 def _row_or_error(line: bytes, where: str) -> Any:

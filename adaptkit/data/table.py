@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adaptkit.boxes import format_box, pad_box
 from adaptkit.data.media import Media, media_key, shown
-from adaptkit.data.rows import parse_json, tag_pattern, text_part
+from adaptkit.data.rows import parse_rows, tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message
 
 Row = Mapping[str, Any]
-READERS = (".jsonl", ".json", ".csv", ".tsv")
+READERS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+
+_MAX_CELL = 2**31 - 1
+"""Characters: a cell may hold a picture in base64."""
 
 
 class TableLayout:
@@ -92,51 +95,66 @@ class TableLayout:
         ]
 
 
-def read_rows(path: Path, limit: int | None = None) -> list[Any]:
+def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True) -> list[Any]:
     """Rows of a `.jsonl`, `.json`, `.csv` or `.tsv` file, by column; cells of the last two are text.
+
+    A line that cannot be read spoils only itself: the error stands in for its row.
+
+    Args:
+        path: The file.
+        limit: Read the first so many only.
+        quotes: Whether cells of the last two may stand in double quotes.
 
     Raises:
         DataError: The file is missing, of another kind, malformed or empty; the message names the line.
     """
+    kind = path.suffix.lower()
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if kind in (".csv", ".tsv"):
+            rows = _read_cells(path.read_text(encoding="utf-8-sig"), "\t" if kind == ".tsv" else ",", path, quotes)
+        elif kind in READERS:
+            rows = parse_rows(path)
+        else:
+            ending = kind or "a file without ending"
+            raise DataError(f"{path}: a table is one of {', '.join(READERS)}; this is {ending}")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the table {path}: {error}") from error
-    kind = path.suffix.lower()
-    if kind not in READERS:
-        raise DataError(f"{path}: a table is one of {', '.join(READERS)}; this is {kind or 'a file without ending'}")
-    rows = list(_parse(text, kind, path))[:limit]
+    rows = rows[:limit]
     if not rows:
         raise DataError(f"{path}: the table has no rows")
     return rows
 
 
-def _parse(text: str, kind: str, path: Path) -> Iterable[Any]:
-    if kind in (".csv", ".tsv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == ".tsv" else ",", strict=True)
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(f"{path}:{reader.line_num}: the row has not as many cells as the header")
-                yield row
-        except csv.Error as error:
-            raise DataError(f"{path}:{reader.line_num}: {error}") from error
-        return
-    if kind == ".json":
-        values = parse_json(text, str(path))
-        if not isinstance(values, list):
-            raise DataError(f"{path}: a table in JSON is a list of rows, not {type(values).__name__}")
-        yield from values
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield parse_json(line, f"{path}:{number}")
+def _read_cells(text: str, delimiter: str, path: Path, quotes: bool) -> list[Any]:
+    csv.field_size_limit(_MAX_CELL)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+    )
+    rows: list[Any] = []
+    try:
+        for row in reader:
+            cells = [cell for cell in row.values() if isinstance(cell, str)]
+            if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
+                raise csv.Error("a cell in quotes goes over several lines and columns")
+            if None in row or len(cells) < len(row):
+                message = f"line {reader.line_num}: the row has not as many cells as the header"
+                rows.append(DataError(message, kind="malformed"))
+            else:
+                rows.append(row)
+    except csv.Error as error:
+        hint = "; if quotes are part of the text, say quotes: false" if quotes and '"' in text else ""
+        raise DataError(f"{path}, after line {reader.line_num}: {error}{hint}") from error
+    return rows
 
 
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_said_value)
     environment.filters["padded_box"] = _padded_box
+    del environment.filters["random"]  # a sample reads the same each time
     return environment
 
 
@@ -169,10 +187,12 @@ def _check(name: str, template: str, location: str) -> None:
 
 def _fill(name: str, template: str, row: Row) -> str:
     try:
-        return _compiled(template).render(row)
+        return _compiled(template).render({"row": row, **row})
     except UndefinedError as error:
+        odd = next((key for key in row if not str(key).isidentifier()), None)
+        hint = "" if odd is None else f"; columns of any name are there as {{{{ row[{odd!r:.80}] }}}}"
         raise DataError(
-            f"the template of the {name} asks for what the row lacks: {error}; it has {shown(list(row))}"
+            f"the template of the {name} asks for what the row lacks: {error}; it has {shown(list(row))}{hint}"
         ) from error
     except Exception as error:  # a filter or an expression on a value of another kind than it expects
         raise DataError(f"the template of the {name} fails on this row: {type(error).__name__}: {error}") from error

@@ -12,6 +12,8 @@ from torch import Tensor
 from adaptkit.chat import IGNORE_INDEX
 from adaptkit.errors import RecipeError
 
+MAX_POSITIONS = 1 << 26
+
 
 @dataclass(frozen=True)
 class BatchShape:
@@ -34,6 +36,11 @@ class BatchShape:
             raise RecipeError(
                 f"a batch of {self.num_conversations} conversations of {self.length} positions trains nothing: give 1 "
                 "or more, of 2 positions or more."
+            )
+        if self.num_conversations * self.length > MAX_POSITIONS:
+            raise RecipeError(
+                f"a batch of {self.num_conversations:,} conversations of {self.length:,} positions is more than any "
+                f"device holds, and {MAX_POSITIONS:,} positions are the most that are predicted."
             )
         if not 0 < self.supervised <= 1:
             raise RecipeError(

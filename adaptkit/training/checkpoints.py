@@ -238,6 +238,13 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: b
     before, now = _flat(before), _flat(now)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
+    if changed == ["num_samples"] and now.get("packing"):
+        raise RecipeError(
+            f"cannot resume {checkpoint}: an epoch had {before['num_samples']} packs, and would have "
+            f"{now['num_samples']}: all epochs of a stage have as many as its fullest, and another length gave it "
+            "another one. Keep the stage's length (num_train_epochs, max_steps), or start it afresh with another "
+            "`--output`."
+        )
     only_rates = all(_is_hyperparameter(key) for key in changed)
     if changed and not (only_rates and new_rates):
         way_on = f", or go on from there with the new ones: --resume {checkpoint}" if only_rates else ""

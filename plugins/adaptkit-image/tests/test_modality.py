@@ -108,6 +108,14 @@ def test_the_first_frame_of_an_animation_is_read(modality: ImageModality) -> Non
         assert modality.load(source).getpixel((0, 0)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("beginning", ["data:image/png;base64,", "data:image;base64,", "data:;base64,"])
+def test_base64_may_be_wrapped_and_its_type_unsaid(modality: ImageModality, beginning: str) -> None:
+    raw = encode(Image.fromarray(PIXELS))
+    wrapped = base64.encodebytes(raw).decode()
+    assert "\n" in wrapped.strip()
+    assert np.array_equal(np.asarray(modality.load(beginning + wrapped)), PIXELS)
+
+
 def test_exif_rotation_is_undone(modality: ImageModality) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rows are columns

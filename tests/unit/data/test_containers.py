@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -525,3 +526,37 @@ def test_an_empty_dataset_cannot_be_a_stream(context, tmp_path):
         with pytest.raises(DataError, match=r"saved\[train\] cannot be a stream") as caught:
             source[0]
         assert caught.value.kind == "unreadable_file"
+
+
+@pytest.mark.parametrize("layout", ["parquet", "hf_dataset"])
+def test_numbers_of_few_bits_are_read_as_short_as_they_are(context, tmp_path, layout):
+    values = pa.table(
+        {
+            "half": pa.array([np.float16(0.1)], pa.float16()),
+            "single": pa.array([0.1], pa.float32()),
+            "double": pa.array([0.1], pa.float64()),
+            "boxes": pa.array([[[0.3, 0.7]]], pa.list_(pa.list_(pa.float32()))),
+            "within": pa.array(
+                [{"score": 0.9, "none": None}], pa.struct([("score", pa.float32()), ("none", pa.float32())])
+            ),
+        }
+    )
+    pq.write_table(values, tmp_path / "rows.parquet")
+    answer = "{{ half }} {{ single }} {{ double }} {{ boxes }} {{ within.score }}"
+    path = {"path": "rows.parquet"} if layout == "parquet" else {"path": "parquet", "data_files": "rows.parquet"}
+    source = build(layout, context, **path, question="Q", answer=answer)
+    assert content(source[0])[1][1] == [("text", "0.1 0.1 0.1 [[0.3, 0.7]] 0.9")]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_of_classes_are_read_as_their_names(context, tmp_path, streaming):
+    kind = datasets.ClassLabel(names=["cat", "dog"])
+    features = datasets.Features({"label": kind, "several": datasets.Sequence(kind)})
+    rows = {"label": [1, 0, -1], "several": [[0, 1], [], [1]]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    options = {"streaming": True, "num_samples": 3} if streaming else {}
+    source = build("hf_dataset", context, path="saved", question="Q", answer="{{ label }} {{ several }}", **options)
+    assert content(source[0])[1][1] == [("text", "dog ['cat', 'dog']")]
+    assert content(source[1])[1][1] == [("text", "cat []")]
+    with pytest.raises(DataError, match="a value of the row is null"):
+        source[2]

@@ -170,6 +170,28 @@ def test_a_broken_line_spoils_only_itself(tmp_path):
             source[index]
 
 
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.ndjson"])
+@pytest.mark.parametrize("layout", ["list", "pretty list", "lines"])
+def test_the_content_says_how_a_file_is_laid_out(tmp_path, name, layout):
+    rows = [row("Q", "A"), row("R", "B")]
+    text = {
+        "list": json.dumps(rows),
+        "pretty list": "\ufeff\n" + json.dumps(rows, indent=2),
+        "lines": "\n".join(map(json.dumps, rows)),
+    }[layout]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    source = llava(tmp_path / name, media=tmp_path, tags=TAGS)
+    assert [source[i].messages[1]["content"][0]["text"] for i in range(len(source))] == ["A", "B"]
+
+
+def test_a_file_s_address_is_its_path(tmp_path):
+    (tmp_path / "a b.pic").touch()
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([row("<pic>", "A", pic=f"file://{tmp_path}/a%20b.pic")]))
+    parts = llava(path, media=tmp_path / "elsewhere", tags=TAGS)[0].messages[0]["content"]
+    assert parts == [{"type": "pic", "pic": tmp_path / "a b.pic"}]
+
+
 def test_a_missing_file_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match=r"cannot read the data file .*rows\.json: No such file"):
         llava(tmp_path / "rows.json", media=tmp_path, tags=TAGS)
@@ -177,8 +199,8 @@ def test_a_missing_file_is_a_data_error(tmp_path):
 
 def test_a_file_in_use_is_parsed_once_and_again_when_it_changed(write_rows, monkeypatch):
     parsed = []
-    original = rows._parse_rows
-    monkeypatch.setattr(rows, "_parse_rows", lambda path: parsed.append(path) or original(path))
+    original = rows.parse_rows
+    monkeypatch.setattr(rows, "parse_rows", lambda path: parsed.append(path) or original(path))
     path = write_rows([row("Q", "A")])
     first = llava(path, media=path.parent, tags=TAGS)
     llava(path, media=path.parent, tags=TAGS, limit=1)

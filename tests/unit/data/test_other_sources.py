@@ -119,7 +119,7 @@ def said(*contents: Any) -> dict[str, Any]:
     ("row", "message"),
     [
         ({"messages": "x"}, "an object with a list of 'messages'"),
-        ([], "a row is an object with keys, not list"),
+        (7, "a row is an object with keys, not int"),
         (said("Q"), "no question with an answer"),
         (said("Q", " "), "turn 1: the answer is empty"),
         (said(7, "A"), "content is int, not text or a list"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import csv
 import json
 
@@ -117,12 +118,13 @@ def test_every_kind_of_table_is_read(tmp_path, kind):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("rows.jsonl", '{"a": 1}\n{"a": ', r"rows.jsonl:2: not valid JSON"),
-        ("rows.json", '{"a": 1}', "is a list of rows, not dict"),
-        ("rows.csv", "a,b\n1\n", "rows.csv:2: the row has not as many cells as the header"),
-        ("rows.csv", "a,b\n1,2,3\n", "rows.csv:2: the row has not as many cells as the header"),
+        ("rows.json", '{"a": 1}', "is a JSON list of rows, not dict"),
+        ("rows.json", '{"data": [{"a": 1}]}', "not dict. Write the list under 'data' alone"),
+        ("rows.csv", 'a,b\n1,"2" x\n', "rows.csv, after line 1: .*if quotes are part of the text, say quotes: false"),
+        ("rows.tsv", 'a\tb\n"x\t1\n"y\t2\n', "rows.tsv, after line 1: .*say quotes: false"),
+        ("rows.tsv", 'a\tb\n"x\t1\ny\t2"\t3\n', "over several lines and columns; .*say quotes: false"),
         ("rows.csv", "a,b\n", "the table has no rows"),
-        ("rows.xlsx", "x", "a table is one of .jsonl, .json, .csv, .tsv; this is .xlsx"),
+        ("rows.xlsx", "x", "a table is one of .jsonl, .ndjson, .json, .csv, .tsv; this is .xlsx"),
     ],
 )
 def test_bad_tables_say_where(tmp_path, name, text, message):
@@ -131,6 +133,51 @@ def test_bad_tables_say_where(tmp_path, name, text, message):
         read_rows(tmp_path / name)
     with pytest.raises(DataError, match="cannot read the table"):
         read_rows(tmp_path / "gone.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("rows.jsonl", '{"a": 1}\n{"a": \n{"a": 2}', r"line 2: not valid JSON"),
+        ("rows.csv", "a,b\n1,2\n1\n3,4\n", "line 3: the row has not as many cells as the header"),
+        ("rows.csv", "a,b\n1,2\n1,2,3\n3,4\n", "line 3: the row has not as many cells as the header"),
+    ],
+)
+def test_a_broken_row_spoils_only_itself(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    rows = read_rows(tmp_path / name)
+    source = table(tmp_path, rows, answer="{{ a }}")
+    assert [len(source[i].messages) for i in (0, 2)] == [2, 2]
+    with pytest.raises(DataError, match=message):
+        source[1]
+    with pytest.raises(DataError, match=message):
+        pair_rows((rows, tmp_path), (rows, tmp_path), on="a", num_samples=2, seed=0, modalities=[])
+
+
+def test_quotes_may_be_part_of_the_text(tmp_path):
+    (tmp_path / "rows.tsv").write_text('a\tb\n"x\t1\n5" disk\t2\n')
+    rows = read_rows(tmp_path / "rows.tsv", quotes=False)
+    assert rows == [{"a": '"x', "b": "1"}, {"a": '5" disk', "b": "2"}]
+
+
+def test_cells_may_hold_pictures(tmp_path):
+    content = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(200_000)).decode()
+    (tmp_path / "rows.tsv").write_text(f"image\tlabel\n{content}\tx\n")
+    part = user_parts(table(tmp_path, read_rows(tmp_path / "rows.tsv"))[0])[0]
+    assert part["image"] == f"data:image/x-unknown;base64,{content}"
+
+
+@pytest.mark.parametrize("answer", ["{{ row['l2-category'] }}", "{{ row.label }}", "{{ label }}"])
+def test_columns_of_any_name_are_there(media, answer):
+    rows = [{"l2-category": "x", "label": "x"}]
+    assert table(media, rows, answer=answer)[0].messages[-1]["content"][0]["text"] == "x"
+    with pytest.raises(DataError, match=r"columns of any name are there as \{\{ row\['l2-category'\] \}\}"):
+        table(media, rows, answer="{{ l2-category }}")[0]
+
+
+def test_templates_say_the_same_each_time(media):
+    with pytest.raises(DataError, match="No filter named 'random'"):
+        table(media, answer="{{ [1, 2] | random }}")
 
 
 @pytest.mark.parametrize("label", [None, float("nan"), {"inner": None}])
