@@ -70,6 +70,7 @@ from adaptkit.resuming import (
     stage_resume,
 )
 from adaptkit.runs import FINAL_FOLDER
+from adaptkit.surgery import max_positions
 from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder, write_whole
 from adaptkit.training.distributed import check_optimizers, check_policy
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
@@ -308,7 +309,8 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     cached = {name: media.cached[name].example for name in media.cached}
     model.features_given = {name: example for name, example in cached.items() if example is not None}
     sources = {name: run.sources[name] for name in stage.data}
-    data = build_stage_data(run.recipe, stage, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
+    fitting = fitting_stage(run, stage)
+    data = build_stage_data(run.recipe, fitting, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
     if resume is not None:
         on_main_process(lambda: refuse_other_models(model, run.output_dir, stage, resume))
         on_main_process(data.conversations.strike_out_repaired)
@@ -333,6 +335,18 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
         identity=recipe_identity(run.recipe, stage),
     )
     run.workflows[stage.workflow] = (model.eval(), processor)
+
+
+def fitting_stage(run: Run, stage: StageConfig) -> StageConfig:
+    """A stage with conversations no longer than the base has positions, which is said."""
+    positions = max_positions(run.base)
+    if positions is None or stage.max_length <= positions:
+        return stage
+    run.console.print(
+        f"stage {stage.name!r}: conversations are cut at {positions:,} positions, since the base has no more; "
+        f"max_length is {stage.max_length:,}"
+    )
+    return stage.model_copy(update={"max_length": positions})
 
 
 def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:

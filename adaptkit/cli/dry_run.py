@@ -14,7 +14,7 @@ from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.errors import DataError, ModelError
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
-from adaptkit.runner import Run, check_stages, print_stage, print_unknown_words, stage_settings
+from adaptkit.runner import Run, check_stages, fitting_stage, print_stage, print_unknown_words, stage_settings
 
 
 def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> None:
@@ -67,7 +67,8 @@ def _open_data(run: Run) -> list[str]:
 
 def _stage_data(run: Run, stage: StageConfig) -> StageData:
     media = MediaStore(run.processor(stage.workflow))
-    return build_stage_data(run.recipe, stage, {name: run.sources[name] for name in stage.data}, media, None)
+    sources = {name: run.sources[name] for name in stage.data}
+    return build_stage_data(run.recipe, fitting_stage(run, stage), sources, media, None)
 
 
 def _show_example(run: Run, dataset: ConversationDataset, media: MediaStore) -> None:

@@ -26,7 +26,7 @@ from adaptkit.prediction.memory import StepMemory, check_devices, largest_unit, 
 from adaptkit.prediction.shadows import shadow_of
 from adaptkit.recipe import BaseConfig, Recipe, StageConfig
 from adaptkit.runner import Run, stage_settings
-from adaptkit.surgery import decoder_layers
+from adaptkit.surgery import decoder_layers, max_positions
 from adaptkit.training.flops import flop_rates
 
 
@@ -234,7 +234,7 @@ def predict_stage(
         ModelError: What the model allocates depends on values that it computes.
     """
     strategy, num_devices = options.devices(run.recipe)
-    shape = options.shape(stage)
+    shape = _within(max_positions(run.base), options.shape(stage), given=options.length is not None)
     specs = run.specs(stage.workflow)
     inputs = {name: modality_inputs(name, spec) for name, spec in specs.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -248,6 +248,14 @@ def predict_stage(
     memory = spread(step, strategy, num_devices, largest_unit(decoder_layers(model.language_model)))
     flops = stage.gradient_accumulation_steps * _flops(model, shape, media, num_supervised, run.recipe)
     return StagePrediction(stage.name, shape, memory, flops, None if options.rate is None else flops / options.rate)
+
+
+def _within(positions: int | None, shape: BatchShape, *, given: bool) -> BatchShape:
+    if positions is None or shape.length <= positions:
+        return shape
+    if given:
+        raise RecipeError(f"--length {shape.length}: the base has {positions:,} positions, and no more.")
+    return replace(shape, length=positions)
 
 
 def _medium(

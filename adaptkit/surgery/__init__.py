@@ -14,6 +14,7 @@ from adaptkit.surgery.copying import own_parameters, structural_copy, trainable_
 from adaptkit.surgery.decoder import Decoder, LayerRecord, check_forward, decoder_layers, locate_decoder
 from adaptkit.surgery.layers import attention_blocks, attention_of, mlp_of
 from adaptkit.surgery.policy import InsertionPolicy
+from adaptkit.surgery.positions import max_positions
 from adaptkit.surgery.quantization import quantization_of
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "extend_module",
     "first_output",
     "locate_decoder",
+    "max_positions",
     "mlp_of",
     "own_parameters",
     "provide_context",

@@ -345,6 +345,25 @@ def test_what_was_left_out_is_said_by_dataset(recipe, models, tmp_path):
     assert "2 of 16 samples are bad (mine: 2)" in " ".join(refused.output.split())
 
 
+def test_conversations_are_no_longer_than_the_base_has_positions(recipe, models, tmp_path):
+    tiny_decoder("gpt2", num_hidden_layers=2, n_positions=64).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    rows = json.loads((models / "data.json").read_text())
+    for row in rows:
+        row["conversations"][1]["value"] = "long " * 50
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    data = {"pictures": {"format": "llava", "path": str(tmp_path / "rows.json"), "media": str(models)}}
+    path = recipe(data=data, stages=recipe.values["stages"][:1], evaluation={"tasks": []})
+    place = f"base.path={tmp_path / 'base'}"
+    result = invoke("train", path, place, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    said = "stage 'align': conversations are cut at 64 positions, since the base has no more; max_length is 2,048"
+    assert said in " ".join(result.output.split())
+    assert invoke("inspect", path, place).exit_code == 0
+    result = invoke("inspect", path, place, "--length", 65)
+    assert (result.exit_code, "the base has 64 positions, and no more" in result.output) == (2, True)
+
+
 def test_what_a_later_stage_cannot_have_is_refused_before_the_first(recipe):
     workflows = {"vision": {"insertion": "mma", "replace_ends": True}, "grounding": {"like": "vision"}}
     path = recipe(workflows=workflows)
