@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from adaptkit.errors import ModelError, RecipeError, unknown_name
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.prediction.shadows import MemoryWatch, shadow_play, storages_of
+from adaptkit.prediction.trial import as_tried
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
 from adaptkit.training.settings import StageSettings
@@ -66,11 +68,15 @@ def predict_step(
         settings: Of the stage; `torch_compile` changes nothing here, and Liger's loss counts as one in chunks.
 
     Raises:
-        ModelError: What the model allocates depends on values that it computes, as with routed experts.
+        ModelError: What the model allocates depends on values that it computes, as with routed experts, or its family
+            cannot be trained so.
     """
     model.set_trainable(settings.train)
     loss = "chunked" if settings.loss == "liger" else settings.loss
-    with shadow_play() as watch, prepared(model, replace(settings, torch_compile=False, loss=loss)):
+    with ExitStack() as stack:
+        stack.enter_context(as_tried(model, packing=settings.packing))
+        watch = stack.enter_context(shadow_play())
+        stack.enter_context(prepared(model, replace(settings, torch_compile=False, loss=loss)))
         sizes = _weights(model, watch)
         weights = watch.live
         model.train()

@@ -194,7 +194,7 @@ def _as_numbers(indices: Any) -> list[Any]:
     return numbers
 
 
-LARGE_MASK = 1 << 26
+LARGE_MASK = 1 << 14
 """Elements from which a mask is made as a shadow."""
 
 _BROADCASTING = re.compile("_*(bitwise_|logical_)?(and|or|xor|eq|ne|le|lt|ge|gt|sub|add|mul|where)_*")
@@ -225,7 +225,7 @@ def _spreads_out(func: Any, args: tuple[Any, ...]) -> bool:
     if _BROADCASTING.fullmatch(getattr(func, "__name__", "")) is None:
         return False
     shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in tensors))  # type: ignore[no-untyped-call]
-    return shape.numel() >= LARGE_MASK
+    return len(shape) > 2 and shape.numel() >= max(LARGE_MASK, 2 * max(tensor.numel() for tensor in tensors))
 
 
 class _ShadowFactories(TorchFunctionMode):
