@@ -123,6 +123,15 @@ def test_exif_rotation_is_undone(modality: ImageModality) -> None:
     assert np.array_equal(np.asarray(modality.load(raw)), np.rot90(PIXELS, 3))
 
 
+def test_pictures_may_stay_as_they_are_stored() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = encode(Image.fromarray(PIXELS), exif=exif)
+    stored, turned = (ImageModality(ImageOptions(exif_rotation=rotation)) for rotation in (False, True))
+    assert np.array_equal(np.asarray(stored.load(raw)), PIXELS)
+    assert stored.content_key(raw) != turned.content_key(raw), "else features of the one were taken for the other"
+
+
 def test_unreadable_exif_is_ignored(modality: ImageModality) -> None:
     raw = encode(Image.fromarray(PIXELS), exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
     assert np.array_equal(np.asarray(modality.load(raw)), PIXELS)

@@ -17,15 +17,18 @@ __all__ = ["ImageOptions", "register_modalities"]
 
 
 class ImageOptions(Options):
-    """Limits on what is read.
+    """How pictures are read, and limits on what is.
 
     Attributes:
         max_pixels: Width times height beyond which a picture is refused before it is decoded.
         max_bytes: Size beyond which a file is refused before it is read.
+        exif_rotation: Whether a picture is turned upright as its EXIF says. LLaVA's code leaves pictures as they are
+            stored, and so do boxes whose annotation gives the stored width and height, such as COCO's.
     """
 
     max_pixels: int = Field(default=64_000_000, ge=1)
     max_bytes: int = Field(default=128 * 1024**2, ge=1)
+    exif_rotation: bool = True
 
 
 def _build(options: ImageOptions) -> ImageModality:

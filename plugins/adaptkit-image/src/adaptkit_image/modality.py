@@ -22,7 +22,7 @@ _DEEP_GREY = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
 class ImageModality(Modality):
-    """Pictures as RGB Pillow images, upright, first frame only.
+    """Pictures as RGB Pillow images, upright unless the options say otherwise, first frame only.
 
     Transparency is dropped, as in the reference implementations, not blended.
     """
@@ -61,11 +61,12 @@ class ImageModality(Modality):
         return self._to_rgb(image, where)
 
     def content_key(self, source: Any) -> str:
-        """SHA-256 of the file's bytes, or of the pixels of a picture in memory."""
+        """SHA-256 of the file's bytes and how they are read, or of the pixels of a picture in memory."""
         if isinstance(source, Image.Image | np.ndarray):
             image = self.load(source)
             return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-        return hashlib.sha256(self._reader.read(source)[0]).hexdigest()
+        how = b"" if self.options.exif_rotation else b"as stored\0"  # another picture, where it would be turned
+        return hashlib.sha256(how + self._reader.read(source)[0]).hexdigest()
 
     def to_html(self, item: Image.Image) -> str:
         """An `<img>` with the picture inside, scaled down to at most 512 pixels a side."""
@@ -103,7 +104,7 @@ class ImageModality(Modality):
             image.load()
         except Exception as error:  # Pillow's decoders raise many types on damaged data
             raise DataError(f"{where} is damaged or cut short: {error}.") from error
-        return _convert(_upright(image), where)
+        return _convert(_upright(image) if self.options.exif_rotation else image, where)
 
 
 def _upright(image: Image.Image) -> Image.Image:
