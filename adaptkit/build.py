@@ -268,6 +268,12 @@ def build_sources(recipe: Recipe, names: Collection[str]) -> dict[str, DataSourc
     return sources
 
 
+def task_sources(recipe: Recipe, task: TaskConfig) -> dict[str, dict[str, DataSource]]:
+    """The datasets that a task asks about, as its keyword `sources`; nothing for tasks that have none."""
+    datasets = task_datasets(task)
+    return {"sources": build_sources(recipe, datasets)} if datasets else {}
+
+
 def _check_first_samples(name: str, source: DataSource) -> None:
     """A dataset whose first samples are all bad is read in a wrong way; better known now than after other stages.
 

@@ -1,12 +1,9 @@
-"""All stages of a recipe, from its names to a report: what `adaptkit train` and comparisons run."""
+"""All stages of a recipe, from its names to finished workflows: what `adaptkit train` and comparisons run."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,18 +29,15 @@ from adaptkit.build import (
     missing_resources,
     modality_specs,
     stage_mixture,
-    task_datasets,
-    trained_datasets,
+    task_sources,
 )
 from adaptkit.caching import cache_features
 from adaptkit.errors import RecipeError, RunError
-from adaptkit.evaluation.report import ReportData, gallery_items, write_report
-from adaptkit.evaluation.scores import Answer, Evaluation
 from adaptkit.hashing import hash_tensors
 from adaptkit.interfaces import DataSource, Encoder
 from adaptkit.model.checkpoint import load_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.inspection import describe_components, describe_layers
+from adaptkit.model.inspection import describe_components
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.processes import (
@@ -58,7 +52,7 @@ from adaptkit.processes import (
     wait_for_all,
 )
 from adaptkit.progress import progress_bar
-from adaptkit.recipe import Recipe, StageConfig, TaskConfig, dump_recipe, for_processes
+from adaptkit.recipe import Recipe, StageConfig, dump_recipe, for_processes
 from adaptkit.resuming import (
     check_resume,
     earlier_recipe,
@@ -71,7 +65,7 @@ from adaptkit.resuming import (
 )
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.surgery import max_positions
-from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder, write_whole
+from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder
 from adaptkit.training.distributed import check_optimizers, check_policy
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
@@ -79,8 +73,6 @@ from adaptkit.vocabulary import describe_unknown_words
 
 METRICS_FILE = "metrics.jsonl"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
-RESULTS_FILE = "results.json"
-REPORT_FILE = "report.html"
 
 
 @dataclass
@@ -437,82 +429,3 @@ def _step_size(stage: StageConfig) -> str:
     """Samples or packs of one optimiser step, and over how many processes."""
     size = stage_settings(stage).batch_size * stage.gradient_accumulation_steps
     return f"{size * num_processes():,} over {num_processes()} processes" if num_processes() > 1 else f"{size:,}"
-
-
-# -- evaluation ------------------------------------------------------------------------------------------------------
-
-
-def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
-    """Score a trained run on the recipe's tasks; write `results.json` and `report.html`.
-
-    Args:
-        run: What `train_recipe` returned.
-        started: `time.monotonic()` when the run began, for `seconds`.
-        command: What the user typed, for the report.
-    """
-    results: dict[str, Any] = {}
-    answers: list[Answer] = []
-    settings = run.recipe.evaluation
-    for task, sources in zip(settings.tasks, run.task_sources):
-        built = get_plugin_manager().get("evaluation task", task.name).build(task.options)
-        with progress_bar(run.console, f"evaluating {task.name}") as advance:
-            options = {"limit": settings.limit, "seed": settings.seed, "progress": advance}
-            evaluation = evaluate_task(task.name, built, run.workflows, {**options, **sources})
-            results |= evaluation.results
-            answers += evaluation.answers
-    mark_trained(results, run.recipe, settings.tasks)
-    results["seconds"] = round(time.monotonic() - started, 1)
-    results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
-    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    write_whole(run.output_dir / RESULTS_FILE, text)
-    _write_report(run, results, answers, command)
-    return results
-
-
-def mark_trained(results: dict[str, Any], recipe: Recipe, tasks: Iterable[TaskConfig]) -> None:
-    """Note in results, as `trained_on`, which sections asked about what a stage trains on."""
-    for name in {name for task in tasks for name in trained_datasets(recipe, task)} & results.keys():
-        results[name]["trained_on"] = True
-
-
-def task_sources(recipe: Recipe, task: TaskConfig) -> dict[str, dict[str, DataSource]]:
-    """The datasets that a task asks about, as its keyword `sources`; nothing for tasks that have none."""
-    datasets = task_datasets(task)
-    return {"sources": build_sources(recipe, datasets)} if datasets else {}
-
-
-def evaluate_task(
-    name: str, task: Any, workflows: Mapping[str, tuple[Any, Any]], options: Mapping[str, Any]
-) -> Evaluation:
-    """Run one benchmark: over all workflows where it knows how to, else over the first.
-
-    Args:
-        name: Of the benchmark, and of the results' section where it gives none of its own.
-        task: The benchmark.
-        workflows: Model and processor of each workflow.
-        options: Keywords of its `evaluate`.
-    """
-    if hasattr(task, "evaluate_workflows"):
-        evaluation: Evaluation = task.evaluate_workflows(workflows, **options)
-        return evaluation
-    model, processor = next(iter(workflows.values()))
-    return Evaluation({name: task.evaluate(model, processor, **{"data": None, **options})})
-
-
-def _write_report(run: Run, results: Mapping[str, Any], answers: Sequence[Answer], command: str) -> None:
-    model, processor = next(reversed(run.workflows.values()))
-    metrics = (run.output_dir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    write_report(
-        run.output_dir / REPORT_FILE,
-        ReportData(
-            title=run.recipe.name,
-            results=results,
-            description=run.recipe.description,
-            metrics=[json.loads(line) for line in metrics],
-            layers=describe_layers(model),
-            components=[asdict(size) for size in describe_components(model)],
-            gallery=gallery_items(answers, processor),
-            command=command,
-            recipe=dump_recipe(run.recipe),
-        ),
-    )

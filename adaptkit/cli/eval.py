@@ -52,8 +52,8 @@ def evaluate(
     all else through the first workflow.
     """
     from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.evaluating import evaluate_task, mark_trained
     from adaptkit.evaluation.tables import render_results_table
-    from adaptkit.runner import evaluate_task, mark_trained
 
     quiet_libraries()
     recipe = _run_recipe(checkpoint)
@@ -119,8 +119,7 @@ def _with_defaults(name: str) -> TaskConfig:
 
 def _sources_or_folder(config: TaskConfig, recipe: Recipe | None, data: Path | None) -> dict[str, Any]:
     """What a benchmark reads: datasets of the run's recipe, perhaps below another folder, or a folder of its own."""
-    from adaptkit.build import task_datasets
-    from adaptkit.runner import task_sources
+    from adaptkit.build import task_datasets, task_sources
 
     if not task_datasets(config):
         return {"data": data}

@@ -99,8 +99,9 @@ def _launch(context: click.Context, num_processes: int, arguments: list[str]) ->
 
 def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Console, started: float) -> None:
     from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.evaluating import REPORT_FILE, evaluate_run
     from adaptkit.evaluation.tables import render_results_table
-    from adaptkit.runner import BAD_SAMPLES_FILE, REPORT_FILE, evaluate_run, train_recipe
+    from adaptkit.runner import BAD_SAMPLES_FILE, train_recipe
 
     quiet_libraries()
     directory = output or Path(recipe.output_dir or Path("runs") / recipe.name)

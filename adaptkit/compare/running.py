@@ -18,8 +18,9 @@ from filelock import FileLock, Timeout
 from adaptkit.compare.variants import Variant
 from adaptkit.compare.worker import FAILED_FILE, MEASURED_FILE, VARIANT_FILE
 from adaptkit.errors import RecipeError
+from adaptkit.evaluating import RESULTS_FILE
 from adaptkit.recipe import Recipe, dump_recipe, load_recipe
-from adaptkit.runner import METRICS_FILE, RESULTS_FILE
+from adaptkit.runner import METRICS_FILE
 from adaptkit.training.metrics import read_metrics
 
 LOG_FILE = "log.txt"

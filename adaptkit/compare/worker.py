@@ -20,9 +20,10 @@ from filelock import FileLock
 from rich.console import Console
 
 from adaptkit.errors import AdaptkitError
+from adaptkit.evaluating import evaluate_run
 from adaptkit.evaluation.harness import versions
 from adaptkit.recipe import Recipe, load_recipe
-from adaptkit.runner import METRICS_FILE, Run, evaluate_run, train_recipe
+from adaptkit.runner import METRICS_FILE, Run, train_recipe
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.training.metrics import read_metrics
 

@@ -16,9 +16,10 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from adaptkit.evaluating import evaluate_run
 from adaptkit.processes import is_main_process
 from adaptkit.recipe import load_recipe
-from adaptkit.runner import evaluate_run, train_recipe
+from adaptkit.runner import train_recipe
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 from tests.distributed.forking import forked
 

@@ -31,6 +31,7 @@ GROUPS = (
     {"training", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
     {"caching", "resuming"},
     {"runner", "rehearsal", "encoder_training", "prediction"},
+    {"evaluating"},
     {"checking", "compare", "launch"},
     {"cli"},
     {"__main__"},
