@@ -116,6 +116,7 @@ def test_only_the_builder_and_the_command_line_see_a_recipe() -> None:
         "recipe",
         "build",
         "rehearsal",
+        "evaluating",
         "resuming",
         "runner",
         "encoder_training",
