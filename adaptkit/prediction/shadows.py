@@ -137,7 +137,7 @@ class Shadow(Tensor):
         if inner_kwargs.get("device") is not None:
             inner_kwargs["device"] = torch.device("meta")
         try:
-            output = func(*inner_args, **inner_kwargs)
+            output = _by_shape(func)(*inner_args, **inner_kwargs)
         except NotImplementedError as error:
             raise ModelError(f"memory cannot be predicted: {func} has no rule for shapes alone.") from error
         wrapped = _outer(output)
@@ -160,6 +160,23 @@ def _outer(value: Any) -> Any:
     if isinstance(value, Tensor):
         return Shadow(value)
     return type(value)(map(_outer, value)) if type(value) in (list, tuple) else value
+
+
+_GROUPED = getattr(aten, "_grouped_mm", None)
+
+
+def _by_shape(func: Any) -> Callable[..., Any]:
+    """An operation on meta tensors, of any dtype that a real one may have."""
+    if _GROUPED is None or func is not _GROUPED.default:
+        return cast(Callable[..., Any], func)
+
+    def grouped_product(
+        *args: Any, **kwargs: Any
+    ) -> Any:  # whose rule for shapes takes bfloat16 alone in some versions
+        halves = [one.bfloat16() if isinstance(one, Tensor) and one.is_floating_point() else one for one in args]
+        return _GROUPED.default(*halves, **kwargs).to(args[0].dtype)
+
+    return grouped_product
 
 
 # -- operations whose outcome hangs on values ------------------------------------------------------------------------

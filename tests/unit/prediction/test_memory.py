@@ -82,7 +82,10 @@ def measure(family, insertion, settings, length=96):
     optimizer = build_optimizer(model, settings.train, settings.optimizer)
     modules = (model, model.base, *model.source_encoders.values())
     weights = sum(t.nbytes for t in {id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}.values())
-    with prepared(model, settings), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with (
+        prepared(model, settings),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler,
+    ):
         model.train()
         for _ in range(2):
             for _ in range(settings.gradient_accumulation_steps):
