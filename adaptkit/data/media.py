@@ -103,7 +103,7 @@ class Media:
             return name
         if name[:8].lower() == "file:///":
             name = unquote(name[7:])
-        if len(name) >= _MIN_BASE64 and _is_base64(name):
+        if len(name) >= _MIN_BASE64 and _is_base64(name) and not self.has(name):
             return f"data:{modality}/x-unknown;base64,{name}"
         if name.lower().startswith(REMOTE):
             raise DataError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 _NO_MEDIA = ("application", "chemical", "font", "message", "model", "multipart", "text")
 _BEGINNINGS = (
-    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL", b"\xff\x0a"),
+    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL"),
     *(b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"FORM", b"\x1aE\xdf\xa3"),
 )
 NUM_BYTES = 16

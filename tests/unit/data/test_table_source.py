@@ -167,6 +167,18 @@ def test_cells_may_hold_pictures(tmp_path):
     assert part["image"] == f"data:image/x-unknown;base64,{content}"
 
 
+def test_a_path_that_could_be_base64_is_a_path(tmp_path):
+    name = "/9j/" + "/".join(["folder"] * 10) + "/picture"
+    (tmp_path / name[1:]).parent.mkdir(parents=True)
+    (tmp_path / name[1:]).touch()
+    part = user_parts(table(tmp_path, [{"image": name[1:], "label": 1}])[0])[0]
+    assert part["image"] == tmp_path / name[1:]
+    (tmp_path / "SUQz").mkdir()  # reads ID3, as an MP3 file begins
+    name = "SUQz/" + "a" * 67
+    (tmp_path / name).touch()
+    assert user_parts(table(tmp_path, [{"image": name, "label": 1}])[0])[0]["image"] == tmp_path / name
+
+
 @pytest.mark.parametrize("answer", ["{{ row['l2-category'] }}", "{{ row.label }}", "{{ label }}"])
 def test_columns_of_any_name_are_there(media, answer):
     rows = [{"l2-category": "x", "label": "x"}]
