@@ -149,7 +149,8 @@ def _is_base64(text: str) -> bool:
     """Whether a text is a medium in base64, and no path."""
     if _BASE64.fullmatch(text) is None:
         return False
-    return begins_a_medium(b64decode("".join(text[:40].split())[:24]))
+    beginning = "".join(text[:40].split()).rstrip("=")
+    return begins_a_medium(b64decode(beginning[: len(beginning) // 4 * 4]))
 
 
 def _could_be_medium(value: Any) -> bool:

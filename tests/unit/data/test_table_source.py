@@ -179,6 +179,12 @@ def test_a_path_that_could_be_base64_is_a_path(tmp_path):
     assert user_parts(table(tmp_path, [{"image": name, "label": 1}])[0])[0]["image"] == tmp_path / name
 
 
+@pytest.mark.parametrize("name", ["a b " * 20, "ab  c" * 20, " " * 70 + "a", "a" + " " * 70 + "b", "abc" * 30 + "="])
+def test_words_are_no_base64(tmp_path, name):
+    with pytest.raises(DataError, match="'image' is missing"):
+        table(tmp_path, [{"image": name, "label": 1}])[0]
+
+
 @pytest.mark.parametrize("answer", ["{{ row['l2-category'] }}", "{{ row.label }}", "{{ label }}"])
 def test_columns_of_any_name_are_there(media, answer):
     rows = [{"l2-category": "x", "label": "x"}]
