@@ -282,7 +282,8 @@ def _tables(results: Mapping[str, Any]) -> list[tuple[str, list[_Row]]]:
             baselines = ("blind", "majority")
             marks = {b: scores[f"{b}_by_type"][kind] for b in baselines if f"{b}_by_type" in scores}
             rows.append(_Row(kind, score, marks, counts.get(kind)))
-        tables.append((title_of(section, scores), rows))
+        if rows:  # a dataset of many different answers has no kinds
+            tables.append((title_of(section, scores), rows))
     text = results.get("text") or {}
     if text.get("by_type"):
         base = text.get("base_by_type", {})

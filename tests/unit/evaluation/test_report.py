@@ -210,6 +210,13 @@ def test_scores_of_what_was_trained_on_are_not_called_held_out(data: ReportData)
     assert "held-out" in render_report(data).lower()
 
 
+def test_a_section_without_kinds_has_no_bars(data: ReportData) -> None:
+    scores = {"accuracy": 0.5, "blind": 0.4, "majority": 0.1, "n": 50}
+    page = render_report(replace(data, results={**RESULTS, "mine": scores}))
+    assert "<caption>Image questions" in page
+    assert "<caption>Mine" not in page
+
+
 def test_the_table_names_every_score() -> None:
     from rich.console import Console
 
