@@ -7,13 +7,62 @@ chooses an exit code: 2 for a user's mistake, 1 (`RunError`) for a run that fail
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+
+# Control characters, line and paragraph separators, text direction, invisible characters, halves of surrogate pairs.
+# The joiners U+200C and U+200D stay: scripts and emoji need them.
+_ACTIVE = (
+    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f"
+    "\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+)
+_ACTIVE_CHARACTER = re.compile(f"[{_ACTIVE}]")
+_ACTIVE_IN_TEXT = re.compile(f"(?![\n\t])[{_ACTIVE}]")
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+class Lines(str):
+    """Text of several lines, none of which holds anything that a terminal acts on."""
+
+    def __str__(self) -> str:
+        return self
+
+
+def inert(text: object) -> str:
+    """Text from elsewhere on one line, with everything that a terminal would act on escaped: `\\x1b`, `\\n`, `\\u202e`.
+
+    What is inert already stays as it is, and so do `Lines`.
+    """
+    return text if isinstance(text, Lines) else _ACTIVE_CHARACTER.sub(lambda found: _escape(found[0]), str(text))
+
+
+def inert_text(text: str, escape: Callable[[str], str] = _escape) -> Lines:
+    """Text from elsewhere that keeps its own line breaks and tabs, and nothing else that a terminal acts on."""
+    return Lines(_ACTIVE_IN_TEXT.sub(lambda found: escape(found[0]), text))
+
+
+def join_lines(lines: Iterable[object]) -> Lines:
+    """A message of several lines, each of which is inert."""
+    return Lines("\n".join(map(inert, lines)))
 
 
 class AdaptkitError(Exception):
-    """Base class of everything adaptkit raises on purpose."""
+    """Base class of everything adaptkit raises on purpose.
+
+    Messages name files, keys and samples that others have written. They are inert: one line, unless `join_lines` made
+    several.
+    """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(inert(arg) if isinstance(arg, str) else arg for arg in args))
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
 
 
 class RecipeError(AdaptkitError):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -32,7 +31,7 @@ from adaptkit.build import (
     task_sources,
 )
 from adaptkit.caching import cache_features
-from adaptkit.errors import RecipeError, RunError
+from adaptkit.errors import RecipeError, RunError, join_lines
 from adaptkit.hashing import hash_tensors
 from adaptkit.interfaces import DataSource, Encoder
 from adaptkit.model.checkpoint import load_tensors
@@ -65,6 +64,7 @@ from adaptkit.resuming import (
 )
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.surgery import max_positions
+from adaptkit.terminal import Console, styled
 from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder
 from adaptkit.training.distributed import check_optimizers, check_policy
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
@@ -136,7 +136,7 @@ def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
     problems = missing_resources(recipe)
     if problems:
         raise RecipeError(
-            "\n".join(
+            join_lines(
                 [
                     f"recipe {recipe.name!r} names what is not on this machine:",
                     *(f"  {problem}" for problem in problems),
@@ -216,7 +216,7 @@ def print_unknown_words(run: Run) -> None:
     for name, source in run.sources.items():
         warning = describe_unknown_words(run.tokenizer, name, source) if is_main_process() else None
         if warning is not None:
-            run.console.print(warning, style="yellow", highlight=False, markup=False)
+            run.console.print(warning, style="yellow", highlight=False)
 
 
 def check_stages(recipe: Recipe) -> None:
@@ -412,7 +412,7 @@ def print_stage(
     for column, justify in (("component", "left"), ("parameters", "right"), ("in this stage", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for size in describe_components(model):
-        state = "[green]trained[/]" if size.name in stage.train else "frozen"
+        state = styled("trained", "green") if size.name in stage.train else "frozen"
         table.add_row(size.name, f"{size.num_parameters:,}", state)
     console.print()
     console.print(table)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 from adaptkit.cli.group import LazyGroup
+from adaptkit.errors import inert
 
 COMMANDS = {
     "train": ("adaptkit.cli.train:train", "Run all stages of a recipe."),
@@ -42,7 +44,15 @@ cli = LazyGroup(
 
 def main() -> None:
     """Run the command line of this process, and exit."""
+    warnings.formatwarning = _format_warning
     cli.main(sys.argv[1:], prog_name="adaptkit")
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning on one line: it may name what somebody else has written."""
+    return f"{inert(f'{filename}:{lineno}: {category.__name__}: {message}')}\n"
 
 
 __all__ = ["COMMANDS", "cli", "main"]

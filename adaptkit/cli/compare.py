@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
+from rich.text import Text
+
+from adaptkit.cli.output import json_option
+from adaptkit.terminal import Console, TextColumn, echo_json, styled
 
 if TYPE_CHECKING:
     from adaptkit.compare.aggregation import Comparison
@@ -38,7 +40,7 @@ DEFAULT_OUTPUT = Path("runs") / "compare"
     help="Runs at a time; with more than one, each computes in one thread.",
 )
 @click.option("--table", "tables", multiple=True, metavar="TITLE=NAME,NAME", help="A further table of some variants.")
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@json_option()
 def compare(
     arguments: tuple[str, ...], seeds: int, output: Path, jobs: int, tables: tuple[str, ...], as_json: bool
 ) -> None:
@@ -63,7 +65,7 @@ def compare(
             command=shlex.join(["adaptkit", *sys.argv[1:]]),
         )
     if as_json:
-        click.echo(json.dumps(comparison.to_json(), indent=2, ensure_ascii=False))
+        echo_json(comparison.to_json())
     else:
         _show(comparison, output, console)
     if comparison.failed:
@@ -79,7 +81,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
 @contextmanager
 def watching(console: Console, num_runs: int) -> Iterator[Watcher]:
     """Show what runs and what has ended: a line for each run, and in a terminal what goes on now."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
     from adaptkit.compare.running import Watcher
 
@@ -107,19 +109,16 @@ def watching(console: Console, num_runs: int) -> Iterator[Watcher]:
         yield Watcher(started, stepped, ended)
 
 
-def _outcome_line(outcome: Outcome) -> str:
-    from rich.markup import escape
-
-    title = escape(outcome.run.title)
+def _outcome_line(outcome: Outcome) -> Text:
+    title = outcome.run.title
     if outcome.kept:
-        return f"{title}: finished earlier, kept"
+        return styled(f"{title}: finished earlier, kept")
     if outcome.reason:
-        return f"[red]{title}: failed:[/red] {escape(outcome.reason)}"
-    return f"{title}: finished in {outcome.seconds:.0f} s"
+        return styled(f"{title}: failed: ", "red").append(styled(outcome.reason, "default"))
+    return styled(f"{title}: finished in {outcome.seconds:.0f} s")
 
 
 def _show(comparison: Comparison, output: Path, console: Console) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from adaptkit.compare.rendering import HTML_FILE, MARKDOWN_FILE, sentences, short_grids
@@ -130,13 +129,13 @@ def _show(comparison: Comparison, output: Path, console: Console) -> None:
         for column in grid.columns[1:]:
             table.add_column(column, justify="right")
         for cells in grid.rows:
-            table.add_row(*map(escape, cells))
+            table.add_row(*cells)
         console.print()
         console.print(table)
     for sentence in sentences(comparison):
         console.print(sentence, highlight=False)
     for row in comparison.rows:
         for failure in row.failures:
-            console.print(f"[red]failed:[/red] {escape(f'{row.name}, seed {failure.seed}: {failure.reason}')}")
-    console.print(f"report: {output / HTML_FILE}")
-    console.print(f"tables: {output / MARKDOWN_FILE}")
+            console.print(styled("failed:", "red"), f"{row.name}, seed {failure.seed}: {failure.reason}")
+    console.print(f"report: {output / HTML_FILE}", soft_wrap=True)
+    console.print(f"tables: {output / MARKDOWN_FILE}", soft_wrap=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from adaptkit.errors import DataError
+from adaptkit.cli.output import json_option
+from adaptkit.errors import DataError, join_lines
+from adaptkit.terminal import Console, echo_json
 
 if TYPE_CHECKING:
     from adaptkit.checking import Plan
@@ -46,7 +46,7 @@ RECIPE_ENDINGS = (".yaml", ".yml")
 @click.option("--strict", is_flag=True, help="Tolerate no problem of samples that are trained on as they are either.")
 @click.option("--examples", default=3, show_default=True, type=click.IntRange(0), help="Of each kind of problem.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: as many as there are cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@json_option()
 def check(
     paths: tuple[str, ...],
     data_format: str | None,
@@ -98,12 +98,12 @@ def check(
             plan, workers=workers, num_examples=examples, sample=sample, strict=strict, progress=progress
         )
     if as_json:
-        text = json.dumps(report_as_json(report), indent=2, ensure_ascii=False)
-        click.echo(text.encode("utf-8", "backslashreplace").decode())  # halves of characters are escaped in JSON too
+        echo_json(report_as_json(report))
     else:
         print_report(report, Console(), examples)
     if report.reasons:
-        raise DataError("the data are not fit for training:\n" + "\n".join(f"  {reason}" for reason in report.reasons))
+        reasons = (f"  {reason}" for reason in report.reasons)
+        raise DataError(join_lines(["the data are not fit for training:", *reasons]))
 
 
 def _plan_of_recipe(

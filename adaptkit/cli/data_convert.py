@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
+
+from adaptkit.terminal import Console, echo
 
 if TYPE_CHECKING:
     from adaptkit.grounding import Summary
@@ -134,4 +135,4 @@ def _run(converter: Callable[..., Summary], source: Any, options: dict[str, Any]
     output = options.pop("output")
     with progress_bar(Console(stderr=True)) as progress:
         summary = converter(source, output, ConversationOptions(**options), progress, **more)
-    click.echo(summary)
+    echo(summary)

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from adaptkit.checking import KINDS, Findings, Report
 from adaptkit.checking.findings import BAD
+from adaptkit.terminal import Console, styled
 
 BAR_WIDTH = 36
 NUM_BINS = 12
@@ -58,11 +58,11 @@ def _dataset_as_json(found: Findings, in_tokens: bool) -> dict[str, Any]:
 def print_report(report: Report, console: Console, num_examples: int) -> None:
     """Print datasets, lengths and problems, and the verdict where the data can be trained on."""
     for note in report.plan.notes:
-        console.print(Text(note, style="yellow"))
+        console.print(styled(note, "yellow"))
     if report.plan.unopened:
-        console.print(Text("Datasets that cannot be opened", style="bold red"))
+        console.print(styled("Datasets that cannot be opened", "bold red"))
         for problem in report.plan.unopened:
-            console.print(Padding(Text(problem.message, overflow="fold"), (0, 0, 0, 1)))
+            console.print(Padding(styled(problem.message, overflow="fold"), (0, 0, 0, 1)))
         console.print()
     if report.findings:
         console.print(_dataset_table(report))
@@ -70,13 +70,15 @@ def print_report(report: Report, console: Console, num_examples: int) -> None:
         _print_lengths(report, console, in_tokens)
     problems = [kind for kind in KINDS if report.count(kind)]
     if problems:
-        console.print(Text("\nProblems", style="bold"))
+        console.print()
+        console.print(styled("Problems", "bold"))
     for kind in problems:
         _print_problem(report, console, kind, num_examples)
     if not report.reasons:
         bad = sum(found.num_bad for found in report.findings.values())
         what = "nothing is wrong" if not problems else f"fit for training; {bad:,} samples would be left out"
-        console.print(Text(f"\n{_checked(report)}: {what}.", style="bold green"))
+        console.print()
+        console.print(f"{_checked(report)}: {what}.", style="bold green")
 
 
 def _checked(report: Report) -> str:
@@ -95,7 +97,7 @@ def _dataset_table(report: Report) -> Table:
         found = report.findings[dataset.name]
         tokens = [_short(found.num_tokens), _short(found.num_labelled)] if dataset.in_tokens else ["–", "–"]
         lengths = [_short(value) for value in _quantiles(found.lengths)] or ["–"] * len(QUANTILES)
-        bad = Text(f"{found.num_bad:,}", style="red" if found.num_bad else "")
+        bad = styled(f"{found.num_bad:,}", "red" if found.num_bad else "")
         table.add_row(
             dataset.name, f"{found.num_samples:,}", bad, *(tokens if in_tokens else []), *lengths, _media(found)
         )
@@ -168,7 +170,7 @@ def _print_lengths(report: Report, console: Console, in_tokens: bool) -> None:
     for first, last, count in bars:
         name = f"{first:,} and more" if last is None else f"{first:,} – {last:,}" if last > first else f"{first:,}"
         beyond = bool(limits) and first >= limits[0]
-        bar = Text("█" * -(-count * BAR_WIDTH // most), style="yellow" if beyond else "cyan")
+        bar = styled("█" * -(-count * BAR_WIDTH // most), "yellow" if beyond else "cyan")
         table.add_row(name, bar, f"{count:,}")
     console.print()
     console.print(table)
@@ -181,6 +183,6 @@ def _print_problem(report: Report, console: Console, kind: str, num_examples: in
     console.print(Text.assemble((f"{count:>9,}  ", style), (KINDS[kind], f"bold {style}"), (fate, "dim")))
     examples = report.examples(kind, num_examples)
     for problem in examples:
-        console.print(Padding(Text(problem.message, overflow="fold"), (0, 0, 0, 11)))
+        console.print(Padding(styled(problem.message, overflow="fold"), (0, 0, 0, 11)))
     if len(examples) < count and examples:
-        console.print(Padding(Text(f"and {count - len(examples):,} more", style="dim"), (0, 0, 0, 11)))
+        console.print(Padding(styled(f"and {count - len(examples):,} more", "dim"), (0, 0, 0, 11)))

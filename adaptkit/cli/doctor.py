@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from adaptkit.errors import RunError
+from adaptkit.cli.output import json_option
+from adaptkit.errors import RunError, join_lines
+from adaptkit.terminal import Console, echo_json, styled
 
-MARKS = {"ok": "[green]ok[/]", "missing": "[dim]missing[/]"}
+STYLES = {"ok": "green", "missing": "dim"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@json_option()
 def doctor(as_json: bool) -> None:
     """Report what this machine has, what is missing and what for.
 
@@ -25,11 +25,11 @@ def doctor(as_json: bool) -> None:
     """
     report = examine()
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        echo_json(report)
     else:
         _show(report)
     if report["problems"]:
-        raise RunError("\n".join(report["problems"]))
+        raise RunError(join_lines(report["problems"]))
 
 
 def examine() -> dict[str, Any]:
@@ -73,26 +73,26 @@ def _show(report: dict[str, Any]) -> None:
     console = Console()
     required = _table("Required", "package", "version", "supported", "status")
     for row in report["required"]:
-        required.add_row(row["name"], row["version"] or "", row["supported"], _mark(row, required=True))
+        required.add_row(row["name"], row["version"] or "", row["supported"], _mark(row["status"], required=True))
     optional = _table("Optional", "package", "version", "status", "what it is for", "to install")
     for row in report["optional"]:
         wanted = f" (supported: {row['supported']})" if row["status"] == "unsupported" else ""
         note = row.get("problem", row["purpose"] + wanted)
         install = "" if row["status"] == "ok" else row["install"]
-        optional.add_row(row["name"], row["version"] or "", _mark(row), escape(note), escape(install))
+        optional.add_row(row["name"], row["version"] or "", _mark(row["status"]), note, install)
     plugins = _table("Plugins", "plugin", "package", "status", "offers")
     for name, plugin in report["plugins"]["loaded"].items():
         offers = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin["offers"].items())
-        plugins.add_row(name, plugin["package"], MARKS["ok"], escape(offers))
+        plugins.add_row(name, plugin["package"], _mark("ok"), offers)
     for name, plugin in report["plugins"]["broken"].items():
-        plugins.add_row(name, plugin["package"], "[red]broken[/]", escape(plugin["problem"]))
+        plugins.add_row(name, plugin["package"], _mark("broken", required=True), plugin["problem"])
     world = _table("Built-in world", "model", "size", "status", "path")
     for row in report["world"]:
         size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
-        world.add_row(row["name"], size, _mark(row, required=True), escape(row["path"]))
+        world.add_row(row["name"], size, _mark(row["status"], required=True), row["path"])
     for table in (required, optional, plugins, world):
         console.print(table)
-    console.print(_describe_devices(report["devices"]))
+    console.print(styled("Devices", "bold"), _describe_devices(report["devices"]))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -102,15 +102,12 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _mark(row: dict[str, Any], required: bool = False) -> str:
-    status = row["status"]
-    if required and status != "ok":
-        return f"[red]{status}[/]"
-    return MARKS.get(status, f"[yellow]{status}[/]")
+def _mark(status: str, required: bool = False) -> Text:
+    return styled(status, "red" if required and status != "ok" else STYLES.get(status, "yellow"))
 
 
 def _describe_devices(devices: dict[str, Any]) -> str:
-    cores = f"[bold]Devices[/] {devices['cpu_cores']} processor cores"
+    cores = f"{devices['cpu_cores']} processor cores"
     if "problem" in devices:
         return cores
     names = [f"{a['name']} ({a['memory_bytes'] / 2**30:.0f} GiB)" for a in devices["accelerators"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
@@ -12,9 +12,10 @@ from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePredictio
 from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
-from adaptkit.errors import DataError, ModelError
+from adaptkit.errors import DataError, ModelError, inert_text
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
 from adaptkit.runner import Run, check_stages, fitting_stage, print_stage, print_unknown_words, stage_settings
+from adaptkit.terminal import Console, styled
 
 
 def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> None:
@@ -49,7 +50,8 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
         console.print("Not on this machine, so there are no examples, and the run cannot start:", style="yellow")
         for problem in missing:
             console.print(f"  {problem}", style="yellow", highlight=False)
-    console.print("\ndry run: nothing was trained or written.")
+    console.print()
+    console.print("dry run: nothing was trained or written.")
 
 
 def _open_data(run: Run) -> list[str]:
@@ -77,11 +79,11 @@ def _show_example(run: Run, dataset: ConversationDataset, media: MediaStore) -> 
         try:
             encoded = media.encode(dataset.mixture[index])
         except DataError as error:
-            run.console.print(f"[yellow]bad sample:[/] {error}")
+            run.console.print(styled("bad sample:", "yellow"), str(error))
             continue
         text = Text()
         for segment, labelled in label_segments(run.tokenizer, encoded):
-            text.append(segment, style="bold green" if labelled else "dim")
+            text.append(inert_text(segment), style="bold green" if labelled else "dim")
         run.console.print(f"one conversation of {len(encoded.input_ids)} positions; green is what is learned:")
-        run.console.print(text)
+        run.console.print(Padding.indent(text, 2))
         return

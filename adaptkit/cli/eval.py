@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from adaptkit.cli.output import json_option
 from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.terminal import Console, TextColumn, echo_json
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe, TaskConfig
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Draws the items; that of the run's recipe by default, else 0."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@json_option()
 @click.option("--workflow", help="Score this workflow of a run alone; by default a task takes those it knows.")
 def evaluate(
     checkpoint: Path,
@@ -75,7 +75,7 @@ def evaluate(
     if recipe is not None and data is None:
         mark_trained(results, recipe, configs)
     if as_json:
-        click.echo(json.dumps(results, indent=2, ensure_ascii=False))
+        echo_json(results)
     else:
         names = ", ".join(dict.fromkeys(config.name for config in configs))
         Console().print(render_results_table(results, title=f"{checkpoint}: {names}"))
@@ -158,7 +158,7 @@ def _load_workflows(folders: Mapping[str, Path]) -> dict[str, tuple[Any, Any]]:
 @contextmanager
 def _progress(console: Console, what: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr; silent where nobody watches."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from adaptkit.terminal import echo
+
 FORMATS = ("llava", "qwen2-audio", "voxtral", "peft")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -43,11 +45,9 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
         report = export_peft(model, processor, output)
     else:
         report = export_speech(model, processor, output, target, merge=merge, dtype=wanted)
-    click.echo(f"Wrote {report.directory}; logits differ by at most {report.logits_difference:.1e}.")
+    echo(f"Wrote {report.directory}; logits differ by at most {report.logits_difference:.1e}.")
     if report.placeholder is not None:
         rows = f", for which embedding and head got {report.added_rows} row(s)" if report.added_rows else ""
-        click.echo(f"{report.placeholder} (id {report.placeholder_id}) stands for the features of a medium{rows}.")
+        echo(f"{report.placeholder} (id {report.placeholder_id}) stands for the features of a medium{rows}.")
     if report.media_difference is not None:
-        click.echo(
-            f"Both processors make the same token ids; media values differ by at most {report.media_difference:.1e}."
-        )
+        echo(f"Both processors make the same token ids; media values differ by at most {report.media_difference:.1e}.")

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from adaptkit.cli.output import keep_stdout
 from adaptkit.errors import DataError
+from adaptkit.terminal import echo_text
 
 
 @click.command()
@@ -25,7 +27,10 @@ from adaptkit.errors import DataError
 @click.option("--max-new-tokens", default=128, show_default=True, type=click.IntRange(min=1))
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.", type=click.FloatRange(min=0))
 @click.option("--seed", default=0, show_default=True, help="Of sampling, where the temperature is above 0.")
+@click.pass_context
 def generate(
+    context: click.Context,
+    /,
     checkpoint: Path,
     prompt: str,
     media: tuple[str, ...],
@@ -42,6 +47,7 @@ def generate(
     Media stand before the prompt unless their tags are in it. A prompt without media goes to the text workflow, that is
     to the base, unless --workflow says otherwise.
     """
+    keep_stdout(context)  # for the answer
     given = [_parse_medium(entry) for entry in media]
     given += [("image", file) for file in image] + [("audio", file) for file in audio]
 
@@ -61,7 +67,7 @@ def generate(
         sampling["temperature"] = temperature
     generator = model.base if text_only else model
     output = generator.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, **sampling)
-    click.echo(processor.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+    echo_text(processor.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True).strip())
 
 
 def build_messages(

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from adaptkit import __version__
-from adaptkit.errors import AdaptkitError, RunStoppedError, unknown_name
+from adaptkit.errors import AdaptkitError, RunStoppedError, inert, unknown_name
 from adaptkit.launch import leave_report
 from adaptkit.processes import PeerError, num_processes, process_index
 
@@ -64,7 +64,10 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            vars(error)["message"] = inert(error.message)  # it holds what was typed
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except BaseException as error:
             message, exit_code = explain(error)
@@ -75,7 +78,9 @@ class LazyGroup(click.Group):
             is_error = not isinstance(error, RunStoppedError)
             is_echo = isinstance(error, PeerError)
             if not leave_report(message, exit_code, is_error=is_error, is_echo=is_echo):
-                click.echo(f"{_speaker()}{'Error: ' if is_error else ''}{message}", err=True)
+                from adaptkit.terminal import echo_message
+
+                echo_message(f"{_speaker()}{'Error: ' if is_error else ''}", message)
             raise click.exceptions.Exit(exit_code) from error
 
 
@@ -87,10 +92,10 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         return "interrupted.", INTERRUPTED
     if isinstance(error, OSError) and error.errno is not None and error.errno != errno.EPIPE:
         place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{place}", 1
+        return inert(f"{error.strerror}{place}"), 1
     if isinstance(error, Exception) and not isinstance(error, OSError):
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        return f"this is a bug in adaptkit, please report it: {reason} (add {DEBUG} for the traceback)", 1
+        return inert(f"this is a bug in adaptkit, please report it: {reason} (add {DEBUG} for the traceback)"), 1
     return None, 1
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from adaptkit.terminal import echo
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -34,10 +36,10 @@ def iaa_official(
 
     quiet_libraries()
     imported = import_iaa_official(directory, output, encoder, base=base, insertion_layers=layers)
-    click.echo(f"base: {imported.base}")
-    click.echo(f"encoder: {imported.encoder}")
+    echo(f"base: {imported.base}")
+    echo(f"encoder: {imported.encoder}")
     for name, folder in imported.workflows.items():
-        click.echo(f"{name}: {folder}")
+        echo(f"{name}: {folder}")
 
 
 def parse_layers(text: str) -> list[int]:
@@ -70,7 +72,7 @@ def lavin(
     quiet_libraries()
     given = {} if encoder is None else {"encoder": encoder}
     imported = import_lavin(source, output, base, **given, scale=scale, temperature=temperature)
-    click.echo(f"base: {imported.base}")
-    click.echo(f"encoder: {imported.encoder}")
+    echo(f"base: {imported.base}")
+    echo(f"encoder: {imported.encoder}")
     for name, folder in imported.workflows.items():
-        click.echo(f"{name}: {folder}")
+        echo(f"{name}: {folder}")

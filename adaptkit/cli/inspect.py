@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from adaptkit.cli.output import json_option
 from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
 from adaptkit.errors import ModelError, unknown_name
+from adaptkit.terminal import Console, echo_json, styled
 
 if TYPE_CHECKING:
     from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -33,7 +33,7 @@ COLORS = {
 @click.argument("target", metavar="RECIPE|CHECKPOINT", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[a.b.c=value]...", nargs=-1)
 @click.option("--workflow", help="Only this workflow.")
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@json_option()
 @prediction_options
 def inspect(target: Path, overrides: tuple[str, ...], workflow: str | None, as_json: bool, **prediction: Any) -> None:
     """Show layers, parameters and bytes of a recipe or checkpoint.
@@ -62,7 +62,7 @@ def inspect(target: Path, overrides: tuple[str, ...], workflow: str | None, as_j
 def show_workflows(described: Iterable[tuple[str, dict[str, Any]]], as_json: bool) -> None:
     """Print workflows as tables, each as soon as it is known, or all as JSON."""
     if as_json:
-        click.echo(json.dumps(dict(described), indent=2))
+        echo_json(dict(described))
         return
     console = Console()
     for name, description in described:
@@ -98,7 +98,7 @@ def _layer_table(workflow: str, layers: list[dict[str, Any]]) -> Table:
     for row in layers:
         color = COLORS[row["kind"]]
         source = "" if row["source"] is None else f"layer {row['source']} of the base"
-        table.add_row(f"[{color}]■[/]", row["name"], f"[{color}]{row['kind']}[/]", source)
+        table.add_row(styled("■", color), row["name"], styled(row["kind"], color), source)
     return table
 
 
@@ -107,7 +107,7 @@ def _component_table(workflow: str, components: list[dict[str, Any]]) -> Table:
     table.add_column("parameters", justify="right")
     table.add_column("MB", justify="right")
     for row in components:
-        state = f"[{COLORS[row['state']]}]{row['state']}[/]"
+        state = styled(row["state"], COLORS[row["state"]])
         table.add_row(row["name"], state, f"{row['num_parameters']:,}", f"{row['num_bytes'] / 1e6:,.1f}")
     trained = [row for row in components if not row["state"].startswith("frozen")]
     table.add_section()

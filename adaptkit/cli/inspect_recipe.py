@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from adaptkit.build import built_parts
 from adaptkit.cli.inspect import describe, show_workflows
 from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, prepare_skeleton
@@ -15,6 +13,7 @@ from adaptkit.cli.prediction_tables import as_values, show_predictions
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.recipe import Recipe, StageConfig, load_recipe
 from adaptkit.runner import Run, stage_settings
+from adaptkit.terminal import Console
 
 
 def show_recipe(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 from pydantic.fields import FieldInfo
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Group
 from rich.table import Table
 
+from adaptkit.cli.output import json_option
 from adaptkit.cli.plugins_check import check
 from adaptkit.cli.plugins_new import new
 from adaptkit.hookspecs import Component
 from adaptkit.plugin_manager import BrokenPlugin, PluginManager, get_plugin_manager
+from adaptkit.terminal import Console, echo_json, styled
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON, with each component's options as JSON schema.")
+@json_option("Print only JSON, with each component's options as JSON schema.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
     """List what installed plugins offer, with its origin."""
@@ -26,7 +26,7 @@ def plugins(context: click.Context, as_json: bool) -> None:
         return
     manager = get_plugin_manager()
     if as_json:
-        click.echo(json.dumps(_as_data(manager), indent=2))
+        echo_json(_as_data(manager))
         return
     console = Console()
     console.print(_component_table(manager.components()))
@@ -77,9 +77,8 @@ def _component_table(components: list[Component]) -> Table:
         table.add_column(header, overflow="fold")
     table.add_column("description and options", overflow="fold", ratio=1)
     for component in components:
-        options = [escape(_option(name, field)) for name, field in component.options.model_fields.items()]
-        details = "\n".join([escape(component.description), *(f"[cyan]{option}[/]" for option in options)])
-        table.add_row(escape(component.name), escape(component.kind), escape(component.package), details)
+        options = [styled(_option(name, field), "cyan") for name, field in component.options.model_fields.items()]
+        table.add_row(component.name, component.kind, component.package, Group(component.description, *options))
     return table
 
 
@@ -97,5 +96,5 @@ def _broken_table(broken: list[BrokenPlugin]) -> Table:
     for header in ("plugin", "package", "reason"):
         table.add_column(header, overflow="fold", style="red")
     for plugin in broken:
-        table.add_row(escape(plugin.name), escape(plugin.package), escape(plugin.reason))
+        table.add_row(plugin.name, plugin.package, plugin.reason)
     return table

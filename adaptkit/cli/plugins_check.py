@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from adaptkit.cli.output import json_option
+from adaptkit.terminal import Console, echo, echo_json, styled
 
 if TYPE_CHECKING:
     from adaptkit.testing import CheckResult
@@ -20,7 +20,7 @@ _STYLES = {"passed": "green", "failed": "bold red", "skipped": "dim"}
 
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON: one object a check.")
+@json_option("Print only JSON: one object a check.")
 def check(names: Sequence[str], as_json: bool) -> None:
     """Check that a plugin keeps adaptkit's contract.
 
@@ -41,14 +41,14 @@ def check(names: Sequence[str], as_json: bool) -> None:
     with Console(stderr=True).status("") as status:
         for name in names:
             results += check_plugin(
-                name, manager=manager, progress=lambda what: status.update(f"Checking {escape(what)}")
+                name, manager=manager, progress=lambda what: status.update(styled(f"Checking {what}"))
             )
     failed = [result for result in results if result.outcome == "failed"]
     if as_json:
-        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+        echo_json([result.as_dict() for result in results])
     else:
         Console().print(_table(results))
-        click.echo(f"{len(failed)} of {len(results)} checks failed." if failed else f"All {len(results)} checks done.")
+        echo(f"{len(failed)} of {len(results)} checks failed." if failed else f"All {len(results)} checks done.")
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -63,8 +63,8 @@ def _table(results: Sequence[CheckResult]) -> Table:
         component = f"{result.kind} {result.name}"
         if before not in ("", component):
             table.add_section()
-        outcome = f"[{_STYLES[result.outcome]}]{result.outcome}[/]"
-        shown = "" if component == before else escape(component)
-        table.add_row(shown, escape(result.check), outcome, escape(result.message))
+        outcome = styled(result.outcome, _STYLES[result.outcome])
+        shown = "" if component == before else component
+        table.add_row(shown, result.check, outcome, result.message)
         before = component
     return table

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from adaptkit.terminal import echo
+
 KINDS = ("modality", "encoder", "projector", "policy")
 
 
@@ -34,7 +36,7 @@ def new(name: str, kind: str, modality: str | None, directory: Path) -> None:
     from adaptkit.scaffold import write_scaffold
 
     folder = write_scaffold(name, directory, kind=kind, modality=modality)
-    click.echo(f"Wrote {folder}. Next:")
-    click.echo(f"  pip install -e {shlex.quote(str(folder))}")
-    click.echo(f"  adaptkit plugins check {folder.name}")
-    click.echo(f"Then fill in what {folder / 'README.md'} lists.")
+    echo(f"Wrote {folder}. Next:")
+    echo(f"  pip install -e {shlex.quote(str(folder))}")
+    echo(f"  adaptkit plugins check {folder.name}")
+    echo(f"Then fill in what {folder / 'README.md'} lists.")

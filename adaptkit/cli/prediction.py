@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from rich.console import Console
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from adaptkit.build import built_parts
-from adaptkit.errors import ModelError, RecipeError
+from adaptkit.errors import ModelError, RecipeError, join_lines
 from adaptkit.interfaces import Encoder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import ModalityInputs, modality_inputs
@@ -27,6 +26,7 @@ from adaptkit.prediction.shadows import shadow_of
 from adaptkit.recipe import BaseConfig, Recipe, StageConfig
 from adaptkit.runner import Run, stage_settings
 from adaptkit.surgery import decoder_layers, max_positions
+from adaptkit.terminal import Console
 from adaptkit.training.flops import flop_rates
 
 
@@ -114,8 +114,13 @@ def prepare_skeleton(recipe: Recipe, console: Console) -> Run:
     missing = missing_model(recipe.base.path, recipe.base.revision)
     if missing:
         raise RecipeError(
-            f"recipe {recipe.name!r} names what is not on this machine:\n  base.path: {missing}.\n"
-            "Of models, their config.json is enough to predict what a run needs."
+            join_lines(
+                [
+                    f"recipe {recipe.name!r} names what is not on this machine:",
+                    f"  base.path: {missing}.",
+                    "Of models, their config.json is enough to predict what a run needs.",
+                ]
+            )
         )
     base = skeleton_base(recipe.base)
     rows = int(cast(Tensor, base.get_input_embeddings().weight).shape[0])

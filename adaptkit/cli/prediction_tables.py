@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from adaptkit.cli.prediction import PredictionOptions, StagePrediction
 from adaptkit.recipe import Recipe
+from adaptkit.terminal import Console
 
 GIB = 2**30
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))

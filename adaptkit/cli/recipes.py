@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
+from adaptkit.cli.output import json_option
 from adaptkit.errors import RecipeError
 from adaptkit.recipe import RecipeSummary, find_recipes, recipe_json_schema
+from adaptkit.terminal import Console, echo, echo_json, reserved_stdout, styled
 
 DEFAULT_FOLDER = Path("recipes")
 SCHEMA = "schema"
@@ -21,7 +21,7 @@ SCHEMA = "schema"
 
 @click.command()
 @click.argument("folders", nargs=-1, metavar="[FOLDER]... | schema")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option("Print JSON instead of a table.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="With `schema`: file to write.")
 def recipes(folders: tuple[str, ...], as_json: bool, output: Path | None) -> None:
     """List the recipes below ./recipes and the given folders, and say whether each is valid.
@@ -36,7 +36,7 @@ def recipes(folders: tuple[str, ...], as_json: bool, output: Path | None) -> Non
         raise click.UsageError("--output goes with `adaptkit recipes schema`")
     found = find_recipes(_searched(folders))
     if as_json:
-        click.echo(json.dumps([_as_dict(summary) for summary in found], indent=2))
+        echo_json([_as_dict(summary) for summary in found])
     else:
         _print_table(found)
     if any(not summary.valid for summary in found):
@@ -44,13 +44,14 @@ def recipes(folders: tuple[str, ...], as_json: bool, output: Path | None) -> Non
 
 
 def _write_schema(output: Path | None) -> None:
-    text = json.dumps(recipe_json_schema(), indent=2) + "\n"
     if output is None:
-        click.echo(text, nl=False)
+        with reserved_stdout():
+            echo_json(recipe_json_schema())
         return
+    text = json.dumps(recipe_json_schema(), indent=2) + "\n"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
-    click.echo(f"Wrote {output}. In a recipe's first line: # yaml-language-server: $schema={output}", err=True)
+    echo(f"Wrote {output}. In a recipe's first line: # yaml-language-server: $schema={output}", err=True)
 
 
 def _searched(folders: Sequence[str]) -> list[Path]:
@@ -74,10 +75,10 @@ def _as_dict(summary: RecipeSummary) -> dict[str, Any]:
 def _print_table(found: Sequence[RecipeSummary]) -> None:
     table = Table("recipe", "what it is", Column("path", overflow="fold"), "valid")
     for summary in found:
-        mark = Text("yes", style="green") if summary.valid else Text("no", style="red")
-        table.add_row(Text(summary.name), Text(summary.description), Text(str(summary.path)), mark)
+        mark = styled("yes", "green") if summary.valid else styled("no", "red")
+        table.add_row(summary.name, summary.description, str(summary.path), mark)
     console = Console()
     console.print(table)
     for summary in found:
         for problem in summary.problems:
-            console.print(Text(problem, style="red"), soft_wrap=True)
+            console.print(styled(problem, "red"), soft_wrap=True)

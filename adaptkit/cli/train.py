@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from rich.console import Console
 
 from adaptkit import launch, processes
 from adaptkit.cli.group import DEBUG
 from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
+from adaptkit.terminal import Console, echo_message
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe
@@ -93,7 +93,7 @@ def _launch(context: click.Context, num_processes: int, arguments: list[str]) ->
     debug = [DEBUG] if context.find_root().meta[DEBUG] else []
     outcome = launch.launch(num_processes, ["train", *debug, *arguments])
     if outcome.message is not None:
-        click.echo(f"{'Error: ' if outcome.is_error else ''}{outcome.message}", err=True)
+        echo_message("Error: " if outcome.is_error else "", outcome.message)
     raise click.exceptions.Exit(outcome.exit_code)
 
 
@@ -114,9 +114,9 @@ def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Con
     if table.rows:  # a recipe may have no evaluation
         console.print(table)
     _print_left_out(run, directory / BAD_SAMPLES_FILE)
-    console.print(f"report: {directory / REPORT_FILE}")
+    console.print(f"report: {directory / REPORT_FILE}", soft_wrap=True)
     for name in run.workflows:
-        console.print(f"workflow {name}: {directory / 'final' / name}")
+        console.print(f"workflow {name}: {directory / 'final' / name}", soft_wrap=True)
 
 
 def _print_left_out(run: Run, path: Path) -> None:

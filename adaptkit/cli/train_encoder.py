@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
+
+from adaptkit.terminal import Console
 
 
 @click.command(name="train-encoder")

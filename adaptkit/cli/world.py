@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from adaptkit.cli.output import json_option
 from adaptkit.errors import ModelError, RecipeError
+from adaptkit.terminal import Console, echo, echo_json
 
 MODELS = ("decoder", "encoder")
 RECIPES = Path("recipes/world")
@@ -39,7 +39,7 @@ def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
     for name in [model] if model else MODELS:
         folder = output or OUTPUT / name
         _build(name, recipe or RECIPES / f"{name}.yaml", folder)
-        click.echo(f"Wrote {folder}. `adaptkit world score {name} --path {folder}` scores it.")
+        echo(f"Wrote {folder}. `adaptkit world score {name} --path {folder}` scores it.")
 
 
 @world.command()
@@ -47,7 +47,7 @@ def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
 @click.option("--path", type=FOLDER, help="Folder of the model.  [default: the one that ships with adaptkit]")
 @click.option("--num-items", default=200, show_default=True, type=click.IntRange(1), help="Items of each kind.")
 @click.option("--seed", default=1, show_default=True, help="Of the held-out items.")
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@json_option()
 def score(model: str | None, path: Path | None, num_items: int, seed: int, as_json: bool) -> None:
     """Score a built-in model on held-out items; both where none is named.
 
@@ -58,7 +58,7 @@ def score(model: str | None, path: Path | None, num_items: int, seed: int, as_js
         raise click.UsageError("--path goes with one model: name decoder or encoder.")
     scores = {name: _score(name, path, seed, num_items) for name in ([model] if model else MODELS)}
     if as_json:
-        click.echo(json.dumps(scores, indent=2))
+        echo_json(scores)
         return
     for name, values in scores.items():
         table = Table("item", "score", title=f"Built-in {name}, held-out items", title_justify="left")
@@ -79,7 +79,7 @@ def data(directory: Path, kinds: tuple[str, ...], num_samples: int, split: Any, 
 
     for kind in kinds or KINDS:
         path = write_world_data(directory, kind=kind, num_samples=num_samples, split=split, seed=seed)  # type: ignore[arg-type]
-        click.echo(f"{kind}: {path}")
+        echo(f"{kind}: {path}")
 
 
 def _build(name: str, recipe: Path, output: Path) -> None:
@@ -92,11 +92,11 @@ def _build(name: str, recipe: Path, output: Path) -> None:
     if name == "decoder":
         from adaptkit.world.build_decoder import DecoderOptions, build_decoder
 
-        build_decoder(load_options(recipe, DecoderOptions), output, click.echo)
+        build_decoder(load_options(recipe, DecoderOptions), output, echo)
     else:
         from adaptkit.world.build_encoder import EncoderOptions, build_encoder
 
-        build_encoder(load_options(recipe, EncoderOptions), output, click.echo)
+        build_encoder(load_options(recipe, EncoderOptions), output, echo)
 
 
 def _score(name: Any, path: Path | None, seed: int, num_items: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from adaptkit.compare.variants import Variant
 from adaptkit.compare.worker import FAILED_FILE, MEASURED_FILE, VARIANT_FILE
-from adaptkit.errors import RecipeError
+from adaptkit.errors import RecipeError, join_lines
 from adaptkit.evaluating import RESULTS_FILE
 from adaptkit.recipe import Recipe, dump_recipe, load_recipe
 from adaptkit.runner import METRICS_FILE
@@ -109,11 +109,9 @@ def plan_runs(variants: Sequence[Variant], output: Path) -> list[Planned]:
     ]
     changed = [run for run in runs if not _same_recipe(run)]
     if changed:
-        folders = "\n".join(f"  {run.directory}" for run in changed)
-        raise RecipeError(
-            "these folders hold runs of other recipes (or settings) than those to be compared:\n"
-            f"{folders}\nName another folder with --output, or delete these to run them anew."
-        )
+        opening = "these folders hold runs of other recipes (or settings) than those to be compared:"
+        advice = "Name another folder with --output, or delete these to run them anew."
+        raise RecipeError(join_lines([opening, *(f"  {run.directory}" for run in changed), advice]))
     return runs
 
 

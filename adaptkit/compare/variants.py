@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit.build import missing_resources
-from adaptkit.errors import RecipeError
+from adaptkit.errors import RecipeError, join_lines
 from adaptkit.recipe import Recipe, load_recipe
 
 
@@ -59,7 +59,7 @@ def load_variants(paths: Sequence[Path], seeds: Sequence[int], overrides: Sequen
         problems += [f"{path}: {problem}" for problem in _problems(recipes[seeds[0]])]
     problems += _clashes(variants)
     if problems:
-        raise RecipeError("\n".join(problems))
+        raise RecipeError(join_lines(problems))
     return variants
 
 

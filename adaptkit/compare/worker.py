@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from rich.console import Console
 
 from adaptkit.errors import AdaptkitError
 from adaptkit.evaluating import evaluate_run
@@ -25,6 +24,7 @@ from adaptkit.evaluation.harness import versions
 from adaptkit.recipe import Recipe, load_recipe
 from adaptkit.runner import METRICS_FILE, Run, train_recipe
 from adaptkit.runs import FINAL_FOLDER
+from adaptkit.terminal import Console
 from adaptkit.training.metrics import read_metrics
 
 VARIANT_FILE = "variant.yaml"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from adaptkit.errors import RunError
+from adaptkit.errors import Lines, RunError, join_lines
 
 _NUM_EXAMPLES = 5
 
@@ -69,12 +69,12 @@ class BadSamples:
         if len(self) > self.max_fraction * self.num_samples:
             raise RunError(self.summary())
 
-    def summary(self) -> str:
+    def summary(self) -> Lines:
         """How many are bad, the first reasons, and what to do."""
         examples = [f"  {reason}" for reason in list(self._reasons.values())[:_NUM_EXAMPLES]]
         more = len(self) - len(examples)
         datasets = ", ".join(f"{name}: {count}" for name, count in _by_dataset(self._reasons).most_common())
-        return "\n".join(
+        return join_lines(
             [
                 f"{len(self)} of {self.num_samples} samples are bad ({datasets}); max_bad_fraction {self.max_fraction} "
                 f"allows {int(self.max_fraction * self.num_samples)}:",

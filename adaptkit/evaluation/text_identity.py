@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from adaptkit.errors import RunError
+from adaptkit.errors import RunError, join_lines
 from adaptkit.evaluation.questions import Prompts, evaluation_mode
 from adaptkit.surgery import quantization_of
 
@@ -209,8 +209,8 @@ class FreshBase:
         """
         if self._process.wait() != 0:
             self._log.seek(0)
-            tail = "\n".join(self._log.read().strip().splitlines()[-5:])
-            raise RunError(f"the fresh process that loads the base without adaptkit failed:\n{tail}")
+            tail = self._log.read().strip().splitlines()[-5:]
+            raise RunError(join_lines(["the fresh process that loads the base without adaptkit failed:", *tail]))
         result = json.loads(self._result_file.read_text(encoding="utf-8"))
         if result["adaptkit_imported"]:
             raise RunError("the fresh process imported adaptkit, so that it proves nothing: is it in sitecustomize?")

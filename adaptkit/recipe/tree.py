@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adaptkit.errors import RecipeError
+from adaptkit.errors import RecipeError, join_lines
 
 COMMAND_LINE = "command line"
 
@@ -103,7 +103,7 @@ def recipe_error(problems: Sequence[Problem]) -> RecipeError:
     """One error that shows all problems, a line each, by file and line, the command line's last."""
     unique = dict.fromkeys(problems)
     ordered = sorted(unique, key=lambda p: (p.origin.source == COMMAND_LINE, p.origin.source, p.origin.line or 0))
-    return RecipeError("\n".join(map(str, ordered)))
+    return RecipeError(join_lines(ordered))
 
 
 def labelled(node: Node, key: str = "") -> Node:

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from rich.console import Console
 from rich.table import Table
+
+from adaptkit.errors import inert_text
+from adaptkit.terminal import Console
 
 _NUM_SHOWN = 3
 
@@ -34,5 +36,5 @@ def end_with(console: Console, table: Table, option: str, seed: int, failures: M
     for name, found in failures.items():
         for number, text in found[:_NUM_SHOWN]:
             console.print(f"{name}, seed {seed}, sample {number}: {option} {name} --seed {seed} --only {number}")
-            console.print(text, markup=False, highlight=False)
+            console.print(inert_text(text), highlight=False)
     sys.exit(1 if any(failures.values()) else 0)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from adaptkit.terminal import Console, TextColumn
 from adaptkit.training.throughput import SpeedMeter, Throughput
 
 _REDRAW_S = 0.5  # counts that lie on a device are read each time, for which it stops

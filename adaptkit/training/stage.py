@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
@@ -29,6 +28,7 @@ from adaptkit.processes import (
     num_processes,
     on_main_process,
 )
+from adaptkit.terminal import Console
 from adaptkit.training import checkpoints
 from adaptkit.training.distributed import FrozenShards, check_optimizers, deepspeed_state, shard
 from adaptkit.training.interruption import StopCallback, StopRequest

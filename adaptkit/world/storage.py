@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from adaptkit.errors import RecipeError
+from adaptkit.errors import RecipeError, join_lines
 from adaptkit.hookspecs import Options
 
 OptionsType = TypeVar("OptionsType", bound=Options)
@@ -30,7 +30,7 @@ def load_options(path: Path, options_type: type[OptionsType]) -> OptionsType:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise RecipeError("\n".join(lines)) from error
+        raise RecipeError(join_lines(lines)) from error
 
 
 def save_model(model: PreTrainedModel, output: Path, save_rest: Callable[[Path], object]) -> None:

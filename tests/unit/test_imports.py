@@ -19,8 +19,9 @@ PACKAGE = Path(adaptkit.__file__).parent
 
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
-    {"errors", "hashing", "boxes", "hub", "progress"},
-    {"interfaces", "hookspecs", "processes", "reading"},
+    {"errors", "hashing", "boxes", "hub"},
+    {"terminal"},
+    {"progress", "interfaces", "hookspecs", "processes", "reading"},
     {"placement", "paths", "chat_templates"},
     {"plugin_manager"},
     {"recipe"},
