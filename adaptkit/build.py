@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from adaptkit.data.dataset import ConversationDataset
 from adaptkit.data.mixture import Mixture
 from adaptkit.data.packing import PackedDataset, PackSampler
 from adaptkit.data.sampler import EpochSampler
-from adaptkit.errors import DataError, ModelError, RecipeError
+from adaptkit.errors import AdaptkitError, DataError, ModelError, RecipeError
 from adaptkit.interfaces import DataContext, DataSource, Encoder, Sample
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -67,6 +68,12 @@ def task_datasets(task: TaskConfig) -> list[str]:
     """Names of the recipe's datasets that a benchmark asks about."""
     datasets = get_plugin_manager().get("evaluation task", task.name).extra.get("datasets")
     return [] if datasets is None else list(datasets(task.options))
+
+
+def task_baselines(task: TaskConfig) -> list[str]:
+    """Those of a benchmark's datasets that it does without where they are not at hand."""
+    baselines = get_plugin_manager().get("evaluation task", task.name).extra.get("baselines")
+    return [] if baselines is None else list(baselines(task.options))
 
 
 def trained_datasets(recipe: Recipe, task: TaskConfig) -> list[str]:
@@ -256,22 +263,66 @@ def build_sources(recipe: Recipe, names: Collection[str]) -> dict[str, DataSourc
     Raises:
         DataError: One is missing, malformed or empty.
     """
-    manager = get_plugin_manager()
     context = data_context(recipe)
     sources: dict[str, DataSource] = {}
     for name in names:
-        dataset = recipe.data[name]
-        sources[name] = manager.get("data source", dataset.format).build(dataset.options, context)
-        if not len(sources[name]):
-            raise DataError(f"data.{name}: the dataset is empty.")
+        sources[name] = open_source(recipe, name, context)
         _check_first_samples(name, sources[name])
     return sources
+
+
+def open_source(recipe: Recipe, name: str, context: DataContext) -> DataSource:
+    """Open one dataset of a recipe.
+
+    Raises:
+        DataError: It is missing, malformed or empty; the message names it.
+    """
+    dataset = recipe.data[name]
+    component = get_plugin_manager().get("data source", dataset.format)
+    check = component.extra.get("missing")
+    missing = check(dataset.options, context) if check is not None else None
+    if missing is not None:
+        raise DataError(f"data.{name}: {missing}", kind="unreadable_file")
+    source: DataSource = component.build(dataset.options, context)
+    if not len(source):
+        raise DataError(f"data.{name}: the dataset is empty.")
+    return source
 
 
 def task_sources(recipe: Recipe, task: TaskConfig) -> dict[str, dict[str, DataSource]]:
     """The datasets that a task asks about, as its keyword `sources`; nothing for tasks that have none."""
     datasets = task_datasets(task)
     return {"sources": build_sources(recipe, datasets)} if datasets else {}
+
+
+def asked_sources(
+    recipe: Recipe, task: TaskConfig, folder: Path | None = None
+) -> dict[str, dict[str, DataSource | None]]:
+    """As `task_sources`, where nothing is trained: what only a baseline needs may be missing, and is then None.
+
+    Args:
+        recipe: The recipe of a run.
+        task: One of its benchmarks.
+        folder: Where the files of its datasets are; the recipe's `data_root` where not given. What a baseline needs and
+            is not there is taken from `data_root`.
+
+    Raises:
+        DataError: A dataset that is asked about is missing, malformed or empty.
+    """
+    moved = recipe if folder is None else recipe.model_copy(update={"data_root": str(folder)})
+    baselines, context = task_baselines(task), data_context(moved)
+    sources: dict[str, DataSource | None] = {}
+    for name in task_datasets(task):
+        if name not in baselines:
+            sources[name] = open_source(recipe, name, context)
+            continue
+        sources[name] = None
+        for place in dict.fromkeys((moved.data_root, recipe.data_root)):
+            with suppress(AdaptkitError):
+                there = data_context(recipe.model_copy(update={"data_root": place}))
+                sources[name] = open_source(recipe, name, there)
+                break
+    return {"sources": sources} if sources else {}
 
 
 def _check_first_samples(name: str, source: DataSource) -> None:

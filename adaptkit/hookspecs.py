@@ -131,7 +131,8 @@ def register_evaluation_tasks(register: Register) -> None:
     """Offer benchmarks: `build(options) -> EvaluationTask`.
 
     Also, for a task that asks what a recipe's datasets hold, `datasets(options) -> list[str]`, their names; its
-    `evaluate` and `evaluate_workflows` then take `sources`, the data source of each.
+    `evaluate` and `evaluate_workflows` then take `sources`, the data source of each. `baselines(options) -> list[str]`
+    names those of them that only a baseline needs: `adaptkit eval` gives None for one that is not on the machine.
     """
 
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of a benchmark that reads files; for one that asks a recipe's datasets, instead of its data_root.",
+    help="Folder of a benchmark that reads files; for one that asks a recipe's datasets, the folder of their files, in "
+    "place of data_root. No other files of the recipe are needed.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Draws the items; that of the run's recipe by default, else 0."
@@ -119,7 +120,7 @@ def _with_defaults(name: str) -> TaskConfig:
 
 def _sources_or_folder(config: TaskConfig, recipe: Recipe | None, data: Path | None) -> dict[str, Any]:
     """What a benchmark reads: datasets of the run's recipe, perhaps below another folder, or a folder of its own."""
-    from adaptkit.build import task_datasets, task_sources
+    from adaptkit.build import asked_sources, task_datasets
 
     if not task_datasets(config):
         return {"data": data}
@@ -128,7 +129,28 @@ def _sources_or_folder(config: TaskConfig, recipe: Recipe | None, data: Path | N
             f"{config.name} asks about datasets that a recipe names: give a run directory as the checkpoint.",
             param_hint="--tasks",
         )
-    return task_sources(recipe if data is None else recipe.model_copy(update={"data_root": str(data)}), config)
+    if data is not None:
+        _check_folder_matters(config, recipe)
+    return asked_sources(recipe, config, data)
+
+
+def _check_folder_matters(config: TaskConfig, recipe: Recipe) -> None:
+    from adaptkit.build import task_baselines, task_datasets
+
+    asked = [name for name in task_datasets(config) if name not in task_baselines(config)]
+    if not any(_has_relative_path(recipe.data[name].values()) for name in asked):
+        raise click.BadParameter(
+            f"the datasets that {config.name} asks ({', '.join(asked)}) have no path below data_root in the recipe of "
+            "the run, so that another folder changes nothing.",
+            param_hint="--data",
+        )
+
+
+def _has_relative_path(options: Mapping[str, Any]) -> bool:
+    """Whether a dataset's options, or those of a table in them, name a file below the folder of the data."""
+    path = options.get("path")
+    inner = [value for value in options.values() if isinstance(value, Mapping)]
+    return (isinstance(path, str) and not Path(path).is_absolute()) or any(map(_has_relative_path, inner))
 
 
 def _workflow_folders(checkpoint: Path, workflow: str | None) -> dict[str, Path]:

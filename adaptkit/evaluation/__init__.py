@@ -35,7 +35,8 @@ class AnswersTaskOptions(Options):
         datasets: Held-out datasets of the recipe's `data` section; the last answer of each conversation is asked for.
         workflows: Which workflow answers a dataset; the recipe's first where it does not say.
         training: For a dataset the one whose most frequent answer is the majority baseline; by default its own, which
-            is the most that a constant answer can reach.
+            is the most that a constant answer can reach. That is also the baseline where `adaptkit eval` does not find
+            the other dataset, or nothing usable in it.
         batch_size: Questions answered at once.
     """
 
@@ -76,6 +77,10 @@ def _datasets(options: AnswersTaskOptions) -> list[str]:
     return list(dict.fromkeys([*options.datasets, *options.training.values()]))
 
 
+def _baselines(options: AnswersTaskOptions) -> list[str]:
+    return [name for name in options.training.values() if name not in options.datasets]
+
+
 def build_world_task(options: WorldTaskOptions) -> WorldTask:
     """Make the evaluation task `world`."""
     from adaptkit.evaluation.world_task import WorldTask
@@ -98,6 +103,7 @@ def register_evaluation_tasks(register: Register) -> None:
         options=AnswersTaskOptions,
         description="Exact answers, or boxes, to the conversations of held-out datasets, beside blind and majority.",
         datasets=_datasets,
+        baselines=_baselines,
     )
     register(
         name="text",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class AnswersTask:
         self,
         workflows: Mapping[str, tuple[Any, Any]],
         *,
-        sources: Mapping[str, DataSource],
+        sources: Mapping[str, DataSource | None],
         limit: int | None = None,
         seed: int = 0,
         data: Path | None = None,
@@ -55,7 +56,7 @@ class AnswersTask:
 
         Args:
             workflows: Model and processor of each workflow, over one base.
-            sources: The datasets that the options name.
+            sources: The datasets that the options name; None for one of `training` that is not at hand.
             limit: Conversations of each dataset; all where not given.
             seed: Draws them, where there are more.
             data: Not used: the caller has opened the sources.
@@ -70,9 +71,8 @@ class AnswersTask:
         evaluations = []
         for name in self.options.datasets:
             model, processor = _workflow(self.options.workflows.get(name), workflows)
-            questions, unusable = read_questions(_source(name, sources), processor, limit, seed)
-            training = self.options.training.get(name)
-            asked = questions if training is None else read_questions(_source(training, sources), processor)[0]
+            questions, unusable = read_questions(_asked(name, sources), processor, limit, seed)
+            training, asked = self._majority_of(name, questions, sources, processor)
             advance = QuestionCounter(progress, 2 * len(questions)).on(name)
             batch_size = self.options.batch_size
             if all(question.box for question in questions):
@@ -86,10 +86,21 @@ class AnswersTask:
                 evaluation = _by_answer(evaluation, name)
             evaluation.results[name]["unusable"] = unusable
             evaluation.results[name]["harness"] = describe_harness(
-                model, task="answers", dataset=name, majority_of=training or name, seed=seed, limit=limit
+                model, task="answers", dataset=name, majority_of=training, seed=seed, limit=limit
             )
             evaluations.append(evaluation)
         return merge(evaluations)
+
+    def _majority_of(
+        self, name: str, questions: list[Question], sources: Mapping[str, DataSource | None], processor: Any
+    ) -> tuple[str, list[Question]]:
+        """The dataset whose most frequent answer is the baseline of another, and its questions."""
+        training = self.options.training.get(name)
+        source = None if training is None else _source(training, sources)
+        if training is not None and source is not None:
+            with suppress(DataError):  # nothing in it can be used, and it is not what is asked about
+                return training, read_questions(source, processor)[0]
+        return name, questions
 
 
 def read_questions(
@@ -178,7 +189,14 @@ def _workflow(name: str | None, workflows: Mapping[str, tuple[Any, Any]]) -> tup
     return workflows[name]
 
 
-def _source(name: str, sources: Mapping[str, DataSource]) -> DataSource:
+def _asked(name: str, sources: Mapping[str, DataSource | None]) -> DataSource:
+    source = _source(name, sources)
+    if source is None:
+        raise DataError(f"the dataset {name!r} is not on this machine")
+    return source
+
+
+def _source(name: str, sources: Mapping[str, DataSource | None]) -> DataSource | None:
     if name not in sources:
         raise DataError(unknown_name("dataset", name, sources))
     return sources[name]

@@ -117,6 +117,40 @@ def test_the_command_reads_another_root(run_directory: Path, tmp_path: Path, ans
     assert [results["told"]["accuracy"] for results in found] == [0.6, 1.0]
 
 
+@pytest.mark.parametrize("training", ["absent", "bad", "good"])
+def test_the_command_needs_only_what_it_asks(
+    run_directory: Path, tmp_path: Path, answering: Answering, training: str
+) -> None:
+    answering(lambda question, seen: "blue")
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(run_directory, run)
+    text = (run / "recipe.yaml").read_text().replace("labels.jsonl", "held_out.jsonl").replace("../data", "nowhere")
+    text = text.replace("datasets: [told, placed], workflows: {placed: grounding}", "datasets: [told], training: {told: all}")
+    learned = "  all: {format: table, path: learned.jsonl, question: 'what ?', answer: '{{ color }}'}\nstages:"
+    text = text.replace("stages:", learned).replace("data: {told: 1}", "data: {all: 1}")
+    (run / "recipe.yaml").write_text(text.replace(str(run_directory.parent / "data"), str(tmp_path / "gone")))
+    shutil.copytree(run_directory.parent / "data", data)
+    (data / "labels.jsonl").rename(data / "held_out.jsonl")
+    rows = {"bad": {"image": "gone.png", "color": "blue"}, "good": {"image": "0.png", "color": "blue"}}
+    if training in rows:
+        (data / "learned.jsonl").write_text((json.dumps(rows[training]) + "\n") * 9)
+    result = CliRunner().invoke(cli, ["eval", str(run), "--tasks", "answers", "--json", "--data", str(data)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["told"]
+    assert found["harness"]["majority_of"] == ("all" if training == "good" else "told")
+    assert (found["majority_answer"], found["n"]) == ("blue" if training == "good" else "red", 5)
+
+
+def test_a_folder_that_changes_nothing_is_refused(run_directory: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_directory, run)
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("path: labels", f"path: {run_directory.parent}/data/labels"))
+    result = CliRunner().invoke(cli, ["eval", str(run), "--tasks", "answers", "--data", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "told, placed" in result.output
+
+
 def test_the_command_needs_the_run(run_directory: Path, tmp_path: Path) -> None:
     shutil.copytree(run_directory / "final" / "vision", tmp_path / "alone")
     result = CliRunner().invoke(cli, ["eval", str(tmp_path / "alone"), "--tasks", "world,answers"])
