@@ -54,6 +54,12 @@ class Modality(ABC):
         """A random variation of the loaded item that keeps its meaning, for the training of encoders; else the item."""
         return item
 
+    def doubts(self, item: Any) -> list[str]:
+        """What about a loaded item suggests that it is not what was meant, for `data check`: a value that never changes,
+        or a part of the source that is not read. Each is a clause, "it is silent".
+        """
+        return []
+
     def box_size(self, item: Any) -> tuple[int, int] | None:
         """Width and height in pixels in which boxes of the loaded item are given; None where it can have none."""
         return None

@@ -24,6 +24,7 @@ BAD: dict[str, str] = {
 NOTED: dict[str, str] = {
     "cut": "longer than max_length, and cut",
     "unknown_words": "words that the tokenizer does not know",
+    "doubtful_media": "media that may not be what was meant",
     "box_range": "boxes with coordinates outside 0 to 1",
     "box_order": "boxes with reversed corners",
     "box_area": "boxes without an area",

@@ -17,6 +17,7 @@ from adaptkit.chat import EncodedConversation
 from adaptkit.checking.findings import Problem
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import DataSource, Preprocessor, Sample
+from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.paths import resolve_model_path
 
 
@@ -35,7 +36,7 @@ class CheckedDataset:
 
     name: str
     source: DataSource
-    media: MediaStore
+    media: CheckedMedia
     max_length: int | None = None
     in_tokens: bool = True
     reads_media: bool = True
@@ -61,7 +62,15 @@ class Plan:
 
 
 class CheckedMedia(MediaStore):
-    """Does what training does; errors that do not say of which kind they are get the kind of where they came up."""
+    """Does what training does; errors that do not say of which kind they are get the kind of where they came up.
+
+    Attributes:
+        doubts: What the modalities doubt about the media prepared so far, `(source, words)`; to be emptied.
+    """
+
+    def __init__(self, processor: AdaptkitProcessor) -> None:
+        super().__init__(processor)
+        self.doubts: list[tuple[Any, str]] = []
 
     def num_positions(self, modality: str, source: Any) -> int:
         """Decoder positions of one medium."""
@@ -70,8 +79,11 @@ class CheckedMedia(MediaStore):
 
     def prepare(self, modality: str, source: Any) -> Any:
         """Encoder inputs of one medium."""
+        inputs = self.processor.modalities[modality]
         with errors_of_kind("unreadable_media"):
-            return super().prepare(modality, source)
+            item = inputs.modality.load(source)
+            self.doubts += [(source, words) for words in inputs.modality.doubts(item)]
+            return inputs.preprocessor(item)
 
     def encode(self, sample: Sample) -> EncodedConversation:
         """Token ids and labels of one sample."""

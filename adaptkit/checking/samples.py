@@ -14,6 +14,7 @@ from adaptkit.checking.answers import box_problems
 from adaptkit.checking.findings import BAD, Findings, Problem
 from adaptkit.checking.plan import CheckedDataset, errors_of_kind
 from adaptkit.data.dataset import ConversationDataset, Item
+from adaptkit.data.media import shown
 from adaptkit.data.mixture import Mixture
 from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.interfaces import Sample
@@ -82,6 +83,7 @@ class _Watched:
 
     def forget(self) -> None:
         self.sample, self.encoded = None, None
+        self.dataset.media.doubts.clear()
 
     def where(self, index: int) -> str:
         if self.sample is None:
@@ -103,6 +105,9 @@ def _note_good(findings: Findings, watched: _Watched, index: int, item: Item, nu
     if unknown:
         fate = f"read and learned as {dataset.media.processor.tokenizer.unk_token}"
         found.append(("unknown_words", f"the tokenizer does not know {list_words(unknown)}: {fate}"))
+    doubts = dict.fromkeys(f"{_named(source)}: {words}" for source, words in dataset.media.doubts)
+    if doubts:
+        found.append(("doubtful_media", "; ".join(doubts)))
     if dataset.max_length is not None and length > dataset.max_length:
         found.append(("cut", f"{length:,} tokens, cut to {item['length']:,}"))
     for message in sample.messages:
@@ -122,6 +127,10 @@ def _note_good(findings: Findings, watched: _Watched, index: int, item: Item, nu
     findings.max_media = max(findings.max_media, len(media))
     findings.id_hashes.append(_hash(sample.id.encode(errors="surrogatepass")))
     findings.content_hashes.append(_content_hash(dataset, sample))
+
+
+def _named(source: Any) -> str:
+    return str(source) if isinstance(source, Path) else shown(source)
 
 
 def _hash(content: bytes) -> int:

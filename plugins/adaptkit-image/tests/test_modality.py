@@ -87,16 +87,107 @@ def test_every_mode_becomes_rgb(modality: ImageModality, mode: str) -> None:
         assert np.array_equal(np.asarray(loaded)[:, :, 0], PIXELS[:, :, 0])
 
 
-def test_a_palette_with_transparency_is_read_without_a_warning(modality: ImageModality) -> None:
-    palette = Image.fromarray(PIXELS).convert("P")
-    raw = encode(palette, transparency=bytes(range(256)))
-    assert np.array_equal(np.asarray(modality.load(raw)), np.asarray(palette.convert("RGB")))
+INK = np.zeros((4, 7), dtype=np.uint8)
+INK[1, 2:5] = 255
+"""How opaque each pixel of a black drawing is."""
 
 
-def test_transparency_is_dropped_as_in_the_reference_code(modality: ImageModality) -> None:
-    alpha = np.zeros((*PIXELS.shape[:2], 1), dtype=np.uint8)
-    raw = encode(Image.fromarray(np.concatenate([PIXELS, alpha], axis=2)))
-    assert np.array_equal(np.asarray(modality.load(raw)), PIXELS)
+def drawing(kind: str) -> bytes:
+    """Black ink on a transparent background, as files of each kind store it."""
+    black, alpha = Image.new("L", SIZE), Image.fromarray(INK)
+    if kind == "LA":
+        return encode(Image.merge("LA", (black, alpha)))
+    if kind in ("RGBA", "TIFF", "WEBP"):
+        settings = {"lossless": True} if kind == "WEBP" else {}
+        return encode(Image.merge("RGBA", (black, black, black, alpha)), "PNG" if kind == "RGBA" else kind, **settings)
+    if kind == "palette of alphas":
+        palette = Image.fromarray((INK > 0).astype(np.uint8)).convert("P")
+        palette.putpalette([0] * 6)
+        return encode(palette, transparency=bytes([0, 255]))
+    grey = Image.fromarray(255 - INK)  # what is transparent has a colour of its own
+    if kind == "16 bits":
+        return encode(Image.fromarray((np.asarray(grey).astype(np.uint16) // 255) * 65535), transparency=65535)
+    picture = grey.convert({"GIF": "P", "1": "1", "L": "L", "RGB": "RGB"}[kind])
+    clear = (255, 255, 255) if kind == "RGB" else 255
+    return encode(picture, "GIF" if kind == "GIF" else "PNG", transparency=clear)
+
+
+@pytest.mark.parametrize("kind", ["LA", "RGBA", "TIFF", "WEBP", "palette of alphas", "GIF", "1", "L", "RGB", "16 bits"])
+def test_transparency_shows_the_background(kind: str) -> None:
+    raw = drawing(kind)
+    loaded, yellow = (ImageModality(ImageOptions(background=color)) for color in ("white", "#ffff00"))
+    assert np.array_equal(np.asarray(loaded.load(raw)), np.repeat(255 - INK[:, :, None], 3, axis=2))
+    assert yellow.load(raw).getpixel((0, 0)) == (255, 255, 0)
+    assert yellow.load(raw).getpixel((2, 1)) == (0, 0, 0)
+    assert loaded.content_key(raw) != yellow.content_key(raw), "else features of the one were taken for the other"
+    opaque = encode(Image.fromarray(PIXELS))
+    assert loaded.content_key(opaque) == yellow.content_key(opaque)
+
+
+def test_half_transparent_pixels_are_blended(modality: ImageModality) -> None:
+    assert modality.load(Image.new("RGBA", SIZE, (255, 0, 0, 51))).getpixel((0, 0)) == (255, 204, 204)
+    with pytest.raises(ValueError, match="background"):
+        ImageOptions(background="plaid")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_few_bits_in_sixteen_are_scaled_or_refused(
+    modality: ImageModality, tmp_path: Path, kind: str, bits: int
+) -> None:
+    values = np.linspace(0, (1 << bits) - 1, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[::-1])
+    path = tmp_path / "deep"
+    path.write_bytes(encode(Image.fromarray(values), kind))
+    with pytest.raises(DataError, match=rf"{path}.*{bits} bits.*`bits`"):
+        modality.load(path)
+    loaded = np.asarray(ImageModality(ImageOptions(bits=bits)).load(path))[:, :, 0]
+    assert (loaded[0, 0], loaded[-1, -1]) == (0, 255)
+    assert np.asarray(ImageModality(ImageOptions(bits=16)).load(path)).max() == ((1 << bits) - 1) >> 8
+    with pytest.raises(DataError, match=f"up to {(1 << bits) - 1:,}"):
+        ImageModality(ImageOptions(bits=9)).load(path)
+
+
+def test_sixteen_bits_of_colour_that_use_few_are_refused(modality: ImageModality) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    def colors(value: int) -> bytes:
+        rows = b"\0" + struct.pack(">3H", value, value, value)
+        header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+        pieces = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + b"".join(pieces)
+
+    assert modality.load(colors(65535)).getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(DataError, match="12 bits"):
+        modality.load(colors(4095))
+
+
+def test_a_file_that_says_its_largest_value_is_believed(modality: ImageModality) -> None:
+    values = np.array([[0, 2048, 4095]], dtype=np.uint16)
+    loaded = modality.load(encode(Image.fromarray(values), "TIFF", tiffinfo={281: 4095}))
+    assert np.asarray(loaded)[0, :, 0].tolist() == [0, 128, 255]
+    inverted = modality.load(encode(Image.fromarray(values), "TIFF", tiffinfo={281: 4095, 262: 0}))
+    assert np.asarray(inverted)[0, :, 0].tolist() == [255, 127, 0]
+
+
+@pytest.mark.parametrize("values", [[[-5, 40000]], [[0, 1 << 20]]])
+def test_values_without_a_known_range_are_refused(modality: ImageModality, values: list[list[int]]) -> None:
+    with pytest.raises(DataError, match=r"-5|1,048,576"):
+        modality.load(Image.fromarray(np.array(values, dtype=np.int32)))
+
+
+def test_pictures_of_one_colour_and_of_several_frames_are_doubted(modality: ImageModality) -> None:
+    frames = [Image.fromarray(PIXELS), Image.new("RGB", SIZE, "red")]
+
+    def doubts(raw: bytes) -> str:
+        return "; ".join(modality.doubts(modality.load(raw)))
+
+    assert doubts(encode(frames[0])) == ""
+    assert "one colour" in doubts(encode(frames[1]))
+    assert "one colour" in doubts(encode(Image.new("RGBA", SIZE, (200, 10, 10, 0))))
+    for kind in ("GIF", "TIFF", "PNG", "WEBP"):
+        raw = encode(frames[0].copy(), kind, save_all=True, append_images=[frames[1].copy()])
+        assert "first of its 2 frames" in doubts(raw)
 
 
 def test_the_first_frame_of_an_animation_is_read(modality: ImageModality) -> None:

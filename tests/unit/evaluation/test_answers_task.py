@@ -125,7 +125,9 @@ def test_the_command_needs_only_what_it_asks(
     run, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(run_directory, run)
     text = (run / "recipe.yaml").read_text().replace("labels.jsonl", "held_out.jsonl").replace("../data", "nowhere")
-    text = text.replace("datasets: [told, placed], workflows: {placed: grounding}", "datasets: [told], training: {told: all}")
+    text = text.replace(
+        "datasets: [told, placed], workflows: {placed: grounding}", "datasets: [told], training: {told: all}"
+    )
     learned = "  all: {format: table, path: learned.jsonl, question: 'what ?', answer: '{{ color }}'}\nstages:"
     text = text.replace("stages:", learned).replace("data: {told: 1}", "data: {all: 1}")
     (run / "recipe.yaml").write_text(text.replace(str(run_directory.parent / "data"), str(tmp_path / "gone")))

@@ -59,6 +59,10 @@ class AudioModality(Modality):
         """A player and the waveform."""
         return render(item)
 
+    def doubts(self, item: AudioClip) -> list[str]:
+        """A recording that holds no sound."""
+        return ["all its samples have one value"] if bool((item.samples == item.samples[0]).all()) else []
+
     def augment(self, item: AudioClip, rng: np.random.Generator) -> AudioClip:
         """A little faster or slower, louder or softer, later, and with some noise."""
         from adaptkit_audio.augmentation import vary

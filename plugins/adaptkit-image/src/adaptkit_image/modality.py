@@ -9,22 +9,25 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Modality
 from adaptkit.reading import SourceReader
 from adaptkit_image import ImageOptions
+from adaptkit_image.pixels import is_one_color, is_plain, to_rgb
 
 ACCEPTED = "a path, bytes, a file object, a data URI, a Pillow image or an array (height, width[, 1, 3 or 4])"
 _SHOWN_PIXELS = 512
-_DEEP_GREY = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+_FRAMES = "num_frames"
+_ONE_PICTURE = ("MPO",)
+"""Formats whose further frames are previews, depths and the like of the first."""
 
 
 class ImageModality(Modality):
     """Pictures as RGB Pillow images, upright unless the options say otherwise, first frame only.
 
-    Transparency is dropped, as in the reference implementations, not blended.
+    What is transparent shows the options' background, white by default.
     """
 
     name = "image"
@@ -65,8 +68,17 @@ class ImageModality(Modality):
         if isinstance(source, Image.Image | np.ndarray):
             image = self.load(source)
             return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+        raw, _ = self._reader.read(source)
         how = b"" if self.options.exif_rotation else b"as stored\0"  # another picture, where it would be turned
-        return hashlib.sha256(how + self._reader.read(source)[0]).hexdigest()
+        return hashlib.sha256(how + self._coloring(raw) + raw).hexdigest()
+
+    def _coloring(self, raw: bytes) -> bytes:
+        """The options that change the pixels of a picture; nothing for most."""
+        try:
+            plain = is_plain(Image.open(io.BytesIO(raw)))
+        except Exception:  # it has no pixels to change
+            return b""
+        return b"" if plain else f"{self.options.background} {self.options.bits}\0".encode()
 
     def to_html(self, item: Image.Image) -> str:
         """An `<img>` with the picture inside, scaled down to at most 512 pixels a side."""
@@ -89,6 +101,12 @@ class ImageModality(Modality):
         """Width and height of the picture."""
         return item.size
 
+    def doubts(self, item: Image.Image) -> list[str]:
+        """A picture of one colour, and one of several frames."""
+        num_frames = item.info.get(_FRAMES, 1)
+        found = ["all its pixels have one colour"] if is_one_color(item) else []
+        return found + ([f"the first of its {num_frames:,} frames alone is read"] if num_frames > 1 else [])
+
     def _to_rgb(self, image: Image.Image, where: str) -> Image.Image:
         width, height = image.size
         if width < 1 or height < 1:
@@ -99,12 +117,17 @@ class ImageModality(Modality):
                 "(max_pixels). Scale it down."
             )
         try:
-            if getattr(image, "n_frames", 1) > 1:
+            num_frames = getattr(image, "n_frames", 1) if image.format not in _ONE_PICTURE else 1
+            if num_frames > 1:
                 image.seek(0)
-            image.load()
         except Exception as error:  # Pillow's decoders raise many types on damaged data
             raise DataError(f"{where} is damaged or cut short: {error}.") from error
-        return _convert(_upright(image) if self.options.exif_rotation else image, where)
+        picture = to_rgb(image, where, ImageColor.getrgb(self.options.background), self.options.bits)
+        if self.options.exif_rotation:
+            picture = _upright(picture)
+        if num_frames > 1:
+            picture.info[_FRAMES] = num_frames
+        return picture
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -112,19 +135,6 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # an unreadable EXIF block says nothing about orientation; viewers ignore it too
         return image
-
-
-def _convert(image: Image.Image, where: str) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode in _DEEP_GREY:  # Pillow would clip 16 bits to 8 instead of scaling
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray(np.clip(values // 256, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise DataError(f"{where} holds floating-point pixels, whose range is unknown. Convert it to 8 bits.")
-    if image.mode in ("P", "PA"):  # a palette with transparency loses it only by way of RGBA
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:

@@ -63,6 +63,11 @@ class SeriesModality(Modality):
         """A line chart of each channel, as inline SVG."""
         return render(item)
 
+    def doubts(self, item: Series) -> list[str]:
+        """A series that never changes."""
+        constant = len(item.values) > 1 and bool((item.values == item.values[0]).all())
+        return ["all its rows have the same values"] if constant else []
+
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _parse(self, raw: bytes, where: str) -> Series:
