@@ -17,10 +17,11 @@ from types import ModuleType
 from typing import Any
 
 import pluggy
+from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from adaptkit import hookspecs
-from adaptkit.errors import PluginError, unknown_name
+from adaptkit.errors import PluginError, inert, unknown_name
 from adaptkit.hookspecs import GROUP, KINDS, Component, Options
 
 CORE_DISTRIBUTION = "adaptkit"
@@ -49,11 +50,14 @@ class PluginManager:
         self._components: dict[tuple[str, str], Component] = {}
         self.plugins: dict[str, str] = {}
         self.broken: dict[str, BrokenPlugin] = {}
+        self.excluded: dict[str, str] = {}
         if entry_points is None:
             entry_points = importlib.metadata.entry_points(group=GROUP)
         for entry_point in sorted(entry_points, key=lambda e: (not _is_core(e), e.name)):
             if _is_selected(entry_point):
                 self._load(entry_point)
+            else:
+                self.excluded[entry_point.name] = _package_of(entry_point)
 
     def _load(self, entry_point: importlib.metadata.EntryPoint) -> None:
         package = _package_of(entry_point)
@@ -65,7 +69,7 @@ class PluginManager:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a plugin raises, sys.exit too, must not stop the others
-            reason = f"{type(error).__name__}: {error}"
+            reason = inert(f"{type(error).__name__}: {error}")
             self.broken[entry_point.name] = BrokenPlugin(entry_point.name, package, reason)
             return
         self._take_in(components, entry_point.name, package)
@@ -163,14 +167,43 @@ class PluginManager:
             patterned = (c for c in self.components(kind) if c.pattern and re.fullmatch(c.pattern, name))
             found = next(patterned, None)
         if found is None:
-            hint = "See `adaptkit plugins` for their sources."
-            if SELECTION_VARIABLE in os.environ:
-                hint += f" {SELECTION_VARIABLE}={os.environ[SELECTION_VARIABLE]!r} limits which plugins load."
-            if self.broken:
-                reasons = "; ".join(f"{b.name} ({b.package}): {b.reason}" for b in self.broken.values())
-                hint += f" Plugins that failed to load: {reasons}."
+            hint = " ".join(["See `adaptkit plugins` for their sources.", *self._unavailable()])
             raise PluginError(unknown_name(kind, name, self.names(kind), hint=hint))
         return found
+
+    def _unavailable(self) -> list[str]:
+        """What is not looked through for a name, a sentence each."""
+        sentences = []
+        if SELECTION_VARIABLE in os.environ:
+            excluded = ", ".join(f"{name} ({package})" for name, package in self.excluded.items()) or "no installed one"
+            unknown = sorted(_selection() - {*self.plugins, *self.broken})
+            named = f" It names {', '.join(unknown)}, which no installed package has." if unknown else ""
+            variable = f"{SELECTION_VARIABLE}={os.environ[SELECTION_VARIABLE]!r}"
+            sentences.append(f"{variable} limits which plugins load, and excludes {excluded}.{named}")
+        if self.broken:
+            reasons = "; ".join(f"{b.name} ({b.package}): {b.reason}" for b in self.broken.values())
+            sentences.append(f"Plugins that failed to load: {reasons}.")
+        return sentences
+
+    def problem_of(self, distribution: str) -> str | None:
+        """Why an installed package does not offer something: it failed to load, is excluded, or lacks it.
+
+        Args:
+            distribution: Name of the package.
+
+        Returns:
+            A clause that names the package; None where it has no plugin here, that is, where it is not installed.
+        """
+        for broken in self.broken.values():
+            if is_of(broken.package, distribution):
+                return f"{broken.package} is installed, and its plugin {broken.name} failed to load: {broken.reason}"
+        for name, package in self.excluded.items():
+            if is_of(package, distribution):
+                return f"{package} is installed, and {SELECTION_VARIABLE} excludes its plugin {name}: add it there"
+        for package in self.plugins.values():
+            if is_of(package, distribution):
+                return f"{package} is installed, and does not offer it: install another version"
+        return None
 
     def options(self, kind: str, name: str, values: Mapping[str, Any]) -> Options:
         """Validate a component's options.
@@ -219,10 +252,16 @@ def _is_core(entry_point: importlib.metadata.EntryPoint) -> bool:
 
 
 def _is_selected(entry_point: importlib.metadata.EntryPoint) -> bool:
-    selection = os.environ.get(SELECTION_VARIABLE)
-    if selection is None or _is_core(entry_point):
-        return True
-    return entry_point.name in {name.strip() for name in selection.split(",")}
+    return SELECTION_VARIABLE not in os.environ or _is_core(entry_point) or entry_point.name in _selection()
+
+
+def _selection() -> set[str]:
+    return {name.strip() for name in os.environ[SELECTION_VARIABLE].split(",")} - {""}
+
+
+def is_of(package: str, distribution: str) -> bool:
+    """Whether a package, `name version`, is the distribution of that name, however it is spelt."""
+    return canonicalize_name(package.split()[0]) == canonicalize_name(distribution)
 
 
 def _package_of(entry_point: importlib.metadata.EntryPoint) -> str:

@@ -29,10 +29,15 @@ def require_packages(config: AdaptkitConfig, directory: Path) -> None:
         if not _has(kind, name) and (package := config.packages.get(f"{kind} {name}"))
     }
     if missing:
-        what = ", ".join(f"{component} of {package}" for package, component in missing.items())
+        problems = {package: get_plugin_manager().problem_of(package) for package in missing}
+        what = ", ".join(f"{missing[package]} of {package}" for package in missing)
+        lacking = [package for package, problem in problems.items() if problem is None]
+        reasons = [f"{problem}." for problem in problems.values() if problem is not None]
+        if lacking:
+            reasons.append(f"Not installed: `pip install {' '.join(lacking)}`, then try again.")
         raise PluginError(
-            f"{directory}: this workflow was made with {what}, not installed here. "
-            f"`pip install {' '.join(missing)}`, then try again; `adaptkit plugins` lists what is installed."
+            f"{directory}: this workflow was made with {what}. {' '.join(reasons)} `adaptkit plugins` lists what is "
+            "installed."
         )
 
 

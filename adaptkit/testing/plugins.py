@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from adaptkit.errors import PluginError, unknown_name
 from adaptkit.hookspecs import KINDS, Component
-from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager, is_of
 from adaptkit.testing.checks import FAILED, PASSED, SKIPPED, Check, CheckResult, collect
 from adaptkit.testing.components import check_component, check_registration
 from adaptkit.testing.encoders import EncoderChecks
@@ -64,9 +65,16 @@ def select(manager: PluginManager, name: str) -> list[tuple[str, list[Component]
     Raises:
         PluginError: Nothing has this name.
     """
+    if (project := Path(name) / "pyproject.toml").is_file():
+        try:
+            distribution = str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["name"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise PluginError(f"{project}: no name of a package can be read from it: {error}") from error
+        if manager.problem_of(distribution) is not None:
+            return select(manager, distribution)
     packages = manager.plugins | {broken.name: broken.package for broken in manager.broken.values()}
     named = [plugin for plugin in packages if plugin == name]
-    named = named or [plugin for plugin, package in packages.items() if package.split()[0] == name]
+    named = named or [plugin for plugin, package in packages.items() if is_of(package, name)]
     if named:
         return [(plugin, [c for c in manager.components() if c.plugin == plugin]) for plugin in named]
     found = [c for c in manager.components() if c.name == name or (c.pattern and re.fullmatch(c.pattern, name))]
@@ -75,6 +83,9 @@ def select(manager: PluginManager, name: str) -> list[tuple[str, list[Component]
     if (Path(name) / "pyproject.toml").is_file():
         raise PluginError(f"the package in {name} is not installed: `pip install -e {name}`, then check it.")
     known = {*packages, *(package.split()[0] for package in packages.values()), *(c.name for c in manager.components())}
+    for plugin, package in manager.excluded.items():
+        if name == plugin or is_of(package, name):
+            raise PluginError(f"{name}: {manager.problem_of(package.split()[0])}.")
     hint = "Give the name of an entry point, a package or a component. Is the package installed?"
     raise PluginError(unknown_name("plugin", name, known, hint=hint))
 

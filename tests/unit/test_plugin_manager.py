@@ -19,6 +19,7 @@ from adaptkit.cli import cli
 from adaptkit.cli import plugins as cli_plugins
 from adaptkit.errors import PluginError
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.testing.plugins import select
 
 SOUND = """
 from pydantic import Field
@@ -202,8 +203,29 @@ def test_a_variable_limits_what_loads(site: Site, monkeypatch: pytest.MonkeyPatc
         assert list(manager.plugins) == ["adaptkit-core", *expected]
         assert not manager.broken
     monkeypatch.setenv("ADAPTKIT_PLUGINS", "")
-    with pytest.raises(PluginError, match="ADAPTKIT_PLUGINS='' limits which plugins load"):
-        site.manager().get("projector", "fake")
+    with pytest.raises(
+        PluginError, match=r"ADAPTKIT_PLUGINS='' limits which plugins load, and excludes .*fake-square 1\.2"
+    ):
+        site.manager().get("projector", "square")
+    monkeypatch.setenv("ADAPTKIT_PLUGINS", "fake-sqare")
+    with pytest.raises(PluginError, match="fake-sqare, which no installed package has"):
+        site.manager().get("projector", "square")
+    with pytest.raises(PluginError, match="ADAPTKIT_PLUGINS excludes its plugin fake-square"):
+        select(site.manager(), "fake-square")
+
+
+def test_a_folder_whose_package_is_broken_is_not_called_missing(site: Site) -> None:
+    site.install("fake-broken", "import no_such_library")
+    (site.folder / "pyproject.toml").write_text("[project]\nname = 'Fake.Broken'\n")
+    assert [name for name, _ in select(site.manager(), str(site.folder))] == ["fake-broken"]
+
+
+def test_a_plugin_that_prints_does_not_break_json(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("fake-square", "import os\nprint('hello')\n" + textwrap.dedent(SOUND))
+    monkeypatch.setattr(cli_plugins, "get_plugin_manager", site.manager)
+    result = CliRunner().invoke(cli, ["plugins", "--json"], catch_exceptions=False)
+    assert json.loads(result.stdout)["components"][0]["name"] == "square"
+    assert "hello" in result.stderr
 
 
 def test_wrong_options_are_told_together_with_the_nearest_name(site: Site) -> None:
