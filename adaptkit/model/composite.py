@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
 
 from adaptkit.errors import DataError, ModelError, unknown_name
 from adaptkit.interfaces import Encoder
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
-from adaptkit.model.loss import IGNORE_INDEX, shifted_loss
+from adaptkit.model.loss import IGNORE_INDEX, shifted_loss, with_loss
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
 from adaptkit.model.training import WorkflowTrainingMixin
@@ -57,7 +58,6 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
     config_class = AdaptkitConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ("text",)
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     _supports_flash_attn = True
@@ -92,6 +92,7 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
         self.policy_modules = nn.ModuleDict(policy_modules or {})
         self.policy = policy
         self.end_names = list(ends)
+        self.input_modalities = ("text", *config.modalities)
         self._contexts = PassContexts(policy)
         self._own_names = self._find_own_names()
         self.generation_config = copy.deepcopy(base.generation_config)
@@ -354,6 +355,7 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
 
     # -- forward -------------------------------------------------------------------------------------------------
 
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -429,8 +431,7 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
             if self.training:
                 return self._loss_at_supervised(inputs, labels, num_items_in_batch)
             output = self._decode(inputs, 0)
-            output.loss = shifted_loss(output.logits, labels, num_items_in_batch)
-            return output
+            return with_loss(output, shifted_loss(output.logits, labels, num_items_in_batch))
 
     def _build_context(
         self,

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, LogitsProcessorList, PreTrainedModel, SuppressTokensLogitsProcessor
+from transformers import (
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+    SuppressTokensLogitsProcessor,
+)
+from transformers.generation.candidate_generator import CandidateGenerator
 
+from adaptkit.errors import DataError
+from adaptkit.model.in_vocabulary import (
+    CandidatesInVocabulary,
+    CriteriaInVocabulary,
+    ProcessorsInVocabulary,
+    appended_words,
+    nearest_words,
+)
 from adaptkit.model.splice import ProjectedFeatures, check_counts, expand_for_beams, keep_last_positions
 from adaptkit.surgery import InsertionPolicy
 
@@ -27,12 +43,28 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         given = self._collect(kwargs.pop("features", None), named)
         if given:
             kwargs["features"] = given
+            self._refuse_with_features(kwargs)
         return super().generate(inputs, **kwargs)
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _refuse_with_features(self, kwargs: Mapping[str, Any]) -> None:
+        """Options of `generate` under which the features of a prompt would not stand at their placeholders."""
+        if kwargs.get("inputs_embeds") is not None:
+            raise DataError(
+                "generate takes media with input_ids, not with inputs_embeds: their place is where the placeholder ids "
+                "are. Leave inputs_embeds out, or put the projected features into them and pass no media."
+            )
+        config = kwargs.get("generation_config") or self.generation_config
+        if kwargs.get("prefill_chunk_size", config.prefill_chunk_size) is not None:
+            raise DataError("prefill_chunk_size cannot divide a prompt with media: leave it out.")
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """As the decoder's family does; features are handed on only while the step's input holds their placeholders."""
         features = kwargs.pop("features", None)
         prepare = self.language_model.prepare_inputs_for_generation
+        if inputs_embeds is not None:
+            kwargs["inputs_embeds"] = inputs_embeds
         prepared = cast(dict[str, Any], prepare(input_ids, *args, **kwargs))
         step_ids = prepared.get("input_ids")
         if not features or step_ids is None or (step_ids.shape[1] == 1 < input_ids.shape[1]):
@@ -105,11 +137,43 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         """Stock processors, and one that never lets a placeholder be generated."""
+        rows, outside = self._vocab_size(), self._placeholders_outside()
+        prompt = kwargs.get("encoder_input_ids")
+        if outside and prompt is not None and not prompt.is_floating_point():
+            kwargs["encoder_input_ids"] = appended_words(prompt, rows, outside)
         processors = super()._get_logits_processor(*args, **kwargs)
-        head = self.get_output_embeddings()
-        rows = head.weight.shape[0] if head is not None else self.config.get_text_config().vocab_size
-        placeholders = {entry["placeholder_id"] for entry in self.config.modalities.values()}
-        suppressed = sorted(i for i in placeholders if i < rows)
+        suppressed = sorted(i for i in self._placeholder_ids() if i < rows)
         if suppressed:
             processors.append(SuppressTokensLogitsProcessor(suppressed, device=str(self.device)))
-        return processors
+        return ProcessorsInVocabulary(processors, rows, outside) if outside else processors
+
+    def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
+        criteria = super()._get_stopping_criteria(*args, **kwargs)
+        if self._placeholders_outside():
+            criteria = CriteriaInVocabulary(criteria)
+            criteria.vocab_size = self._vocab_size()
+        return criteria
+
+    def _get_candidate_generator(self, *, model_kwargs: dict[str, Any], **kwargs: Any) -> CandidateGenerator:
+        """As stock; an assistant without media, such as the base, sees the words of a prompt alone."""
+        assistant = kwargs.get("assistant_model")
+        media = assistant is not None and hasattr(assistant, "_placeholder_masks")
+        if not media:
+            model_kwargs = {name: value for name, value in model_kwargs.items() if name != "features"}
+            if assistant is not None and self._placeholders_outside():
+                kwargs["input_ids"] = nearest_words(kwargs["input_ids"], self._vocab_size())
+        generator = super()._get_candidate_generator(model_kwargs=model_kwargs, **kwargs)
+        if media or not self._placeholders_outside():
+            return generator
+        return CandidatesInVocabulary(generator, self._vocab_size())
+
+    def _vocab_size(self) -> int:
+        """Number of scores of a position."""
+        head = self.get_output_embeddings()
+        return int(head.weight.shape[0] if head is not None else self.config.get_text_config().vocab_size)
+
+    def _placeholder_ids(self) -> set[int]:
+        return {entry["placeholder_id"] for entry in self.config.modalities.values()}
+
+    def _placeholders_outside(self) -> list[int]:
+        return sorted(i for i in self._placeholder_ids() if i >= self._vocab_size())

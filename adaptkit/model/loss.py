@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,11 @@ def divided(total: Tensor, targets: Tensor, num_items: Tensor | int | None) -> T
     if num_items is None:
         return total / (targets != IGNORE_INDEX).sum()
     return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
+
+
+def with_loss(output: Any, loss: Tensor, **changes: Any) -> Any:
+    """A model's output with its loss in the first place, where those who take a tuple look for it."""
+    return type(output)(**{**output, "loss": loss, **changes})
 
 
 def chosen_mode(wanted: LossMode, head: nn.Module, num_logits: int) -> LossMode:

@@ -31,6 +31,9 @@ class PassContexts:
     def __deepcopy__(self, memo: dict[int, Any]) -> PassContexts:
         return PassContexts(self.policy)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PassContexts, (self.policy,)
+
     def build(
         self,
         input_ids: Tensor,

@@ -23,6 +23,7 @@ from adaptkit.model.loss import (
     enlarged_inputs,
     mean_loss,
     summed_loss,
+    with_loss,
     without_head,
 )
 from adaptkit.model.packing import Method, Segments, attention_for_packing, packed_pass
@@ -126,13 +127,11 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
         mode = chosen_mode(self._loss_mode, head, num_supervised * self.config.get_text_config().vocab_size)
         if mode == "plain":
             output = self._decode_at(inputs, supervised)
-            output.loss = mean_loss(output.logits, targets, num_items_in_batch)
-            return output
+            return with_loss(output, mean_loss(output.logits, targets, num_items_in_batch))
         with without_head(self.language_model):
             output = self._decode_at(inputs, supervised)
-        output.loss = divided(summed_loss(output.logits, head, targets, mode), targets, num_items_in_batch)
-        output.logits = None
-        return output
+        loss = divided(summed_loss(output.logits, head, targets, mode), targets, num_items_in_batch)
+        return with_loss(output, loss, logits=None)
 
     def _decode_at(self, inputs: dict[str, Any], positions: Tensor) -> CausalLMOutputWithPast:
         """The decoder's output with logits `(num_positions, vocab)` where a mask `(batch, seq)` is true."""

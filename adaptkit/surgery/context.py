@@ -146,9 +146,25 @@ _extended_classes: dict[tuple[type[nn.Module], type[nn.Module]], Any] = {}
 def _extended_class(mixin: type[nn.Module], stock: type[nn.Module]) -> Any:
     """One class for each pair, so that equal layers stay of equal class."""
     if (mixin, stock) not in _extended_classes:
-        namespace = {"__module__": stock.__module__, "__doc__": mixin.__doc__}
-        _extended_classes[mixin, stock] = type(stock.__name__, (mixin, stock), namespace)
+        names = {"__module__": stock.__module__, "__doc__": mixin.__doc__}
+        methods = {"__reduce_ex__": _reduce_extended, "_extended_from": (mixin, stock)}
+        _extended_classes[mixin, stock] = type(stock.__name__, (mixin, stock), {**names, **methods})
     return _extended_classes[mixin, stock]
+
+
+def _reduce_extended(module: Any, protocol: Any) -> tuple[Any, ...]:
+    """How pickle finds classes that stand in no file."""
+    mixins, stock = [], type(module)
+    while "_extended_from" in vars(stock):
+        mixin, stock = stock._extended_from
+        mixins.append(mixin)
+    return _empty_extended, (stock, *reversed(mixins)), module.__getstate__()
+
+
+def _empty_extended(stock: Any, *mixins: type[nn.Module]) -> Any:
+    for mixin in mixins:
+        stock = _extended_class(mixin, stock)
+    return stock.__new__(stock)
 
 
 def first_output(output: Any) -> Tensor:
