@@ -246,7 +246,7 @@ def build_workflow(
         name: {
             "encoder": encoders[name],
             "projector": {"name": spec["projector"]["name"], **spec["projector"]["options"]},
-            **{key: spec[key] for key in ("placeholder_id", "placeholder", "start", "end")},
+            **{key: spec[key] for key in ("type", "placeholder_id", "placeholder", "start", "end")},
         }
         for name, spec in specs.items()
     }

@@ -108,6 +108,12 @@ def nearest_name(name: str, choices: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def wrong_type(what: str, needed: str, given: object) -> str:
+    """Say that an argument is of another type than is needed; a class is told from its instances."""
+    found = f"the class {given.__name__}, not an instance of it" if isinstance(given, type) else type(given).__name__
+    return f"{what}: {needed} is needed; got {found}."
+
+
 def unknown_name(kind: str, name: str, choices: Iterable[str], *, hint: str = "") -> str:
     """Say that `name` is unknown, with the nearest valid name and the list of valid ones.
 

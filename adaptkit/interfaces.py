@@ -55,8 +55,8 @@ class Modality(ABC):
         return item
 
     def doubts(self, item: Any) -> list[str]:
-        """What about a loaded item suggests that it is not what was meant, for `data check`: a value that never changes,
-        or a part of the source that is not read. Each is a clause, "it is silent".
+        """What about a loaded item suggests that it is not what was meant, for `data check`: a value that never
+        changes, or a part of the source that is not read. Each is a clause, "it is silent".
         """
         return []
 

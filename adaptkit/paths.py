@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+from adaptkit.errors import ModelError, wrong_type
 
 WORLD_PREFIX = "world:"
 CACHE_VARIABLE = "ADAPTKIT_CACHE"
+
+
+def as_path(what: str, value: Any) -> Path:
+    """A path as a `Path`.
+
+    Raises:
+        ModelError: It is none.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ModelError(wrong_type(what, "a path or a hub id", value))
+    return Path(value)
 
 
 def resolve_model_path(path: str) -> str:

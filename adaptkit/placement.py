@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from adaptkit.errors import ModelError, unknown_name
+from adaptkit.errors import ModelError, unknown_name, wrong_type
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -31,6 +31,18 @@ class Placement(BaseModel):
     last: PositiveInt | None = None
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_kind(cls, value: Any) -> Any:
+        if isinstance(value, Mapping | Placement):
+            return value
+        kinds = ", ".join(cls.model_fields)
+        if isinstance(value, int) and not isinstance(value, bool):
+            raise ValueError(f"{value} may be meant in several ways: write {{every: {value}}}, or another of {kinds}")
+        if isinstance(value, list | tuple | range):
+            raise ValueError(f"layers are given by their key: write {{layers: {list(value)}}}")
+        raise ValueError(f"{value!r} is no placement: write {{every: 4}}, or another of {kinds}")
+
     @model_validator(mode="after")
     def _exactly_one(self) -> Placement:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
@@ -42,22 +54,20 @@ class Placement(BaseModel):
         return self
 
 
-def parse_placement(value: Placement | Mapping[str, Any]) -> Placement:
+def parse_placement(value: Any) -> Placement:
     """Read a placement given as a mapping.
 
     Raises:
         ModelError: A key is unknown, a value is not usable, or not exactly one key is given.
     """
-    if isinstance(value, Placement):
-        return value
-    unknown = [key for key in value if key not in Placement.model_fields]
+    unknown = [key for key in value if key not in Placement.model_fields] if isinstance(value, Mapping) else []
     if unknown:
         raise ModelError(f"placement: {unknown_name('kind of placement', unknown[0], Placement.model_fields)}")
     try:
-        return Placement.model_validate(dict(value))
+        return Placement.model_validate(value)
     except ValidationError as error:
         problems = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
-        raise ModelError(f"placement {dict(value)}: {problems}") from error
+        raise ModelError(f"placement {value!r}: {problems}") from error
 
 
 def resolve_placement(placement: Placement | Mapping[str, Any], num_layers: int) -> list[int]:
@@ -67,6 +77,8 @@ def resolve_placement(placement: Placement | Mapping[str, Any], num_layers: int)
         ModelError: The placement does not fit the decoder's depth.
     """
     placement = parse_placement(placement)
+    if not isinstance(num_layers, int):
+        raise ModelError(wrong_type("num_layers", "the number of a decoder's layers", num_layers))
     if placement.every is not None:
         chosen = [i for i in range(num_layers) if (i + 1) % placement.every == 0]
         asked, largest = placement.every, num_layers

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from adaptkit import hookspecs
-from adaptkit.errors import PluginError, inert, unknown_name
+from adaptkit.errors import PluginError, inert, unknown_name, wrong_type
 from adaptkit.hookspecs import GROUP, KINDS, Component, Options
 
 CORE_DISTRIBUTION = "adaptkit"
@@ -162,6 +162,8 @@ class PluginManager:
         Raises:
             PluginError: Nothing of that kind has this name; the message has the nearest, and broken plugins.
         """
+        if not isinstance(name, str):
+            raise PluginError(wrong_type(kind, "a name", name))
         found = self._components.get((kind, name))
         if found is None:
             patterned = (c for c in self.components(kind) if c.pattern and re.fullmatch(c.pattern, name))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from adaptkit.errors import ModelError, unknown_name
+from adaptkit.errors import ModelError, PluginError, nearest_name, unknown_name, wrong_type
 from adaptkit.interfaces import Encoder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
@@ -18,13 +19,13 @@ from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, structural_copy
 from adaptkit.surgery.quantization import prepare_quantized
 
-MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "start", "end", "encoder_options")
+MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "start", "end", "encoder_options", "type")
 
 
 def adapt(
     base: PreTrainedModel,
     modalities: Mapping[str, Mapping[str, Any]],
-    insertion: Mapping[str, Any] | None = None,
+    insertion: Mapping[str, Any] | str | None = None,
     replace_ends: bool = False,
 ) -> AdaptkitForConditionalGeneration:
     """Build a workflow through a frozen decoder.
@@ -37,8 +38,9 @@ def adapt(
             model, or `{"name": ..., **options}` of an installed plugin), `projector` (a name, the same with options, or
             a module), `placeholder_id` (default: an id just outside the vocabulary), `placeholder` (its text, where the
             tokenizer has one), `start` and `end` (text around each item's features), `encoder_options` (for a
-            transformers model given as an object).
-        insertion: `{"policy": name, "placement": {...}, **options}`; nothing is inserted where not given.
+            transformers model given as an object), `type` (the installed modality, where the name is another).
+        insertion: `{"policy": name, "placement": {...}, **options}`, or the bare name of a policy that needs neither;
+            nothing is inserted where not given.
         replace_ends: Whether the workflow gets a trainable embedding, final norm and LM head of its own.
 
     Returns:
@@ -58,7 +60,9 @@ def adapt(
         )
         ```
     """
-    _check_base(base)
+    check_base(base)
+    if not isinstance(replace_ends, bool):
+        raise ModelError(wrong_type("replace_ends", "True or False", replace_ends))
     prepare_quantized(base)
     base.requires_grad_(False)
     encoders, projectors, entries = _build_modalities(base, modalities)
@@ -101,28 +105,74 @@ def _build_modalities(
     encoders: dict[str, Encoder] = {}
     projectors: dict[str, nn.Module] = {}
     entries: dict[str, dict[str, Any]] = {}
+    if not isinstance(modalities, Mapping):
+        raise ModelError(wrong_type("modalities", '{NAME: {"encoder": ..., "projector": ...}}', modalities))
     for index, (name, spec) in enumerate(modalities.items()):
-        for key in spec:
-            if key not in MODALITY_KEYS:
-                raise ModelError(f"modality {name!r}: {unknown_name('key', key, MODALITY_KEYS)}")
-        if "encoder" not in spec:
-            raise ModelError(f"modality {name!r}: an encoder is missing.")
-        encoders[name], reference = build_encoder(spec["encoder"], spec.get("encoder_options"))
-        projectors[name], projector = _build_projector(
-            spec.get("projector", "mlp2x_gelu"), encoders[name].feature_size, hidden_size
-        )
-        placeholder_id = spec.get("placeholder_id")
-        entries[name] = {
-            "encoder": reference,
-            "projector": projector,
-            "placeholder_id": _outside_vocabulary(base, index) if placeholder_id is None else int(placeholder_id),
-            **{key: spec.get(key) for key in ("placeholder", "start", "end")},
-        }
+        with _naming(f"modality {name!r}"):
+            _check_keys(spec)
+            encoders[name], reference = build_encoder(spec["encoder"], spec.get("encoder_options"))
+            _check_name(name, spec, reference)
+            projectors[name], projector = _build_projector(
+                spec.get("projector", "mlp2x_gelu"), encoders[name].feature_size, hidden_size
+            )
+            placeholder_id = spec.get("placeholder_id")
+            entries[name] = {
+                "encoder": reference,
+                "projector": projector,
+                "placeholder_id": _outside_vocabulary(base, index) if placeholder_id is None else placeholder_id,
+                **{key: spec.get(key) for key in ("placeholder", "start", "end")},
+                **({"type": spec["type"]} if spec.get("type") else {}),
+            }
     _check_placeholders(entries)
     return encoders, projectors, entries
 
 
-def _check_base(base: Any) -> None:
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Say what an error is about."""
+    try:
+        yield
+    except (ModelError, PluginError) as error:
+        raise type(error)(f"{what}: {error}") from error
+
+
+def _check_keys(spec: Any) -> None:
+    if not isinstance(spec, Mapping):
+        raise ModelError(wrong_type("", '{"encoder": ..., "projector": ...}', spec).removeprefix(": "))
+    for key in spec:
+        if key not in MODALITY_KEYS:
+            raise ModelError(unknown_name("key", key, MODALITY_KEYS))
+    if "encoder" not in spec:
+        raise ModelError("an encoder is missing.")
+    for key in ("placeholder", "start", "end", "type"):
+        if not isinstance(spec.get(key), str | None):
+            raise ModelError(wrong_type(key, "text", spec[key]))
+    if type(spec.get("placeholder_id", 0)) not in (int, type(None)):
+        raise ModelError(wrong_type("placeholder_id", "a token id", spec["placeholder_id"]))
+    if not isinstance(spec.get("encoder_options"), Mapping | None):
+        raise ModelError(wrong_type("encoder_options", "a mapping", spec["encoder_options"]))
+
+
+def _check_name(name: Any, spec: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Refuse a name that must be an installed modality's and is none.
+
+    Whoever passes encoder features as tensors needs no modality to read files, and may use a name of their own; not
+    where a plugin's encoder wants a plugin's inputs, nor where the name is a misspelt one. A given `type`, even None,
+    says what is meant.
+    """
+    if not isinstance(name, str) or not name:
+        raise ModelError(wrong_type("its name", "text", name))
+    installed = get_plugin_manager().names("modality")
+    wanted = spec.get("type", name)
+    is_own = not (reference.get("name") or reference.get("adopted_by")) and nearest_name(name, installed) is None
+    if wanted is None or wanted in installed or ("type" not in spec and is_own):
+        return
+    hint = 'Name it so, or say which it is: "type": NAME; None where no installed one reads it.'
+    raise ModelError(unknown_name("installed modality", wanted, installed, hint=hint))
+
+
+def check_base(base: Any) -> None:
+    """Raise a `ModelError` where a base is no decoder LLM."""
     if not isinstance(base, PreTrainedModel) or not base.can_generate():
         raise ModelError(
             f"the base is a {type(base).__name__}; a causal LM is needed, such as "
@@ -135,6 +185,8 @@ def _check_base(base: Any) -> None:
 def _build_projector(spec: Any, feature_size: int, hidden_size: int) -> tuple[nn.Module, dict[str, Any]]:
     if isinstance(spec, nn.Module):
         return spec, {"object": type(spec).__name__}
+    if not isinstance(spec, str | Mapping):
+        raise ModelError(wrong_type("projector", 'a name, {"name": ..., **options}, or a module', spec))
     values = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = values.pop("name", None)
     if name is None:
@@ -145,15 +197,29 @@ def _build_projector(spec: Any, feature_size: int, hidden_size: int) -> tuple[nn
     return module, {"name": name, "options": values}
 
 
-def _parse_insertion(insertion: Mapping[str, Any] | None) -> tuple[InsertionPolicy, Placement | None, dict[str, Any]]:
+def _parse_insertion(
+    insertion: Mapping[str, Any] | str | None,
+) -> tuple[InsertionPolicy, Placement | None, dict[str, Any]]:
     """The policy, where it inserts, and how a checkpoint records both."""
-    values = dict(insertion or {"policy": "projector_only"})
+    if not isinstance(insertion, str | Mapping | None):
+        raise ModelError(wrong_type("insertion", '{"policy": ..., "placement": {...}, **options}', insertion))
+    values = {"policy": insertion} if isinstance(insertion, str) else dict(insertion or {"policy": "projector_only"})
     name, given = values.pop("policy", None), values.pop("placement", None)
+    manager = get_plugin_manager()
     if name is None:
-        raise ModelError("insertion: a policy is missing.")
-    policy: InsertionPolicy = get_plugin_manager().build("insertion policy", name, values)
+        policies = ", ".join(manager.names("insertion policy"))
+        raise ModelError(f'insertion: a policy is missing: write {{"policy": ...}}. Known: {policies}.')
+    with _naming("insertion"):
+        known = ["policy", "placement", *manager.get("insertion policy", name).options.model_fields]
+        for key in values:
+            if key not in known:
+                raise PluginError(unknown_name("key", key, known))
+        policy: InsertionPolicy = manager.build("insertion policy", name, values)
     if given is None and policy.needs_placement:
-        raise ModelError(f"insertion policy {name!r} needs a placement: every, count, first, last or layers.")
+        raise ModelError(
+            f"insertion policy {name!r} needs a placement, which says after which layers: write "
+            f'{{"policy": {name!r}, "placement": {{"every": 4}}}}, or count, first, last or layers.'
+        )
     placement = None if given is None else parse_placement(given)
     recorded = {} if placement is None else {"placement": placement.model_dump(exclude_none=True)}
     return policy, placement, {"policy": name, **recorded, **values}

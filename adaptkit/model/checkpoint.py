@@ -13,14 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from adaptkit.errors import ModelError
-from adaptkit.model.assembly import adapt
+from adaptkit.errors import ModelError, wrong_type
+from adaptkit.interfaces import Encoder
+from adaptkit.model.assembly import adapt, check_base
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
 from adaptkit.model.encoders import load_encoder
 from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import content_hash, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
+from adaptkit.paths import as_path
 from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
 
 
@@ -49,7 +51,11 @@ def load(
     Raises:
         ModelError: No workflow is there, a file is damaged, the base cannot be found or is another one.
     """
-    directory = Path(directory)
+    if not isinstance(encoders, Mapping | None):
+        raise ModelError(wrong_type("encoders", "a mapping of encoders by modality", encoders))
+    if base is not None:
+        check_base(base)
+    directory = as_path("directory", directory)
     config = load_config(directory)
     if base is None:
         base = _load_base(config, directory, dtype, base_options)
@@ -65,7 +71,8 @@ def load(
             "projector": _projector_spec(name, entry["projector"]),
             "placeholder_id": entry["placeholder_id"],
             **{key: entry.get(key) for key in ("placeholder", "start", "end")},
-            "encoder_options": reference.get("options") if "adopted_by" in reference else None,
+            "encoder_options": _adoption_options(reference, encoder),
+            "type": entry.get("type"),
         }
     if given:
         raise ModelError(f"{directory}: this workflow has no modality {sorted(given)}; it has {sorted(modalities)}.")
@@ -74,6 +81,11 @@ def load(
     for name, entry in config.modalities.items():
         model.config.modalities[name].update(entry)
     return model
+
+
+def _adoption_options(reference: Mapping[str, Any], encoder: Any) -> Any:
+    """Options by which a model object becomes an encoder; an encoder has been through that."""
+    return None if "adopted_by" not in reference or isinstance(encoder, Encoder) else reference.get("options")
 
 
 def load_config(directory: Path) -> AdaptkitConfig:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
-from adaptkit.errors import DataError, ModelError, unknown_name
+from adaptkit.errors import DataError, ModelError, unknown_name, wrong_type
 from adaptkit.interfaces import Encoder
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import is_sharded, like, run_encoder
@@ -125,10 +125,16 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
     def set_trainable(self, parts: Collection[str]) -> None:
         """Let only these parts of the workflow receive gradients.
 
+        Args:
+            parts: Names of `trainable_parts`; a single name stands for itself.
+
         Raises:
             ModelError: A part is unknown, or this workflow does not have it.
         """
         available = self.trainable_parts()
+        if not isinstance(parts, str | Collection):
+            raise ModelError(wrong_type("parts", f"a list of some of {', '.join(available)}", parts))
+        parts = [parts] if isinstance(parts, str) else parts
         for part in parts:
             if part not in available:
                 raise ModelError(unknown_name("trainable part of this workflow", part, available))

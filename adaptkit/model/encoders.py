@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from adaptkit.errors import ModelError, PluginError
+from adaptkit.errors import ModelError, PluginError, wrong_type
 from adaptkit.interfaces import Encoder, Preprocessor
 from adaptkit.plugin_manager import get_plugin_manager
 
@@ -78,12 +78,17 @@ def build_encoder(spec: Any, options: Mapping[str, Any] | None = None) -> tuple[
     """Make an encoder from what a user may give, frozen and in evaluation mode.
 
     Args:
-        spec: An `Encoder`, a transformers model, or `{"name": ..., **options}` of an installed plugin.
+        spec: An `Encoder`, a transformers model, or `{"name": ..., **options}` of an installed plugin; its bare name
+            where it needs no options.
         options: Options for adopting a transformers model (`{"feature_layer": -2}`).
 
     Returns:
         The encoder, and the reference by which a checkpoint names it.
     """
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if options and not (isinstance(spec, nn.Module) and not isinstance(spec, Encoder)):
+        raise ModelError("encoder_options are for a transformers model; options of a plugin's go beside its name.")
     if isinstance(spec, Mapping):
         values = {key: value for key, value in spec.items() if key != "name"}
         if "name" not in spec:
@@ -96,9 +101,8 @@ def build_encoder(spec: Any, options: Mapping[str, Any] | None = None) -> tuple[
         encoder, name = _adopt(spec, dict(options or {}))
         reference = {"object": type(spec).__name__, "adopted_by": name, "options": dict(options or {})}
     else:
-        raise ModelError(
-            f"an encoder is an Encoder, a transformers model, or a mapping with a name; got {type(spec).__name__}."
-        )
+        needed = 'an Encoder, a transformers model, or {"name": ..., **options} of an installed plugin'
+        raise ModelError(wrong_type("encoder", needed, spec))
     encoder.requires_grad_(False)
     encoder.eval()
     return encoder, reference

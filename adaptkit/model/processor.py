@@ -20,6 +20,7 @@ from adaptkit.interfaces import Message, Modality, Preprocessor
 from adaptkit.model.checkpoint import load_config
 from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER
+from adaptkit.paths import as_path
 from adaptkit.plugin_manager import get_plugin_manager
 
 PROCESSOR_FILE = "processor_config.json"
@@ -399,7 +400,7 @@ def load_processor(directory: str | Path) -> AdaptkitProcessor:
         ModelError: The folder holds no workflow, or no tokenizer can be found.
         PluginError: A plugin that the workflow needs is not installed.
     """
-    directory = Path(directory)
+    directory = as_path("directory", directory)
     path = directory / PROCESSOR_FILE
     chat_template = None
     if (directory / "config.json").is_file():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from adaptkit.surgery.arguments import require_module
 from adaptkit.surgery.quantization import packed_state, unpacked
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -28,6 +29,7 @@ def structural_copy(module: Module, configs_of: nn.Module | None = None) -> Modu
     Returns:
         A new module over the same tensors.
     """
+    require_module("module", module)
     memo: dict[int, Any] = {id(t): t for t in chain(module.parameters(), module.buffers(), packed_state(module))}
     memo |= _shared_configs(configs_of)
     return copy.deepcopy(module, memo)
@@ -41,6 +43,7 @@ def trainable_copy(module: Module, configs_of: nn.Module | None = None) -> Modul
         configs_of: A model whose config objects the copy should keep referring to, so that later changes of
             that config (a new number of layers) reach it.
     """
+    require_module("module", module)
     duplicate = cast(Module, unpacked(copy.deepcopy(module, _shared_configs(configs_of))))
     for parameter in duplicate.parameters():
         if parameter.is_floating_point():
@@ -55,6 +58,7 @@ def own_parameters(module: nn.Module) -> None:
     Args:
         module: A structural copy, which afterwards shares only its buffers with the original.
     """
+    require_module("module", module)
     memo: dict[int, nn.Parameter] = {}
     for owner in module.modules():
         for name, parameter in owner.named_parameters(recurse=False):

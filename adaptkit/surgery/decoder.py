@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, wrong_type
 from adaptkit.surgery.context import extend_module, with_first_output
 from adaptkit.surgery.copying import structural_copy, trainable_copy
 from adaptkit.surgery.stock import Renumbering, compare_depths, stock_skeleton
@@ -86,6 +86,7 @@ class Decoder:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
+        text_config(model)  # refuses what is none
         self.model = model
         self._untouched = structural_copy(model)  # a policy's modules may run only inside a workflow
         self.config: PreTrainedConfig = text_config(model)
@@ -117,6 +118,7 @@ class Decoder:
         Raises:
             ModelError: The family's layers depend on their number or their position; the message says how.
         """
+        self._check_numbers(layers)
         _refuse_depth_dependence(self.config, type(self.model).__name__)
         stack: list[nn.Module] = []
         inserted: list[nn.Module] = []
@@ -150,9 +152,21 @@ class Decoder:
         return [extend_module(self.layers[i], mixin) for i in layers]
 
     def mark_layers(self, layers: list[int], kind: str) -> None:
-        """Record what layers are, for `adaptkit inspect` and the report."""
+        """Record what layers are, for `adaptkit inspect` and the report.
+
+        Raises:
+            ModelError: There is no such layer.
+        """
+        self._check_numbers(layers)
         for i in layers:
             self.layer_map[i] = replace(self.layer_map[i], kind=kind)
+
+    def _check_numbers(self, layers: list[int]) -> None:
+        if not isinstance(layers, Collection) or not all(type(i) is int for i in layers):
+            raise ModelError(wrong_type("layers", "a list of layer numbers", layers))
+        beyond = [i for i in layers if not 0 <= i < len(self.layers)]
+        if beyond:
+            raise ModelError(f"layers: there is no layer {beyond[0]}; they are numbered 0 to {len(self.layers) - 1}.")
 
     @property
     def hidden_size(self) -> int:
@@ -274,6 +288,7 @@ def check_forward(model: PreTrainedModel) -> None:
     Raises:
         ModelError: It cannot be the base of a workflow; the message says why.
     """
+    text_config(model)  # refuses what is none
     if any(p.is_meta or p.numel() == 0 for p in model.parameters()):
         return
     family = type(model).__name__
@@ -320,7 +335,12 @@ def text_config(model: PreTrainedModel) -> PreTrainedConfig:
     """The config, within the model's, that says how many layers the decoder has.
 
     It is the model's own where `get_text_config` makes a new one, as for the decoder half of an encoder-decoder.
+
+    Raises:
+        ModelError: It is no model of transformers.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise ModelError(wrong_type("decoder", "a causal LM of transformers", model))
     config = model.config.get_text_config(decoder=True)
     return config if any(value is config for value in vars(model.config).values()) else model.config
 

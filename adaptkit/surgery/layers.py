@@ -7,6 +7,7 @@ import re
 from torch import nn
 
 from adaptkit.errors import ModelError
+from adaptkit.surgery.arguments import require_module
 
 MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 """What transformers' families call the second half of a layer."""
@@ -21,6 +22,7 @@ def attention_of(layer: nn.Module) -> nn.Module:
     Raises:
         ModelError: There is none (a recurrent or convolutional layer), or there are several (cross-attention).
     """
+    require_module("layer", layer)
     found = list(filter(_is_attention, layer.children()))
     return _only(found, "attention", layer)
 
@@ -34,6 +36,7 @@ def mlp_of(layer: nn.Module) -> nn.Module:
     Raises:
         ModelError: There is none (OPT calls its two linear maps from the layer), or there are several.
     """
+    require_module("layer", layer)
     return _only([child for name, child in layer.named_children() if name in MLP_NAMES], "MLP", layer)
 
 
@@ -43,6 +46,7 @@ def attention_blocks(encoder: nn.Module) -> list[nn.Module]:
     Raises:
         ModelError: There is none, as in a convolutional network.
     """
+    require_module("encoder", encoder)
     blocks: list[nn.Module] = []
     for listing in encoder.modules():
         if isinstance(listing, (nn.ModuleList, nn.Sequential)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from adaptkit.surgery.arguments import require_module
+
 _NAMES = ("wpe", "positions_embed", "embed_positions")
 
 
@@ -13,6 +15,7 @@ def max_positions(decoder: nn.Module) -> int | None:
     Conversations cannot be longer than the first; that they can be longer than what a decoder of the other kind was
     trained on does not make them any good.
     """
+    require_module("decoder", decoder)
     number: int | None = getattr(decoder.config, "max_position_embeddings", None)
     for module in decoder.modules():
         for name in _NAMES:

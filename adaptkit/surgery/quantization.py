@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from adaptkit.errors import ModelError
+from adaptkit.surgery.arguments import require_module
 
 Quantization = Literal["nf4", "fp4", "int8"]
 
@@ -62,6 +63,7 @@ def is_packed(module: nn.Module) -> bool:
 
 def quantization_of(model: nn.Module) -> str | None:
     """How a model's linear maps are packed: `nf4`, `fp4`, `int8`, or None."""
+    require_module("model", model)
     for module in model.modules():
         if is_packed(module):
             weight: Any = module.weight

@@ -46,7 +46,7 @@ def check_encoder_in_workflow(
     installed = manager is None or manager is get_plugin_manager()
     spec: Any = {"name": name, **options.model_dump(mode="json")} if installed else encoder
     base = tiny_decoder("llama", num_hidden_layers=1, num_positions=1 << 15)
-    model = adapt(base, modalities={_MODALITY: {"encoder": spec, "projector": "linear"}})
+    model = adapt(base, modalities={_MODALITY: {"encoder": spec, "projector": "linear", "type": None}})
     batch = _batch(model, preprocessor, inputs)
     _check_gradients(model, batch)
     with torch.no_grad():
