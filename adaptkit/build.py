@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from adaptkit.data.mixture import Mixture
 from adaptkit.data.packing import PackedDataset, PackSampler
 from adaptkit.data.sampler import EpochSampler
 from adaptkit.errors import AdaptkitError, DataError, ModelError, RecipeError
-from adaptkit.interfaces import DataContext, DataSource, Encoder, Sample
+from adaptkit.interfaces import DataContext, DataSource, Encoder, Modality, Sample, box_size_of
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.encoders import build_encoder
@@ -94,7 +95,13 @@ def data_context(recipe: Recipe) -> DataContext:
     modalities = {n: manager.build("modality", m.type, m.options.model_dump()) for n, m in recipe.modalities.items()}
     needs_root = any("path" in dataset.values() for dataset in recipe.data.values())
     root = recipe.data_folder() if needs_root else Path()
-    return DataContext(root, {name: modality.tag for name, modality in modalities.items()}, cache_dir())
+    return context_of(modalities, root)
+
+
+def context_of(modalities: Mapping[str, Modality], root: Path) -> DataContext:
+    """What data sources are told of the modalities in use."""
+    tags = {name: modality.tag for name, modality in modalities.items()}
+    return DataContext(root, tags, cache_dir(), {n: partial(box_size_of, m) for n, m in modalities.items()})
 
 
 def build_base(config: BaseConfig, device: str | torch.device | None = None) -> PreTrainedModel:

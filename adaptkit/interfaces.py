@@ -8,8 +8,8 @@ features to the decoder's width, one placeholder position each.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
@@ -55,14 +55,20 @@ class Modality(ABC):
         return item
 
     def doubts(self, item: Any) -> list[str]:
-        """What about a loaded item suggests that it is not what was meant, for `data check`: a value that never
-        changes, or a part of the source that is not read. Each is a clause, "it is silent".
+        """What makes one doubt that a loaded item is what was meant, for `data check`; each a clause, "it is silent".
+
+        Such as a value that never changes, or a part of the source that is not read.
         """
         return []
 
     def box_size(self, item: Any) -> tuple[int, int] | None:
         """Width and height in pixels in which boxes of the loaded item are given; None where it can have none."""
         return None
+
+
+def box_size_of(modality: Modality, source: Any) -> tuple[int, int] | None:
+    """As `Modality.box_size`, of an item that is still to be loaded."""
+    return modality.box_size(modality.load(source))
 
 
 class Preprocessor(ABC):
@@ -191,11 +197,14 @@ class DataContext:
         data_root: Folder against which relative paths are read.
         tags: Data-file tag of each modality in use, `{"image": "<image>"}`.
         cache_dir: Where generated data may be kept between runs.
+        box_sizes: For each modality in use, what gives width and height in pixels of a medium by its source, as
+            `Modality.box_size` does of a loaded one.
     """
 
     data_root: Path
     tags: dict[str, str]
     cache_dir: Path
+    box_sizes: Mapping[str, Callable[[Any], tuple[int, int] | None]] = field(default_factory=dict)
 
 
 class Batch(TypedDict, total=False):

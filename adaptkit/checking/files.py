@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from adaptkit.build import context_of
 from adaptkit.chat_templates import load_chat_template
 from adaptkit.checking.findings import Problem
 from adaptkit.checking.plan import CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
@@ -17,7 +18,6 @@ from adaptkit.data.rows import load_rows
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.interfaces import DataContext, Modality
 from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs
-from adaptkit.paths import cache_dir
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.rehearsal import stand_in_tokenizer
 
@@ -62,7 +62,7 @@ def plan_files(
     """
     plan = Plan(max_bad_fraction=0.01 if max_bad_fraction is None else max_bad_fraction)
     processor = _processor(_modalities(modalities), tokenizer, positions)
-    tags = {name: inputs.modality.tag for name, inputs in processor.modalities.items()}
+    context = context_of({name: inputs.modality for name, inputs in processor.modalities.items()}, Path())
     if tokenizer is None:
         plan.notes.append("Lengths are in characters: --tokenizer DIR measures tokens.")
     elif positions == 1:
@@ -72,9 +72,7 @@ def plan_files(
     plan.mixtures[MIXTURE] = names
     for name, path in zip(names, paths):
         try:
-            source = _open(
-                path, data_format or tell_format(path, list(tags)), media, DataContext(Path(), tags, cache_dir())
-            )
+            source = _open(path, data_format or tell_format(path, list(context.tags)), media, context)
         except DataError as error:
             plan.unopened.append(Problem("unreadable_file", name, 0, None, str(error)))
             continue

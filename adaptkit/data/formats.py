@@ -64,7 +64,7 @@ def _build_conversations(layout: str) -> Callable[[Any, DataContext], RowSource]
         path, media = _locate(options, context)
         to_front = isinstance(options, LlavaOptions) and options.move_media_to_front
         read = build_layout(layout, context.tags, str(path), system=options.system, move_media_to_front=to_front)
-        return RowSource(load_rows(path), read, Media(media), str(path), options.limit)
+        return RowSource(load_rows(path), read, Media(media), str(path), options.limit, context=context)
 
     return build_file
 
@@ -74,7 +74,9 @@ def _build_table(options: TableOptions, context: DataContext) -> RowSource:
 
     path, media = _locate(options, context)
     layout = _table_layout(options, context, str(path), columns=options.columns)
-    return RowSource(read_rows(path, options.limit, quotes=options.quotes), layout, Media(media), str(path))
+    return RowSource(
+        read_rows(path, options.limit, quotes=options.quotes), layout, Media(media), str(path), context=context
+    )
 
 
 def _build_pairs(options: PairOptions, context: DataContext) -> RowSource:
@@ -87,7 +89,7 @@ def _build_pairs(options: PairOptions, context: DataContext) -> RowSource:
         first, second, on=options.on, num_samples=options.num_samples, seed=options.seed, modalities=list(context.tags)
     )
     location = " x ".join(str(path) for path, _ in places)
-    return RowSource(rows, _table_layout(options, context, location), Media(Path()), location)
+    return RowSource(rows, _table_layout(options, context, location), Media(Path()), location, context=context)
 
 
 def _table_layout(
@@ -143,7 +145,7 @@ def _container(
     )
     if options.media is not None:
         media = Media(context.data_root / options.media)
-    return RowSource(rows, layout, media, options.path, options.limit)
+    return RowSource(rows, layout, media, options.path, options.limit, context=context)
 
 
 _BUILDERS: dict[str, Callable[[Any, DataContext], RowSource]] = {

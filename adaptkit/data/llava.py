@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from adaptkit.data.media import Media
+from adaptkit.data.meaning import is_learned, refuse_unread_keys, system_message
+from adaptkit.data.media import Media, shown
 from adaptkit.data.rows import tag_pattern, text_part
-from adaptkit.errors import DataError, unknown_name
+from adaptkit.errors import DataError, nearest_name, unknown_name
 from adaptkit.interfaces import Message
 
 ROLES = {"human": "user", "gpt": "assistant"}
+
+
+class Turn(NamedTuple):
+    """One turn: its role, its text, and whether an answer is learned."""
+
+    role: str
+    text: str
+    learned: bool
 
 
 class LlavaLayout:
     """A row as LLaVA and ALLaVA write it.
 
     A row names its media under their modality's name, as one or a list; each tag in a human turn stands for the next
-    of them. A leading answer is dropped, as LLaVA's trainer does. Unknown keys are ignored.
+    of them. A leading answer is dropped, as LLaVA's trainer does. An answer of `weight`, `loss` or `train` 0 is read
+    and not learned. Unknown keys are ignored but for those that say what the conversation means (`meaning`).
 
     Args:
         tags: Tag of each modality, `{"image": "<image>"}`.
         move_media_to_front: Put each turn's media before its text, one line each. Where a row has more tags
             than media, those of a turn count once.
-        system: System message put before every conversation.
+        system: System message of conversations that have none, under `system`.
     """
 
     def __init__(
@@ -36,10 +46,11 @@ class LlavaLayout:
 
     def read(self, row: Mapping[str, Any], media: Media) -> list[Message]:
         """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
+        refuse_unread_keys(row)
         system, turns = self._read_turns(row)
         found = {modality: self._media(row, modality, media) for modality in self._modalities.values()}
         # Text and tags alternate: those at odd places are tags. An answer is all text.
-        pieces = [self._tag_pattern.split(text) if role == "user" else [text] for role, text in turns]
+        pieces = [self._tag_pattern.split(turn.text) if turn.role == "user" else [turn.text] for turn in turns]
         if self.move_media_to_front:
             num_tags = sum(len(turn[1::2]) for turn in pieces)
             collapse = num_tags > sum(map(len, found.values()))
@@ -47,13 +58,14 @@ class LlavaLayout:
         self._check_counts(pieces, found, row)
         remaining = {modality: iter(items) for modality, items in found.items()}
         messages: list[Message] = [] if system is None else [{"role": "system", "content": [text_part(system)]}]
-        for (role, _), turn in zip(turns, pieces):
-            messages.append({"role": role, "content": self._parts(turn, remaining)})
+        for turn, texts in zip(turns, pieces):
+            message: Message = {"role": turn.role, "content": self._parts(texts, remaining)}
+            messages.append(message if turn.learned else {**message, "weight": 0})
         return messages
 
-    def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
-        """The system message, and role and text of each turn."""
-        return self.system, read_turns(row.get("conversations"), ROLES)
+    def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[Turn]]:
+        """The system message, and the turns."""
+        return system_message(row, None, self.system), read_turns(row, ROLES)
 
     def _media_key(self, row: Mapping[str, Any], modality: str) -> str:
         return modality
@@ -98,22 +110,34 @@ def _move_tags_to_front(pieces: list[str], collapse: bool) -> list[str]:
     return moved
 
 
-def read_turns(conversation: Any, roles: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Role and text of each turn of `{"from", "value"}`, beginning with the user's; a leading answer is dropped.
+def read_turns(row: Mapping[str, Any], roles: Mapping[str, str]) -> list[Turn]:
+    """The turns `{"from", "value"}` of a row, beginning with the user's; a leading answer is dropped.
 
     Args:
-        conversation: A list of turns.
+        row: Has a list of turns under `conversations`.
         roles: Role of each speaker.
 
     Raises:
         DataError: A turn is malformed, comes out of turn, or answers nothing.
     """
+    conversation = row.get("conversations")
     if not isinstance(conversation, list) or not conversation:
-        raise DataError("'conversations' must be a list of turns", kind="malformed")
+        raise DataError(f"'conversations' must be a list of turns{_remedy(row, conversation)}", kind="malformed")
     turns = [_read_turn(turn, i, roles) for i, turn in enumerate(conversation)]
-    first = int(turns[0][0] == "assistant")
-    check_turns(turns[first:], first)
+    first = int(turns[0].role == "assistant")
+    check_turns([(turn.role, turn.text) for turn in turns[first:]], first)
     return turns[first:]
+
+
+def _remedy(row: Mapping[str, Any], conversation: Any) -> str:
+    """What to do about a row without turns."""
+    if conversation is not None:
+        return f", not {shown(conversation)}"
+    if row.get("messages") is not None:
+        return "; the row has 'messages' in its place, which the format messages reads"
+    nearest = nearest_name("conversations", map(str, row))
+    meant = f"; did you mean {nearest!r:.80}?" if nearest is not None else ""
+    return f"{meant}; the row has {shown(list(row))}. What has columns in their place is read by the format table"
 
 
 def check_turns(turns: Sequence[tuple[str, str]], first: int = 0) -> None:
@@ -138,7 +162,13 @@ def check_turns(turns: Sequence[tuple[str, str]], first: int = 0) -> None:
         raise DataError("no question with an answer", kind="empty_answer")
 
 
-def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> tuple[str, str]:
+def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> Turn:
+    if isinstance(turn, dict) and "role" in turn and "from" not in turn:
+        raise DataError(
+            f"turn {index} has 'role' and 'content' in place of 'from' and 'value': call the list 'messages', which "
+            "the format messages reads",
+            kind="malformed",
+        )
     if not isinstance(turn, dict) or not isinstance(turn.get("from"), str):
         raise DataError(f"turn {index} must be an object with 'from' and 'value'", kind="malformed")
     speaker, text = turn["from"], turn.get("value")
@@ -146,6 +176,4 @@ def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> tuple[str, st
         raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles)}", kind="malformed")
     if not isinstance(text, str):
         raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}", kind="malformed")
-    if turn.get("weight") not in (None, 1):
-        raise DataError(f"turn {index}: a weight is read in the layout messages only", kind="malformed")
-    return roles[speaker], text
+    return Turn(roles[speaker], text, is_learned(turn, f"turn {index}"))

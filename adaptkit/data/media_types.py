@@ -21,6 +21,11 @@ def kind_of(name: str) -> str | None:
     return None if kind in _NO_MEDIA else kind
 
 
+def media_kinds() -> frozenset[str]:
+    """All that `kind_of` may say."""
+    return frozenset(_kinds().values()).difference(_NO_MEDIA)
+
+
 def begins_a_medium(content: bytes) -> bool:
     """Whether a file that begins so is a picture, a recording or a film in one of the common formats."""
     return content.startswith(_BEGINNINGS) or content[4:8] == b"ftyp"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptkit.data.llava import check_turns
+from adaptkit.data.meaning import is_learned, refuse_unread_keys, system_message
 from adaptkit.data.media import Media, shown
 from adaptkit.data.parts import PartReader
 from adaptkit.data.rows import text_part
@@ -21,7 +22,8 @@ class MessagesLayout:
     A part of type `X_url` or `input_X` is a medium of modality X: by path, by a data URI, or in base64 beside its
     format. A part of type `X` holds it under `X`, `url`, `path`, `base64` or `source`, or stands for one of the row's
     `Xs` or `X`: the next, as a tag in a user's text does, or that of its `index`. Media that a message lists for itself
-    stand before its text. The order of parts is their order in the prompt. An answer of `weight` 0 is not learned.
+    stand before its text. The order of parts is their order in the prompt. An answer of `weight`, `loss` or `train` 0
+    is not learned.
 
     Args:
         tags: By modality; parts of others are errors.
@@ -36,7 +38,8 @@ class MessagesLayout:
         """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
         given = row.get("messages")
         if not isinstance(given, list):
-            raise DataError("a row is an object with a list of 'messages'", kind="malformed")
+            raise DataError(f"a row is an object with a list of 'messages'{_remedy(row)}", kind="malformed")
+        refuse_unread_keys(row)
         parts = PartReader(row, media, self._tags)
         messages = [_read_message(message, i, parts) for i, message in enumerate(given)]
         parts.check_all_used()
@@ -45,14 +48,22 @@ class MessagesLayout:
         if turns and turns[0]["role"] == "assistant":
             turns = turns[1:]  # answers nothing
         check_turns([(m["role"], _text_of(m)) for m in turns], len(messages) - len(turns))
-        if not opening and self.system is not None:
-            opening = [{"role": "system", "content": [text_part(self.system)]}]
+        system = system_message(row, _text_of(opening[0]) if opening else None, self.system)
+        if not opening and system is not None:
+            opening = [{"role": "system", "content": [text_part(system)]}]
         return [*opening, *turns]
+
+
+def _remedy(row: Mapping[str, Any]) -> str:
+    if row.get("conversations") is None:
+        return f"; this one has {shown(list(row))}"
+    return "; this one has 'conversations' in their place, which the formats llava and sharegpt read"
 
 
 def _read_message(message: Any, index: int, parts: PartReader) -> Message:
     where = f"message {index}"
     role = _role_of(message, where)
+    learned = is_learned(message, where)
     content = message.get("content")
     parts_given = [text_part(content)] if isinstance(content, str) else content
     if not isinstance(parts_given, list):
@@ -65,29 +76,23 @@ def _read_message(message: Any, index: int, parts: PartReader) -> Message:
     if role != "user" and any(part["type"] != "text" for part in read):
         raise DataError(f"{where}: media stand in the user's messages, not in the {role}'s", kind="malformed")
     result: Message = {"role": role, "content": read}
-    if role == "assistant" and _is_unlearned(message.get("weight"), where):
+    if role == "assistant" and not learned:
         result["weight"] = 0
     return result
 
 
 def _role_of(message: Any, where: str) -> str:
     role = message.get("role") if isinstance(message, dict) else None
+    if isinstance(message, dict) and "from" in message and role is None:
+        raise DataError(
+            f"{where} has 'from' and 'value' in place of 'role' and 'content': call the list 'conversations', which "
+            "the format sharegpt reads",
+            kind="malformed",
+        )
     if not isinstance(role, str) or role not in ROLES:
         given = role[:40] if isinstance(role, str) else shown(role)
         raise DataError(f"{where}: {unknown_name('role', given, ROLES)}", kind="malformed")
-    if message.get("tool_calls") or message.get("function_call"):
-        raise DataError(
-            f"{where} calls tools, and calls are not learned: write them as text, or leave the conversation out",
-            kind="conversation",
-        )
     return "system" if role == "developer" else role
-
-
-def _is_unlearned(weight: Any, where: str) -> bool:
-    """Whether an answer is to be read and not learned, as OpenAI's data for fine-tuning say it."""
-    if weight not in (None, 0, 1):
-        raise DataError(f"{where}: its weight is {shown(weight)}; it may be 0 or 1", kind="malformed")
-    return weight is not None and weight == 0
 
 
 def _text_of(message: Message) -> str:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from adaptkit.data.meaning import refuse_unplaced
 from adaptkit.data.media import Media, shown
+from adaptkit.data.objects import place_objects
 from adaptkit.data.unread import refuse_unread_media
 from adaptkit.errors import DataError
-from adaptkit.interfaces import Message, Sample
+from adaptkit.interfaces import DataContext, Message, Sample
 
 LINES = (".jsonl", ".ndjson")
 """Endings of files with a row a line."""
@@ -52,6 +54,7 @@ class RowSource:
         media: Where the media are that rows name; or what says it of a row by its index.
         location: What to call the rows in messages.
         limit: Read the first so many only.
+        context: The modalities in use.
 
     Attributes:
         is_stream: Whether rows come forwards only.
@@ -64,8 +67,12 @@ class RowSource:
         media: Media | Callable[[int], Media],
         location: str,
         limit: int | None = None,
+        *,
+        context: DataContext | None = None,
     ) -> None:
         self._rows = rows
+        self._tags = () if context is None else tuple(context.tags)
+        self._box_sizes = {} if context is None else context.box_sizes
         self._layout = layout
         self._media = media
         self._location = location
@@ -94,7 +101,9 @@ class RowSource:
             media = self._media if isinstance(self._media, Media) else self._media(index)
             media = media.beside(row)
             messages = self._layout.read(row, media)
-            refuse_unread_media(row, messages, media)
+            place_objects(row, messages, self._box_sizes)
+            refuse_unread_media(row, messages, media, self._tags)
+            refuse_unplaced(row, messages)
             return Sample(_id_of(row, index), messages, location)
         except DataError as error:
             raise DataError(f"{location}{named}: {error}", kind=error.kind) from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adaptkit.data.llava import LlavaLayout, read_turns
+from adaptkit.data.llava import LlavaLayout, Turn, read_turns
+from adaptkit.data.meaning import system_message
 from adaptkit.data.media import media_key
-from adaptkit.errors import DataError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
@@ -22,13 +22,10 @@ class ShareGptLayout(LlavaLayout):
     def _media_key(self, row: Mapping[str, Any], modality: str) -> str:
         return media_key(row, modality)
 
-    def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
-        system: Any = row.get("system")
+    def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[Turn]]:
         conversation: Any = row.get("conversations")
         first = conversation[0] if isinstance(conversation, list) and conversation else None
         if isinstance(first, dict) and first.get("from") == "system":
-            system, conversation = first.get("value"), conversation[1:]
-        system = self.system if system in (None, "") else system
-        if system is not None and not isinstance(system, str):
-            raise DataError(f"the system message must be text, not {type(system).__name__}", kind="malformed")
-        return system, read_turns(conversation, ROLES)
+            system = system_message(row, first.get("value"), self.system)
+            return system, read_turns({**row, "conversations": conversation[1:]}, ROLES)
+        return system_message(row, None, self.system), read_turns(row, ROLES)

@@ -66,7 +66,7 @@ def _build(options: WorldDataOptions, context: DataContext) -> DataSource:
         )
     path = _generate(options, context.cache_dir / "world")
     layout = LlavaLayout(context.tags, system=options.system)
-    return RowSource(load_rows(path), layout, Media(path.parent), str(path))
+    return RowSource(load_rows(path), layout, Media(path.parent), str(path), context=context)
 
 
 def _generate(options: WorldDataOptions, cache_dir: Path) -> Path:

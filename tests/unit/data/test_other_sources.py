@@ -263,6 +263,3 @@ def test_what_of_an_answer_is_not_learned_is_an_error(folder, keys, message):
     row["messages"][1] |= keys
     with pytest.raises(DataError, match=message):
         source("messages", write(folder, row))[0]
-    turn = {"from": "gpt", "value": "A", "weight": 0}
-    with pytest.raises(DataError, match="a weight is read in the layout messages only"):
-        source("llava", write(folder, {"conversations": [*turns("Q"), turn]}))[0]
