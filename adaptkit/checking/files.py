@@ -15,7 +15,8 @@ from adaptkit.data.hf_dataset import is_saved_dataset
 from adaptkit.data.layouts import layout_of
 from adaptkit.data.media import shown
 from adaptkit.data.rows import load_rows
-from adaptkit.errors import DataError, RecipeError
+from adaptkit.data.table import COMPRESSED
+from adaptkit.errors import DataError, RecipeError, nearest_name
 from adaptkit.interfaces import DataContext, Modality
 from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs
 from adaptkit.plugin_manager import get_plugin_manager
@@ -25,8 +26,7 @@ FORMATS_BY_ENDING = {".parquet": "parquet", ".tar": "webdataset"}
 TABLE_ENDINGS = (".csv", ".tsv")
 MIXTURE = "the files together"
 _NUM_LOOKED_AT = 1_000
-_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
-_TABLES = "a table is checked through a recipe that has its templates"
+_TABLES = "a table is checked through a recipe that has its templates (format: table, question, answer)"
 
 
 def plan_files(
@@ -95,7 +95,7 @@ def tell_format(path: Path, modalities: Sequence[str]) -> str:
         return FORMATS_BY_ENDING[path.suffix.lower()]
     if path.suffix.lower() in TABLE_ENDINGS:
         raise DataError(f"{path}: {_TABLES}", kind="unreadable_file")
-    if path.suffix.lower() in _COMPRESSED:
+    if path.suffix.lower() in COMPRESSED:
         raise DataError(f"{path} is compressed: unpack it", kind="unreadable_file")
     found = list(islice(load_rows(path), _NUM_LOOKED_AT))
     rows = [row for row in found if isinstance(row, Mapping)]
@@ -105,9 +105,12 @@ def tell_format(path: Path, modalities: Sequence[str]) -> str:
         if not rows and isinstance(found[0], DataError):
             raise DataError(f"{path}: {found[0]}", kind="unreadable_file")
         keys = shown(list(rows[0])) if rows else "none"
+        near = next((n for key in ("conversations", "messages") if rows and (n := nearest_name(key, rows[0]))), None)
+        meant = "" if near is None else f" Is {near!r:.80} meant?"
         raise DataError(
-            f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys}), so its format "
-            f"cannot be told. --format names it; {_TABLES}",
+            f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys}), so they are no "
+            f"conversations.{meant} If each row is a label or a question with an answer, the file is a table, and "
+            f"{_TABLES}",
             kind="unreadable_file",
         )
     # What one row has of ShareGPT's the others may be without

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from adaptkit.data.rows import parse_json
 from adaptkit.errors import DataError
+from adaptkit.text_files import duplicates, parse_json
 
 _FEW_BITS = {"float": np.float32, "halffloat": np.float16}
 
@@ -54,6 +54,18 @@ class Cell:
             value = value[step]
         content = bytes(value)
         return content if size < 0 else content[:size]
+
+
+def duplicate_fields(schema: Any) -> list[str]:
+    """Names that several columns have, or several fields of one; as Python's values the last would hide the others."""
+    inner = [duplicate_fields(field.type) for field in _fields(schema)]
+    return duplicates([field.name for field in _fields(schema)]) + [name for names in inner for name in names]
+
+
+def _fields(kind: Any) -> list[Any]:
+    """Fields of a schema or of a nested type."""
+    number = getattr(kind, "num_fields", None)
+    return list(kind) if number is None else [kind.field(i) for i in range(number)]
 
 
 def with_cells(value: Any, make: Callable[[tuple[str | int, ...]], Any], path: tuple[str | int, ...] = ()) -> Any:

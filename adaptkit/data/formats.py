@@ -75,7 +75,11 @@ def _build_table(options: TableOptions, context: DataContext) -> RowSource:
     path, media = _locate(options, context)
     layout = _table_layout(options, context, str(path), columns=options.columns)
     return RowSource(
-        read_rows(path, options.limit, quotes=options.quotes), layout, Media(media), str(path), context=context
+        read_rows(path, options.limit, quotes=options.quotes, delimiter=options.delimiter),
+        layout,
+        Media(media),
+        str(path),
+        context=context,
     )
 
 

@@ -202,5 +202,7 @@ def _data_files(options: HfDatasetOptions, root: Path) -> list[str] | None:
     return [str(root / name) if is_local else name for name in names]
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
+    if type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
+        error = error.__cause__  # it says nothing itself
     return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

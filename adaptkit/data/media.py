@@ -7,8 +7,9 @@ import reprlib
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, Protocol
+from unicodedata import normalize
 from urllib.parse import unquote
 
 from adaptkit.data.media_types import begins_a_medium
@@ -110,7 +111,36 @@ class Media:
                 f"{modality!r}: {name[:80]} is not fetched. Download it and give its path", kind="missing_media"
             )
         member = None if self.members is None else self.members.named(name)
-        return existing_medium(self.folder / name, modality) if member is None else member
+        return self._file(name, modality) if member is None else member
+
+    def _file(self, name: str, modality: str) -> Path:
+        """The file of a name, in whichever spelling of it there is one."""
+        for spelling in spellings(name):
+            if self.has(spelling):
+                return self.folder / spelling
+        try:
+            return existing_medium(self.folder / name, modality)
+        except DataError as error:
+            raise DataError(f"{error}{self._remedy(name)}", kind=error.kind) from error
+
+    def _remedy(self, name: str) -> str:
+        """What to do about a name without a file, where that can be determined."""
+        if PureWindowsPath(name).drive:
+            return ". This is a path on Windows: write paths relative to the folder of the media"
+        path = PurePath(name.replace("\\", "/"))
+        others = (path.with_suffix(path.suffix.swapcase()), path.with_name(path.name.lower())) if path.name else ()
+        found = next((str(other) for other in others if self.has(str(other))), None)
+        return "" if found is None else f". There is {found!r:.200}, which differs in upper and lower case"
+
+
+def spellings(name: str) -> Iterator[str]:
+    """A name as it is, and as other systems write it: with backslashes, and with accents composed or not."""
+    yield name
+    for one in dict.fromkeys((name, name.replace("\\", "/"))):
+        for form in ("NFC", "NFD"):
+            spelling = normalize(form, one)
+            if spelling != name:
+                yield spelling
 
 
 def listed(value: Any, name: str) -> Sequence[Any]:
@@ -139,9 +169,11 @@ def _is_absent(value: Any) -> bool:
 
 
 def _is_null(value: Any) -> bool:
-    """Null, as it is or as Arrow writes it where a picture was meant: `{"bytes": None, "path": None}`."""
-    return value is None or (
-        isinstance(value, Mapping) and bool(value) and all(child is None for child in value.values())
+    """Null, as it is, as pandas writes it (NaN), or as Arrow does of a struct, `{"bytes": None, "path": None}`."""
+    return (
+        value is None
+        or value != value
+        or (isinstance(value, Mapping) and bool(value) and all(child is None for child in value.values()))
     )
 
 

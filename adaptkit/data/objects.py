@@ -26,7 +26,8 @@ def place_objects(row: Mapping[str, Any], messages: Sequence[Message], sizes: Bo
 
     Args:
         row: May have `objects`: `ref`, a list of names; `bbox`, a list of `[x1, y1, x2, y2]` in pixels, or in fractions
-            of width and height where `bbox_type` is `norm1`; and `image_id`, the number of the medium of each box.
+            of width and height where `bbox_type` is `norm1`; and, under a modality's name with `_id`, the number of the
+            medium of each box.
         messages: Its conversation, changed in place.
         sizes: For each modality what gives the size of a medium.
 
@@ -66,9 +67,9 @@ def _boxes(objects: Mapping[str, Any], media: Sequence[tuple[str, Any]], sizes: 
         raise _malformed(f"'bbox_type' of 'objects' is {shown(units)}; it may be {' or '.join(_UNITS)}")
     if not isinstance(boxes, list) or not all(map(_is_box, boxes)):
         raise _malformed(f"'bbox' of 'objects' must be a list of [x1, y1, x2, y2], not {shown(boxes)}")
-    numbers = objects.get("image_id") or [0] * len(boxes)
+    numbers = next(filter(None, (objects.get(f"{modality}_id") for modality in sizes)), [0] * len(boxes))
     if not isinstance(numbers, list) or len(numbers) != len(boxes):
-        raise _malformed(f"'image_id' of 'objects' must be a list of one number a box, not {shown(numbers)}")
+        raise _malformed(f"the media of the boxes in 'objects' must be a list of a number each, not {shown(numbers)}")
     known: dict[int, tuple[int, int]] = {}
     texts = []
     for (x1, y1, x2, y2), number in zip(boxes, numbers):

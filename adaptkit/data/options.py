@@ -48,6 +48,13 @@ class TableOptions(TemplateOptions):
     columns: dict[str, str] = Field(
         default_factory=dict, description="Column of a modality's files, where it has another name than the modality."
     )
+    delimiter: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="What separates the cells of CSV and TSV files. By default a comma or a tab, as the ending says, "
+        "or what separates the header's names where it has none of these.",
+    )
     quotes: bool = Field(True, description="Whether cells of CSV and TSV files may stand in double quotes.")
     limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adaptkit.data.arrow import Cell, to_python, with_cells
+from adaptkit.data.arrow import Cell, duplicate_fields, to_python, with_cells
 from adaptkit.data.media import Media
 from adaptkit.errors import DataError
 
@@ -112,6 +112,9 @@ class ParquetRows:
 def _group_sizes(path: Path) -> list[int]:
     with _readable(path), pq.ParquetFile(path) as file:
         groups = file.metadata
+        doubled = duplicate_fields(file.schema_arrow)
+        if doubled:
+            raise DataError(f"{path}: several columns are named {doubled[0]!r:.80}: give each a name of its own")
         sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
     if any(size < 0 for size in sizes):
         message = f"{path}: the parquet file is damaged: it says that a row group has {min(sizes)} rows"

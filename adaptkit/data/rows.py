@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +14,15 @@ from adaptkit.data.objects import place_objects
 from adaptkit.data.unread import refuse_unread_media
 from adaptkit.errors import DataError
 from adaptkit.interfaces import DataContext, Message, Sample
+from adaptkit.text_files import decode_text, encoding_of, no_text, parse_json, parse_rows_of_json
 
 LINES = (".jsonl", ".ndjson")
 """Endings of files with a row a line."""
 
 _MORE_THAN_ONE = "Extra data"
+_BEGINNING = 4096
+_OPENS = re.compile(r"\{\s*\n")
+_SPEAKER = {"from", "role"}
 
 
 class Rows(Protocol):
@@ -146,21 +148,6 @@ def load_rows(path: Path) -> JsonRows:
     return rows
 
 
-def parse_json(text: str | bytes, where: str) -> Any:
-    """A JSON value.
-
-    Raises:
-        DataError: It is malformed; `where` says where it stands.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:  # of one line, `where` says which
-        place = f"line {error.lineno} column {error.colno}" if "\n" in error.doc.strip() else f"column {error.colno}"
-        raise DataError(f"{where}: not valid JSON: {error.msg} at {place}", kind="malformed") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}", kind="malformed") from error
-
-
 def parse_rows(path: Path) -> list[Any]:
     """As `load_rows`, anew.
 
@@ -168,40 +155,67 @@ def parse_rows(path: Path) -> list[Any]:
         DataError: The file is malformed or has no rows.
         OSError: It cannot be read.
     """
-    rows = _lines_of(path) if path.suffix.lower() in LINES and not _is_list(path) else _list_of(path)
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+    other = no_text(beginning) if beginning.strip() else "empty"
+    if other is not None:
+        raise DataError(f"{path} is {other}", kind="unreadable_file")
+    first = beginning.decode(encoding_of(beginning), errors="ignore").lstrip()
+    # An object whose first line opens it alone is no row of JSON Lines
+    in_lines = path.suffix.lower() in LINES and not first.startswith("[") and not _OPENS.match(first)
+    rows = _lines_of(path) if in_lines else _list_of(path)
     if not rows:
         raise DataError(f"{path}: the dataset is empty")
     return rows
 
 
-def _is_list(path: Path) -> bool:
-    """Whether a file begins as a JSON list does."""
-    with path.open("rb") as file:
-        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-
-
 def _lines_of(path: Path) -> list[Any]:
     with path.open("rb") as file:
-        return [_row_or_error(line, f"line {i}") for i, line in enumerate(file, start=1) if line.strip()]
+        if encoding_of(file.read(4)) in ("utf-8", "utf-8-sig"):
+            file.seek(0)
+            return [_row_or_error(line, i) for i, line in enumerate(file, start=1) if line.strip()]
+    lines = decode_text(path.read_bytes(), str(path)).split("\n")
+    return [_row_or_error(line, i) for i, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _list_of(path: Path) -> list[Any]:
     try:
-        rows = parse_json(path.read_bytes(), str(path))
+        rows = parse_rows_of_json(decode_text(path.read_bytes(), str(path)), str(path))
     except DataError as error:
         if _MORE_THAN_ONE in str(error):
             return _lines_of(path)
         raise
     if isinstance(rows, list):
         return rows
-    inside = [name for name, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
-    hint = f". Write the list under {inside[0]!r:.80} alone" if len(inside) == 1 else ""
-    raise DataError(f"{path}: a data file is a JSON list of rows, not {type(rows).__name__}{hint}")
+    if isinstance(rows, dict) and any(_are_turns(rows.get(key)) for key in ("conversations", "messages")):
+        return [rows]
+    raise DataError(f"{path}: a data file is a JSON list of rows, not {type(rows).__name__}{_remedy(rows)}")
 
 
-def _row_or_error(line: bytes, where: str) -> Any:
+def _are_turns(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(t, dict) and _SPEAKER & t.keys() for t in value)
+
+
+def _remedy(value: Any) -> str:
+    """What to do about a file whose JSON is no list."""
+    if not isinstance(value, dict):
+        return ""
+    if isinstance(value.get("annotations"), list):
+        return ". This is COCO's layout: `adaptkit data convert` makes conversations of it"
+    inside = [
+        name for name, inner in value.items() if isinstance(inner, list) and any(isinstance(i, dict) for i in inner)
+    ]
+    if len(inside) == 1:
+        return f". Write the list under {inside[0]!r:.80} alone"
+    if value and all(isinstance(inner, dict) for inner in value.values()):
+        return f". It has {len(value):,} objects by name: write them as a list, each with its name under 'id'"
+    return f". It is one object with {shown(list(value))}: a row stands in a list, [{{…}}]"
+
+
+def _row_or_error(line: str | bytes, number: int) -> Any:
+    where = f"line {number}"
     try:
-        return parse_json(line, where)
+        return parse_json(decode_text(line, where, first_line=number) if isinstance(line, bytes) else line, where)
     except DataError as error:
         return DataError(str(error), kind=error.kind)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from adaptkit.data.media import Media, media_key, shown
 from adaptkit.data.rows import parse_rows, tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message
+from adaptkit.text_files import decode_text, duplicates, no_text
 
 Row = Mapping[str, Any]
 READERS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 
+COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
+_DELIMITERS = (",", ";", "\t", "|")
 _MAX_CELL = 2**31 - 1
 """Characters: a cell may hold a picture in base64."""
 
@@ -95,7 +98,7 @@ class TableLayout:
         ]
 
 
-def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True) -> list[Any]:
+def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True, delimiter: str | None = None) -> list[Any]:
     """Rows of a `.jsonl`, `.json`, `.csv` or `.tsv` file, by column; cells of the last two are text.
 
     A line that cannot be read spoils only itself: the error stands in for its row.
@@ -104,25 +107,42 @@ def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True) -> l
         path: The file.
         limit: Read the first so many only.
         quotes: Whether cells of the last two may stand in double quotes.
+        delimiter: What separates their cells; by default what the ending and the header say.
 
     Raises:
-        DataError: The file is missing, of another kind, malformed or empty; the message names the line.
+        DataError: The file is missing, of another kind, malformed or empty, or two columns have one name; the message
+            names the line.
     """
     kind = path.suffix.lower()
     try:
         if kind in (".csv", ".tsv"):
-            rows = _read_cells(path.read_text(encoding="utf-8-sig"), "\t" if kind == ".tsv" else ",", path, quotes)
+            raw = path.read_bytes()
+            other = no_text(raw)
+            if other is not None:
+                raise DataError(f"{path} is {other}", kind="unreadable_file")
+            text = decode_text(raw, str(path))
+            rows = _read_cells(text, delimiter or _delimiter(text, kind), path, quotes)
+        elif kind in COMPRESSED:
+            raise DataError(f"{path} is compressed: unpack it", kind="unreadable_file")
         elif kind in READERS:
             rows = parse_rows(path)
         else:
             ending = kind or "a file without ending"
             raise DataError(f"{path}: a table is one of {', '.join(READERS)}; this is {ending}")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"cannot read the table {path}: {error}") from error
     rows = rows[:limit]
     if not rows:
         raise DataError(f"{path}: the table has no rows")
     return rows
+
+
+def _delimiter(text: str, kind: str) -> str:
+    """What separates the names in the first line: what the ending says, or what else does where that does not."""
+    usual = "\t" if kind == ".tsv" else ","
+    header = text.split("\n", 1)[0]
+    found = [one for one in _DELIMITERS if one in header]
+    return found[0] if usual not in found and len(found) == 1 else usual
 
 
 def _read_cells(text: str, delimiter: str, path: Path, quotes: bool) -> list[Any]:
@@ -135,12 +155,16 @@ def _read_cells(text: str, delimiter: str, path: Path, quotes: bool) -> list[Any
     )
     rows: list[Any] = []
     try:
+        names = list(reader.fieldnames or ())
+        doubled = [name for name in duplicates(names) if name]  # a column without a name is read by no template
+        if doubled:
+            raise DataError(f"{path}: several columns are named {doubled[0]!r:.80}: give each a name of its own")
         for row in reader:
             cells = [cell for cell in row.values() if isinstance(cell, str)]
             if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
                 raise csv.Error("a cell in quotes goes over several lines and columns")
             if None in row or len(cells) < len(row):
-                message = f"line {reader.line_num}: the row has not as many cells as the header"
+                message = f"line {reader.line_num}: the row has not as many cells as the header, which {_header(names)}"
                 rows.append(DataError(message, kind="malformed"))
             else:
                 rows.append(row)
@@ -148,6 +172,10 @@ def _read_cells(text: str, delimiter: str, path: Path, quotes: bool) -> list[Any
         hint = "; if quotes are part of the text, say quotes: false" if quotes and '"' in text else ""
         raise DataError(f"{path}, after line {reader.line_num}: {error}{hint}") from error
     return rows
+
+
+def _header(names: Sequence[str]) -> str:
+    return f"has {len(names)}: {shown(list(names))}"
 
 
 @cache

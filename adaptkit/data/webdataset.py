@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,15 +13,17 @@ from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
-from adaptkit.data.media import Media, shown
+from adaptkit.data.media import Media, shown, spellings
 from adaptkit.data.media_types import kind_of
-from adaptkit.data.rows import parse_json
 from adaptkit.data.shard_index import ShardIndex
 from adaptkit.errors import DataError
+from adaptkit.text_files import decode_text, parse_json
 
 MAX_TEXT_BYTES = 64 * 1024**2
 _COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7z": "xz", b"\x28\xb5\x2f": "zstandard"}
 _DIGITS = re.compile(r"([0-9]{1,18})")
+_SCAN = "each key once"
+"""What a scan makes sure of; indices of scans that did not are not used."""
 _BLOCK = 512
 _MAGIC = slice(257, 262)
 _END = 2 * _BLOCK
@@ -94,8 +96,9 @@ class GroupMembers:
 
     def named(self, name: str) -> Member | None:
         """The member of that name, with or without its folder, or of that ending; None where there is none."""
+        names = set(spellings(name))
         for member in self._members:
-            if name in (member.member, member.member.rpartition("/")[2]):
+            if not names.isdisjoint((member.member, member.member.rpartition("/")[2])):
                 return member
         wanted = name.removeprefix(".").lower()
         return next((member for member in self._members if member.ending == wanted), None)
@@ -203,10 +206,7 @@ class WebDatasetRows:
 def _text(member: Member) -> str:
     if member.size > MAX_TEXT_BYTES:
         raise DataError(f"{member.name} has {member.size:,} bytes, more than a text may have", kind="malformed")
-    try:
-        return member.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{member.name} is not UTF-8: {error}", kind="malformed") from error
+    return decode_text(member.read(), member.name)
 
 
 def load_index(shard: Path, cache_dir: Path | None) -> ShardIndex:
@@ -221,7 +221,7 @@ def load_index(shard: Path, cache_dir: Path | None) -> ShardIndex:
         raise DataError(f"cannot read the shard {shard}: {error.strerror}", kind="unreadable_file") from error
     if cache_dir is None:
         return scan(shard)
-    key = f"{shard.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    key = f"{shard.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{_SCAN}"
     path = cache_dir / "webdataset" / f"{sha256(key.encode(errors='surrogatepass')).hexdigest()[:32]}.npz"
     index = ShardIndex.load(path)
     if index is None:
@@ -235,9 +235,22 @@ def scan(shard: Path) -> ShardIndex:
     """Read the headers of a shard.
 
     Raises:
-        DataError: The shard cannot be read, is damaged, or is compressed.
+        DataError: The shard cannot be read, is damaged, is compressed, or has the members of a key in several places.
     """
-    return ShardIndex.of(groupby(_files(shard), key=lambda member: split_name(member[0])[0]))
+    return ShardIndex.of(_each_once(shard, groupby(_files(shard), key=lambda member: split_name(member[0])[0])))
+
+
+def _each_once(shard: Path, groups: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Groups whose keys must differ: of two samples of one key each would lack what the other has, or repeat it."""
+    seen: set[int] = set()
+    for key, members in groups:
+        if hash(key) in seen:
+            raise _damaged(
+                f"{shard}: members of the key {_printable(key)!r:.200} stand in two places. Write each sample once, "
+                "its members one after the other (tar --sort=name)"
+            )
+        seen.add(hash(key))
+        yield key, members
 
 
 def _files(shard: Path) -> Iterator[tuple[str, int, int]]:

@@ -20,7 +20,7 @@ PACKAGE = Path(adaptkit.__file__).parent
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
     {"errors", "hashing", "boxes", "hub"},
-    {"terminal"},
+    {"terminal", "text_files"},
     {"progress", "interfaces", "hookspecs", "processes", "reading"},
     {"placement", "paths", "chat_templates"},
     {"plugin_manager"},

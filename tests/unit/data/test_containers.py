@@ -454,7 +454,7 @@ def test_damaged_shards_are_data_errors(context, tmp_path, damage):
     [
         ({"json": b"[1]"}, "is an object with keys, not list"),
         ({"json": b'{"a": '}, "not valid JSON"),
-        ({"json": b"{}", "txt": b"\xff\xfe"}, "is not UTF-8"),
+        ({"json": b"{}", "txt": b"caf\xe9s"}, "is not UTF-8"),
         ({"png": b""}, "neither 'conversations'"),
         ({"json": b"{}", "JSON": b"{}"}, "two members of the sample have one ending"),
     ],

@@ -1,0 +1,206 @@
+"""Text of files: what encodes it, and, where it is no text or no JSON, what it is instead and what to do."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from itertools import pairwise
+from typing import Any
+
+from adaptkit.errors import DataError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_NO_TEXT = {
+    b"\x1f\x8b": "compressed with gzip: unpack it (gunzip)",
+    b"BZh": "compressed with bzip2: unpack it (bunzip2)",
+    b"\xfd7zXZ": "compressed with xz: unpack it (unxz)",
+    b"\x28\xb5\x2f\xfd": "compressed with zstandard: unpack it (unzstd)",
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet: unpack it, or export it as CSV in UTF-8",
+    b"PAR1": "a parquet file: the format parquet reads it",
+    b"ARROW1": "an Arrow file: the format hf_dataset reads it",
+    b"SQLite format 3": "a database: export its rows as JSON Lines",
+    b"%PDF": "a PDF document",
+    b"version https://git-lfs": "a pointer of Git LFS in place of the file: fetch that (git lfs pull)",
+    b"<!doctype html": "a web page, as a failed download leaves it: download the file again",
+    b"<html": "a web page, as a failed download leaves it: download the file again",
+}
+_NUM_LOOKED_AT = 1 << 20
+_CONTEXT = 200
+_NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
+
+
+class DuplicateKeyError(ValueError):
+    """An object of JSON has a key twice."""
+
+
+def encoding_of(beginning: bytes) -> str:
+    """What a byte order mark says; UTF-8 without one."""
+    return next((name for mark, name in _MARKS if beginning.startswith(mark)), "utf-8")
+
+
+def decode_text(raw: bytes, where: str, *, first_line: int = 1) -> str:
+    """The text of a file, or of a line of one.
+
+    Args:
+        raw: Its content.
+        where: What to call it in messages.
+        first_line: Number of its first line, for messages.
+
+    Raises:
+        DataError: It is none in UTF-8 or with a byte order mark; the message says what it seems to be.
+    """
+    encoding = encoding_of(raw)
+    beginning = raw[:_CONTEXT]
+    if encoding == "utf-8" and beginning.count(0) > len(beginning) // 8:
+        raise DataError(
+            f"{where} is not UTF-8, but has zeros between its characters; {_remedy(_likely_encoding(raw))}",
+            kind="malformed",
+        )
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        other = no_text(raw)
+        if other is not None:
+            raise DataError(f"{where} is {other}", kind="unreadable_file") from error
+        line = first_line + raw.count(b"\n", 0, error.start)
+        if error.reason == "unexpected end of data" and b"\0" not in raw:
+            reason = "its last character is incomplete: it is cut short"
+        else:
+            reason = _remedy(_likely_encoding(raw))
+        name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
+        raise DataError(
+            f"{where} is not {name}: byte 0x{raw[error.start]:02x} on line {line:,}; {reason}", kind="malformed"
+        ) from error
+
+
+def no_text(raw: bytes) -> str | None:
+    """What content is that is no text, and what to do about it; None where it may be text."""
+    beginning = raw[:64].lstrip().lower() if raw[:64].lstrip()[:1] == b"<" else raw
+    return next((what for magic, what in _NO_TEXT.items() if beginning.startswith(magic)), None)
+
+
+def _remedy(encoding: str) -> str:
+    return f"it seems to be {encoding}. Save it as UTF-8: iconv -f {encoding} -t UTF-8 OLD > NEW"
+
+
+def _likely_encoding(raw: bytes) -> str:
+    """A guess at what encodes a text that is not UTF-8, by the name that iconv knows."""
+    raw = raw[:_NUM_LOOKED_AT]
+    if raw.count(b"\0") > len(raw) // 8:
+        return "UTF-16LE" if raw[1::2].count(b"\0") > raw[::2].count(b"\0") else "UTF-16BE"
+    pairs = 2 * len(_NEIGHBOURS.findall(raw))
+    if pairs > sum(byte > 0x7F for byte in raw) // 2:  # Latin letters with accents stand alone
+        for encoding in ("GB18030", "BIG5", "SHIFT_JIS", "EUC-KR"):
+            try:
+                codecs.getincrementaldecoder(encoding)().decode(raw)
+            except UnicodeDecodeError:
+                continue
+            return encoding
+    return "WINDOWS-1252"
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """A JSON value.
+
+    Raises:
+        DataError: It is malformed, or an object in it has a key twice; `where` says where it stands.
+    """
+    return _loads(text, where, _unique)
+
+
+def parse_rows_of_json(text: str, where: str) -> Any:
+    """As `parse_json`; but of a list with duplicate keys only the items that have them are errors, in their place."""
+    doubled: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            doubled.append(_duplicate(pairs))
+            return _Doubled(found)
+        return found
+
+    value = _loads(text, where, note)
+    if not doubled:
+        return value
+    if isinstance(value, list):
+        return [_or_error(item) for item in value]
+    raise DataError(f"{where}: {_twice(doubled[0])}", kind="malformed")
+
+
+class _Doubled(dict[str, Any]):
+    """An object that had a key twice."""
+
+
+def _or_error(item: Any) -> Any:
+    stack = [item]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, _Doubled):
+            return DataError("an object in the row has a key twice: keep one of them", kind="malformed")
+        stack += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return item
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise DuplicateKeyError(_twice(_duplicate(pairs)))
+    return found
+
+
+def _duplicate(pairs: list[tuple[str, Any]]) -> str:
+    return duplicates([key for key, _ in pairs])[0]
+
+
+def duplicates(names: list[str]) -> list[str]:
+    """Those of some names that occur more than once, each once."""
+    ordered = sorted(names)
+    return list(dict.fromkeys(one for one, other in pairwise(ordered) if one == other))
+
+
+def _twice(key: str) -> str:
+    return f"an object has the key {key!r:.80} twice: keep one of them"
+
+
+def _loads(text: str | bytes, where: str, hook: Any) -> Any:
+    if isinstance(text, bytes):
+        text = decode_text(text, where)
+    text = text.rstrip()
+    try:
+        return json.loads(text, object_pairs_hook=hook)
+    except json.JSONDecodeError as error:  # of one line, `where` says which
+        place = f"line {error.lineno} column {error.colno}" if "\n" in error.doc.strip() else f"column {error.colno}"
+        advice = _advice(error.doc, error.pos, error.msg)
+        raise DataError(f"{where}: not valid JSON: {error.msg} at {place}{advice}", kind="malformed") from error
+    except DuplicateKeyError as error:
+        raise DataError(f"{where}: {error}", kind="malformed") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON: {error}", kind="malformed") from error
+
+
+def _advice(text: str, place: int, reason: str) -> str:
+    """What to do about a text at whose character `place` it stops being JSON."""
+    before = text[max(0, place - _CONTEXT) : place].rstrip()[-1:]
+    after = text[place : place + _CONTEXT].lstrip()
+    if "delimiter" in reason and after[:1] == '"':
+        return ": a comma is missing"
+    if (before == "," and after[:1] in "]}" and after) or re.match(r",\s*[\]}]", after):
+        return ": take out the comma before the closing bracket"
+    if after[:1] == "'" or re.match(r"(None|True|False)\b", after):
+        return ": this is Python's notation; json.dump writes JSON, with double quotes, null, true and false"
+    if after.startswith(("//", "/*", "#")):
+        return ": JSON has no comments; take them out"
+    if "control character" in reason:
+        return ": a line break or tab inside a text is written \\n or \\t"
+    if "escape" in reason:
+        return ": a backslash in a text is written \\\\; in paths write / instead"
+    if not after or reason.startswith("Unterminated string"):
+        return ": it ends in the middle. The file is cut short, or a row goes over several lines in JSON Lines"
+    return ""
