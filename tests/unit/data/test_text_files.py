@@ -77,11 +77,9 @@ def test_other_encodings_are_named_with_the_remedy(
         rows = json.dumps(row(answer=text), ensure_ascii=False)
     content = f"name,label\nx,{text}\n" if kind == "csv" else rows
     path = write(tmp_path / f"r.{kind}", content, encoding)
+    options = {"question": "q", "answer": "{{ label }}"} if kind == "csv" else {}
     with pytest.raises(DataError, match=rf"(?s)UTF-8.*iconv -f ({named})"):
-        if kind == "csv":
-            source(tmp_path, "table", path, question="q", answer="{{ label }}")
-        else:
-            source(tmp_path, "llava", path)[0]
+        source(tmp_path, "table" if options else "llava", path, **options)[0]
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl"])
