@@ -114,7 +114,7 @@ def wrong_type(what: str, needed: str, given: object) -> str:
     return f"{what}: {needed} is needed; got {found}."
 
 
-def unknown_name(kind: str, name: str, choices: Iterable[str], *, hint: str = "") -> str:
+def unknown_name(kind: str, name: str, choices: Iterable[str], *, hint: str = "", nearest: str | None = None) -> str:
     """Say that `name` is unknown, with the nearest valid name and the list of valid ones.
 
     Args:
@@ -122,9 +122,10 @@ def unknown_name(kind: str, name: str, choices: Iterable[str], *, hint: str = ""
         name: What the user wrote.
         choices: The valid names.
         hint: A closing sentence: where to look further.
+        nearest: The nearest valid name, where another is meant than the one spelt most alike.
     """
     known = sorted(str(choice) for choice in choices)
-    nearest = nearest_name(name, known)
+    nearest = nearest or nearest_name(name, known)
     parts = [f"no {kind} named {name!r}."]
     if nearest:
         parts.append(f"Did you mean {nearest!r}?")

@@ -6,9 +6,10 @@ import click
 
 from adaptkit.cli.data_check import check
 from adaptkit.cli.data_convert import convert
+from adaptkit.cli.group import NamingGroup
 
 
-@click.group()
+@click.group(cls=NamingGroup)
 def data() -> None:
     """Check training data, or turn public grounding datasets into it."""
 

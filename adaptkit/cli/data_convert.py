@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adaptkit.cli.group import NamingGroup
 from adaptkit.terminal import Console, echo
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.group()
+@click.group(cls=NamingGroup)
 def convert() -> None:
     """Turn a public grounding dataset into conversations.
 

@@ -11,15 +11,35 @@ from typing import Any
 import click
 
 from adaptkit import __version__
+from adaptkit.cli.hints import LISTING, argument_hint, command_like, option_hint
 from adaptkit.errors import AdaptkitError, RunStoppedError, inert, unknown_name
 from adaptkit.launch import leave_report
 from adaptkit.processes import PeerError, num_processes, process_index
 
 DEBUG = "--debug"
+ARGUMENTS = f"{__name__}.arguments"
 INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
 
-class LazyGroup(click.Group):
+class NamingGroup(click.Group):
+    """A group that names the nearest of its subcommands where one is not known."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if not ctx.resilient_parsing and args[0] not in known and not args[0].startswith("-"):
+            raise click.UsageError(self.unknown_command(ctx, args[0], known), ctx)
+        return super().resolve_command(ctx, args)
+
+    def unknown_command(self, ctx: click.Context, name: str, known: list[str]) -> str:
+        """What to say of a subcommand that there is not."""
+        lists = self.invoke_without_command and name in LISTING
+        hint = f"`{ctx.command_path}` alone lists." if lists else f"See `{ctx.command_path} --help`."
+        return unknown_name("command", name, known, hint=hint)
+
+
+class LazyGroup(NamingGroup):
     """A group that knows its subcommands' names and one-line helps without importing them.
 
     Args:
@@ -44,13 +64,11 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if not ctx.resilient_parsing and args[0] not in self._lazy_commands and not args[0].startswith("-"):
-            hint = "See `adaptkit --help`."
-            raise click.UsageError(unknown_name("command", args[0], self._lazy_commands, hint=hint), ctx)
-        return super().resolve_command(ctx, args)
+    def unknown_command(self, ctx: click.Context, name: str, known: list[str]) -> str:
+        meant = command_like(name)
+        if meant is None or meant.split()[0] not in known:
+            return super().unknown_command(ctx, name, known)
+        return f"no command named {name!r}. Did you mean `{ctx.command_path} {meant}`? See `{ctx.command_path} --help`."
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -59,13 +77,16 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         ctx.meta[DEBUG] = DEBUG in args[:end]
+        ctx.meta[ARGUMENTS] = list(args)
         return super().parse_args(ctx, [a for a in args[:end] if a != DEBUG] + args[end:])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            vars(error)["message"] = inert(error.message)  # it holds what was typed
+            advice = self._advice(ctx, error)
+            message = f"{error.message.rstrip('.')}. {advice}" if advice else error.message
+            vars(error)["message"] = inert(message)  # it holds what was typed
             raise
         except (click.exceptions.Exit, click.Abort):
             raise
@@ -82,6 +103,14 @@ class LazyGroup(click.Group):
 
                 echo_message(f"{_speaker()}{'Error: ' if is_error else ''}", message)
             raise click.exceptions.Exit(exit_code) from error
+
+    def _advice(self, ctx: click.Context, error: click.ClickException) -> str | None:
+        if isinstance(error, click.NoSuchOption):
+            hint = option_hint(error, ctx.meta[ARGUMENTS])
+            if hint is not None:
+                vars(error)["possibilities"] = None
+            return hint
+        return argument_hint(error) if isinstance(error, click.UsageError) else None
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:

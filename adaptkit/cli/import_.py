@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from adaptkit.cli.group import NamingGroup
 from adaptkit.terminal import echo
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.group("import")
+@click.group("import", cls=NamingGroup)
 def import_() -> None:
     """Turn checkpoints of the reference implementations into workflows."""
 

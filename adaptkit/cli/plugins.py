@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Group
 from rich.table import Table
 
+from adaptkit.cli.group import NamingGroup
 from adaptkit.cli.output import json_option
 from adaptkit.cli.plugins_check import check
 from adaptkit.cli.plugins_new import new
@@ -17,7 +18,7 @@ from adaptkit.plugin_manager import BrokenPlugin, PluginManager, get_plugin_mana
 from adaptkit.terminal import Console, echo_json, styled
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=NamingGroup, invoke_without_command=True)
 @json_option("Print only JSON, with each component's options as JSON schema.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:

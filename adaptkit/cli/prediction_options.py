@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,8 +53,16 @@ def parse_options(values: dict[str, Any]) -> PredictionOptions:
     )
 
 
-def refuse_options(values: dict[str, Any], why: str) -> None:
-    """Raise a usage error where one was given that would do nothing."""
-    given = [f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None]
+def refuse_options(values: dict[str, Any], why: str, instead: Mapping[str, str] | None = None) -> None:
+    """Raise a usage error where one was given that would do nothing.
+
+    Args:
+        values: The options.
+        why: What to say.
+        instead: What one may have been meant as.
+    """
+    given = [name for name, value in values.items() if value is not None]
     if given:
-        raise click.UsageError(f"{', '.join(given)}: {why}")
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        meant = [f"{instead[name]}={values[name]}" for name in given if instead and name in instead]
+        raise click.UsageError(f"{names}: {why}" + (f" For the run itself write {' '.join(meant)}." if meant else ""))

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.table import Column, Table
 
+from adaptkit.cli.hints import LISTING
 from adaptkit.cli.output import json_option
 from adaptkit.errors import RecipeError
 from adaptkit.recipe import RecipeSummary, find_recipes, recipe_json_schema
@@ -55,6 +56,11 @@ def _write_schema(output: Path | None) -> None:
 
 
 def _searched(folders: Sequence[str]) -> list[Path]:
+    words = [word for word in folders if word in LISTING and not Path(word).exists()]
+    if words:
+        raise click.UsageError(
+            f"{words[0]}: `adaptkit recipes` alone lists. Beside it stand only folders to search, or schema."
+        )
     own = [DEFAULT_FOLDER] if DEFAULT_FOLDER.is_dir() else []
     searched = [*own, *map(Path, folders)]
     if not searched:

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from adaptkit.runner import Run
 
 
+_OF_THE_RUN = {
+    "gpus": "--num-processes",
+    "strategy": "accelerator.strategy",
+    "batch_size": "stages.STAGE.per_device_train_batch_size",
+    "length": "stages.STAGE.max_length",
+}
+"""What options of predictions are called where they change a run."""
+
+
 @click.command()
 @click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[a.b.c=value]...", nargs=-1)
@@ -62,7 +71,7 @@ def train(
     if rehearse and (num_processes or processes.num_processes()) > 1:
         raise click.UsageError("--rehearse runs in one process, whatever the recipe asks for.")
     if not dry_run:
-        refuse_options(prediction, "only --dry-run predicts.")
+        refuse_options(prediction, "only --dry-run predicts.", _OF_THE_RUN)
     started = time.monotonic()
     if num_processes is not None:
         overrides = (*overrides, f"accelerator.num_processes={num_processes}")

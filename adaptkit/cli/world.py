@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from adaptkit.cli.group import NamingGroup
 from adaptkit.cli.output import json_option
 from adaptkit.errors import ModelError, RecipeError
 from adaptkit.terminal import Console, echo, echo_json
@@ -20,7 +21,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 model_argument = click.argument("model", type=click.Choice(MODELS), required=False)
 
 
-@click.group()
+@click.group(cls=NamingGroup)
 def world() -> None:
     """Rebuild the built-in models, or write the built-in world's data."""
 

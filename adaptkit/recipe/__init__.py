@@ -20,6 +20,7 @@ from adaptkit.recipe.encoder import EncoderRecipe, EncoderTrainingConfig, load_e
 from adaptkit.recipe.json_schema import recipe_json_schema
 from adaptkit.recipe.listing import RecipeSummary, find_recipes, load_any_recipe, opening_comment
 from adaptkit.recipe.loading import load_recipe, recipe_from_values
+from adaptkit.recipe.places import place_of
 from adaptkit.recipe.schema import (
     AcceleratorConfig,
     BaseConfig,
@@ -62,6 +63,7 @@ __all__ = [
     "load_encoder_recipe",
     "load_recipe",
     "opening_comment",
+    "place_of",
     "recipe_from_values",
     "recipe_json_schema",
 ]

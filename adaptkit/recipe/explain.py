@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import types
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from adaptkit.errors import unknown_name
+from adaptkit.recipe.keys import keys_at
+from adaptkit.recipe.places import place_of
 
 Location = tuple[int | str, ...]
 
@@ -62,8 +63,9 @@ def explain(details: ErrorDetails, model: type[BaseModel], also: Iterable[str] =
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
-        known = keys_at(model, location[:-1])
-        return unknown_name("key", str(location[-1]), [*known, *(also if len(location) == 1 else ())])
+        key, known = str(location[-1]), [*keys_at(model, location[:-1]), *(also if len(location) == 1 else ())]
+        place = place_of(model, key) if len(location) == 1 else None
+        return unknown_name("key", key, known, nearest=place)
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
         return unknown_name("choice", str(value), choices)
@@ -78,44 +80,6 @@ def explain(details: ErrorDetails, model: type[BaseModel], also: Iterable[str] =
     if kind in ("dict_type", "model_type", "model_attributes_type"):
         return f"should be a mapping of keys to values, not {_shown(value)}"
     return f"{message.removeprefix('Input ')}, not {_shown(value)}"
-
-
-def keys_at(model: type[BaseModel], location: Iterable[int | str]) -> list[str]:
-    """The keys of the model at a location inside another; none where there is no model."""
-    annotation: Any = model
-    for step in location:
-        annotation = _inside(_bare(annotation), step)
-    bare = _bare(annotation)
-    return _keys(bare) if _is_model(bare) else []
-
-
-def _inside(annotation: Any, step: int | str) -> Any:
-    if _is_model(annotation):
-        field = annotation.model_fields.get(str(step))
-        return field.annotation if field is not None else None
-    arguments = get_args(annotation)
-    if isinstance(get_origin(annotation), type) and issubclass(get_origin(annotation), Mapping):
-        return arguments[-1]
-    return arguments[0] if arguments else None
-
-
-def _bare(annotation: Any) -> Any:
-    """Without `Annotated` and `| None`: of several alternatives the first that has an inside."""
-    if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        alternatives = [_bare(a) for a in get_args(annotation)]
-        return next((a for a in alternatives if _is_model(a) or get_args(a)), None)
-    return annotation
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    shorthand: Iterable[str] = getattr(model, "shorthand", ())
-    return [*(field.alias or name for name, field in model.model_fields.items()), *shorthand]
 
 
 def _place(details: ErrorDetails) -> Location:
