@@ -85,8 +85,8 @@ class LazyGroup(NamingGroup):
             return super().invoke(ctx)
         except click.ClickException as error:
             advice = self._advice(ctx, error)
-            message = f"{error.message.rstrip('.')}. {advice}" if advice else error.message
-            vars(error)["message"] = inert(message)  # it holds what was typed
+            said = f"{error.message.rstrip('.')}. {advice}" if advice else error.message
+            vars(error)["message"] = inert(said)  # it holds what was typed
             raise
         except (click.exceptions.Exit, click.Abort):
             raise
