@@ -8,5 +8,18 @@ from adaptkit.checking.findings import KINDS, Findings, Problem
 from adaptkit.checking.plan import CheckedDataset, Plan
 from adaptkit.checking.recipes import plan_recipe
 from adaptkit.checking.running import Report, run_check
+from adaptkit.checking.spread import Spread, look_at_spread
 
-__all__ = ["KINDS", "CheckedDataset", "Findings", "Plan", "Problem", "Report", "plan_files", "plan_recipe", "run_check"]
+__all__ = [
+    "KINDS",
+    "CheckedDataset",
+    "Findings",
+    "Plan",
+    "Problem",
+    "Report",
+    "Spread",
+    "look_at_spread",
+    "plan_files",
+    "plan_recipe",
+    "run_check",
+]

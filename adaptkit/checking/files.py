@@ -10,7 +10,7 @@ from typing import Any
 from adaptkit.build import context_of
 from adaptkit.chat_templates import load_chat_template
 from adaptkit.checking.findings import Problem
-from adaptkit.checking.plan import CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
+from adaptkit.checking.plan import CONTENT, LENGTHS, WORDS, CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
 from adaptkit.data.hf_dataset import is_saved_dataset
 from adaptkit.data.layouts import layout_of
 from adaptkit.data.media import shown
@@ -65,8 +65,10 @@ def plan_files(
     context = context_of({name: inputs.modality for name, inputs in processor.modalities.items()}, Path())
     if tokenizer is None:
         plan.notes.append("Lengths are in characters: --tokenizer DIR measures tokens.")
+        plan.leave_out(LENGTHS, WORDS)
     elif positions == 1:
         plan.notes.append("Each medium counts as one token: --positions N counts what the encoder makes of it.")
+    plan.leave_out("whether an encoder takes the media", *([] if reads_media else [CONTENT]))
     plan.notes += [note for path in paths if (note := _unread(path)) is not None]
     names = _names(paths)
     plan.mixtures[MIXTURE] = names
@@ -77,9 +79,8 @@ def plan_files(
             plan.unopened.append(Problem("unreadable_file", name, 0, None, str(error)))
             continue
         limit = max_length if tokenizer is not None else None
-        plan.datasets.append(
-            CheckedDataset(name, source, CheckedMedia(processor), limit, tokenizer is not None, reads_media)
-        )
+        known = tokenizer is not None
+        plan.datasets.append(CheckedDataset(name, source, CheckedMedia(processor), limit, known, known, reads_media))
     return plan
 
 

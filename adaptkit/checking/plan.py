@@ -31,6 +31,7 @@ class CheckedDataset:
         media: What encodes them and reads their media.
         max_length: Longest conversation in tokens; None: no limit.
         in_tokens: Whether lengths are those of training; else they are counted in characters.
+        knows_words: Whether the tokenizer is that of training, so that words it does not know are found.
         reads_media: Whether media are decoded.
     """
 
@@ -39,6 +40,7 @@ class CheckedDataset:
     media: CheckedMedia
     max_length: int | None = None
     in_tokens: bool = True
+    knows_words: bool = True
     reads_media: bool = True
 
 
@@ -51,7 +53,8 @@ class Plan:
         unopened: Why others could not be.
         mixtures: Datasets of each stage, or of the one mixture that files make.
         max_bad_fraction: Share of a mixture's samples that may be bad.
-        notes: What is not checked, and why.
+        notes: What is checked in another way than one may think, and why.
+        unchecked: What is not checked, in a few words each.
     """
 
     datasets: list[CheckedDataset] = field(default_factory=list)
@@ -59,6 +62,16 @@ class Plan:
     mixtures: dict[str, list[str]] = field(default_factory=dict)
     max_bad_fraction: float = 0.01
     notes: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+
+    def leave_out(self, *what: str) -> None:
+        """Note, once, what is not checked."""
+        self.unchecked += [one for one in what if one not in self.unchecked]
+
+
+LENGTHS = "lengths in tokens"
+WORDS = "words that the tokenizer does not know"
+CONTENT = "whether media can be read"
 
 
 class CheckedMedia(MediaStore):

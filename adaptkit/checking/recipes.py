@@ -12,7 +12,7 @@ import torch
 from adaptkit.build import build_tokenizer, data_context, modality_specs
 from adaptkit.chat_templates import FAMILY_TEMPLATES, load_chat_template
 from adaptkit.checking.findings import Problem
-from adaptkit.checking.plan import CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
+from adaptkit.checking.plan import CONTENT, LENGTHS, WORDS, CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
 from adaptkit.errors import AdaptkitError, DataError, RecipeError
 from adaptkit.interfaces import DataContext, DataSource
 from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs, modality_inputs
@@ -48,6 +48,8 @@ def plan_recipe(
     """
     plan = Plan(max_bad_fraction=recipe.max_bad_fraction if max_bad_fraction is None else max_bad_fraction)
     found, in_tokens = _tokenizer(recipe, tokenizer, plan)
+    if not reads_media:
+        plan.leave_out(CONTENT)
     processors = _Processors(recipe, found, plan)
     context = data_context(recipe)
     sources: dict[str, DataSource | None] = {}
@@ -69,6 +71,7 @@ def plan_recipe(
                     source,
                     CheckedMedia(processor),
                     in_tokens=in_tokens and measured,
+                    knows_words=in_tokens,
                     reads_media=reads_media,
                 )
                 datasets[key] = dataset
@@ -112,8 +115,10 @@ def _tokenizer(recipe: Recipe, path: str | None, plan: Plan) -> tuple[Any, bool]
     missing = missing_model(recipe.base.path, recipe.base.revision)
     if missing is None:
         return build_tokenizer(recipe.base), True
+    plan.leave_out(LENGTHS, WORDS)
     plan.notes.append(
-        f"Lengths in tokens are not checked: {missing}. --tokenizer DIR takes another tokenizer than the base's."
+        f"Lengths in tokens and unknown words are not checked: {missing}. --tokenizer DIR takes another tokenizer than "
+        "the base's."
     )
     try:
         template = template or FAMILY_TEMPLATES.get(family_of(recipe.base), "chatml")
@@ -153,6 +158,7 @@ class _Processors:
                 return modality_inputs(name, spec), True
             except AdaptkitError as error:
                 missing = str(error)
+        self._plan.leave_out(LENGTHS, f"whether the encoder of {name!r} takes the media")
         note = f"{name}: media are read, but not prepared for the encoder, and not counted: {missing.rstrip('.')}."
         if note not in self._plan.notes:
             self._plan.notes.append(note)

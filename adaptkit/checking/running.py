@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,13 @@ class Report:
         plan: What was checked.
         findings: What was found in each dataset.
         reasons: Why the data cannot be trained on; empty where it can.
+        unchecked: What was not checked, in a few words each.
     """
 
     plan: Plan
     findings: dict[str, Findings]
     reasons: list[str]
+    unchecked: list[str] = field(default_factory=list)
 
     def count(self, kind: str) -> int:
         """Problems of a kind in all datasets."""
@@ -83,7 +85,9 @@ def run_check(
             progress(done, total, f"checking {name}")
     for dataset in plan.datasets:
         _note_duplicates(dataset, findings[dataset.name], num_examples)
-    return Report(plan, findings, list(_reasons(plan, findings, strict)))
+    num_samples = sum(len(dataset.source) for dataset in plan.datasets)
+    rest = [f"{num_samples - total:,} of {num_samples:,} samples"] if total < num_samples else []
+    return Report(plan, findings, list(_reasons(plan, findings, strict)), [*rest, *plan.unchecked])
 
 
 Chunk = tuple[int, Sequence[int]]

@@ -101,7 +101,7 @@ def _note_good(findings: Findings, watched: _Watched, index: int, item: Item, nu
     parts = [part for message in sample.messages for part in message["content"]]
     length = len(encoded.input_ids)
     found = []
-    unknown = unknown_words(dataset.media.processor.tokenizer, sample.messages) if dataset.in_tokens else []
+    unknown = unknown_words(dataset.media.processor.tokenizer, sample.messages) if dataset.knows_words else []
     if unknown:
         fate = f"read and learned as {dataset.media.processor.tokenizer.unk_token}"
         found.append(("unknown_words", f"the tokenizer does not know {list_words(unknown)}: {fate}"))

@@ -27,6 +27,7 @@ def report_as_json(report: Report) -> dict[str, Any]:
     return {
         "usable": not report.reasons,
         "reasons": report.reasons,
+        "not_checked": report.unchecked,
         "notes": report.plan.notes,
         "mixtures": report.plan.mixtures,
         "datasets": {name: _dataset_as_json(found, in_tokens[name]) for name, found in report.findings.items()},
@@ -76,9 +77,12 @@ def print_report(report: Report, console: Console, num_examples: int) -> None:
         _print_problem(report, console, kind, num_examples)
     if not report.reasons:
         bad = sum(found.num_bad for found in report.findings.values())
-        what = "nothing is wrong" if not problems else f"fit for training; {bad:,} samples would be left out"
+        clean = "no problem found" if report.unchecked else "nothing is wrong"
+        what = f"fit for training; {bad:,} samples would be left out" if problems else clean
         console.print()
         console.print(f"{_checked(report)}: {what}.", style="bold green")
+    if report.unchecked:
+        console.print(f"Not checked: {', '.join(report.unchecked)}.", style="yellow", highlight=False)
 
 
 def _checked(report: Report) -> str:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from adaptkit.build import MediaStore, StageData, build_sources, build_stage_data, build_tokenizer, missing_resources
 from adaptkit.chat import label_segments
+from adaptkit.checking import Spread, look_at_spread
 from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, prepare_skeleton
 from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
@@ -17,12 +18,17 @@ from adaptkit.recipe import Recipe, StageConfig, dump_recipe
 from adaptkit.runner import Run, check_stages, fitting_stage, print_stage, print_unknown_words, stage_settings
 from adaptkit.terminal import Console, styled
 
+_ADVICE = "`adaptkit data check RECIPE` finds all of them."
+
 
 def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> None:
     """Print the resolved recipe, what each stage trains and one example of it, and the memory and time it will take.
 
     No weights are loaded: of models, their configs are enough. Where data or the tokenizer is missing, that is said,
-    and there are no examples.
+    and there are no examples. Of each dataset some samples of every kind are read with their media.
+
+    Raises:
+        DataError: So many of them are bad that the run would stop.
     """
     quiet_libraries()
     check_stages(recipe)
@@ -30,6 +36,7 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
     run = prepare_skeleton(recipe, console)
     missing = _open_data(run)
+    spreads, doubts = {}, []
     predictor, num_steps = Predictor(run, options), {}
     predictions: list[StagePrediction] = []
     for number, stage in enumerate(recipe.stages, start=1):
@@ -41,7 +48,9 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
         place, steps = f"{number}/{len(recipe.stages)}", num_steps.get(stage.name, 0)
         print_stage(console, stage, place, predictor.model(stage), num_batches, steps)
         if data is not None:
-            _show_example(run, data.conversations, MediaStore(run.processor(stage.workflow)))
+            media = MediaStore(run.processor(stage.workflow))
+            _show_example(run, data.conversations, media)
+            doubts += _look_at_data(run, stage, media, spreads)
         with console.status(f"predicting the memory of stage {stage.name}"):
             predictions.append(predictor.predict(stage))
     console.print()
@@ -52,6 +61,8 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
             console.print(f"  {problem}", style="yellow", highlight=False)
     console.print()
     console.print("dry run: nothing was trained or written.")
+    if doubts:
+        raise DataError("\n".join(["the run would stop because of bad samples:", *doubts, _ADVICE]))
 
 
 def _open_data(run: Run) -> list[str]:
@@ -65,6 +76,37 @@ def _open_data(run: Run) -> list[str]:
         run.sources = build_sources(run.recipe, dict.fromkeys(n for stage in run.recipe.stages for n in stage.data))
         print_unknown_words(run)
     return problems
+
+
+def _look_at_data(run: Run, stage: StageConfig, media: MediaStore, spreads: dict[tuple[str, ...], Spread]) -> list[str]:
+    """Print what a look at samples of every kind finds; why the stage could not be trained, if so.
+
+    Args:
+        run: The run, with its data.
+        stage: One of its stages.
+        media: Reads its media.
+        spreads: What was found so far, by dataset and modalities; it is added to.
+    """
+    found: dict[str, Spread] = {}
+    for name in stage.data:
+        key = (name, *media.processor.modalities)
+        if key not in spreads:
+            with run.console.status(f"looking at samples of {name}"):
+                spread = spreads[key] = look_at_spread(run.sources[name], media)
+            if spread.num_bad:
+                run.console.print(f"data.{name}: {_summary(spread)}", style="yellow", highlight=False)
+                for problem in spread.problems:
+                    run.console.print(Padding(inert_text(problem), (0, 0, 0, 2)))
+        found[name] = spreads[key]
+    expected = sum(spread.bad_fraction * spread.num_samples for spread in found.values())
+    if expected <= run.recipe.max_bad_fraction * sum(spread.num_samples for spread in found.values()):
+        return []
+    bad = "; ".join(f"data.{name}: {_summary(spread)}" for name, spread in found.items() if spread.num_bad)
+    return [f"  stage {stage.name}: {bad}; max_bad_fraction is {run.recipe.max_bad_fraction:g}"]
+
+
+def _summary(spread: Spread) -> str:
+    return f"{spread.num_bad:,} of {spread.num_rows:,} samples looked at are bad"
 
 
 def _stage_data(run: Run, stage: StageConfig) -> StageData:

@@ -28,7 +28,14 @@ def media_kinds() -> frozenset[str]:
 
 def begins_a_medium(content: bytes) -> bool:
     """Whether a file that begins so is a picture, a recording or a film in one of the common formats."""
-    return content.startswith(_BEGINNINGS) or content[4:8] == b"ftyp"
+    return bool(beginning_of(content))
+
+
+def beginning_of(content: bytes) -> bytes:
+    """The first bytes by which one of the common formats of media is told; none where it is no such format."""
+    if content[4:8] == b"ftyp":
+        return content[4:12]
+    return next((one for one in _BEGINNINGS if content.startswith(one)), b"")
 
 
 @cache

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from adaptkit import build
-from adaptkit.checking import CheckedDataset, Plan, plan_files, plan_recipe, run_check
+from adaptkit.checking import CheckedDataset, Plan, look_at_spread, plan_files, plan_recipe, run_check
 from adaptkit.checking.answers import box_problems
 from adaptkit.cli import cli
 from adaptkit.cli.data_report import histogram
@@ -165,7 +165,8 @@ def test_a_recipe_whose_base_is_elsewhere_is_checked_but_for_lengths(write: Call
     missing = ["base.path=nobody/no-such-model", "base.model_type=llama", "modalities.image.placeholder=null"]
     encoder = "modalities.image.encoder.path=nobody/no-such-encoder"
     plan = plan_recipe(load_recipe(*_split(tiny_recipe(path.parent, *missing, encoder))))
-    assert "Lengths in tokens are not checked" in plan.notes[0]
+    assert "Lengths in tokens and unknown words are not checked" in plan.notes[0]
+    assert {"lengths in tokens", "words that the tokenizer does not know"} < set(plan.unchecked)
     assert "media are read, but not prepared" in plan.notes[1]
     (found,) = run_check(plan, workers=1).findings.values()
     expected = {kind: count for kind, count in EXPECTED.items() if kind not in ("too_long", "cut", "unknown_words")}
@@ -234,6 +235,50 @@ def test_what_cannot_be_told_says_why(tmp_path: Path, name: str, said: str) -> N
     (tmp_path / name).write_text('[{"\\ud800": 1}]')
     (problem,) = plan_files([tmp_path / name]).unopened
     assert said in str(problem.message)
+
+
+def test_words_are_checked_before_there_is_an_encoder(write: Callable[[list[Any]], Path]) -> None:
+    path = write(rows_of({"unknown_words": [{"answer": "a crimson velociraptor ."}] * 3}))
+    result = run(*tiny_recipe(path.parent, "modalities.image.encoder.path=nobody/no-such-encoder"))
+    assert "velociraptor" in result.stdout
+    assert "encoder of 'image'" in " ".join(result.stdout.partition("Not checked:")[2].split())
+    clean = run(*tiny_recipe(write(rows_of({}, num_good=3)).parent))
+    assert "3 samples checked: nothing is wrong." in clean.stdout
+    assert "Not checked" not in clean.stdout
+    some = run(*tiny_recipe(path.parent), "--sample", "2", "--no-media")
+    assert "nothing is wrong" not in some.stdout
+    assert "Not checked: 1 of 3 samples, whether media can be read." in some.stdout
+
+
+# -- dry runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".png", ".dat", ""])
+def test_a_dry_run_looks_at_every_kind_of_content(write: Callable[[list[Any]], Path], ending: str) -> None:
+    """Of 300 pictures 40, in the middle, are something else, whatever their names say."""
+    path = write(rows_of({}, num_good=300))
+    (path.parent / f"other{ending}").write_bytes(b"RIFF" + bytes(200))
+    rows = json.loads(path.read_text())
+    for row in rows[130:170]:
+        row["image"] = f"other{ending}"
+    path.write_text(json.dumps(rows))
+    (dataset,) = plan_files([path]).datasets
+    found = look_at_spread(dataset.source, dataset.media)
+    assert (found.num_rows, found.num_bad) == (300, 40)
+    assert f"other{ending}" in found.problems[0]
+
+
+def test_a_dry_run_that_would_stop_says_so(write: Callable[[list[Any]], Path]) -> None:
+    path = write(rows_of({}, num_good=100))
+    rows = json.loads(path.read_text())
+    for row in rows[50:60]:
+        row["image"] = "text.png"
+    path.write_text(json.dumps(rows))
+    arguments = tiny_recipe(path.parent, "stages.pretrain=null", "stages.instruct=null", "stages.ground=null")
+    result = CliRunner().invoke(cli, ["train", *arguments, "--dry-run"])
+    assert result.exit_code == 2
+    assert "10 of 100 samples looked at are bad" in result.output
+    assert "text.png" in result.output
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -417,7 +462,8 @@ def run(*arguments: str) -> Result:
 def test_a_clean_file(write: Callable[[list[Any]], Path]) -> None:
     result = run(str(write(rows_of({}, num_good=5))))
     assert result.exit_code == 0, result.output
-    assert "5 samples checked: nothing is wrong." in result.stdout
+    assert "5 samples checked: no problem found." in result.stdout
+    assert "Not checked: lengths in tokens, words that the tokenizer does not know" in result.stdout
     assert "█" in result.stdout
 
 
