@@ -36,7 +36,8 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
     run = prepare_skeleton(recipe, console)
     missing = _open_data(run)
-    spreads, doubts = {}, []
+    spreads: dict[tuple[str, ...], Spread] = {}
+    doubts: list[str] = []
     predictor, num_steps = Predictor(run, options), {}
     predictions: list[StagePrediction] = []
     for number, stage in enumerate(recipe.stages, start=1):
