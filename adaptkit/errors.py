@@ -49,11 +49,27 @@ def join_lines(lines: Iterable[object]) -> Lines:
     return Lines("\n".join(map(inert, lines)))
 
 
+_secrets: dict[str, str] = {}
+
+
+def keep_secret(value: str, name: str) -> None:
+    """Show a name in place of a value in all messages from here on."""
+    _secrets[value] = name
+
+
+def without_secrets(text: str) -> str:
+    """A text with names in place of the values that `keep_secret` was told of."""
+    shown = text
+    for value in sorted(_secrets, key=len, reverse=True):
+        shown = shown.replace(value, _secrets[value])
+    return Lines(shown) if isinstance(text, Lines) else shown
+
+
 class AdaptkitError(Exception):
     """Base class of everything adaptkit raises on purpose.
 
     Messages name files, keys and samples that others have written. They are inert: one line, unless `join_lines` made
-    several.
+    several. They hold no value that is to be kept secret.
     """
 
     exit_code = 2
@@ -62,7 +78,7 @@ class AdaptkitError(Exception):
         super().__init__(*(inert(arg) if isinstance(arg, str) else arg for arg in args))
 
     def __str__(self) -> str:
-        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+        return without_secrets(str(self.args[0]) if len(self.args) == 1 else super().__str__())
 
 
 class RecipeError(AdaptkitError):

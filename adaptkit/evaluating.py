@@ -14,7 +14,7 @@ from adaptkit.evaluation.scores import Answer, Evaluation
 from adaptkit.model.inspection import describe_components, describe_layers
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.progress import progress_bar
-from adaptkit.recipe import Recipe, TaskConfig, dump_recipe
+from adaptkit.recipe import Recipe, TaskConfig, dump_recipe, written_description
 from adaptkit.runner import METRICS_FILE, Run
 from adaptkit.training.checkpoints import write_whole
 
@@ -81,7 +81,7 @@ def _write_report(run: Run, results: Mapping[str, Any], answers: Sequence[Answer
         ReportData(
             title=run.recipe.name,
             results=results,
-            description=run.recipe.description,
+            description=written_description(run.recipe),
             metrics=[json.loads(line) for line in metrics],
             layers=describe_layers(model),
             components=[asdict(size) for size in describe_components(model)],

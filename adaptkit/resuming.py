@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 from transformers.utils import CONFIG_NAME
@@ -17,7 +16,7 @@ from adaptkit.errors import RecipeError, RunError
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.saving import hash_of, reference_of
 from adaptkit.processes import on_main_process
-from adaptkit.recipe import Recipe, StageConfig
+from adaptkit.recipe import Recipe, StageConfig, load_values, without_variables
 from adaptkit.training.checkpoints import completed_steps, find_newest, is_checkpoint, list_checkpoints, write_whole
 
 RECIPE_FILE = "recipe.yaml"
@@ -26,7 +25,7 @@ LOCK_FILE = ".training.lock"
 _PATIENCE = 15.0
 """Seconds for which workers of a killed run may hold its directory."""
 
-_PLACES = ("path", "media", "data_files", "revision", "cache_features", "cache_mb")
+_PLACES = ("path", "media", "media_roots", "data_files", "revision", "cache_features", "cache_mb")
 
 
 def check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
@@ -103,7 +102,7 @@ def earlier_recipe(output_dir: Path, resume: str | None) -> dict[str, Any] | Non
         raise RecipeError(
             f"{output_dir} holds a run already. Continue it with --resume auto, or name another folder with --output."
         )
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    return load_values(path) if path.exists() else None
 
 
 def stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
@@ -164,16 +163,17 @@ def refuse_outdated(recipe: Recipe, output_dir: Path, stage: StageConfig, num_st
 
 def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
     """What of the recipe decides a stage's weights, beside its settings; places may change, as data may move."""
+    values = without_variables(recipe)
     workflow = recipe.workflows[stage.workflow]
     return {
         "start_from": stage.start_from,
         "max_length": stage.max_length,
         "group_by_length": stage.group_by_length,
         "mixture": {name: _plain(share) for name, share in stage.data.items()},
-        "data": {name: _plain(recipe.data[name]) for name in stage.data},
-        "workflow": _plain(workflow),
-        "modalities": {name: _plain(recipe.modalities[name]) for name in workflow.modalities or recipe.modalities},
-        "base": {key: getattr(recipe.base, key) for key in ("dtype", "quantization", "chat_template")},
+        "data": {name: _plain(values["data"][name]) for name in stage.data},
+        "workflow": _plain(values["workflows"][stage.workflow]),
+        "modalities": {name: _plain(values["modalities"][name]) for name in workflow.modalities or recipe.modalities},
+        "base": {key: values["base"][key] for key in ("dtype", "quantization", "chat_template")},
     }
 
 

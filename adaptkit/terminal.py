@@ -23,7 +23,7 @@ from rich.status import Status
 from rich.table import Column
 from rich.text import Text
 
-from adaptkit.errors import inert, inert_text
+from adaptkit.errors import inert, inert_text, without_secrets
 
 _reserved: list[TextIO] = []
 
@@ -43,7 +43,7 @@ class Console(rich.console.Console):
         super().print(*shown, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(inert(text), **options)
+        return super().render_str(inert(without_secrets(text)), **options)
 
     def render(
         self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None

@@ -27,8 +27,18 @@ def load_chat_template(value: str) -> str:
         return value
     for path in (FOLDER / f"{value}.jinja", Path(value).expanduser()):
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            return _read(path)
     raise ModelError(
         "base.chat_template: "
         + unknown_name("chat template", value, list_chat_templates(), hint="A path or a template's text is fine too.")
     )
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"base.chat_template: {path} cannot be read as text: {type(error).__name__}.") from None
+    if "{%" not in text and "{{" not in text:  # it would be saved with every checkpoint
+        raise ModelError(f"base.chat_template: {path} is no chat template: there is no Jinja in it.")
+    return text

@@ -34,6 +34,7 @@ def plan_files(
     *,
     data_format: str | None = None,
     media: Path | None = None,
+    media_roots: Sequence[Path] = (),
     modalities: Sequence[str] | None = None,
     tokenizer: str | None = None,
     max_length: int | None = None,
@@ -47,6 +48,7 @@ def plan_files(
         paths: The files.
         data_format: Their format; told from their content where not given.
         media: Folder that media paths are relative to; each file's own folder where not given.
+        media_roots: Further folders below which media may lie.
         modalities: Names of those whose media the files have; all installed where not given.
         tokenizer: Folder of a tokenizer, by which lengths are measured; in characters where not given.
         max_length: Longest conversation in tokens.
@@ -74,7 +76,8 @@ def plan_files(
     plan.mixtures[MIXTURE] = names
     for name, path in zip(names, paths):
         try:
-            source = _open(path, data_format or tell_format(path, list(context.tags)), media, context)
+            found = data_format or tell_format(path, list(context.tags))
+            source = _open(path, found, media, media_roots, context)
         except DataError as error:
             plan.unopened.append(Problem("unreadable_file", name, 0, None, str(error)))
             continue
@@ -141,7 +144,7 @@ def _unread(path: Path) -> str | None:
     return f"{path}: not read of it: {shown_names}." if names else None
 
 
-def _open(path: Path, data_format: str, media: Path | None, context: DataContext) -> Any:
+def _open(path: Path, data_format: str, media: Path | None, media_roots: Sequence[Path], context: DataContext) -> Any:
     manager = get_plugin_manager()
     component = manager.get("data source", data_format)
     fields = set(component.options.model_fields)
@@ -151,7 +154,8 @@ def _open(path: Path, data_format: str, media: Path | None, context: DataContext
             f"the format {data_format!r} needs more than a file ({', '.join(sorted(required)) or 'no path'}): check a "
             "recipe that uses it"
         )
-    given = {"path": str(path)} | ({"media": str(media)} if media is not None and "media" in fields else {})
+    folders = {"media": media and str(media), "media_roots": [str(root) for root in media_roots]}
+    given = {"path": str(path), **{key: value for key, value in folders.items() if value and key in fields}}
     options = manager.options("data source", data_format, given)
     check = component.extra.get("missing")
     missing = check(options, context) if check is not None else None

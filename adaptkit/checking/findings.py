@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 BAD: dict[str, str] = {
     "missing_media": "media that are not there",
+    "outside_media": "media outside the folders of the data",
     "unread_media": "media that nothing reads",
     "unreadable_media": "media that cannot be read",
     "tag_count": "tags and media that differ in number",

@@ -26,6 +26,13 @@ RECIPE_ENDINGS = (".yaml", ".yml")
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder of the files' media.  [default: each file's own]",
 )
+@click.option(
+    "--media-root",
+    "media_roots",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Further folder below which the files' media may lie.",
+)
 @click.option("--modality", "modalities", multiple=True, help="Whose media the files have.  [default: all installed]")
 @click.option("--tokenizer", metavar="DIR", help="Measure lengths with this tokenizer.  [default: that of the base]")
 @click.option("--max-length", type=click.IntRange(1), help="In tokens.  [default: that of the recipe's stages]")
@@ -51,6 +58,7 @@ def check(
     paths: tuple[str, ...],
     data_format: str | None,
     media: Path | None,
+    media_roots: tuple[Path, ...],
     modalities: tuple[str, ...],
     tokenizer: str | None,
     max_length: int | None,
@@ -78,9 +86,9 @@ def check(
     console = Console(stderr=True)
     with console.status("opening the data"):
         if paths[0].endswith(RECIPE_ENDINGS):
-            if data_format or media or modalities or positions > 1:
+            if data_format or media or media_roots or modalities or positions > 1:
                 raise click.UsageError(
-                    "--format, --media, --modality and --positions go with files; the recipe has its own."
+                    "--format, --media, --media-root, --modality and --positions go with files; the recipe has its own."
                 )
             plan = _plan_of_recipe(paths, reads_media=not no_media, **shared)
         else:
@@ -88,6 +96,7 @@ def check(
                 [Path(path) for path in paths],
                 data_format=data_format,
                 media=media,
+                media_roots=media_roots,
                 modalities=modalities or None,
                 positions=positions,
                 reads_media=not no_media,

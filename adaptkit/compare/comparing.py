@@ -12,6 +12,7 @@ from adaptkit.compare.rendering import write_comparison
 from adaptkit.compare.running import Outcome, Watcher, only_comparison_in, plan_runs, run_all
 from adaptkit.compare.variants import Variant, budget_notes, load_variants, samples_seen
 from adaptkit.errors import RecipeError, unknown_name
+from adaptkit.recipe import written_description
 
 
 def compare(
@@ -69,7 +70,7 @@ def collect(
         measures += list(measured.values())
         row = Row(
             name=variant.name,
-            description=variant.recipe.description,
+            description=written_description(variant.recipe),
             recipe=str(variant.path),
             num_samples=samples_seen(variant.recipe),
             failures=[Failure(o.run.seed, o.reason) for o in mine if o.reason],

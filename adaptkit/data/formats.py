@@ -64,7 +64,10 @@ def _build_conversations(layout: str) -> Callable[[Any, DataContext], RowSource]
         path, media = _locate(options, context)
         to_front = isinstance(options, LlavaOptions) and options.move_media_to_front
         read = build_layout(layout, context.tags, str(path), system=options.system, move_media_to_front=to_front)
-        return RowSource(load_rows(path), read, Media(media), str(path), options.limit, context=context)
+        roots = _roots(options, context)
+        return RowSource(
+            load_rows(path), read, Media(media), str(path), options.limit, context=context, media_roots=roots
+        )
 
     return build_file
 
@@ -74,13 +77,8 @@ def _build_table(options: TableOptions, context: DataContext) -> RowSource:
 
     path, media = _locate(options, context)
     layout = _table_layout(options, context, str(path), columns=options.columns)
-    return RowSource(
-        read_rows(path, options.limit, quotes=options.quotes, delimiter=options.delimiter),
-        layout,
-        Media(media),
-        str(path),
-        context=context,
-    )
+    rows = read_rows(path, options.limit, quotes=options.quotes, delimiter=options.delimiter)
+    return RowSource(rows, layout, Media(media), str(path), context=context, media_roots=_roots(options, context))
 
 
 def _build_pairs(options: PairOptions, context: DataContext) -> RowSource:
@@ -93,7 +91,9 @@ def _build_pairs(options: PairOptions, context: DataContext) -> RowSource:
         first, second, on=options.on, num_samples=options.num_samples, seed=options.seed, modalities=list(context.tags)
     )
     location = " x ".join(str(path) for path, _ in places)
-    return RowSource(rows, _table_layout(options, context, location), Media(Path()), location, context=context)
+    media = Media(places[0][1], roots=(places[1][1],))
+    layout = _table_layout(options, context, location)
+    return RowSource(rows, layout, media, location, context=context, media_roots=_roots(options, context))
 
 
 def _table_layout(
@@ -127,9 +127,9 @@ def _build_webdataset(options: WebDatasetOptions, context: DataContext) -> RowSo
 
 
 def _build_hf_dataset(options: HfDatasetOptions, context: DataContext) -> RowSource:
-    from adaptkit.data.hf_dataset import media_folder, open_rows
+    from adaptkit.data.hf_dataset import media_folder, media_roots, open_rows
 
-    media = Media(media_folder(options, context.data_root))
+    media = Media(media_folder(options, context.data_root), roots=media_roots(options, context.data_root))
     return _container(open_rows(options, context.data_root), options, context, media)
 
 
@@ -149,7 +149,20 @@ def _container(
     )
     if options.media is not None:
         media = Media(context.data_root / options.media)
-    return RowSource(rows, layout, media, options.path, options.limit, context=context)
+    roots = _roots(options, context)
+    return RowSource(rows, layout, media, options.path, options.limit, context=context, media_roots=roots)
+
+
+def _roots(options: FileOptions | TableOptions | PairOptions | RowOptions, context: DataContext) -> tuple[Path, ...]:
+    """Folders below which media may lie beside the one that they are relative to.
+
+    A dataset that says where its media are has no other but those that it names; else it is all of data_root, where a
+    recipe has one.
+    """
+    tables = (options.first, options.second) if isinstance(options, PairOptions) else (options,)
+    whole = context.data_root != Path() and any(table.media is None for table in tables)
+    named = (context.data_root / Path(root).expanduser() for root in options.media_roots)
+    return (*named, context.data_root) if whole else tuple(named)
 
 
 _BUILDERS: dict[str, Callable[[Any, DataContext], RowSource]] = {
@@ -206,15 +219,22 @@ def stand_in(name: str, options: Any, directory: Path, samples: Sequence[Sample]
     """Write samples in a format, and return the options that read them."""
     from adaptkit.data import stand_in as writers
 
+    roots = writers.folders_of(samples)
     if name in ("llava", "sharegpt", "messages"):
         path = directory / ("conversations.json" if name == "llava" else "conversations.jsonl")
         writers.write_json(path, writers.rows_of(name, samples, tags))
-        return options.model_copy(update={"path": str(path), "media": str(directory), "limit": None})
+        place = {"path": str(path), "media": str(directory), "media_roots": roots, "limit": None}
+        return options.model_copy(update=place)
     if name in ("table", "pairs"):
         path = writers.write_json(directory / "table.jsonl", writers.rows_of("table", samples, tags))
-        return _table_stand_in(options, path, len(samples))
+        return _table_stand_in(options.model_copy(update={"media_roots": roots}), path, len(samples))
     layout = options.layout if options.layout != "auto" else "table" if options.question else "llava"
-    update: dict[str, Any] = {"media": None, "limit": None, **(_OWN_TABLE if layout == "table" else {})}
+    update: dict[str, Any] = {
+        "media": None,
+        "media_roots": [],
+        "limit": None,
+        **(_OWN_TABLE if layout == "table" else {}),
+    }
     if name == "webdataset":
         groups = [(f"{i:06d}", writers.group_of(layout, sample, tags)) for i, sample in enumerate(samples)]
         for i, half in enumerate((groups[::2], groups[1::2])):

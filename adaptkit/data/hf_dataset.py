@@ -112,7 +112,17 @@ def media_folder(options: HfDatasetOptions, root: Path) -> Path:
     files = [file for name in _data_files(options, root) or () for file in matching(root, name)]
     if folder is not None or options.path not in LOCAL_FORMATS or not files:
         return folder or root
-    return Path(os.path.commonpath([file.parent for file in files]))
+    common = Path(os.path.commonpath([file.parent for file in files]))
+    return files[0].parent if common == Path(common.anchor) else common  # never the whole disk
+
+
+def media_roots(options: HfDatasetOptions, root: Path) -> tuple[Path, ...]:
+    """Further folders of a dataset's media: for one of the hub, where its files are kept."""
+    if local_folder(options, root) is not None or options.path in LOCAL_FORMATS:
+        return ()
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) / f"datasets--{options.path.replace('/', '--')}", Path(hf_cache()) / "downloads"
 
 
 def missing_dataset(options: HfDatasetOptions, root: Path) -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, Protocol
 from unicodedata import normalize
@@ -15,7 +17,7 @@ from urllib.parse import unquote
 from adaptkit.data.media_types import begins_a_medium
 from adaptkit.errors import DataError
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]++=*+\s*+")
 _MIN_BASE64 = 64
 
 REMOTE = ("http://", "https://", "file://", "ftp://", "s3://", "gs://", "hf://")
@@ -45,29 +47,34 @@ class Members(Protocol):
 
 @dataclass(frozen=True)
 class Media:
-    """Finds what rows name.
+    """Finds what rows name, and opens nothing else: rows are data, which may come from anywhere.
 
     A medium is a path below the folder, a `data:` URI, embedded bytes, or a mapping `{"bytes", "path"}` as Hugging
     Face datasets write it. What has been found is a path, a URI, bytes, or an object whose `read()` gives bytes.
+    However a row writes a path, and wherever links on it lead, the file must lie below the folder or one of the roots.
 
     Attributes:
         folder: Folder that paths are relative to.
         members: What came with the row; looked in before the folder.
+        roots: Further folders below which media may lie.
     """
 
     folder: Path
     members: Members | None = None
+    roots: tuple[Path, ...] = ()
 
-    def beside(self, row: Any) -> Media:
-        """The same, with what came with a row."""
+    def beside(self, row: Any, roots: tuple[Path, ...] = ()) -> Media:
+        """The same, with what came with a row, and with further roots."""
         members = getattr(row, "members", None)
-        return self if members is None else replace(self, members=members)
+        if members is None and not roots:
+            return self
+        return replace(self, members=members or self.members, roots=(*self.roots, *roots))
 
     def find(self, value: Any, modality: str) -> Any:
         """One medium.
 
         Raises:
-            DataError: It is missing, remote, or nothing that could be a medium.
+            DataError: It is missing, remote, outside the folders of the data, or nothing that could be a medium.
         """
         if isinstance(value, Mapping):
             value = value.get("path") if value.get("bytes") is None else value["bytes"]
@@ -117,11 +124,12 @@ class Media:
         """The file of a name, in whichever spelling of it there is one."""
         for spelling in spellings(name):
             if self.has(spelling):
-                return self.folder / spelling
+                return self._inside(self.folder / spelling, modality)
         try:
-            return existing_medium(self.folder / name, modality)
+            path = existing_medium(self.folder / name, modality)
         except DataError as error:
             raise DataError(f"{error}{self._remedy(name)}", kind=error.kind) from error
+        return self._inside(path, modality)
 
     def _remedy(self, name: str) -> str:
         """What to do about a name without a file, where that can be determined."""
@@ -131,6 +139,26 @@ class Media:
         others = (path.with_suffix(path.suffix.swapcase()), path.with_name(path.name.lower())) if path.name else ()
         found = next((str(other) for other in others if self.has(str(other))), None)
         return "" if found is None else f". There is {found!r:.200}, which differs in upper and lower case"
+
+    def _inside(self, path: Path, modality: str) -> Path:
+        found = Path(os.path.realpath(path))
+        if not any(found.is_relative_to(root) for root in _opened(self.folder, self.roots)):
+            leads = "" if found == path else f", which is {str(found)!r:.400},"
+            folders = ", ".join(str(folder) for folder in dict.fromkeys((self.folder, *self.roots)))
+            raise DataError(
+                f"{modality!r}: {str(path)!r:.400}{leads} is outside the folders of the data, {folders}. If media may "
+                "be read from there, list its folder under the dataset's media_roots",
+                kind="outside_media",
+            )
+        return path
+
+
+@lru_cache(maxsize=256)
+def _opened(folder: Path, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The folders below which media may lie, without links; of a snapshot of the hub also what its links lead to."""
+    found = [Path(os.path.realpath(root)) for root in (folder, *roots)]
+    snapshots = [place for root in found for place in (root, *root.parents) if place.parent.name == "snapshots"]
+    return (*found, *(snapshot.parent.parent / "blobs" for snapshot in snapshots))
 
 
 def spellings(name: str) -> Iterator[str]:

@@ -14,6 +14,10 @@ class FileOptions(Options):
 
     path: str = Field(description="The file, absolute or below data_root.")
     media: str | None = Field(None, description="Folder of the media. The file's folder where not given.")
+    media_roots: list[str] = Field(
+        default_factory=list,
+        description="Further folders below which the media of rows may lie, absolute or below data_root.",
+    )
     limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
     system: str | None = Field(None, description="System message put before conversations that have none.")
 
@@ -45,6 +49,10 @@ class TableOptions(TemplateOptions):
 
     path: str = Field(description="A .jsonl, .json, .csv or .tsv file, absolute or below data_root.")
     media: str | None = Field(None, description="Folder of the media. The table's folder where not given.")
+    media_roots: list[str] = Field(
+        default_factory=list,
+        description="Further folders below which the media of rows may lie, absolute or below data_root.",
+    )
     columns: dict[str, str] = Field(
         default_factory=dict, description="Column of a modality's files, where it has another name than the modality."
     )
@@ -71,6 +79,10 @@ class PairOptions(TemplateOptions):
 
     first: PairTable = Field(description="A table, by path and media.")
     second: PairTable = Field(description="Another, or the same.")
+    media_roots: list[str] = Field(
+        default_factory=list,
+        description="Further folders below which the media of rows may lie, absolute or below data_root.",
+    )
     on: str = Field(description="The column in which half of the pairs agree.")
     num_samples: int = Field(1000, ge=1, description="Number of pairs.")
     seed: int = Field(0, ge=0, description="The same seed gives the same pairs.")
@@ -95,6 +107,10 @@ class RowOptions(Options):
         description="For a table: column of a modality's media, where it has another name than the modality.",
     )
     media: str | None = Field(None, description="Folder of media that rows name by path.")
+    media_roots: list[str] = Field(
+        default_factory=list,
+        description="Further folders below which the media of rows may lie, absolute or below data_root.",
+    )
     limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
     system: str | None = Field(None, description="System message put before conversations that have none.")
 

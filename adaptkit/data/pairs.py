@@ -69,4 +69,4 @@ def _absolute(medium: Any, folder: Path) -> Any:
     if isinstance(medium, Mapping) and medium.get("bytes") is None:
         medium = medium.get("path")
     is_path = isinstance(medium, str) and not medium.lower().startswith(("data:", *REMOTE))
-    return str(folder / medium) if is_path else medium
+    return str(folder.absolute() / medium) if is_path else medium

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -57,6 +57,7 @@ class RowSource:
         location: What to call the rows in messages.
         limit: Read the first so many only.
         context: The modalities in use.
+        media_roots: Further folders below which media may lie.
 
     Attributes:
         is_stream: Whether rows come forwards only.
@@ -71,6 +72,7 @@ class RowSource:
         limit: int | None = None,
         *,
         context: DataContext | None = None,
+        media_roots: Sequence[Path] = (),
     ) -> None:
         self._rows = rows
         self._tags = () if context is None else tuple(context.tags)
@@ -78,6 +80,7 @@ class RowSource:
         self._layout = layout
         self._media = media
         self._location = location
+        self._media_roots = tuple(media_roots)
         self._length = len(rows) if limit is None else min(limit, len(rows))
         self.is_stream = bool(getattr(rows, "is_stream", False))
 
@@ -101,7 +104,7 @@ class RowSource:
                 raise DataError(f"a row is an object with keys, not {type(row).__name__}", kind="malformed")
             named = f" (id {shown(row['id'])})" if "id" in row else ""
             media = self._media if isinstance(self._media, Media) else self._media(index)
-            media = media.beside(row)
+            media = media.beside(row, self._media_roots)
             messages = self._layout.read(row, media)
             place_objects(row, messages, self._box_sizes)
             refuse_unread_media(row, messages, media, self._tags)

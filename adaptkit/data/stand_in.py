@@ -48,6 +48,12 @@ def row_of(layout: str, sample: Sample, tags: Mapping[str, str], medium: WriteMe
     return {"id": sample.id, "conversations": turns, **media}
 
 
+def folders_of(samples: Sequence[Sample]) -> list[str]:
+    """The folders in which the media of samples lie."""
+    parts = (part for sample in samples for message in sample.messages for part in message["content"])
+    return sorted({str(Path(part[part["type"]]).absolute().parent) for part in parts if part["type"] != "text"})
+
+
 def write_json(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as a JSON list, or as JSON Lines where the file is a `.jsonl`; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from adaptkit.boxes import Box, unpad_box
+from adaptkit.errors import without_secrets
 from adaptkit.evaluation.charts import line_chart
 from adaptkit.evaluation.pages import percent, render_page
 
@@ -126,7 +127,7 @@ def write_report(path: Path, data: ReportData) -> Path:
         path: The HTML file.
         data: What to show.
     """
-    path.write_text(render_report(data), encoding="utf-8")
+    path.write_text(without_secrets(render_report(data)), encoding="utf-8")
     return path
 
 

@@ -15,11 +15,11 @@ from adaptkit.recipe.components import (
     ProjectorConfig,
     TaskConfig,
 )
-from adaptkit.recipe.dumping import dump_recipe
+from adaptkit.recipe.dumping import dump_recipe, without_variables, written_description
 from adaptkit.recipe.encoder import EncoderRecipe, EncoderTrainingConfig, load_encoder_recipe
 from adaptkit.recipe.json_schema import recipe_json_schema
 from adaptkit.recipe.listing import RecipeSummary, find_recipes, load_any_recipe, opening_comment
-from adaptkit.recipe.loading import load_recipe, recipe_from_values
+from adaptkit.recipe.loading import load_recipe, load_values, recipe_from_values
 from adaptkit.recipe.places import place_of
 from adaptkit.recipe.schema import (
     AcceleratorConfig,
@@ -62,8 +62,11 @@ __all__ = [
     "load_any_recipe",
     "load_encoder_recipe",
     "load_recipe",
+    "load_values",
     "opening_comment",
     "place_of",
     "recipe_from_values",
     "recipe_json_schema",
+    "without_variables",
+    "written_description",
 ]

@@ -8,13 +8,15 @@ from typing import Any
 import adaptkit
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.components import ComponentConfig
-from adaptkit.recipe.schema import Recipe
+from adaptkit.recipe.schema import Recipe, value_at
 from adaptkit.recipe.variables import escape
 from adaptkit.recipe.yaml_tree import dump_yaml
 
 
 def dump_recipe(recipe: Recipe, *, plugins: PluginManager | None = None) -> str:
     """YAML text that loads as the same recipe, with nothing left to extend or to default.
+
+    Environment variables stay as they were written: what they hold is not saved.
 
     It opens with the versions of adaptkit and of the packages whose components the recipe names.
 
@@ -23,10 +25,28 @@ def dump_recipe(recipe: Recipe, *, plugins: PluginManager | None = None) -> str:
         plugins: Where its components come from; what is installed by default.
     """
     values = _as_written(recipe.model_dump(mode="json"))
+    for place, text in recipe.written().items():
+        value_at(values, place[:-1])[place[-1]] = text
     if recipe.data_root is not None:
         values["data_root"] = recipe.data_root
     versions = ", ".join(f"{name} {version}" for name, version in package_versions(recipe, plugins).items())
     return f"# Resolved recipe; made with {versions}.\n{dump_yaml(values)}"
+
+
+def without_variables(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's values, to be saved and compared: text of environment variables by its hash."""
+    from adaptkit.hashing import hash_of_text
+
+    values = recipe.model_dump(mode="json")
+    for place, text in recipe.written().items():
+        if isinstance(value := value_at(values, place), str):
+            value_at(values, place[:-1])[place[-1]] = f"{text} (sha256 {hash_of_text(value)})"
+    return values
+
+
+def written_description(recipe: Recipe) -> str:
+    """What the recipe says it is, with environment variables as they were written."""
+    return recipe.written().get(("description",), recipe.description)
 
 
 def package_versions(recipe: Recipe, plugins: PluginManager | None = None) -> dict[str, str]:

@@ -26,13 +26,16 @@ from adaptkit.recipe.tree import (
     recipe_error,
     without_nulls,
 )
-from adaptkit.recipe.variables import expand_tree
+from adaptkit.recipe.variables import expand_tree, secrets_in_checkpoints, with_variables
 from adaptkit.recipe.yaml_tree import parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
 
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 1_000_000
+
+_SECTIONS = {*Recipe.model_fields, *Recipe.shorthand, "modality", "encoder", "training"}
+_ANYWHERE = {"name", "description"}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, plugins: PluginManager | None = None) -> Recipe:
@@ -51,8 +54,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, plugins: Plu
     root = _read(Path(path), (), problems)
     if "encoder" in root.entries and "stages" not in root.entries:
         raise RecipeError(f"{path} trains an encoder alone: it is a recipe for `adaptkit train-encoder`.")
-    root = _resolved(root, Path(path).stem, overrides, problems)
-    return _validated(Recipe, root, problems, plugins or get_plugin_manager())
+    return _recipe(root, Path(path).stem, overrides, problems, plugins)
 
 
 def read_validated(model: type[M], path: str | Path, overrides: Sequence[str], plugins: PluginManager) -> M:
@@ -70,6 +72,19 @@ def read_validated(model: type[M], path: str | Path, overrides: Sequence[str], p
     return _validated(model, root, problems, plugins)
 
 
+def load_values(path: Path) -> dict[str, Any]:
+    """The values of a resolved recipe that was saved, unvalidated; variables that are not set stay as they are.
+
+    Raises:
+        RecipeError: It cannot be read.
+    """
+    root, problems = parse_yaml(_text_of(path), str(path))
+    values = expand_tree(root, problems, set()).plain()
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} is damaged: it is no recipe")
+    return values
+
+
 def recipe_from_values(
     values: Mapping[str, Any],
     overrides: Sequence[str] = (),
@@ -83,18 +98,30 @@ def recipe_from_values(
         RecipeError: Something in it is wrong; the message has a line for each problem.
     """
     problems: list[Problem] = []
-    root = _resolved(labelled(from_plain(dict(values), Origin(name))), name, overrides, problems)
-    return _validated(Recipe, root, problems, plugins or get_plugin_manager())
+    return _recipe(labelled(from_plain(dict(values), Origin(name))), name, overrides, problems, plugins)
+
+
+def _recipe(
+    root: Node, stem: str, overrides: Sequence[str], problems: list[Problem], plugins: PluginManager | None
+) -> Recipe:
+    root = _resolved(root, stem, overrides, problems)
+    problems += secrets_in_checkpoints(root)
+    expanded = expand_tree(root, problems, _unused_data(root))
+    recipe = _validated(Recipe, expanded, problems, plugins or get_plugin_manager())
+    recipe.remember_written(with_variables(root))
+    return recipe
 
 
 def _read(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
     """The tree of a file, laid over those it extends."""
     source = os.path.normpath(path)
     root, found = parse_yaml(_text_of(path), source)
-    problems.extend(found)
     if not isinstance(root.value, dict):
-        what = "empty" if root.value is None else "a list" if isinstance(root.value, list) else f"{root.value!r}"
+        what = "empty" if root.value is None else "a list" if isinstance(root.value, list) else "text or a number"
         raise RecipeError(f"{source}: a recipe is a mapping of keys to values; this file is {what}")
+    if below and not _is_recipe(root):  # whatever it is, nothing of it is shown
+        raise RecipeError(f"{below[-1]} extends {source}, which is no recipe: most of its keys are none of a recipe's")
+    problems.extend(found)
     root = labelled(root)
     parent = root.entries.get("extends")
     own = root.with_entries({key: child for key, child in root.entries.items() if key != "extends"})
@@ -104,6 +131,12 @@ def _read(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
     extended = _read(_parent_path(path, parent, chain), chain, problems)
     inherited = {key: node for key, node in extended.entries.items() if key not in ("name", "description")}
     return merge(extended.with_entries(inherited), own, problems)
+
+
+def _is_recipe(root: Node) -> bool:
+    """Whether a file looks like a recipe, although one with faults, and not like other settings."""
+    keys = root.entries.keys() - _ANYWHERE
+    return len(keys & _SECTIONS) > len(keys - _SECTIONS)
 
 
 def _parent_path(path: Path, parent: Node, chain: tuple[Path, ...]) -> Path:
@@ -145,8 +178,7 @@ def _not_found(path: Path) -> str:
 def _resolved(root: Node, stem: str, overrides: Sequence[str], problems: list[Problem]) -> Node:
     root = apply_overrides(root, overrides, problems)
     root = without_nulls(_with_stage_defaults(_with_like(root, problems), problems))
-    root = _named(root, stem)
-    return expand_tree(root, problems, _unused_data(root))
+    return _named(root, stem)
 
 
 def _named(root: Node, name: str) -> Node:

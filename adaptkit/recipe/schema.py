@@ -11,7 +11,9 @@ from pydantic import (
     AfterValidator,
     Discriminator,
     Field,
+    JsonValue,
     ModelWrapValidatorHandler,
+    PrivateAttr,
     Tag,
     ValidationError,
     ValidationInfo,
@@ -248,6 +250,19 @@ class LoggingConfig(Section):
     logging_steps: PositiveInt = 10
 
 
+Place = tuple[str | int, ...]
+
+
+def value_at(values: Any, place: Place) -> Any:
+    """What stands at a place of nested values; None where there is no such place."""
+    for step in place:
+        try:
+            values = values[step]
+        except (LookupError, TypeError):
+            return None
+    return values
+
+
 class Recipe(Section):
     """Everything a run depends on. Load one with `load_recipe`, which also resolves `extends` and overrides.
 
@@ -277,6 +292,18 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0)
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
     output_dir: str | None = None
+
+    _written: dict[Place, tuple[str, JsonValue]] = PrivateAttr(default_factory=dict)
+
+    def remember_written(self, texts: Mapping[Place, str]) -> None:
+        """Keep what refers to environment variables as it is written; what they hold is saved nowhere."""
+        values = self.model_dump(mode="json")
+        self._written = {place: (text, value_at(values, place)) for place, text in texts.items()}
+
+    def written(self) -> dict[Place, str]:
+        """Text that refers to environment variables, by its place in the dumped recipe, but for what was changed."""
+        values = self.model_dump(mode="json")
+        return {place: text for place, (text, value) in self._written.items() if value_at(values, place) == value}
 
     def stage(self, name: str) -> StageConfig:
         """The stage of that name, which must exist."""

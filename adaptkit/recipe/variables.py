@@ -6,12 +6,18 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from adaptkit.recipe.tree import Node, Problem
+from adaptkit.errors import keep_secret
+from adaptkit.recipe.tree import Node, Problem, scalars
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 
 DATA_ROOT: tuple[str, ...] = ("data_root",)
+
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(API|ACCESS|PRIVATE|AUTH)_?KEY", re.IGNORECASE)
+_MIN_SECRET, _MIN_VALUE = 4, 8
+_IN_CHECKPOINTS = ("base", "modalities", "workflows")
 
 
 def expand(text: str, environment: Mapping[str, str] | None = None) -> str:
@@ -32,9 +38,40 @@ def expand(text: str, environment: Mapping[str, str] | None = None) -> str:
             )
         if name not in values and default is None:
             raise ValueError(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
-        return values.get(name, default or "")
+        value = values.get(name, default or "")
+        if name in values and _is_private(name, value):
+            keep_secret(value, f"${{{name}}}")
+        return value
 
     return _REFERENCE.sub(value_of, text)
+
+
+def _is_private(name: str, value: str) -> bool:
+    """Whether messages name a variable instead of its value: not where it is a path, which says what is missing."""
+    if _SECRET.search(name):
+        return len(value) >= _MIN_SECRET
+    return len(value) >= _MIN_VALUE and not Path(value).expanduser().is_absolute() and not Path(value).exists()
+
+
+def with_variables(node: Node) -> dict[tuple[str | int, ...], str]:
+    """Text of a recipe that refers to variables, as written, by its place; `data_root` is never anything else."""
+    return {
+        path: child.text for path, child in scalars(node) if child.text and "${" in child.text and path != DATA_ROOT
+    }
+
+
+def secrets_in_checkpoints(node: Node) -> list[Problem]:
+    """Variables that are secrets by their name, where a checkpoint would hold their values."""
+    problems = []
+    for path, child in scalars(node):
+        names = [name for name, _ in _REFERENCE.findall(child.text or "") if _SECRET.search(name)]
+        if names and path[0] in _IN_CHECKPOINTS:
+            message = (
+                f"{names[0]} is a secret by its name, and what stands here is saved in checkpoints; leave it out "
+                "(the hub's library reads HF_TOKEN by itself), or rename the variable"
+            )
+            problems.append(Problem(child.origin, child.key, message))
+    return problems
 
 
 def escape(text: str) -> str:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError, RecipeError, RunError
+from adaptkit.hashing import same_text
 
 STAGE_FILE = "adaptkit_stage.json"
 STATE_FILE = "trainer_state.json"
@@ -236,7 +237,7 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: b
         _check_global_batch(checkpoint, before, now)
         before, now = ({key: value for key, value in fixed.items() if key not in _SPLIT} for fixed in (before, now))
     before, now = _flat(before), _flat(now)
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    changed = sorted(key for key in before.keys() | now.keys() if not same_text(before.get(key), now.get(key)))
     differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
     if changed == ["num_samples"] and now.get("packing"):
         raise RecipeError(

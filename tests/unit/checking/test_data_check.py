@@ -180,7 +180,7 @@ def test_a_recipe_whose_base_is_elsewhere_is_checked_but_for_lengths(write: Call
 def test_the_formats_of_real_files_are_told(shared: Path) -> None:
     formats = shared / "data" / "formats"
     names = ["llava_conversations.json", "allava.json", "sharegpt.jsonl", "openai_messages.jsonl"]
-    report = run_check(plan_files([formats / name for name in names]), workers=1)
+    report = run_check(plan_files([formats / name for name in names], media_roots=[shared / "data"]), workers=1)
     assert [found.num_samples for found in report.findings.values()] == [7, 1, 2, 5]
     assert not report.reasons
     found = sum((found.counts for found in report.findings.values()), Counter())
@@ -198,7 +198,7 @@ def test_formats_are_told_and_read(write: Callable[[list[Any]], Path], tmp_path:
         component.options(path="anything"), tmp_path / "data", samples, {"image": "<image>"}
     )
     paths = find_files(Path(), options.path, (".tar", ".parquet", ".json", ".jsonl"))
-    report = run_check(plan_files(paths), workers=1)
+    report = run_check(plan_files(paths, media_roots=[tmp_path]), workers=1)
     assert not report.reasons
     assert sum(found.num_samples for found in report.findings.values()) == 12
     assert sum(found.media["image"] for found in report.findings.values()) == 12

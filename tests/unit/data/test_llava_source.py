@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,16 @@ def row(*turns: str, **keys: Any) -> dict[str, Any]:
     return {"id": "r", "conversations": conversation} | keys
 
 
-def llava(path: Path, media: Path, tags: dict[str, str], limit: int | None = None, **options: Any) -> RowSource:
-    return RowSource(load_rows(path), LlavaLayout(tags, **options), Media(media), str(path), limit)
+def llava(
+    path: Path,
+    media: Path,
+    tags: dict[str, str],
+    limit: int | None = None,
+    media_roots: Sequence[Path] = (),
+    **options: Any,
+) -> RowSource:
+    layout = LlavaLayout(tags, **options)
+    return RowSource(load_rows(path), layout, Media(media), str(path), limit, media_roots=media_roots)
 
 
 def read(path: Path, index: int = 0, tags: dict[str, str] = TAGS, **options: Any) -> list[tuple[str, list[Any]]]:
@@ -190,7 +199,7 @@ def test_a_file_s_address_is_its_path(tmp_path):
     (tmp_path / "a b.pic").touch()
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([row("<pic>", "A", pic=f"file://{tmp_path}/a%20b.pic")]))
-    parts = llava(path, media=tmp_path / "elsewhere", tags=TAGS)[0].messages[0]["content"]
+    parts = llava(path, media=tmp_path, tags=TAGS)[0].messages[0]["content"]
     assert parts == [{"type": "pic", "pic": tmp_path / "a b.pic"}]
 
 
@@ -214,9 +223,10 @@ def test_a_file_in_use_is_parsed_once_and_again_when_it_changed(write_rows, monk
 
 def test_the_published_samples_are_read(shared):
     folder = shared / "data/formats"
+    roots = [shared / "data/images"]
     for name in ("llava_conversations.json", "allava.json"):
         rows = json.loads((folder / name).read_text(encoding="utf-8"))
-        source = llava(folder / name, media=folder, tags={"image": "<image>"})
+        source = llava(folder / name, media=folder, tags={"image": "<image>"}, media_roots=roots)
         assert len(source) == len(rows)
         for sample, original in zip((source[i] for i in range(len(source))), rows):
             written = ["".join(p.get("text", "<image>") for p in message["content"]) for message in sample.messages]

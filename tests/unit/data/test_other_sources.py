@@ -155,7 +155,7 @@ def test_shared_samples_are_read(name):
     path = SHARED / {"sharegpt": "sharegpt.jsonl", "messages": "openai_messages.jsonl"}[name]
     if not path.is_file():
         pytest.skip(f"no format samples at {path}: set ADAPTKIT_SHARED")
-    read = source(name, path.resolve())
+    read = source(name, path.resolve(), media_roots=["../images"])
     assert all(read[i].messages[-1]["role"] == "assistant" for i in range(len(read)))
 
 

@@ -37,8 +37,9 @@ def tokenizers(shared: Path) -> dict[str, Any]:
 @pytest.fixture
 def samples(shared: Path) -> list[Sample]:
     folder = shared / "data/formats"
-    context = DataContext(folder, TAGS, folder)
-    sources = [get_plugin_manager().build("data source", name, {"path": path}, context) for path, name in FILES.items()]
+    context = DataContext(folder.parent, TAGS, folder)
+    build = get_plugin_manager().build
+    sources = [build("data source", name, {"path": str(folder / path)}, context) for path, name in FILES.items()]
     return [source[i] for source in sources for i in range(len(source))]
 
 

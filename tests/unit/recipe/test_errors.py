@@ -155,7 +155,7 @@ def test_workflows_like_each_other(workplace: Workplace) -> None:
     [
         ("", "small.yaml: a recipe is a mapping of keys to values; this file is empty"),
         ("- a\n- b\n", "small.yaml: a recipe is a mapping of keys to values; this file is a list"),
-        ("just words\n", "small.yaml: a recipe is a mapping of keys to values; this file is 'just words'"),
+        ("just words\n", "small.yaml: a recipe is a mapping of keys to values; this file is text or a number"),
         ("a: [1\nb: 2\n", "small.yaml:2: not valid YAML: while parsing a flow sequence expected ',' or ']', but got "
          "':'"),
         ("a: 1\n\tb: 2\n", "small.yaml:2: not valid YAML: while scanning for the next token found character '\\t' "
