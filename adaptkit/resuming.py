@@ -13,11 +13,19 @@ from pydantic import BaseModel
 from transformers.utils import CONFIG_NAME
 
 from adaptkit.errors import RecipeError, RunError
+from adaptkit.hookspecs import Options
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.saving import hash_of, reference_of
 from adaptkit.processes import on_main_process
 from adaptkit.recipe import Recipe, StageConfig, load_values, without_variables
-from adaptkit.training.checkpoints import completed_steps, find_newest, is_checkpoint, list_checkpoints, write_whole
+from adaptkit.training.checkpoints import (
+    DEFAULTS,
+    completed_steps,
+    find_newest,
+    is_checkpoint,
+    list_checkpoints,
+    write_whole,
+)
 
 RECIPE_FILE = "recipe.yaml"
 LOCK_FILE = ".training.lock"
@@ -165,6 +173,12 @@ def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
     """What of the recipe decides a stage's weights, beside its settings; places may change, as data may move."""
     values = without_variables(recipe)
     workflow = recipe.workflows[stage.workflow]
+    names = workflow.modalities or list(recipe.modalities)
+    sections: dict[str, BaseModel] = {
+        **{f"data.{name}": recipe.data[name] for name in stage.data},
+        **{f"modalities.{name}": recipe.modalities[name] for name in names},
+        "workflow": workflow,
+    }
     return {
         "start_from": stage.start_from,
         "max_length": stage.max_length,
@@ -172,9 +186,20 @@ def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
         "mixture": {name: _plain(share) for name, share in stage.data.items()},
         "data": {name: _plain(values["data"][name]) for name in stage.data},
         "workflow": _plain(values["workflows"][stage.workflow]),
-        "modalities": {name: _plain(values["modalities"][name]) for name in workflow.modalities or recipe.modalities},
+        "modalities": {name: _plain(values["modalities"][name]) for name in names},
         "base": {key: values["base"][key] for key in ("dtype", "quantization", "chat_template")},
+        DEFAULTS: sorted(key for place, section in sections.items() for key in _at_default(place, section)),
     }
+
+
+def _at_default(place: str, section: BaseModel) -> Iterator[str]:
+    """Settings of a section that have their default value, by dotted key; options stand beside their name."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _at_default(place if isinstance(value, Options) else f"{place}.{name}", value)
+        elif not field.is_required() and value == field.get_default(call_default_factory=True):
+            yield f"{place}.{name}"
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,11 @@ from adaptkit.hashing import same_text
 STAGE_FILE = "adaptkit_stage.json"
 STATE_FILE = "trainer_state.json"
 FILES_FILE = "adaptkit_files.json"
+DEFAULTS = "defaults"
+"""Key under which a stage's identity names settings that have their default value.
+
+What a checkpoint does not name has been added to adaptkit since, and may only have its default.
+"""
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 """What files that cannot be written raise: torch and safetensors do not raise `OSError`."""
 
@@ -236,8 +241,11 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: b
     if before.get("num_processes", 1) != now.get("num_processes", 1):
         _check_global_batch(checkpoint, before, now)
         before, now = ({key: value for key, value in fixed.items() if key not in _SPLIT} for fixed in (before, now))
+    before.pop(DEFAULTS, None)
+    defaults = set(now.pop(DEFAULTS, ()))
     before, now = _flat(before), _flat(now)
-    changed = sorted(key for key in before.keys() | now.keys() if not same_text(before.get(key), now.get(key)))
+    known = before.keys() | (now.keys() - defaults)
+    changed = sorted(key for key in known if not same_text(before.get(key), now.get(key)))
     differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
     if changed == ["num_samples"] and now.get("packing"):
         raise RecipeError(

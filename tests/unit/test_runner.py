@@ -429,7 +429,8 @@ def test_real_conversations_photographs_and_tokenizer_run_all_stages(shared, rec
         f"base.path={tmp_path / 'base'}",
         f"modalities.image.encoder.path={tmp_path / 'encoder'}",
         "modalities.image.placeholder=<|reserved_special_token_44|>",
-        f"data.pictures.path={shared / 'data/formats/llava_conversations.json'}",
+        f"data_root={shared / 'data'}",
+        "data.pictures.path=formats/llava_conversations.json",
         "max_bad_fraction=0.5",
     ]
     result = invoke("train", recipe(), *overrides, "--output", tmp_path / "run")
