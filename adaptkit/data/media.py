@@ -109,8 +109,7 @@ class Media:
     def _named(self, name: str, modality: str) -> Any:
         if name[:5].lower() == "data:":
             return name
-        if name[:8].lower() == "file:///":
-            name = unquote(name[7:])
+        name = local_name(name)
         if len(name) >= _MIN_BASE64 and _is_base64(name) and not self.has(name):
             return f"data:{modality}/x-unknown;base64,{name}"
         if name.lower().startswith(REMOTE):
@@ -159,6 +158,11 @@ def _opened(folder: Path, roots: tuple[Path, ...]) -> tuple[Path, ...]:
     found = [Path(os.path.realpath(root)) for root in (folder, *roots)]
     snapshots = [place for root in found for place in (root, *root.parents) if place.parent.name == "snapshots"]
     return (*found, *(snapshot.parent.parent / "blobs" for snapshot in snapshots))
+
+
+def local_name(name: str) -> str:
+    """A path that is written as a file's address, else the name."""
+    return unquote(name[7:]) if name[:8].lower() == "file:///" else name
 
 
 def spellings(name: str) -> Iterator[str]:

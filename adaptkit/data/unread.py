@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from adaptkit.data.media import REMOTE, Media, shown
+from adaptkit.data.media import REMOTE, Media, local_name, shown, spellings
 from adaptkit.data.media_types import NUM_BYTES, begins_a_medium, kind_of, media_kinds
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Message
@@ -80,7 +80,8 @@ def _was_read(value: Any, read: Sequence[Any], media: Media) -> bool:
     """Whether a value of a row names one of the media that were read, or is one."""
     if isinstance(value, str):
         member = None if media.members is None else media.members.named(value)
-        return any(one in (value, media.folder / value, member) for one in read)
+        names = [value, member, *(media.folder / spelling for spelling in spellings(local_name(value)))]
+        return any(one in names for one in read)
     return any(one is value or one == value for one in read)
 
 
