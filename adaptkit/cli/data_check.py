@@ -80,10 +80,13 @@ def check(
     from adaptkit.cli.data_report import print_report, report_as_json
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.progress import progress_bar
+    from adaptkit.recipe import find_recipe
 
     quiet_libraries()
     shared: dict[str, Any] = {"tokenizer": tokenizer, "max_length": max_length, "max_bad_fraction": max_bad_fraction}
     console = Console(stderr=True)
+    if not Path(paths[0]).exists():
+        paths = (str(find_recipe(paths[0])), *paths[1:])
     with console.status("opening the data"):
         if paths[0].endswith(RECIPE_ENDINGS):
             if data_format or media or media_roots or modalities or positions > 1:

@@ -134,13 +134,17 @@ def setting_hint(word: str, value: str, arguments: Sequence[str]) -> str | None:
 def _stages(arguments: Sequence[str]) -> list[str]:
     """Names of the stages of the recipe that was named; none where it cannot be read."""
     from adaptkit.errors import AdaptkitError
-    from adaptkit.recipe import load_recipe
+    from adaptkit.recipe import find_recipe, load_recipe
+    from adaptkit.recipe.finding import SUFFIXES
 
-    path = next((Path(word) for word in arguments if word.endswith((".yaml", ".yml"))), None)
-    try:
-        return [] if path is None else [stage.name for stage in load_recipe(path).stages]
-    except AdaptkitError:
-        return []
+    for word in arguments[1:]:
+        try:
+            path = find_recipe(word)
+            if path.is_file() and path.suffix in SUFFIXES:
+                return [stage.name for stage in load_recipe(path).stages]
+        except AdaptkitError:
+            return []
+    return []
 
 
 def _media_hint(key: str, value: str) -> str | None:

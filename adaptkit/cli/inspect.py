@@ -46,8 +46,10 @@ def inspect(target: Path, overrides: tuple[str, ...], workflow: str | None, as_j
     for each workflow, although workflows share them in memory.
     """
     from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.recipe import find_recipe
 
     quiet_libraries()
+    target = target if target.exists() else find_recipe(target)
     if target.suffix in (".yaml", ".yml") or target.is_file():
         from adaptkit.cli.inspect_recipe import show_recipe
 

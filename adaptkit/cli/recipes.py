@@ -13,19 +13,23 @@ from rich.table import Column, Table
 from adaptkit.cli.hints import LISTING
 from adaptkit.cli.output import json_option
 from adaptkit.errors import RecipeError
-from adaptkit.recipe import RecipeSummary, find_recipes, recipe_json_schema
+from adaptkit.recipe import RecipeSummary, find_recipes, recipe_json_schema, reference, shipped_folder
 from adaptkit.terminal import Console, echo, echo_json, reserved_stdout, styled
 
 DEFAULT_FOLDER = Path("recipes")
 SCHEMA = "schema"
+SHIPPED = "shipped"
 
 
 @click.command()
-@click.argument("folders", nargs=-1, metavar="[FOLDER]... | schema")
+@click.argument("folders", nargs=-1, metavar="[FOLDER]... | shipped | schema")
 @json_option("Print JSON instead of a table.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="With `schema`: file to write.")
 def recipes(folders: tuple[str, ...], as_json: bool, output: Path | None) -> None:
     """List the recipes below ./recipes and the given folders, and say whether each is valid.
+
+    `adaptkit recipes shipped` lists those that came with adaptkit, and so does `adaptkit recipes` where there is no
+    folder ./recipes. `adaptkit train` takes them by name.
 
     `adaptkit recipes schema [--output FILE]` prints the JSON schema of recipes, with the options of the
     installed plugins, for editors that complete and check YAML.
@@ -40,7 +44,7 @@ def recipes(folders: tuple[str, ...], as_json: bool, output: Path | None) -> Non
         echo_json([_as_dict(summary) for summary in found])
     else:
         _print_table(found)
-    if any(not summary.valid for summary in found):
+    if any(not summary.valid and not _is_shipped(summary) for summary in found):
         raise click.exceptions.Exit(2)
 
 
@@ -61,11 +65,19 @@ def _searched(folders: Sequence[str]) -> list[Path]:
         raise click.UsageError(
             f"{words[0]}: `adaptkit recipes` alone lists. Beside it stand only folders to search, or schema."
         )
+    shipped = shipped_folder()
     own = [DEFAULT_FOLDER] if DEFAULT_FOLDER.is_dir() else []
-    searched = [*own, *map(Path, folders)]
+    named = [shipped if word == SHIPPED and shipped is not None else Path(word) for word in folders]
+    searched = [*own, *named] or ([] if shipped is None else [shipped])
     if not searched:
         raise RecipeError("no folder ./recipes here. Run this where one is, or name a folder that holds recipes.")
     return searched
+
+
+def _is_shipped(summary: RecipeSummary) -> bool:
+    """Whether a recipe came with adaptkit; it may need plugins that are not installed."""
+    folder = shipped_folder()
+    return folder is not None and summary.path.resolve().is_relative_to(folder.resolve())
 
 
 def _as_dict(summary: RecipeSummary) -> dict[str, Any]:
@@ -79,12 +91,14 @@ def _as_dict(summary: RecipeSummary) -> dict[str, Any]:
 
 
 def _print_table(found: Sequence[RecipeSummary]) -> None:
-    table = Table("recipe", "what it is", Column("path", overflow="fold"), "valid")
+    table = Table("recipe", "what it is", Column("name or path", overflow="fold"), "valid")
     for summary in found:
         mark = styled("yes", "green") if summary.valid else styled("no", "red")
-        table.add_row(summary.name, summary.description, str(summary.path), mark)
+        table.add_row(summary.name, summary.description, reference(summary.path), mark)
     console = Console()
     console.print(table)
+    if not any(map(_is_shipped, found)) and shipped_folder() is not None:
+        console.print("Others ship with adaptkit: `adaptkit recipes shipped` lists them.", style="dim")
     for summary in found:
         for problem in summary.problems:
             console.print(styled(problem, "red"), soft_wrap=True)

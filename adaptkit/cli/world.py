@@ -14,7 +14,6 @@ from adaptkit.errors import ModelError, RecipeError
 from adaptkit.terminal import Console, echo, echo_json
 
 MODELS = ("decoder", "encoder")
-RECIPES = Path("recipes/world")
 OUTPUT = Path("runs/world")
 KINDS = ("caption", "questions", "boxes", "text")
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -28,7 +27,11 @@ def world() -> None:
 
 @world.command()
 @model_argument
-@click.option("--recipe", type=click.Path(path_type=Path), help=f"Its recipe.  [default: {RECIPES}/MODEL.yaml]")
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    help="Its recipe.  [default: the one that ships with adaptkit]",
+)
 @click.option("--output", type=FOLDER, help=f"Folder to write it to.  [default: {OUTPUT}/MODEL]")
 def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
     """Train a built-in model anew; both where none is named.
@@ -37,9 +40,11 @@ def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
     """
     if model is None and (recipe or output):
         raise click.UsageError("--recipe and --output go with one model: name decoder or encoder.")
+    from adaptkit.recipe import find_recipe
+
     for name in [model] if model else MODELS:
         folder = output or OUTPUT / name
-        _build(name, recipe or RECIPES / f"{name}.yaml", folder)
+        _build(name, recipe or find_recipe(f"world/{name}"), folder)
         echo(f"Wrote {folder}. `adaptkit world score {name} --path {folder}` scores it.")
 
 
@@ -85,9 +90,7 @@ def data(directory: Path, kinds: tuple[str, ...], num_samples: int, split: Any, 
 
 def _build(name: str, recipe: Path, output: Path) -> None:
     if not recipe.is_file():
-        raise RecipeError(
-            f"no recipe at {recipe}. Run this in a checkout of adaptkit, where {RECIPES} is, or give --recipe."
-        )
+        raise RecipeError(f"no recipe at {recipe}. Give --recipe.")
     from adaptkit.world.storage import load_options
 
     if name == "decoder":

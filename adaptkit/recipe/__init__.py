@@ -17,6 +17,7 @@ from adaptkit.recipe.components import (
 )
 from adaptkit.recipe.dumping import dump_recipe, without_variables, written_description
 from adaptkit.recipe.encoder import EncoderRecipe, EncoderTrainingConfig, load_encoder_recipe
+from adaptkit.recipe.finding import find_recipe, reference, shipped_folder
 from adaptkit.recipe.json_schema import recipe_json_schema
 from adaptkit.recipe.listing import RecipeSummary, find_recipes, load_any_recipe, opening_comment
 from adaptkit.recipe.loading import load_recipe, load_values, recipe_from_values
@@ -57,6 +58,7 @@ __all__ = [
     "TaskConfig",
     "WorkflowConfig",
     "dump_recipe",
+    "find_recipe",
     "find_recipes",
     "for_processes",
     "load_any_recipe",
@@ -67,6 +69,8 @@ __all__ = [
     "place_of",
     "recipe_from_values",
     "recipe_json_schema",
+    "reference",
+    "shipped_folder",
     "without_variables",
     "written_description",
 ]

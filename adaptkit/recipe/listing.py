@@ -10,7 +10,8 @@ from pathlib import Path
 from adaptkit.errors import AdaptkitError, RecipeError
 from adaptkit.plugin_manager import PluginManager
 from adaptkit.recipe.encoder import EncoderRecipe, load_encoder_recipe
-from adaptkit.recipe.loading import SUFFIXES, load_recipe
+from adaptkit.recipe.finding import SUFFIXES
+from adaptkit.recipe.loading import load_recipe
 from adaptkit.recipe.schema import Recipe
 from adaptkit.recipe.yaml_tree import parse_yaml
 

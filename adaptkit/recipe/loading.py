@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from adaptkit.errors import RecipeError, nearest_name, unknown_name
+from adaptkit.errors import RecipeError, unknown_name
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.explain import explain
+from adaptkit.recipe.finding import find_recipe, not_found, shipped_folder
 from adaptkit.recipe.merging import merge
 from adaptkit.recipe.overrides import apply_overrides
 from adaptkit.recipe.schema import Recipe
@@ -31,7 +32,6 @@ from adaptkit.recipe.yaml_tree import parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
 
-SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 1_000_000
 
 _SECTIONS = {*Recipe.model_fields, *Recipe.shorthand, "modality", "encoder", "training"}
@@ -42,7 +42,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, plugins: Plu
     """Read a recipe with everything it extends, and validate all of it.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of a recipe below ./recipes or of one that ships with adaptkit.
         overrides: `a.b.c=value` each, laid over it in that order; stages and list items go by name.
         plugins: What the recipe may name; what is installed by default.
 
@@ -50,11 +50,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, plugins: Plu
         RecipeError: The file cannot be read, or something in it is wrong; the message has a line for each
             problem, `file:line: dotted.key: what is wrong`.
     """
+    path = find_recipe(path)
     problems: list[Problem] = []
-    root = _read(Path(path), (), problems)
+    root = _read(path, (), problems)
     if "encoder" in root.entries and "stages" not in root.entries:
         raise RecipeError(f"{path} trains an encoder alone: it is a recipe for `adaptkit train-encoder`.")
-    return _recipe(root, Path(path).stem, overrides, problems, plugins)
+    return _recipe(root, path.stem, overrides, problems, plugins)
 
 
 def read_validated(model: type[M], path: str | Path, overrides: Sequence[str], plugins: PluginManager) -> M:
@@ -63,12 +64,13 @@ def read_validated(model: type[M], path: str | Path, overrides: Sequence[str], p
     Raises:
         RecipeError: As `load_recipe`.
     """
+    path = find_recipe(path)
     problems: list[Problem] = []
-    root = _read(Path(path), (), problems)
+    root = _read(path, (), problems)
     if "stages" in root.entries or "workflows" in root.entries:
         raise RecipeError(f"{path} trains workflows: it is a recipe for `adaptkit train`.")
     root = without_nulls(apply_overrides(root, overrides, problems))
-    root = expand_tree(_named(root, Path(path).stem), problems, set())
+    root = expand_tree(_named(root, path.stem), problems, set())
     return _validated(model, root, problems, plugins)
 
 
@@ -144,17 +146,20 @@ def _parent_path(path: Path, parent: Node, chain: tuple[Path, ...]) -> Path:
         message = f"should be the path of one recipe, not {parent.plain()!r}"
         raise recipe_error([Problem(parent.origin, "extends", message)])
     found = Path(os.path.normpath(path.parent / parent.text))
+    shipped = shipped_folder()
+    if not found.is_file() and shipped is not None and (shipped / f"{parent.text}.yaml").is_file():
+        found = shipped / f"{parent.text}.yaml"  # by its name
     if found.resolve() in chain:
         names = " extends ".join(p.name for p in (*chain, found))
         raise recipe_error([Problem(parent.origin, "extends", f"recipes extend each other in a circle: {names}")])
     if not found.is_file():
-        raise recipe_error([Problem(parent.origin, "extends", _not_found(found))])
+        raise recipe_error([Problem(parent.origin, "extends", not_found(found))])
     return found
 
 
 def _text_of(path: Path) -> str:
     if not path.is_file():
-        raise RecipeError(_not_found(path))
+        raise RecipeError(not_found(path))
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RecipeError(f"{path}: more than {MAX_BYTES // 1_000_000} MB, so not a recipe")
@@ -163,16 +168,6 @@ def _text_of(path: Path) -> str:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}), so not a recipe") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _not_found(path: Path) -> str:
-    if path.is_dir():
-        return f"{path} is a folder; name the recipe file in it. `adaptkit recipes {path}` lists them."
-    folder = path.parent
-    others = [p.name for p in folder.iterdir() if p.suffix in SUFFIXES] if folder.is_dir() else []
-    nearest = nearest_name(path.name, others)
-    meant = f" Did you mean {folder / nearest}?" if nearest else ""
-    return f"no recipe at {path}.{meant} `adaptkit recipes` lists those that are here."
 
 
 def _resolved(root: Node, stem: str, overrides: Sequence[str], problems: list[Problem]) -> Node:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import runpy
 import subprocess
@@ -64,16 +66,40 @@ def test_every_dependency_is_constrained() -> None:
     assert wanted - {"adaptkit"} - {p.name for p in (REPOSITORY / "plugins").iterdir()} <= constrained
 
 
-def test_a_wheel_holds_models_templates_and_types(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_a_wheel_holds_models_templates_and_types(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     source = REPOSITORY / "adaptkit"
     wanted = {str(p.relative_to(REPOSITORY)) for p in source.rglob("*") if p.is_file() and p.suffix != ".pyc"}
     assert wanted <= packed
     assert {"adaptkit/py.typed", "adaptkit/world/models/decoder/model.safetensors"} <= packed
     assert wheel.stat().st_size < 16e6
+
+
+def test_recipes_of_a_wheel_go_by_name(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    script = (
+        "import json; from adaptkit.recipe import find_recipes, load_recipe, shipped_folder; folder = shipped_folder();"
+        "names = [r.name for r in find_recipes([folder])];"
+        "print(json.dumps([str(folder), names, load_recipe('iaa_vision_tiny').name]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *sys.path])}
+    (tmp_path / "empty").mkdir()
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "empty", env=environment, capture_output=True, check=True
+    )
+    folder, names, loaded = json.loads(run.stdout)
+    assert folder == str(tmp_path / "site" / "adaptkit" / "recipes")
+    assert loaded == "iaa_vision_tiny"
+    assert len(names) >= len(list((REPOSITORY / "recipes").glob("*.yaml")))
 
 
 @pytest.mark.parametrize("target", ["help", "setup", "quickstart", "test", "docs", "constraints", "clean"])

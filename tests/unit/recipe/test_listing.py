@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from adaptkit.cli.recipes import recipes
 from adaptkit.errors import RecipeError
 from adaptkit.plugin_manager import PluginManager
-from adaptkit.recipe import find_recipes
+from adaptkit.recipe import find_recipe, find_recipes, load_recipe, reference
 
 from .conftest import SMALL_RECIPE, Workplace
 
@@ -80,9 +80,54 @@ def test_command_succeeds_where_all_are_valid(folder: Path) -> None:
 
 def test_command_where_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(recipes, ["--json"])
+    assert result.exit_code == 0
+    assert {"iaa_vision_tiny", "lora"} <= {Path(r["path"]).stem for r in json.loads(result.stdout)}
+    monkeypatch.setattr("adaptkit.cli.recipes.shipped_folder", lambda: None)
     result = CliRunner().invoke(recipes, [])
     assert isinstance(result.exception, RecipeError)
     assert "no folder ./recipes here" in str(result.exception)
+
+
+def test_recipes_go_by_name(folder: Path) -> None:
+    assert find_recipe("small") == Path("recipes/small.yaml")
+    assert find_recipe("other.yaml") == Path("recipes/deep/er/other.yaml")
+    assert find_recipe("deep/er/child") == Path("recipes/deep/er/child.yaml")
+    shipped = find_recipe("ablations/lora")
+    assert shipped == find_recipe("lora")
+    assert shipped.parts[-3:] == ("recipes", "ablations", "lora.yaml")
+    assert reference(shipped) == "ablations/lora"
+    assert find_recipe("nowhere") == Path("nowhere")
+
+
+def test_a_local_recipe_comes_before_a_shipped_one(folder: Path) -> None:
+    (folder / "lora.yaml").write_text(SMALL_RECIPE)
+    (folder / "lora").mkdir()
+    assert find_recipe("lora") == Path("lora.yaml")
+
+
+def test_several_recipes_of_one_name_are_not_chosen_from(folder: Path) -> None:
+    (folder / "recipes" / "deep" / "small.yaml").write_text(SMALL_RECIPE)
+    assert find_recipe("recipes/small.yaml") == Path("recipes/small.yaml")
+    assert find_recipe("deep/small") == Path("recipes/deep/small.yaml")
+    (folder / "recipes" / "deep" / "er" / "small.yaml").write_text(SMALL_RECIPE)
+    (folder / "recipes" / "small.yaml").unlink()
+    with pytest.raises(RecipeError) as caught:
+        find_recipe("small")
+    assert "recipes/deep/er/small.yaml" in str(caught.value)
+    assert "recipes/deep/small.yaml" in str(caught.value)
+
+
+def test_an_unknown_recipe_comes_with_the_nearest(folder: Path) -> None:
+    for given, nearest in (("iaa_vision_tny", "iaa_vision_tiny"), ("recipes/smal.yaml", "recipes/small.yaml")):
+        with pytest.raises(RecipeError, match=f"no recipe at {given}. Did you mean {nearest}"):
+            load_recipe(given)
+
+
+def test_a_recipe_may_extend_one_that_ships_with_adaptkit(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: iaa_vision_tiny\nseed: 7\n")
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    assert (recipe.name, recipe.seed, recipe.base.path) == ("mine", 7, "world:decoder")
 
 
 def test_schema_to_screen_and_file(folder: Path) -> None:
