@@ -26,7 +26,8 @@ from adaptkit.errors import AdaptkitError, DataError, ModelError, RecipeError
 from adaptkit.interfaces import DataContext, DataSource, Encoder, Modality, Sample, box_size_of
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.encoders import build_encoder
+from adaptkit.model.encoders import build_encoder, settled
+from adaptkit.model.origin import remember_origin
 from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
 from adaptkit.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
@@ -134,6 +135,7 @@ def build_base(config: BaseConfig, device: str | torch.device | None = None) -> 
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"base {config.path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     prepare_quantized(base)
+    remember_origin(base, config.revision)
     return base.eval()
 
 
@@ -190,7 +192,7 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
         specs[name] = {
             "type": modality.type,
             "options": modality.values(),
-            "encoder": {"name": modality.encoder.name, "options": modality.encoder.values()},
+            "encoder": settled({"name": modality.encoder.name, "options": modality.encoder.values()}),
             "projector": {"name": modality.projector.name, "options": modality.projector.values()},
             "placeholder_id": placeholder_id,
             "placeholder": modality.placeholder,

@@ -10,6 +10,8 @@ from adaptkit.errors import ModelError, wrong_type
 
 WORLD_PREFIX = "world:"
 CACHE_VARIABLE = "ADAPTKIT_CACHE"
+STAGING_PREFIX = ".staging-"
+"""Of folders in which a checkpoint is written before it is renamed to its place."""
 
 
 def as_path(what: str, value: Any) -> Path:
@@ -36,6 +38,12 @@ def portable_model_path(path: str) -> str:
     if path and Path(path).resolve().parent == models.resolve():
         return WORLD_PREFIX + Path(path).name
     return path
+
+
+def final_place(folder: Path) -> Path:
+    """Where a folder will lie, absolute, once what is being written in it is renamed to its place."""
+    folder = folder.resolve()
+    return Path(*(part for part in folder.parts if not part.startswith(STAGING_PREFIX)))
 
 
 def missing_model(path: str, revision: str | None = None) -> str | None:

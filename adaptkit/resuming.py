@@ -15,7 +15,7 @@ from transformers.utils import CONFIG_NAME
 from adaptkit.errors import RecipeError, RunError
 from adaptkit.hookspecs import Options
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.saving import hash_of, reference_of
+from adaptkit.model.reference import holds_content
 from adaptkit.processes import on_main_process
 from adaptkit.recipe import Recipe, StageConfig, load_values, without_variables
 from adaptkit.training.checkpoints import (
@@ -134,12 +134,12 @@ def refuse_other_models(
     if path is None or not path.is_file():
         return
     trained = json.loads(path.read_text(encoding="utf-8"))
-    hashes = {"base.path": (trained.get("base", {}).get("content_hash"), reference_of(model.base)["content_hash"])}
+    records = {"base.path": (model.base, trained.get("base", {}))}
     for name, encoder in model.source_encoders.items():
-        before = trained.get("modalities", {}).get(name, {}).get("encoder", {}).get("content_hash")
-        hashes[f"modalities.{name}.encoder"] = (before, hash_of(encoder))
-    for key, (before, now) in hashes.items():
-        if before not in (None, now):
+        record = trained.get("modalities", {}).get(name, {}).get("encoder", {})
+        records[f"modalities.{name}.encoder"] = (encoder, record)
+    for key, (module, record) in records.items():
+        if not holds_content(module, record):
             raise RecipeError(
                 f"cannot resume {newest}: {key} has other weights now than it had. Restore them to continue, or start "
                 "afresh with another `--output`."

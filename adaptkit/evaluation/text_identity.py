@@ -25,6 +25,8 @@ from torch import Tensor
 
 from adaptkit.errors import RunError, join_lines
 from adaptkit.evaluation.questions import Prompts, evaluation_mode
+from adaptkit.model.origin import origin_of
+from adaptkit.paths import resolve_model_path
 from adaptkit.surgery import quantization_of
 
 NUM_RANDOM_PROMPTS = 16
@@ -227,14 +229,14 @@ def check_identity(base: Any, tokenizer: Any | None, *, source: str | None = Non
 
 def base_source(base: Any) -> str | None:
     """Path or id a base was loaded from, or None."""
-    return str(getattr(base, "name_or_path", "") or "") or None
+    return resolve_model_path(origin_of(base).name) or None
 
 
 def _loading(base: Any, source: str) -> dict[str, Any]:
     return {
         "base": source,
         "architecture": type(base).__name__,
-        "revision": getattr(base.config, "_commit_hash", None),
+        "revision": origin_of(base).revision,
         "dtype": str(base.dtype).removeprefix("torch."),
         "attn_implementation": getattr(base.config, "_attn_implementation", None),
         "trust_remote_code": type(base).__module__.startswith("transformers_modules."),

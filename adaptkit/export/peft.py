@@ -18,7 +18,9 @@ from adaptkit.export.checks import HALF_TOLERANCE, TOLERANCES
 from adaptkit.export.copies import low_rank_modules
 from adaptkit.export.output import ExportReport, written_whole
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.origin import origin_of
 from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.paths import resolve_model_path
 from adaptkit.surgery import structural_copy
 
 _PREFIX = "base_model.model."
@@ -69,6 +71,7 @@ def _config(model: AdaptkitForConditionalGeneration, wrapped: dict[str, LoraLaye
     assert len(settings) == 1, settings  # the policy has one rank and one alpha
     ((rank, alpha),) = settings
     layers = [cast(Any, m).get_base_layer() for m in wrapped.values()]
+    origin = origin_of(model.base)
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -76,8 +79,8 @@ def _config(model: AdaptkitForConditionalGeneration, wrapped: dict[str, LoraLaye
         fan_in_fan_out=all(isinstance(layer, Conv1D) for layer in layers),
         modules_to_save=list(model.end_names) or None,
         task_type=TaskType.CAUSAL_LM,
-        base_model_name_or_path=str(model.base.name_or_path or ""),
-        revision=model.config.base.get("revision"),
+        base_model_name_or_path=resolve_model_path(origin.name),
+        revision=origin.revision,
         inference_mode=True,
     )
 

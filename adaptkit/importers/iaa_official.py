@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from adaptkit.importers.towers import ENCODER_FOLDER, Tower, find_tower, write_t
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
+from adaptkit.model.origin import place_of
 from adaptkit.model.portable import portable_text_config
-from adaptkit.model.reference import encoder_relative_to_checkpoint, relative_to_checkpoint
-from adaptkit.model.saving import MAX_SHARD_BYTES, hash_of
+from adaptkit.model.reference import HASHES, content_record, encoder_relative_to_checkpoint, relative_to_checkpoint
+from adaptkit.model.saving import MAX_SHARD_BYTES
 from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder
@@ -108,7 +109,7 @@ def import_iaa_official(
             reference = _write_base(tensors, config, source, base_folder, max_shard_bytes)
         else:
             base_folder = _base_folder(str(base))
-            reference = _compare_base(TensorSource(base_folder), tensors, config, base_folder, str(base))
+            reference = _compare_base(TensorSource(base_folder), tensors, config, base_folder)
         write_tower(tower, tensors, max_shard_bytes)
         modality, projector = _modality(values, tower, config, base_folder)
         for workflow, names in _WORKFLOWS.items():
@@ -191,14 +192,14 @@ def _write_base(
     """Write the LLM as a stock checkpoint; return the reference by which workflows name it."""
     names = {name: name for name in _base_parameters(config)}
     _check(tensors, names, _base_parameters(config), "Where the checkpoint lacks the LLM, name it: --base.")
-    hasher = StreamHasher()
-    write_checkpoint(tensors, names, folder, max_shard_bytes=max_shard_bytes, observe=_as_content(hasher))
+    content = _Content()
+    write_checkpoint(tensors, names, folder, max_shard_bytes=max_shard_bytes, observe=content.add)
     _save_config(config, folder)
     for name in _TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     _write_generation_config(config, source, folder)
-    return _reference(str(folder), config, hasher)
+    return _reference(str(folder), config, content)
 
 
 def _base_folder(base: str) -> Path:
@@ -214,34 +215,41 @@ def _base_folder(base: str) -> Path:
     return folder
 
 
-def _compare_base(
-    given: TensorSource, tensors: TensorSource, config: LlamaConfig, folder: Path, name: str
-) -> dict[str, Any]:
+def _compare_base(given: TensorSource, tensors: TensorSource, config: LlamaConfig, folder: Path) -> dict[str, Any]:
     """Check that a base is the LLM of the checkpoint, as far as that holds it; return the reference to it."""
     shapes = _base_parameters(config)
     _check(given, {parameter: parameter for parameter in shapes}, shapes, "Name the LLM that IAA was built on.")
-    hasher = StreamHasher()
-    observe = _as_content(hasher)
+    content = _Content()
     for parameter in sorted(shapes):
         value = given.read(parameter)
-        observe(parameter, value)
+        content.add(parameter, value)
         if parameter in tensors.stored and not torch.equal(value, tensors.read(parameter).to(value.dtype)):
             raise ModelError(f"{folder} is another LLM than the one in {tensors.folder}: {parameter} differs.")
-    return _reference(str(folder) if Path(name).is_dir() else name, config, hasher)
+    return _reference(str(folder), config, content)
 
 
-def _as_content(hasher: StreamHasher) -> Callable[[str, Tensor], None]:
-    """Feed a hash as `adaptkit.model.reference.content_hash` does."""
-    return lambda name, tensor: hasher.update(name, tensor.to(torch.bfloat16))
+class _Content:
+    """The hashes of `adaptkit.model.reference.content_record`, of tensors that come one by one."""
+
+    def __init__(self) -> None:
+        self._hashers = {key: StreamHasher() for key in HASHES}
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        for key, dtype in HASHES.items():
+            self._hashers[key].update(name, tensor.to(dtype))
+
+    def record(self) -> dict[str, str]:
+        return {key: hasher.hexdigest() for key, hasher in self._hashers.items()}
 
 
-def _reference(name_or_path: str, config: LlamaConfig, hasher: StreamHasher) -> dict[str, Any]:
+def _reference(name_or_path: str, config: LlamaConfig, content: _Content) -> dict[str, Any]:
+    origin = place_of(name_or_path)
     return {
-        "name_or_path": name_or_path,
-        "revision": None,
+        "name_or_path": origin.name,
+        "revision": origin.revision,
         "architecture": LlamaForCausalLM.__name__,
         "dtype": str(config.dtype).removeprefix("torch."),
-        "content_hash": hasher.hexdigest(),
+        **content.record(),
     }
 
 
@@ -308,7 +316,7 @@ def _modality(
     if placeholder_id is None:
         placeholder_id = PLACEHOLDER_ID if named else config.vocab_size
     entry = {
-        "encoder": {**reference, "content_hash": hash_of(encoder)},
+        "encoder": {**reference, **content_record(encoder)},
         "projector": {"name": projector, "options": {}},
         "placeholder_id": placeholder_id,
         "placeholder": PLACEHOLDER if named else None,
@@ -326,7 +334,7 @@ def _workflow_config(
     text_config.tie_word_embeddings = False
     described = AdaptkitConfig(
         text_config=text_config,
-        base={**base, "name_or_path": relative_to_checkpoint(base["name_or_path"], folder)},
+        base=relative_to_checkpoint(base, folder),
         modalities={MODALITY: {**modality, "encoder": encoder_relative_to_checkpoint(modality["encoder"], folder)}},
         insertion={"policy": "inner_adapter", "placement": {"layers": sorted(order)}},
         replace_ends=True,

@@ -14,9 +14,11 @@ from adaptkit.interfaces import Encoder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
+from adaptkit.model.origin import origin_of
 from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, structural_copy
+from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, check_materialised, structural_copy
+from adaptkit.surgery.copying import is_outline
 from adaptkit.surgery.quantization import prepare_quantized
 
 MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "start", "end", "encoder_options", "type")
@@ -64,8 +66,10 @@ def adapt(
     if not isinstance(replace_ends, bool):
         raise ModelError(wrong_type("replace_ends", "True or False", replace_ends))
     prepare_quantized(base)
-    base.requires_grad_(False)
+    origin_of(base)  # while relative paths mean what they did when it was loaded
     encoders, projectors, entries = _build_modalities(base, modalities)
+    _check_values(base, encoders, replace_ends)
+    base.requires_grad_(False)
     source_encoders = encoders
     policy, placement, insertion = _parse_insertion(insertion)
     if policy.adapts_encoders:
@@ -180,6 +184,15 @@ def check_base(base: Any) -> None:
         )
     if base.config.is_encoder_decoder:
         raise ModelError(f"{type(base).__name__} is an encoder-decoder; adaptkit adapts decoder LLMs.")
+
+
+def _check_values(base: PreTrainedModel, encoders: Mapping[str, Encoder], replace_ends: bool) -> None:
+    """Values are needed, unless there are none at all: then the workflow is an outline, whose sizes can be counted."""
+    outline = not replace_ends and all(is_outline(module) for module in (base, *encoders.values()))
+    if not outline:
+        check_materialised(base, "the base")
+        for name, encoder in encoders.items():
+            check_materialised(encoder, f"the encoder of {name!r}")
 
 
 def _build_projector(spec: Any, feature_size: int, hidden_size: int) -> tuple[nn.Module, dict[str, Any]]:

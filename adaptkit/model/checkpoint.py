@@ -8,22 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from adaptkit.errors import ModelError, wrong_type
+from adaptkit.hub import is_hub_id
 from adaptkit.interfaces import Encoder
 from adaptkit.model.assembly import adapt, check_base
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
 from adaptkit.model.encoders import load_encoder
+from adaptkit.model.origin import remember_origin
 from adaptkit.model.packages import require_packages
-from adaptkit.model.reference import content_hash, resolve_encoder, resolve_reference
+from adaptkit.model.reference import holds_content, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
 from adaptkit.paths import as_path
+from adaptkit.surgery import check_materialised
 from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
+
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+"""Arguments that say where on the hub a checkpoint is, and how it is downloaded."""
 
 
 def load(
@@ -38,27 +46,33 @@ def load(
     """Load a workflow.
 
     Args:
-        directory: A folder that `save_pretrained` or `adaptkit train` wrote.
+        directory: A folder that `save_pretrained` or `adaptkit train` wrote, or the hub id of one.
         base: A base that is in memory already, to be shared; else it is loaded from where the checkpoint says, and
             quantised as it was in training.
         encoders: Encoders in memory, by modality, to be shared likewise.
         dtype: Data type in which to load the base; that of training where not given.
-        allow_different_base: Skip the check that the base holds the very weights the workflow was trained on, and in
-            the same quantization.
+        allow_different_base: Skip the check that base and encoders hold the very weights the workflow was trained on,
+            the base in the same quantization.
         base_options: Further arguments of `AutoModelForCausalLM.from_pretrained` (`device_map`, …; a
-            `quantization_config` stands in place of the one of training).
+            `quantization_config` stands in place of the one of training). Those that say where on the hub something is
+            (`token`, `cache_dir`, …) concern the workflow, too, where it is loaded by id. A `revision` is the
+            workflow's if that is loaded by id, else the base's.
 
     Raises:
-        ModelError: No workflow is there, a file is damaged, the base cannot be found or is another one.
+        ModelError: No workflow is there, a file is damaged, the base cannot be found or is another one, or an argument
+            has nothing to apply to.
     """
     if not isinstance(encoders, Mapping | None):
         raise ModelError(wrong_type("encoders", "a mapping of encoders by modality", encoders))
     if base is not None:
         check_base(base)
-    directory = as_path("directory", directory)
+    directory, base_options = locate(directory, base_options)
     config = load_config(directory)
     if base is None:
         base = _load_base(config, directory, dtype, base_options)
+    else:
+        _refuse_options(base, dtype, base_options)
+    check_materialised(base, "the base")
     if not allow_different_base:
         _check_base(config, base, directory)
     given = dict(encoders or {})
@@ -77,15 +91,63 @@ def load(
     if given:
         raise ModelError(f"{directory}: this workflow has no modality {sorted(given)}; it has {sorted(modalities)}.")
     model = adapt(base, modalities, config.insertion, config.replace_ends)
+    if not allow_different_base:
+        _check_encoders(config, model, directory)
     model.load_own_tensors(load_tensors(directory))
     for name, entry in config.modalities.items():
         model.config.modalities[name].update(entry)
+    _load_generation_config(model, directory)
     return model
 
 
 def _adoption_options(reference: Mapping[str, Any], encoder: Any) -> Any:
     """Options by which a model object becomes an encoder; an encoder has been through that."""
     return None if "adopted_by" not in reference or isinstance(encoder, Encoder) else reference.get("options")
+
+
+def locate(directory: str | Path, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The folder of a checkpoint that may be given by hub id, and the options that are left for its base.
+
+    Raises:
+        ModelError: An id cannot be downloaded.
+    """
+    options = {name: value for name, value in options.items() if value is not None or name not in HUB_OPTIONS}
+    subfolder = options.pop("subfolder", None) or ""
+    folder = as_path("directory", directory).expanduser()
+    if folder.exists() or not is_hub_id(str(directory)):
+        return folder / subfolder, options
+    hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+    options.pop("revision", None)
+    try:
+        folder = Path(snapshot_download(str(directory), **hub))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise ModelError(
+            f"{directory} is not a folder here, and cannot be downloaded from the Hugging Face hub "
+            f"({str(error).strip().splitlines()[0]})."
+        ) from error
+    return folder / subfolder, options
+
+
+def _refuse_options(base: PreTrainedModel, dtype: torch.dtype | str | None, options: Mapping[str, Any]) -> None:
+    """What says how to load a base has nothing to apply to where one is given."""
+    given = [name for name in options if name not in HUB_OPTIONS or name == "revision"]
+    if dtype not in (None, "auto", base.dtype, str(base.dtype).removeprefix("torch.")):
+        given.append("dtype")
+    if given:
+        raise ModelError(
+            f"{', '.join(given)}: with base= there is no base to be loaded. Leave it out, or load the base that way."
+        )
+
+
+def _load_generation_config(model: AdaptkitForConditionalGeneration, directory: Path) -> None:
+    """Take the generation settings that were saved with the workflow, where they were."""
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        return
+    try:
+        model.generation_config = GenerationConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is damaged ({str(error).splitlines()[0]}); restore it, or delete it.") from error
 
 
 def load_config(directory: Path) -> AdaptkitConfig:
@@ -150,28 +212,37 @@ def _load_base(
     name = config.base.get("name_or_path", "")
     if not name:
         raise ModelError(
-            f"{directory}: the base was never loaded from a path or id, so the checkpoint cannot name it. Pass it: "
-            "adaptkit.load(directory, base=base)."
+            f"{directory}: the checkpoint does not name its base, which was made in memory, or came from a folder of "
+            "the machine that this was uploaded from. Pass it: adaptkit.load(directory, base=base)."
         )
-    source = resolve_reference(name, directory)
+    source = resolve_reference(config.base, directory)
+    revision = config.base.get("revision")
+    if "revision" in options and Path(source).is_dir():
+        raise ModelError(
+            f"{directory}: revision={options['revision']!r} has nothing to apply to: the base is the folder {source}. "
+            "Leave it out, or pass base=."
+        )
+    options = {"revision": revision, **options}
     dtype = dtype or config.base["dtype"]
     if "quantization" in config.base and "quantization_config" not in options:
-        options = {**options, **_quantized(config.base, source, dtype)}
+        options = {**options, **_quantized(config.base, source, dtype, options["revision"])}
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            source, revision=config.base.get("revision"), dtype=dtype, **options
-        )
+        base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{directory}: its base {source!r} cannot be loaded ({str(error).splitlines()[0]}). Put it there, or "
             "pass it: adaptkit.load(directory, base=base)."
         ) from error
+    remember_origin(base, options["revision"], options.get("cache_dir"))
+    return base
 
 
-def _quantized(reference: Mapping[str, Any], source: str, dtype: torch.dtype | str) -> dict[str, Any]:
+def _quantized(
+    reference: Mapping[str, Any], source: str, dtype: torch.dtype | str, revision: str | None
+) -> dict[str, Any]:
     """The option that packs the base as in training; none where its own checkpoint is packed."""
     try:
-        packed = hasattr(AutoConfig.from_pretrained(source, revision=reference["revision"]), "quantization_config")
+        packed = hasattr(AutoConfig.from_pretrained(source, revision=revision), "quantization_config")
     except (OSError, ValueError):  # said better where the base itself is loaded
         packed = False
     if packed:
@@ -189,7 +260,7 @@ def _check_base(config: AdaptkitConfig, base: PreTrainedModel, directory: Path) 
             "computes other numbers. Give none, so that it is loaded as in training, or pass "
             "allow_different_base=True to take it all the same."
         )
-    if expected.get("content_hash") in (None, content_hash(base)):
+    if holds_content(base, expected):
         return
     trained = expected.get("name_or_path") or expected.get("architecture")
     given = getattr(base, "name_or_path", "") or type(base).__name__
@@ -200,6 +271,16 @@ def _check_base(config: AdaptkitConfig, base: PreTrainedModel, directory: Path) 
         f"{directory} was trained on another base: {trained!r}; {given!r} was given, and {why} (content hash). "
         "Load the right base, or pass allow_different_base=True if you know that they are interchangeable."
     )
+
+
+def _check_encoders(config: AdaptkitConfig, model: AdaptkitForConditionalGeneration, directory: Path) -> None:
+    for name, encoder in model.source_encoders.items():
+        if not holds_content(encoder, config.modalities[name]["encoder"]):
+            raise ModelError(
+                f"{directory} was trained with another encoder for {name!r}: the weights of this one differ (content "
+                "hash). Load the right one, or pass allow_different_base=True if you know that they are "
+                "interchangeable."
+            )
 
 
 def _packed(quantization: str | None) -> str:

@@ -22,8 +22,10 @@ from adaptkit.model.encoders import is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
 from adaptkit.model.loss import IGNORE_INDEX, shifted_loss, with_loss
 from adaptkit.model.passes import PassContexts, cache_of
+from adaptkit.model.saving import MAX_SHARD_BYTES, save_workflow
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
 from adaptkit.model.training import WorkflowTrainingMixin
+from adaptkit.model.uploading import upload
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
 from adaptkit.surgery.quantization import check_move
 
@@ -32,12 +34,11 @@ PARTS = ("projector", "insertion", "ends")
 
 AUTO_CLASS_OPTIONS = frozenset(
     (
-        *("config", "revision", "code_revision", "cache_dir", "force_download", "local_files_only", "token"),
-        *("proxies", "subfolder", "adapter_kwargs", "trust_remote_code"),
+        *("config", "code_revision", "adapter_kwargs", "trust_remote_code"),
         *("_from_auto", "_from_pipeline", "_commit_hash"),
     )
 )
-"""What transformers' Auto classes pass on: it concerns where a checkpoint lies, and a workflow lies in a folder."""
+"""What transformers' Auto classes pass on and a workflow has no use for."""
 
 
 class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGenerationMixin, PreTrainedModel):  # type: ignore[misc]
@@ -503,8 +504,98 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
         options = {name: value for name, value in kwargs.items() if name not in AUTO_CLASS_OPTIONS}
         return cls.loader(pretrained_model_name_or_path, **options)
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Write the workflow's own tensors (safetensors) and its configuration; see `adaptkit.load`."""
-        from adaptkit.model.saving import save_workflow
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = MAX_SHARD_BYTES,
+        variant: str | None = None,
+        token: bool | str | None = None,
+        save_peft_format: bool = True,
+        save_original_format: bool = True,
+        distributed_checkpoint: bool = False,
+        safe_serialization: bool = True,
+        **hub_options: Any,
+    ) -> None:
+        """Write the workflow's own tensors (safetensors) and its configuration; see `adaptkit.load`.
 
-        save_workflow(self, Path(save_directory), **kwargs)
+        Args:
+            save_directory: A folder, which must not hold the base, an encoder or another model that is no workflow.
+            is_main_process: Whether this process writes; several of a distributed run may call this.
+            state_dict: The workflow's own tensors, where they had to be gathered from several processes.
+            push_to_hub: Whether to upload it as well, to `repo_id`, by default named like the folder.
+            max_shard_size: Largest file of tensors, in bytes or such as `"5GB"`.
+            variant: Not supported.
+            token: Of the hub's user.
+            save_peft_format: Without meaning here.
+            save_original_format: Without meaning here.
+            distributed_checkpoint: Not supported.
+            safe_serialization: Tensors are always written as safetensors.
+            hub_options: `repo_id` and what `push_to_hub` takes.
+
+        Raises:
+            ModelError: An argument is not supported or unknown, or the folder holds another model.
+        """
+        _refuse_arguments(variant=variant, distributed_checkpoint=distributed_checkpoint)
+        if not safe_serialization:
+            raise ModelError("safe_serialization=False: tensors are written as safetensors only.")
+        names = [*inspect.signature(self.push_to_hub).parameters]
+        for name in hub_options:
+            if name not in names or not push_to_hub:
+                known = [*inspect.signature(self.save_pretrained).parameters, *names]
+                reason = "needs push_to_hub=True." if name in names else unknown_name("argument", name, known)
+                raise ModelError(f"save_pretrained: {name}= {reason}")
+        if not is_main_process:
+            return
+        directory = Path(save_directory)
+        save_workflow(self, directory, state_dict=state_dict, max_shard_size=max_shard_size)
+        if push_to_hub:
+            repo_id = hub_options.pop("repo_id", directory.resolve().name)
+            self.push_to_hub(repo_id, token=token, max_shard_size=max_shard_size, state_dict=state_dict, **hub_options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str | None = None,
+        tags: list[str] | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+    ) -> Any:
+        """Upload what `save_pretrained` writes; arguments are those of transformers, and `state_dict`.
+
+        A base that was loaded from a folder is not named in what is uploaded, with a warning.
+
+        Raises:
+            ModelError: An encoder was loaded from a folder by name, which others do not have.
+        """
+
+        def save(folder: Path) -> None:
+            size = MAX_SHARD_BYTES if max_shard_size is None else max_shard_size
+            save_workflow(self, folder, state_dict=state_dict, max_shard_size=size, for_upload=True)
+
+        return upload(
+            save,
+            repo_id,
+            "Upload model",
+            commit_message=commit_message,
+            commit_description=commit_description,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+            tags=[*(self.model_tags or []), *(tags or [])] or None,
+        )
+
+
+def _refuse_arguments(**given: Any) -> None:
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise ModelError(f"save_pretrained: {', '.join(names)} is not supported for workflows. Leave it out.")

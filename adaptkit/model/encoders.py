@@ -12,6 +12,8 @@ from transformers import AutoModel, PreTrainedModel
 
 from adaptkit.errors import ModelError, PluginError, wrong_type
 from adaptkit.interfaces import Encoder, Preprocessor
+from adaptkit.model.origin import is_model_id, origin_of
+from adaptkit.model.reference import settled_encoder
 from adaptkit.plugin_manager import get_plugin_manager
 
 
@@ -94,18 +96,35 @@ def build_encoder(spec: Any, options: Mapping[str, Any] | None = None) -> tuple[
         if "name" not in spec:
             raise PluginError(f"an encoder given as a mapping needs a name; got the keys {sorted(spec)}.")
         encoder = get_plugin_manager().build("encoder", spec["name"], values)
-        reference: dict[str, Any] = {"name": spec["name"], "options": values}
+        reference = settled({"name": spec["name"], "options": values})
     elif isinstance(spec, Encoder):
         encoder, reference = spec, {"object": type(spec).__name__}
     elif isinstance(spec, nn.Module):
         encoder, name = _adopt(spec, dict(options or {}))
         reference = {"object": type(spec).__name__, "adopted_by": name, "options": dict(options or {})}
+        origin = origin_of(spec)
+        if is_model_id(origin):
+            reference |= {"name_or_path": origin.name, "revision": origin.revision}
     else:
         needed = 'an Encoder, a transformers model, or {"name": ..., **options} of an installed plugin'
         raise ModelError(wrong_type("encoder", needed, spec))
     encoder.requires_grad_(False)
     encoder.eval()
     return encoder, reference
+
+
+def settled(reference: Mapping[str, Any]) -> dict[str, Any]:
+    """The reference of an encoder by name, with an absolute folder, or with the commit of a model id."""
+    fields = get_plugin_manager().get("encoder", reference["name"]).options.model_fields
+    return settled_encoder(reference, takes_revision="revision" in fields)
+
+
+def folders_of(encoder: Encoder, reference: Mapping[str, Any]) -> list[Path]:
+    """Folders on this machine that an encoder was loaded from."""
+    origin = origin_of(encoder if isinstance(encoder, PreTrainedModel) else getattr(encoder, "model", encoder))
+    path = (reference.get("options") or {}).get("path")
+    named = [Path(name) for name in (origin.name, path) if isinstance(name, str) and Path(name).is_absolute()]
+    return [path if path.is_dir() else path.parent for path in named if path.exists()]
 
 
 def _adopt(module: nn.Module, options: dict[str, Any]) -> tuple[Encoder, str | None]:

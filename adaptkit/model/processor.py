@@ -17,10 +17,10 @@ from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 from adaptkit.chat import Brackets, EncodedConversation, encode_conversation, render
 from adaptkit.errors import DataError, ModelError, PluginError, unknown_name
 from adaptkit.interfaces import Message, Modality, Preprocessor
-from adaptkit.model.checkpoint import load_config
+from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
 from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder, resolve_reference
-from adaptkit.model.saving import ENCODERS_FOLDER
-from adaptkit.paths import as_path
+from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
+from adaptkit.model.uploading import upload
 from adaptkit.plugin_manager import get_plugin_manager
 
 PROCESSOR_FILE = "processor_config.json"
@@ -368,10 +368,37 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
     # -- disk ----------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Write tokenizer, chat template and how to build the modalities' preprocessing."""
-        if push_to_hub:
-            raise ModelError("push_to_hub is not supported here: upload the folder with `hf upload`.")
+        """Write tokenizer, chat template and how to build the modalities' preprocessing.
+
+        Args:
+            save_directory: A folder, which must not hold a model that is no workflow.
+            push_to_hub: Whether to upload them as well, to `repo_id`, by default named like the folder.
+            kwargs: `repo_id` and what `push_to_hub` takes.
+
+        Raises:
+            ModelError: The folder holds such a model, or an argument is unknown.
+        """
         directory = Path(save_directory)
+        repo_id = kwargs.pop("repo_id", directory.resolve().name)
+        if kwargs and not push_to_hub:
+            raise ModelError(f"save_pretrained: {', '.join(kwargs)} is for push_to_hub=True, or unknown. Leave it out.")
+        refuse_overwriting(directory)
+        path = self._write(directory)
+        if push_to_hub:
+            self.push_to_hub(repo_id, **kwargs)
+        return [str(path)]
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Upload what `save_pretrained` writes; arguments are those of transformers.
+
+        Raises:
+            ModelError: An encoder was loaded from a folder by name, which others do not have.
+        """
+        for name, inputs in self.modalities.items():
+            refuse_folder(name, inputs.spec.get("encoder") or {})
+        return upload(self._write, repo_id, "Upload processor", **kwargs)
+
+    def _write(self, directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(directory)
         values = {
@@ -381,26 +408,32 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         }
         path = directory / PROCESSOR_FILE
         path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return [str(path)]
+        return path
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> AdaptkitProcessor:
         """Load a processor; see `adaptkit.load_processor`."""
-        return load_processor(pretrained_model_name_or_path)
+        hub = {name: kwargs[name] for name in (*HUB_OPTIONS, "subfolder") if kwargs.get(name) is not None}
+        return load_processor(pretrained_model_name_or_path, **hub)
 
 
-def load_processor(directory: str | Path) -> AdaptkitProcessor:
+def load_processor(directory: str | Path, **hub_options: Any) -> AdaptkitProcessor:
     """Load the processor of a workflow.
 
     Args:
-        directory: A folder that `adaptkit train`, or `save_pretrained` of a model or processor, wrote. Where only
-            the model was saved there, the tokenizer is the base's.
+        directory: A folder that `adaptkit train`, or `save_pretrained` of a model or processor, wrote, or the hub id
+            of one. Where only the model was saved there, the tokenizer is the base's.
+        hub_options: For a hub id: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`,
+            `subfolder`.
 
     Raises:
         ModelError: The folder holds no workflow, or no tokenizer can be found.
         PluginError: A plugin that the workflow needs is not installed.
     """
-    directory = as_path("directory", directory)
+    for name in hub_options:
+        if name not in (*HUB_OPTIONS, "subfolder"):
+            raise ModelError(f"load_processor: {unknown_name('argument', name, [*HUB_OPTIONS, 'subfolder'])}")
+    directory, _ = locate(directory, hub_options)
     path = directory / PROCESSOR_FILE
     chat_template = None
     if (directory / "config.json").is_file():
@@ -412,7 +445,7 @@ def load_processor(directory: str | Path) -> AdaptkitProcessor:
     else:
         config = load_config(directory)
         specs = config.modalities
-        source = resolve_reference(config.base.get("name_or_path", ""), directory)
+        source = resolve_reference(config.base, directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import copy
+import json
+import tempfile
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
 
+from adaptkit.errors import ModelError
+from adaptkit.hub import cached_snapshots
 from adaptkit.interfaces import Encoder
-from adaptkit.model.encoders import save_encoder
+from adaptkit.model.config import MODEL_TYPE
+from adaptkit.model.encoders import folders_of, save_encoder, settled
+from adaptkit.model.origin import is_model_id, origin_of
 from adaptkit.model.packages import packages_of
 from adaptkit.model.reference import (
     base_reference,
-    content_hash,
+    content_record,
     encoder_relative_to_checkpoint,
     relative_to_checkpoint,
 )
+from adaptkit.paths import STAGING_PREFIX, resolve_model_path
 
 if TYPE_CHECKING:
     from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -29,8 +37,7 @@ ENCODERS_FOLDER = "encoders"
 TENSORS_FILE = "model.safetensors"
 MAX_SHARD_BYTES = 5_000_000_000
 
-_hashes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-_references: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+_remembered: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 def save_workflow(
@@ -38,55 +45,165 @@ def save_workflow(
     directory: Path,
     *,
     state_dict: Mapping[str, Tensor] | None = None,
-    **_: Any,
+    max_shard_size: int | str = MAX_SHARD_BYTES,
+    for_upload: bool = False,
 ) -> None:
     """Write the workflow's own tensors as safetensors, and a `config.json` that names base and encoders.
 
-    Frozen models are hashed once and named by id or path; encoders that were given as objects are written to
-    `encoders/<modality>/`.
+    Frozen models are named by id or path and by hashes of what they hold now; encoders that were given as objects are
+    written to `encoders/<modality>/`. Each file takes its place when it is whole, so that a link is replaced and what
+    it leads to is left alone.
 
     Args:
         model: The workflow.
         directory: Where to.
         state_dict: Its own tensors, where they had to be gathered from several processes.
+        max_shard_size: Largest file of tensors, unless a single one is larger.
+        for_upload: Whether other machines are to read it, so that folders of this one must not be named.
+
+    Raises:
+        ModelError: The folder holds the base, an encoder or another model, or is a file.
     """
+    refuse_overwriting(directory, model)
+    config = _described(model, directory, for_upload=for_upload)
     directory.mkdir(parents=True, exist_ok=True)
-    own = model.trainable_state_dict() if state_dict is None else state_dict
-    state = {name: tensor.cpu() for name, tensor in own.items()}
-    _save_tensors(state, directory)
+    outdated = {*directory.glob("model-*-of-*.safetensors"), *directory.glob(f"{TENSORS_FILE}*")}
+    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=directory) as staging:
+        folder = Path(staging) / "files"
+        folder.mkdir()
+        own = model.trainable_state_dict() if state_dict is None else state_dict
+        _save_tensors({name: tensor.cpu() for name, tensor in own.items()}, folder, max_shard_size)
+        for name, entry in config.modalities.items():
+            save_encoder(cast(Encoder, model.source_encoders[name]), entry["encoder"], folder / ENCODERS_FOLDER / name)
+        config.save_pretrained(folder)
+        # Unlike save_pretrained it takes what has no effect, as a base may have it
+        model.generation_config.to_json_file(folder / "generation_config.json")
+        for file in filter(Path.is_file, sorted(folder.rglob("*"))):
+            place = directory / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+            outdated.discard(place)
+    for other in outdated:
+        other.unlink()
+
+
+def _described(model: AdaptkitForConditionalGeneration, directory: Path, *, for_upload: bool) -> Any:
+    """The workflow's config as it is to be written at a place."""
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    config.base = dict(reference_of(model.base))
-    config.base["name_or_path"] = relative_to_checkpoint(config.base["name_or_path"], directory)
+    config.base = relative_to_checkpoint(reference_of(model.base), directory)
+    config.text_config.name_or_path = ""
     for name, entry in config.modalities.items():
-        encoder = cast(Encoder, model.source_encoders[name])
-        reference = encoder_relative_to_checkpoint(entry["encoder"], directory)
-        entry["encoder"] = {**reference, "content_hash": hash_of(encoder)}
-        save_encoder(encoder, entry["encoder"], directory / ENCODERS_FOLDER / name)
+        reference = settled(entry["encoder"]) if "name" in entry["encoder"] else entry["encoder"]
+        reference = {**reference, **record_of(model.source_encoders[name])}
+        entry["encoder"] = encoder_relative_to_checkpoint(reference, directory)
+        if for_upload:
+            refuse_folder(name, reference)
+    if for_upload:
+        config.base = _without_folder(reference_of(model.base))
     config.packages = packages_of(config)
-    config.save_pretrained(directory)
-    model.generation_config.save_pretrained(directory)
+    return config
 
 
-def _save_tensors(state: dict[str, Tensor], directory: Path) -> None:
-    """Write one file, or shards with an index where one would be very large."""
-    if sum(tensor.nbytes for tensor in state.values()) > MAX_SHARD_BYTES:
-        save_torch_state_dict(state, directory, metadata={"format": "pt"}, max_shard_size=MAX_SHARD_BYTES)
-    else:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in state.items()}, directory / TENSORS_FILE, {"format": "pt"}
+def _without_folder(reference: Mapping[str, Any]) -> dict[str, Any]:
+    name = reference["name_or_path"]
+    if not Path(name).is_absolute():
+        return dict(reference)
+    warnings.warn(
+        f"the base was loaded from the folder {name}, which is not uploaded, so the uploaded config.json does not name "
+        "it: who loads the workflow has to pass it, adaptkit.load(..., base=base). Where the base is on the hub, set "
+        "model.base.name_or_path to its id and upload again.",
+        stacklevel=2,
+    )
+    return {**reference, "name_or_path": ""}
+
+
+def refuse_folder(modality: str, reference: Mapping[str, Any]) -> None:
+    """Refuse to upload the reference of an encoder that is a folder of this machine.
+
+    Raises:
+        ModelError: It is one.
+    """
+    path = (reference.get("options") or {}).get("path")
+    if isinstance(path, str) and Path(path).is_absolute():
+        raise ModelError(
+            f"modality {modality!r}: its encoder is in the folder {path}, which others do not have. Load the workflow "
+            f"with encoders={{{modality!r}: model}}, so that the encoder is uploaded with it, or with an encoder from "
+            "the hub, whose id the checkpoint then names."
         )
 
 
+def refuse_overwriting(directory: Path, model: AdaptkitForConditionalGeneration | None = None) -> None:
+    """Refuse to write a workflow over what it was built on, or over another model.
+
+    Raises:
+        ModelError: The folder is that of the base or of an encoder, holds a model that is no workflow, or is a file.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ModelError(f"{directory} is a file; a checkpoint is a folder. Name another place.")
+    for what, folder in _sources(model):
+        if folder.exists() and directory.exists() and folder.samefile(directory):
+            raise ModelError(f"{directory} is the folder of {what}, which would be overwritten. Name another folder.")
+    found = _model_type(directory / "config.json")
+    if found not in (None, MODEL_TYPE):
+        raise ModelError(
+            f"{directory} holds a model that is no workflow ({found}), which would be overwritten. Name another folder."
+        )
+
+
+def _sources(model: AdaptkitForConditionalGeneration | None) -> list[tuple[str, Path]]:
+    """Folders that a workflow's frozen models were loaded from."""
+    if model is None:
+        return []
+    origin = origin_of(model.base)
+    folders = cached_snapshots(origin.name) if is_model_id(origin) else []
+    if origin.name and not is_model_id(origin):
+        folders = [Path(resolve_model_path(origin.name))]
+    found = [("the base", folder) for folder in folders]
+    for name, encoder in model.source_encoders.items():
+        reference = model.config.modalities[name]["encoder"]
+        found += [(f"the encoder of {name!r}", folder) for folder in folders_of(encoder, reference)]
+    return found
+
+
+def _model_type(path: Path) -> str | None:
+    """What a config.json says that it describes; None where there is none, or none that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(values.get("model_type") or "of unknown type") if isinstance(values, dict) else None
+
+
+def _save_tensors(state: dict[str, Tensor], directory: Path, max_shard_size: int | str) -> None:
+    """Write one file, or shards with an index where one would be larger than allowed."""
+    try:
+        split = split_torch_state_dict_into_shards(state, max_shard_size=max_shard_size)
+    except ValueError as error:
+        raise ModelError(f"max_shard_size={max_shard_size!r}: {error}") from error
+    for file, names in split.filename_to_tensors.items():
+        save_file({name: state[name].contiguous() for name in names}, directory / file, {"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        (directory / f"{TENSORS_FILE}.index.json").write_text(text, encoding="utf-8")
+
+
+# -- frozen models whose weights are about to be sharded ---------------------------------------------------------------
+
+
+def remember_content(model: AdaptkitForConditionalGeneration) -> None:
+    """Take down what a checkpoint says of base and encoders, before their weights are sharded over processes."""
+    _remembered[model.base] = base_reference(model.base)
+    for encoder in model.source_encoders.values():
+        _remembered[encoder] = content_record(cast(Encoder, encoder))
+
+
 def reference_of(base: Any) -> dict[str, Any]:
-    """`base_reference`, computed once per base object."""
-    if base not in _references:
-        _references[base] = base_reference(base)
-    return _references[base]
+    """`base_reference` of a base as it is now, or as it was before it was sharded."""
+    return dict(_remembered[base]) if base in _remembered else base_reference(base)
 
 
-def hash_of(module: Any) -> str:
-    """`content_hash`, computed once per frozen module."""
-    if module not in _hashes:
-        _hashes[module] = content_hash(module)
-    return _hashes[module]
+def record_of(encoder: Any) -> dict[str, str]:
+    """`content_record` of an encoder as it is now, or as it was before it was sharded."""
+    return dict(_remembered[encoder]) if encoder in _remembered else content_record(encoder)

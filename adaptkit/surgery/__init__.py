@@ -10,7 +10,7 @@ from adaptkit.surgery.context import (
     provide_context,
     with_first_output,
 )
-from adaptkit.surgery.copying import own_parameters, structural_copy, trainable_copy
+from adaptkit.surgery.copying import check_materialised, own_parameters, structural_copy, trainable_copy
 from adaptkit.surgery.decoder import Decoder, LayerRecord, check_forward, decoder_layers, locate_decoder
 from adaptkit.surgery.layers import attention_blocks, attention_of, mlp_of
 from adaptkit.surgery.policy import InsertionPolicy
@@ -27,6 +27,7 @@ __all__ = [
     "attention_blocks",
     "attention_of",
     "check_forward",
+    "check_materialised",
     "current_context",
     "decoder_layers",
     "extend_module",

@@ -10,10 +10,48 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from adaptkit.errors import ModelError
 from adaptkit.surgery.arguments import require_module
 from adaptkit.surgery.quantization import packed_state, unpacked
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def check_materialised(model: nn.Module, what: str) -> None:
+    """Refuse a model some of whose values are not in memory: copies of them could neither be made nor trained.
+
+    Args:
+        model: A base or an encoder.
+        what: What it is, for the message.
+
+    Raises:
+        ModelError: Tensors are on the meta device.
+    """
+    absent = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if _is_absent(tensor)]
+    if not absent:
+        return
+    placed = getattr(model, "hf_device_map", None) or {}
+    offloaded = {str(device) for device in placed.values()} & {"cpu", "disk"}
+    if offloaded:
+        raise ModelError(
+            f"{len(absent)} tensors of {what} ({absent[0]}, …) are offloaded to {' and '.join(sorted(offloaded))} by "
+            "its device_map, and what a workflow copies and trains must be in memory. Load it on one device, or over "
+            "several without offloading; where memory is short, in a smaller dtype, or quantised "
+            "(quantization_config=; in a recipe base.quantization: nf4)."
+        )
+    raise ModelError(
+        f"{len(absent)} tensors of {what} ({absent[0]}, …) are on the meta device, without values. Load it with "
+        "from_pretrained, outside torch.device('meta')."
+    )
+
+
+def is_outline(model: nn.Module) -> bool:
+    """Whether all parameters of a model are on the meta device."""
+    return all(_is_absent(parameter) for parameter in model.parameters())
+
+
+def _is_absent(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "meta"
 
 
 def structural_copy(module: Module, configs_of: nn.Module | None = None) -> Module:

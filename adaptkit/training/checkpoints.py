@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.hashing import same_text
+from adaptkit.paths import STAGING_PREFIX
 
 STAGE_FILE = "adaptkit_stage.json"
 STATE_FILE = "trainer_state.json"
@@ -40,7 +41,6 @@ _HYPERPARAMETERS = (
     *("optimizer.adamw_learning_rate", "optimizer.groups", "lr_scheduler_type", "lr_scheduler_kwargs"),
     *("warmup_ratio", "warmup_steps", "max_grad_norm"),
 )
-_STAGING = ".staging-"
 _SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_processes")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -68,7 +68,7 @@ def is_checkpoint(folder: Path) -> bool:
 
 def staging_path(destination: Path) -> Path:
     """Where `destination` is written before it is complete."""
-    return destination.with_name(_STAGING + destination.name) / destination.name
+    return destination.with_name(STAGING_PREFIX + destination.name) / destination.name
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def replace_folder(source: Path, destination: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Delete a checkpoint so that a half-deleted one is never taken for a whole one."""
-    doomed = folder.with_name(f"{_STAGING}old-{folder.name}")
+    doomed = folder.with_name(f"{STAGING_PREFIX}old-{folder.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
@@ -127,7 +127,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def remove_leftovers(output_dir: Path) -> None:
     """Delete what a killed process left half-written or half-deleted."""
-    for folder in output_dir.glob(f"{_STAGING}*"):
+    for folder in output_dir.glob(f"{STAGING_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.hashing import hash_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.saving import hash_of, reference_of
+from adaptkit.model.saving import remember_content
 from adaptkit.processes import ENGINES, SHARDED, ZERO_STAGES, any_process, is_main_process
 from adaptkit.surgery import InsertionPolicy, decoder_layers
 from adaptkit.training.settings import StageSettings
@@ -145,11 +145,10 @@ def _remember_sources(model: nn.Module) -> None:
     """Take down what a checkpoint says of base and encoders, which nobody can tell once they are shared out."""
     if not isinstance(model, AdaptkitForConditionalGeneration):
         return
-    reference_of(model.base)
     for name, encoder in model.source_encoders.items():
         if "adopted_by" in model.config.modalities[name]["encoder"]:  # a checkpoint holds a copy of such a one
             model.source_encoders[name] = copy.deepcopy(encoder)
-        hash_of(model.source_encoders[name])
+    remember_content(model)
 
 
 def _shard_with_fsdp(model: nn.Module) -> None:
