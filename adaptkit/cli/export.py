@@ -46,6 +46,11 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
     else:
         report = export_speech(model, processor, output, target, merge=merge, dtype=wanted)
     echo(f"Wrote {report.directory}; logits differ by at most {report.logits_difference:.1e}.")
+    if report.dropped_settings:
+        click.echo(
+            f"generation_config.json leaves out what has no effect: {', '.join(report.dropped_settings)}. Pass it to "
+            "generate() together with do_sample=True where it is wanted."
+        )
     if report.placeholder is not None:
         rows = f", for which embedding and head got {report.added_rows} row(s)" if report.added_rows else ""
         echo(f"{report.placeholder} (id {report.placeholder_id}) stands for the features of a medium{rows}.")

@@ -24,6 +24,7 @@ class ExportReport:
         added_rows: Rows that embedding and head got for it.
         media_difference: Largest difference between what both processors make of the same media; None where none was
             written.
+        dropped_settings: Generation settings of the base that have no effect and that transformers refuses to save.
     """
 
     directory: Path
@@ -32,6 +33,7 @@ class ExportReport:
     placeholder: str | None = None
     added_rows: int = 0
     media_difference: float | None = None
+    dropped_settings: tuple[str, ...] = ()
 
 
 @contextmanager

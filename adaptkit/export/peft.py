@@ -17,9 +17,11 @@ from adaptkit.errors import ModelError
 from adaptkit.export.checks import HALF_TOLERANCE, TOLERANCES
 from adaptkit.export.copies import low_rank_modules
 from adaptkit.export.output import ExportReport, written_whole
+from adaptkit.export.vocabulary import for_generation
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.origin import origin_of
 from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.stock_methods import num_rows
 from adaptkit.paths import resolve_model_path
 from adaptkit.surgery import structural_copy
 
@@ -52,7 +54,7 @@ def export_peft(
         _config(model, wrapped).save_pretrained(folder)
         save_file(_tensors(model, wrapped), folder / "adapter_model.safetensors", {"format": "pt"})
         if processor is not None:
-            processor.tokenizer.save_pretrained(folder)
+            for_generation(processor.tokenizer, processor.chat_template).save_pretrained(folder)
         difference = _compare(model, folder)
     return ExportReport(Path(directory), difference)
 
@@ -63,6 +65,8 @@ def _problem(model: AdaptkitForConditionalGeneration, wrapped: dict[str, LoraLay
         return f"its policy {policy!r} has no low-rank differences; only those of the policy 'lora' are one."
     if any(kind == "inserted" for kind, _ in model.config.layer_map):
         return f"its policy {policy!r} inserts layers, which the base does not have. Export it with --to llava --merge."
+    if num_rows(model) != num_rows(model.base):
+        return f"its embedding was resized to {num_rows(model)} rows, and the base has {num_rows(model.base)}."
     return None
 
 

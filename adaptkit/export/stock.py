@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,8 +77,9 @@ def export_stock(
         media = None
         if processor is not None:
             media = stock.write_processor(processor, model, placeholder, folder)
+    _, dropped = valid_settings(ours.generation_config)
     return ExportReport(
-        directory, difference, placeholder.token_id, placeholder.token, placeholder.num_rows - rows, media
+        directory, difference, placeholder.token_id, placeholder.token, placeholder.num_rows - rows, media, dropped
     )
 
 
@@ -144,11 +144,35 @@ def frozen(weight: Tensor) -> nn.Parameter:
 
 
 def stock_generation_config(ours: AdaptkitForConditionalGeneration, placeholder: Placeholder) -> GenerationConfig:
-    """The workflow's own, which also never lets the placeholder be generated."""
-    config = copy.deepcopy(ours.generation_config)
-    config._from_model_config = False
+    """The workflow's own, as far as it has an effect, which also never lets the placeholder be generated."""
+    config, _ = valid_settings(ours.generation_config)
     config.suppress_tokens = sorted({*(config.suppress_tokens or []), placeholder.token_id})
+    if config.pad_token_id is None and placeholder.tokenizer is not None:
+        config.pad_token_id = placeholder.tokenizer.pad_token_id
     return config
+
+
+_MODES = ("do_sample", "num_beams", "use_cache", "return_dict_in_generate")
+"""Settings that decide whether others have an effect."""
+
+_NOT_SETTINGS = ("transformers_version", "_from_model_config")
+
+
+def valid_settings(config: GenerationConfig) -> tuple[GenerationConfig, tuple[str, ...]]:
+    """Generation settings that transformers saves, and the names of those that it would not.
+
+    Bases are published with settings that have no effect, such as a temperature without `do_sample`; transformers
+    generates with them and refuses to save them.
+    """
+    given = {key: value for key, value in config.to_diff_dict().items() if key not in _NOT_SETTINGS}
+    kept: dict[str, Any] = {}
+    for key in sorted(given, key=lambda key: key not in _MODES):
+        try:
+            GenerationConfig(**kept, **{key: given[key]}).validate(strict=True)
+        except (TypeError, ValueError):
+            continue
+        kept[key] = given[key]
+    return GenerationConfig(**kept), tuple(key for key in given if key not in kept)
 
 
 def finish_config(ours: AdaptkitForConditionalGeneration, folder: Path, more: dict[str, Any] | None = None) -> None:

@@ -47,7 +47,7 @@ def choose_placeholder(
     if tokenizer is None:
         token_id = placeholder_id if placeholder_id < num_rows else num_rows
         return Placeholder(token_id, None, None, max(num_rows, token_id + 1))
-    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer = for_generation(tokenizer)
     inside = placeholder_id < num_rows
     token = text or (tokenizer.convert_ids_to_tokens(placeholder_id) if inside else None) or default
     tokenizer.add_special_tokens({"additional_special_tokens": [token]}, replace_extra_special_tokens=False)
@@ -58,6 +58,17 @@ def choose_placeholder(
             "not belong together, or the tokenizer lacks that id."
         )
     return Placeholder(token_id, token, tokenizer, max(num_rows, token_id + 1))
+
+
+def for_generation(tokenizer: Any, chat_template: str | None = None) -> Any:
+    """A copy of a tokenizer that pads a batch so that each row can be continued: on the left, with some token."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
 
 
 def with_rows(weight: Tensor, num_rows: int) -> Tensor:

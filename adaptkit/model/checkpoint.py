@@ -26,6 +26,7 @@ from adaptkit.model.origin import remember_origin
 from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import holds_content, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
+from adaptkit.model.stock_methods import num_rows
 from adaptkit.paths import as_path
 from adaptkit.surgery import check_materialised
 from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
@@ -93,7 +94,9 @@ def load(
     model = adapt(base, modalities, config.insertion, config.replace_ends)
     if not allow_different_base:
         _check_encoders(config, model, directory)
-    model.load_own_tensors(load_tensors(directory))
+    tensors = load_tensors(directory)
+    _resize(model, config, tensors)
+    model.load_own_tensors(tensors)
     for name, entry in config.modalities.items():
         model.config.modalities[name].update(entry)
     _load_generation_config(model, directory)
@@ -103,6 +106,16 @@ def load(
 def _adoption_options(reference: Mapping[str, Any], encoder: Any) -> Any:
     """Options by which a model object becomes an encoder; an encoder has been through that."""
     return None if "adopted_by" not in reference or isinstance(encoder, Encoder) else reference.get("options")
+
+
+def _resize(model: AdaptkitForConditionalGeneration, config: AdaptkitConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Give the workflow's own ends as many rows as they were resized to."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    stored = tensors.get(names[id(model.get_input_embeddings().weight)])
+    if stored is None or stored.shape[0] == num_rows(model):
+        return
+    if stored.shape[0] == config.get_text_config().vocab_size:  # else the file belongs to another workflow
+        model.resize_token_embeddings(stored.shape[0], mean_resizing=False)
 
 
 def locate(directory: str | Path, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:

@@ -24,6 +24,7 @@ from adaptkit.model.loss import IGNORE_INDEX, shifted_loss, with_loss
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.saving import MAX_SHARD_BYTES, save_workflow
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
+from adaptkit.model.stock_methods import StockMethodsMixin
 from adaptkit.model.training import WorkflowTrainingMixin
 from adaptkit.model.uploading import upload
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
@@ -41,7 +42,9 @@ AUTO_CLASS_OPTIONS = frozenset(
 """What transformers' Auto classes pass on and a workflow has no use for."""
 
 
-class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGenerationMixin, PreTrainedModel):  # type: ignore[misc]
+class AdaptkitForConditionalGeneration(  # type: ignore[misc]
+    WorkflowTrainingMixin, WorkflowGenerationMixin, StockMethodsMixin, PreTrainedModel
+):
     """A workflow through a frozen base, as a transformers model with `generate()`.
 
     Build one with `adaptkit.adapt` or `adaptkit.load`. Calling it always runs the workflow; `model.base` is the text
@@ -179,9 +182,6 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
         """The workflow's LM head."""
         return cast(nn.Module, self.language_model.get_output_embeddings())
 
-    def init_weights(self) -> None:
-        """Leave every tensor as it is: the base is loaded, copies are copied, projectors initialise themselves."""
-
     def train(self, mode: bool = True) -> AdaptkitForConditionalGeneration:
         """Set training mode, in which encoders stay in evaluation mode, but for what a policy put into them."""
         super().train(mode)
@@ -206,6 +206,7 @@ class AdaptkitForConditionalGeneration(WorkflowTrainingMixin, WorkflowGeneration
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptkitForConditionalGeneration:
         """Move or cast base and workflow together, so that they keep sharing their tensors."""
+        self._check_apply(fn)
         done: dict[int, tuple[Tensor, Tensor]] = {}
 
         def once(tensor: Tensor) -> Tensor:

@@ -127,9 +127,10 @@ def refuse_folder(modality: str, reference: Mapping[str, Any]) -> None:
     path = (reference.get("options") or {}).get("path")
     if isinstance(path, str) and Path(path).is_absolute():
         raise ModelError(
-            f"modality {modality!r}: its encoder is in the folder {path}, which others do not have. Load the workflow "
-            f"with encoders={{{modality!r}: model}}, so that the encoder is uploaded with it, or with an encoder from "
-            "the hub, whose id the checkpoint then names."
+            f"modality {modality!r}: its encoder is in the folder {path}, which others do not have. Where the encoder is "
+            f"on the hub, set config.modalities[{modality!r}]['encoder']['options']['path'] to its id, and the same in "
+            f"the processor's modalities[{modality!r}].spec. Else build the workflow with the encoder as a model "
+            "object, which is uploaded with it."
         )
 
 

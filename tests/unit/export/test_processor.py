@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, GenerationConfig, LlavaForConditionalGeneration
 
 import adaptkit
 from adaptkit.errors import ModelError
 from adaptkit.export import export_llava
 from adaptkit.testing import tiny_tokenizer
-from tests.unit.export.workflows import OUTSIDE, processor_of, save_towers, workflow
+from tests.unit.export.workflows import OUTSIDE, base_of, processor_of, save_towers, workflow
 
 TOWERS = [
     ("clip", False, "square"),
@@ -75,6 +75,41 @@ def test_the_stock_pair_answers_as_the_workflow(tmp_path):
     batch = stock.apply_chat_template(conversation(pictures()), **options)
     theirs = plain.generate(**batch, max_new_tokens=8, do_sample=False)[0, batch["input_ids"].shape[1] :]
     assert torch.equal(theirs, answer)
+
+
+@pytest.fixture(scope="module")
+def unlucky(tmp_path_factory):
+    """An export of a base with settings that have no effect, and a tokenizer that pads on the right, if at all."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.padding_side = "right"
+    base = base_of("llama")
+    base.generation_config = GenerationConfig.from_dict(
+        {"temperature": 0.9, "top_p": 0.6, "output_scores": True, "max_new_tokens": 5}
+    )
+    folder = tmp_path_factory.mktemp("unlucky")
+    return *exported(folder, tokenizer=tokenizer, base=base), folder / "out"
+
+
+def test_settings_without_effect_are_left_out_and_named(unlucky):
+    _, _, report, _, folder = unlucky
+    assert {*report.dropped_settings} == {"temperature", "top_p", "output_scores"}
+    stock = LlavaForConditionalGeneration.from_pretrained(folder)
+    assert stock.generation_config.max_new_tokens == 5
+    stock.save_pretrained(folder.parent / "again")
+
+
+def test_rows_of_a_batch_are_continued_as_they_are_alone(unlucky):
+    model, ours, _, stock, folder = unlucky
+    plain = LlavaForConditionalGeneration.from_pretrained(folder)
+    chats = [conversation(pictures())[:2], conversation(pictures())]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    batch = stock.apply_chat_template(chats, padding=True, **options)
+    together = plain.generate(**batch, do_sample=False)[:, batch["input_ids"].shape[1] :]
+    for chat, row in zip(chats, together, strict=True):
+        alone = ours.apply_chat_template(chat, **options)
+        answer = model.generate(**alone, do_sample=False, max_new_tokens=5)[0]
+        assert torch.equal(row, answer[alone["input_ids"].shape[1] :])
 
 
 def test_a_placeholder_of_the_tokenizer_keeps_its_name(tmp_path):
