@@ -42,8 +42,11 @@ AUTO_CLASS_OPTIONS = frozenset(
 """What transformers' Auto classes pass on and a workflow has no use for."""
 
 
-class AdaptkitForConditionalGeneration(  # type: ignore[misc]
-    WorkflowTrainingMixin, WorkflowGenerationMixin, StockMethodsMixin, PreTrainedModel
+class AdaptkitForConditionalGeneration(
+    WorkflowTrainingMixin,
+    WorkflowGenerationMixin,
+    StockMethodsMixin,
+    PreTrainedModel,  # type: ignore[misc]
 ):
     """A workflow through a frozen base, as a transformers model with `generate()`.
 

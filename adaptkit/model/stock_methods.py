@@ -34,6 +34,8 @@ _REFUSED = {
 class StockMethodsMixin(_Model):  # type: ignore[misc]
     """What a composite makes of methods of stock models that know nothing of a frozen base."""
 
+    _own_names: list[str]
+
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
