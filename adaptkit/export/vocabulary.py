@@ -64,6 +64,7 @@ def for_generation(tokenizer: Any, chat_template: str | None = None) -> Any:
     """A copy of a tokenizer that pads a batch so that each row can be continued: on the left, with some token."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.padding_side = "left"
+    tokenizer.init_kwargs["padding_side"] = "left"  # of what was not given at first save_pretrained writes nothing
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     if chat_template is not None:

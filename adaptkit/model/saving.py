@@ -127,8 +127,8 @@ def refuse_folder(modality: str, reference: Mapping[str, Any]) -> None:
     path = (reference.get("options") or {}).get("path")
     if isinstance(path, str) and Path(path).is_absolute():
         raise ModelError(
-            f"modality {modality!r}: its encoder is in the folder {path}, which others do not have. Where the encoder is "
-            f"on the hub, set config.modalities[{modality!r}]['encoder']['options']['path'] to its id, and the same in "
+            f"modality {modality!r}: its encoder is in the folder {path}, which others do not have. Where it is on "
+            f"the hub, set config.modalities[{modality!r}]['encoder']['options']['path'] to its id, and the same in "
             f"the processor's modalities[{modality!r}].spec. Else build the workflow with the encoder as a model "
             "object, which is uploaded with it."
         )

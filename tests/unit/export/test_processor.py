@@ -104,7 +104,9 @@ def test_rows_of_a_batch_are_continued_as_they_are_alone(unlucky):
     plain = LlavaForConditionalGeneration.from_pretrained(folder)
     chats = [conversation(pictures())[:2], conversation(pictures())]
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
-    batch = stock.apply_chat_template(chats, padding=True, **options)
+    texts = stock.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    images = [pictures()[:1], pictures()]
+    batch = stock(text=texts, images=images, padding=True, return_tensors="pt", add_special_tokens=False)
     together = plain.generate(**batch, do_sample=False)[:, batch["input_ids"].shape[1] :]
     for chat, row in zip(chats, together, strict=True):
         alone = ours.apply_chat_template(chat, **options)
