@@ -19,6 +19,7 @@ from adaptkit.export.copies import low_rank_modules
 from adaptkit.export.output import ExportReport, written_whole
 from adaptkit.export.vocabulary import for_generation
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.origin import origin_of
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.model.stock_methods import num_rows
@@ -47,6 +48,7 @@ def export_peft(
             written.
     """
     wrapped = low_rank_modules(model.language_model)
+    refuse_non_finite(model.trainable_state_dict().items(), "the workflow")
     problem = _problem(model, wrapped)
     if problem:
         raise ModelError(f"this workflow cannot become a peft adapter: {problem}")

@@ -22,6 +22,7 @@ from adaptkit.errors import ModelError
 from adaptkit.importers.results import ImportedWorkflows
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.processor import load_processor
 from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.surgery import Decoder, attention_blocks, attention_of, mlp_of
@@ -238,6 +239,10 @@ def _read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"{file} holds no tensors by name, as an adapter checkpoint of LaVIN does.")
+    for name, value in state.items():
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # a view that repeats few values
+            raise ModelError(f"{file}: {name} has more values than are stored.")
+    refuse_non_finite(state.items(), str(file))
     tensors = {str(name).removeprefix("module."): value.float() for name, value in state.items()}
     return tensors, dict(vars(arguments)) if isinstance(arguments, argparse.Namespace) else {}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptkit.errors import ModelError
+from adaptkit.model.integrity import refuse_non_finite, write_tensors
 from adaptkit.model.saving import MAX_SHARD_BYTES
 from adaptkit.model.saving import TENSORS_FILE as SINGLE_FILE
 
@@ -53,9 +53,14 @@ class TensorSource:
         return sorted(name for name in self.stored if name.startswith(prefix))
 
     def read(self, name: str) -> Tensor:
-        """One tensor."""
+        """One tensor.
+
+        Raises:
+            ModelError: It holds values that are no numbers.
+        """
         with safe_open(self.stored[name].file, framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
+        refuse_non_finite([(name, tensor)], str(self.stored[name].file))
         return tensor
 
 
@@ -163,4 +168,4 @@ def _write_shard(
         tensors[new] = source.read(old)
         if observe is not None:
             observe(new, tensors[new])
-    save_file(tensors, path, {"format": "pt"})
+    write_tensors(tensors, path)

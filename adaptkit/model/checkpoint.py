@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
@@ -22,6 +20,7 @@ from adaptkit.model.assembly import adapt, check_base
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
 from adaptkit.model.encoders import load_encoder
+from adaptkit.model.integrity import read_tensors
 from adaptkit.model.origin import remember_origin
 from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import holds_content, resolve_encoder, resolve_reference
@@ -201,7 +200,7 @@ def load_tensors(directory: Path) -> dict[str, Tensor]:
     """Read a workflow's own tensors, from one safetensors file or several.
 
     Raises:
-        ModelError: A file is missing or damaged.
+        ModelError: A file is missing, damaged, or holds values that are no numbers.
     """
     index = directory / f"{TENSORS_FILE}.index.json"
     names = [TENSORS_FILE]
@@ -209,13 +208,7 @@ def load_tensors(directory: Path) -> dict[str, Tensor]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     tensors: dict[str, Tensor] = {}
     for name in names:
-        path = directory / name
-        if not path.is_file():
-            raise ModelError(f"{path} is missing: the checkpoint is incomplete.")
-        try:
-            tensors.update(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is damaged ({error}); use another checkpoint or save it again.") from error
+        tensors.update(read_tensors(directory / name))
     return tensors
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptkit.errors import ModelError
@@ -20,6 +19,7 @@ from adaptkit.hub import cached_snapshots
 from adaptkit.interfaces import Encoder
 from adaptkit.model.config import MODEL_TYPE
 from adaptkit.model.encoders import folders_of, save_encoder, settled
+from adaptkit.model.integrity import write_tensors
 from adaptkit.model.origin import is_model_id, origin_of
 from adaptkit.model.packages import packages_of
 from adaptkit.model.reference import (
@@ -183,7 +183,7 @@ def _save_tensors(state: dict[str, Tensor], directory: Path, max_shard_size: int
     except ValueError as error:
         raise ModelError(f"max_shard_size={max_shard_size!r}: {error}") from error
     for file, names in split.filename_to_tensors.items():
-        save_file({name: state[name].contiguous() for name in names}, directory / file, {"format": "pt"})
+        write_tensors({name: state[name] for name in names}, directory / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"

@@ -7,22 +7,25 @@ process, `checkpoint-N` is complete where it exists, and the one before it goes 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.hashing import same_text
+from adaptkit.model.checkpoint import load_tensors
 from adaptkit.paths import STAGING_PREFIX
 
 STAGE_FILE = "adaptkit_stage.json"
@@ -165,16 +168,27 @@ def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path 
 
 
 def write_files(folder: Path) -> None:
-    """Record what a checkpoint consists of, once everything else is written."""
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
-    (folder / FILES_FILE).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+    """Record what a checkpoint consists of, with checksums, once everything else is written."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor() as executor:
+        sums = list(executor.map(_checksum, paths))
+    files = {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": value}
+        for path, value in zip(paths, sums)
+    }
+    (folder / FILES_FILE).write_text(json.dumps(files, indent=1) + "\n", encoding="utf-8")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_whole(checkpoint: Path) -> None:
     """Make sure that a checkpoint is as it was written.
 
     Raises:
-        RunError: A file is missing or of another size; the message names it and the checkpoint before.
+        RunError: A file is missing or has other content; the message names it and the checkpoint before.
     """
     problem = _damage(checkpoint)
     if problem is None:
@@ -186,16 +200,22 @@ def check_whole(checkpoint: Path) -> None:
 
 def _damage(checkpoint: Path) -> str | None:
     try:
-        sizes = json.loads((checkpoint / FILES_FILE).read_text(encoding="utf-8"))
-        found = {name: (checkpoint / name).stat().st_size if (checkpoint / name).is_file() else None for name in sizes}
-    except (OSError, ValueError) as error:
+        files = json.loads((checkpoint / FILES_FILE).read_text(encoding="utf-8"))
+        # Earlier versions recorded sizes alone
+        expected = {name: value if isinstance(value, dict) else {"size": value} for name, value in files.items()}
+        for name, values in expected.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != values["size"]:
+                return f"{name} has {path.stat().st_size:,} of {values['size']:,} bytes"
+        hashed = [name for name, values in expected.items() if "sha256" in values]
+        with ThreadPoolExecutor() as executor:
+            sums = zip(hashed, executor.map(_checksum, (checkpoint / name for name in hashed)))
+        changed = [name for name, value in sums if value != expected[name]["sha256"]]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         return f"{FILES_FILE} cannot be read ({error})"
-    for name, size in sizes.items():
-        if found[name] is None:
-            return f"{name} is missing"
-        if found[name] != size:
-            return f"{name} has {found[name]:,} of {size:,} bytes"
-    return None
+    return f"{changed[0]} is not what was written (checksum)" if changed else None
 
 
 def completed_steps(checkpoint: Path) -> int:
@@ -209,7 +229,12 @@ def planned_steps(checkpoint: Path) -> int:
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        state["global_step"], state["max_steps"]
+    except (ValueError, LookupError, TypeError):
+        check_whole(checkpoint)  # says what to do
+        raise RunError(f"{checkpoint / STATE_FILE} is damaged: delete the checkpoint.") from None
     return state
 
 
@@ -300,10 +325,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
     Raises:
         ModelError: Names, shapes or dtypes differ from those of `model.trainable_state_dict()`.
     """
-    saved: dict[str, Tensor] = {}
-    for file in sorted(checkpoint.glob("*.safetensors")):
-        with safe_open(file, framework="pt", device="cpu") as tensors:
-            saved.update({name: tensors.get_tensor(name) for name in tensors.keys()})  # noqa: SIM118 (no mapping)
+    saved = load_tensors(checkpoint)
     live: dict[str, Tensor] = model.trainable_state_dict()  # type: ignore[operator]
     if saved.keys() != live.keys():
         missing, unknown = sorted(live.keys() - saved.keys()), sorted(saved.keys() - live.keys())

@@ -1,7 +1,7 @@
 """Encoder features kept on disk, so that a frozen encoder sees each input once.
 
 A cache is a folder with two files that only grow: `features.bin`, the values, and `index.jsonl`, one line
-`[key, offset, positions, size]` per item, written after its values are on the disk. Readers map the first into
+`[key, offset, positions, size, crc32]` per item, written after its values are on the disk. Readers map the first into
 memory and believe only whole lines of the second; writers take turns by a lock. So any number of processes may share
 a cache, and one that is killed loses no more than what it had not yet indexed.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,7 @@ class _Entry:
     offset: int
     positions: int
     size: int
+    checksum: int | None = None
 
 
 class FeatureCache:
@@ -88,6 +90,7 @@ class FeatureCache:
 
         Raises:
             DataError: An item was never put in.
+            RunError: Its values are not those that were written.
         """
         if any(key not in self._entries for key in keys):
             self._refresh()  # another process may have added it
@@ -101,7 +104,13 @@ class FeatureCache:
         if entry is None:
             raise DataError(f"no features of {key!r} in {self.path}: fill the cache with this item first")
         start = entry.offset // self._itemsize
-        return self._values[start : start + entry.positions * entry.size].view(entry.positions, entry.size)
+        values = self._values[start : start + entry.positions * entry.size]
+        if entry.checksum not in (None, _checksum(values)):  # caches of earlier versions have none
+            raise RunError(
+                f"{self.path / 'features.bin'} is damaged: the features of {key!r} are not those that were written "
+                f"(checksum). Delete the folder {self.path} to have it made again."
+            )
+        return values.view(entry.positions, entry.size)
 
     def fill(
         self,
@@ -158,10 +167,10 @@ class FeatureCache:
             values.seek(end)  # whatever lies beyond was never indexed
             for key, feature in zip(keys, features, strict=True):
                 feature = feature.detach().to("cpu", self.dtype).contiguous()
-                added[key] = _Entry(end, feature.shape[0], feature.shape[1])
+                added[key] = _Entry(end, feature.shape[0], feature.shape[1], _checksum(feature))
                 end += values.write(feature.view(torch.uint8).numpy().data)
             _sync(values)
-        lines = "".join(json.dumps([key, e.offset, e.positions, e.size]) + "\n" for key, e in added.items())
+        lines = "".join(json.dumps([key, e.offset, e.positions, e.size, e.checksum]) + "\n" for key, e in added.items())
         with _opened(self.path / "index.jsonl") as index:
             index.seek(self._index_bytes)
             index.truncate()  # drops a line that a killed process began
@@ -180,10 +189,12 @@ class FeatureCache:
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         try:
-            for key, offset, positions, size in map(json.loads, whole.splitlines()):
-                self._entries[key] = _Entry(offset, positions, size)
-                self._end = max(self._end, offset + positions * size * self._itemsize)
-        except ValueError as error:
+            for key, *place in map(json.loads, whole.splitlines()):
+                entry = self._entries[key] = _Entry(*place)
+                if min(entry.offset, entry.positions, entry.size) < 0 or entry.offset % self._itemsize:
+                    raise ValueError("a place that there is not")
+                self._end = max(self._end, entry.offset + entry.positions * entry.size * self._itemsize)
+        except (ValueError, TypeError) as error:
             raise RunError(f"{index} is damaged ({error}). Delete its folder to have it made again.") from error
         self._index_bytes += len(whole)
         self._map()
@@ -196,6 +207,10 @@ class FeatureCache:
         if not values.is_file() or values.stat().st_size < self._end:
             raise RunError(f"{values} is shorter than its index says. Delete its folder to have it made again.")
         self._values = torch.from_file(str(values), shared=False, size=num_values, dtype=self.dtype)
+
+
+def _checksum(values: Tensor) -> int:
+    return zlib.crc32(values.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -135,3 +136,34 @@ def test_writers_that_fill_at_once_share_the_work(tmp_path):
         assert sorted(executor.map(fill, range(3))) == [0, 0, 60]
     values = FeatureCache(tmp_path, "clip-abc", torch.float32).get([f"key {n}" for n in range(60)])
     assert torch.equal(values, torch.stack([2 * item(n) for n in range(60)]))
+
+
+def test_damaged_features_are_noticed_when_they_are_used(cache, tmp_path):
+    cache.fill(loaders(range(6)), double)
+    path = cache.path / "features.bin"
+    content = bytearray(path.read_bytes())
+    content[3 * 48 : 3 * 48 + 8] = bytes(8)
+    path.write_bytes(content)
+    again = FeatureCache(tmp_path, "clip-abc", torch.float32)
+    assert torch.equal(again.get(["key 2"])[0], 2 * item(2))
+    with pytest.raises(RunError, match=r"features\.bin is damaged.*key 3.*Delete the folder"):
+        again.get(["key 3"])
+
+
+@pytest.mark.parametrize(
+    "line", ['["key 0", -4, 3, 4, 1]', '["key 0", 0, "x", 4, 1]', '["key 0", 1, 3, 4, 1]', "[]", "5"]
+)
+def test_damaged_places_are_an_error(cache, tmp_path, line):
+    cache.fill(loaders(range(1)), double)
+    (cache.path / "index.jsonl").write_text(line + "\n")
+    with pytest.raises(RunError, match="damaged"):
+        FeatureCache(tmp_path, "clip-abc", torch.float32)
+
+
+def test_a_cache_of_an_earlier_version_is_read_and_added_to(cache, tmp_path):
+    cache.fill(loaders(range(3)), double)
+    index = cache.path / "index.jsonl"
+    index.write_text(re.sub(r", \d+\]$", "]", index.read_text(), flags=re.MULTILINE))
+    again = FeatureCache(tmp_path, "clip-abc", torch.float32)
+    assert again.fill(loaders(range(5)), double).num_present == 3
+    assert torch.equal(again.get(["key 1", "key 4"]), torch.stack([2 * item(1), 2 * item(4)]))

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 import adaptkit.training.stage as stage_module
 from adaptkit.errors import DataError, ModelError, RecipeError, RunError
-from adaptkit.training.checkpoints import STAGE_FILE, list_checkpoints
+from adaptkit.training.checkpoints import FILES_FILE, STAGE_FILE, list_checkpoints
 from adaptkit.training.metrics import read_metrics
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage
@@ -379,3 +379,27 @@ def test_a_service_that_is_not_there_is_named_before_training(model, tmp_path, m
     with pytest.raises(RecipeError, match=r"asks for 'wandb'.*not installed.*pip install wandb"):
         train(model, tmp_path, settings(), report_to=["wandb"])
     assert list_checkpoints(tmp_path) == []
+
+
+def test_every_file_of_a_checkpoint_has_a_checksum(model, tmp_path):
+    checkpoint = train(model, tmp_path, settings()).checkpoint
+    earlier = list_checkpoints(tmp_path)[0]
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= {path.name for path in files}
+    for path in files:
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        with pytest.raises(RunError) as error:
+            train(FakeWorkflow(), tmp_path, settings(), resume="auto")
+        for word in (str(checkpoint), "damaged", earlier.name):
+            assert word in str(error.value), path.name
+        path.write_bytes(content)
+
+
+def test_a_checkpoint_that_records_sizes_alone_is_gone_on_from(model, tmp_path):
+    checkpoint = train(model, tmp_path, settings()).checkpoint
+    path = checkpoint / FILES_FILE
+    files = json.loads(path.read_text())
+    path.write_text(json.dumps({name: values["size"] for name, values in files.items()}))
+    assert train(FakeWorkflow(), tmp_path, settings(), resume="auto").resumed_from == checkpoint
