@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Modality
 from adaptkit.reading import SourceReader
+from adaptkit.text_files import decode_text
 from adaptkit_timeseries import SeriesOptions
 from adaptkit_timeseries.series import Series, column_names
 from adaptkit_timeseries.showing import render
@@ -76,11 +77,7 @@ class SeriesModality(Modality):
                 return self._from_values(np.load(io.BytesIO(raw), allow_pickle=False))
             except (ValueError, OSError, EOFError, MemoryError) as error:
                 raise DataError(f"{where} is a damaged .npy file, or holds no numbers: {error}.") from error
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where} is no CSV in UTF-8: byte {error.start:,} is no text.") from error
-        return parse_csv(text, where, self.options)
+        return parse_csv(decode_text(raw, where), where, self.options)
 
     # -- values in memory ----------------------------------------------------------------------------------------
 

@@ -108,12 +108,20 @@ def _number(cell: str, column: str, where: str, line: int, options: SeriesOption
         number = float(cell)
     except ValueError as error:
         raise DataError(
-            f"{where}, line {line}, column {column!r}: {cell!r:.60} is no number. Name the columns that hold numbers "
-            "in the modality's `columns`."
+            f"{where}, line {line}, column {column!r}: {cell!r:.60} is no number. {_remedy(cell)}"
         ) from error
     if np.isinf(number):
         raise DataError(f"{where}, line {line}, column {column!r}: {cell!r:.60} is not finite.")
     return number
+
+
+def _remedy(cell: str) -> str:
+    other = next((mark for mark in ";\t|" if mark in cell), None)
+    if other is not None:
+        return f"If {other!r} separates the cells, set the modality's `delimiter`."
+    if _is_number(cell.replace(",", ".")):
+        return "Write a decimal point in place of the comma."
+    return "Name the columns that hold numbers in the modality's `columns`."
 
 
 def _is_number(cell: str) -> bool:
