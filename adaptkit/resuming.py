@@ -37,11 +37,16 @@ _PLACES = ("path", "media", "media_roots", "data_files", "revision", "cache_feat
 
 
 def check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
-    """Make sure that what a run is to go on from is a checkpoint of its own.
+    """Make sure that what a run is to go on from is a checkpoint of its own, and that its folder is no model's.
 
     Raises:
         RecipeError: It is not.
     """
+    if (output_dir / CONFIG_NAME).exists():
+        raise RecipeError(
+            f"{output_dir} holds a model ({CONFIG_NAME}), and a run needs a folder of its own. Name another one with "
+            "--output."
+        )
     if resume in (None, "auto"):
         return
     path = Path(str(resume))

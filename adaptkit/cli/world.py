@@ -40,6 +40,8 @@ def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
     """
     if model is None and (recipe or output):
         raise click.UsageError("--recipe and --output go with one model: name decoder or encoder.")
+    if output is not None and output.exists() and any(output.iterdir()):
+        raise click.UsageError(f"--output {output} is not empty, and would be replaced. Name another folder.")
     from adaptkit.recipe import find_recipe
 
     for name in [model] if model else MODELS:

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from adaptkit_clip.preprocessing import default_processor
+from click.testing import CliRunner
 from huggingface_hub import HfApi, constants
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, CLIPVisionModel
 
 import adaptkit
 from adaptkit.build import build_processor
+from adaptkit.cli import cli
 from adaptkit.errors import ModelError
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 
@@ -63,6 +65,15 @@ def test_frozen_models_are_not_overwritten(models, model, tmp_path, monkeypatch,
     for what in (unnamed if way == "unnamed" else model, processor_of(model)):
         with pytest.raises(ModelError, match="would be overwritten"):
             what.save_pretrained(place)
+    assert contents(models) == before
+
+
+@pytest.mark.parametrize("command", [["train", "iaa_vision_tiny"], ["world", "build", "decoder"]])
+def test_commands_leave_the_folder_of_a_model_alone(models, command):
+    before = contents(models)
+    result = CliRunner().invoke(cli, [*command, "--output", str(models / "base")])
+    assert result.exit_code == 2
+    assert str(models / "base") in result.output.replace("\n", "")
     assert contents(models) == before
 
 
