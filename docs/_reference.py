@@ -80,6 +80,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def cli_page() -> str:
     """`--help` of every command."""
     parts = [
+        "---\nhide:\n  - toc\n---",  # 100 columns need the room
         "# Command line",
         "Exit codes: 0 done, 1 the run failed, 2 the input was wrong, 143 stopped by SIGTERM after saving.",
         _help(cli, "adaptkit"),

@@ -392,7 +392,8 @@ class AdaptkitForConditionalGeneration(
             position_ids: `(batch, seq)`; derived where not given.
             past_key_values: A transformers cache.
             inputs_embeds: Ready embeddings instead of `input_ids`, `(batch, seq, hidden)`; then without `features`.
-            labels: Token ids to predict, -100 where there is nothing to learn, `(batch, seq)`.
+            labels: Token ids to predict, -100 where there is nothing to learn, `(batch, seq)`. A label that is a
+                placeholder id counts as -100: nothing learns to write one, so `labels` may be a copy of `input_ids`.
             use_cache: Whether to return the cache.
             logits_to_keep: As in transformers.
             features: For each modality raw encoder inputs `(num_items, ...)` or encoder features

@@ -43,6 +43,25 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not loaded, f"{page.name} loads {loaded}"
 
 
+def test_the_search_works_from_disk(site: Path) -> None:
+    page = (site / "reference" / "cli.html").read_text(encoding="utf-8")
+    assert "assets/iframe-worker.js" in page  # browsers start no worker from a file
+    assert (site / "assets" / "iframe-worker.js").is_file()
+    assert (site / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index")
+
+
+def test_the_tutorial_and_the_recipe_name_one_run() -> None:
+    texts = [
+        (REPOSITORY / path).read_text(encoding="utf-8")
+        for path in ("docs/explanation/reproduction.md", "docs/tutorials/quickstart.md", "recipes/iaa_vision_tiny.yaml")
+    ]
+    [score] = re.findall(r"image questions, all \| ([\d.]+)%", texts[0])[:1]
+    [boxes] = re.findall(r"grounding, Acc@0.5 \| (\d+)%", texts[0])[:1]
+    assert f"{score}% of the image questions, {float(boxes):.1f}% of the boxes" in texts[1]
+    assert f"{float(score) / 100:.2f}".lstrip("0") + " of the questions" in texts[2]
+    assert f"Acc@0.5 of .{boxes}" in texts[2]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_line_page_is_the_help(site: Path, name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
