@@ -33,6 +33,7 @@ from adaptkit.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, DataConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
 from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized
+from adaptkit.vocabulary import check_vocabulary, num_token_ids
 
 FLASH = "flash_attention_2"
 NUM_FIRST_SAMPLES = 8
@@ -176,12 +177,14 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
         RecipeError: A placeholder is no single token of the tokenizer.
     """
     rows = int(base.get_input_embeddings().weight.shape[0])
+    check_vocabulary(tokenizer, rows, f"base.path: {recipe.base.path!r}: ")
+    first_free = max(rows, num_token_ids(tokenizer))
     mode = _feature_mode(recipe.workflows[workflow].insertion)
     specs: dict[str, dict[str, Any]] = {}
     names = recipe.workflows[workflow].modalities or list(recipe.modalities)
     for index, name in enumerate(names):
         modality = recipe.modalities[name]
-        placeholder_id = rows + index
+        placeholder_id = first_free + index
         if modality.placeholder is not None:
             placeholder_id = tokenizer.convert_tokens_to_ids(modality.placeholder)
             if placeholder_id is None or placeholder_id == tokenizer.unk_token_id:
@@ -208,9 +211,12 @@ def _feature_mode(insertion: InsertionConfig) -> str:
     return "splice" if answer is None else str(answer(insertion.options))
 
 
-def build_processor(specs: Mapping[str, Mapping[str, Any]], tokenizer: Any) -> AdaptkitProcessor:
+def build_processor(
+    specs: Mapping[str, Mapping[str, Any]], tokenizer: Any, *, special_tokens_in_text: bool = False
+) -> AdaptkitProcessor:
     """Make the processor of a workflow."""
-    return AdaptkitProcessor(tokenizer, {name: modality_inputs(name, spec) for name, spec in specs.items()})
+    modalities = {name: modality_inputs(name, spec) for name, spec in specs.items()}
+    return AdaptkitProcessor(tokenizer, modalities, special_tokens_in_text=special_tokens_in_text)
 
 
 def build_encoders(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Encoder]:
@@ -237,6 +243,7 @@ def build_workflow(
     base: PreTrainedModel,
     encoders: Mapping[str, Encoder],
     specs: Mapping[str, Mapping[str, Any]],
+    processor: AdaptkitProcessor | None = None,
 ) -> AdaptkitForConditionalGeneration:
     """Build a workflow as far as a stage needs it.
 
@@ -248,6 +255,7 @@ def build_workflow(
         base: The frozen decoder.
         encoders: Frozen encoders by modality.
         specs: What `modality_specs` says.
+        processor: Of the workflow, which says where a turn ends; without it that is left to the base's own settings.
     """
     config = recipe.workflows[workflow]
     insertion = config.insertion.model_dump(mode="json", exclude_none=True) if "insertion" in parts else PROJECTOR_ONLY
@@ -263,6 +271,8 @@ def build_workflow(
     for name, spec in specs.items():
         entry = model.config.modalities[name]
         entry.update(type=spec["type"], options=spec["options"], encoder=spec["encoder"])
+    if processor is not None:
+        model.stop_at(processor.stop_settings(model.generation_config))
     return model
 
 

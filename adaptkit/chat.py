@@ -4,27 +4,32 @@ The tokenizer's own chat template renders the conversation, with a marker for ea
 contain. The text is then cut at the markers and at both ends of every answer, the pieces are tokenised, and
 the markers become runs of placeholder ids. Cutting where an answer begins means that it never shares a token
 with its prompt: training sees exactly the prompt ids that generation will see.
+
+What messages say is text: where it holds the words of a special token, those words are tokenised (see
+`adaptkit.markup`).
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
 
 from adaptkit.chat_template import (
+    Rendered,
     Span,
     Turn,
-    cached,
-    find_answers,
+    locate,
+    markup_of,
     render_template,
     resolve_template,
 )
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.interfaces import Message
+from adaptkit.interfaces import REASONING_KEYS, Message, more_of
+from adaptkit.markup import BREAK, Markup, cached
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss."""
@@ -34,7 +39,7 @@ ROLES = ("system", "user", "assistant")
 # Unicode noncharacters: unlike the private-use characters of icon fonts, they never stand in exchanged text.
 _MEDIUM = "\ufdd0{}\ufdd1"
 _MEDIUM_PATTERN = re.compile("\ufdd0([0-9]+)\ufdd1")
-_RESERVED = re.compile("[\ufdd0-\ufdd3]")
+_RESERVED = re.compile("[\ufdd0-\ufdd5]")
 _ANCHOR = "\ufdd1"
 
 Brackets = tuple[Sequence[int], Sequence[int]]
@@ -71,6 +76,7 @@ def encode_conversation(
     brackets: Mapping[str, Brackets] | None = None,
     add_generation_prompt: bool = False,
     chat_template: str | None = None,
+    special_tokens_in_text: bool = False,
 ) -> EncodedConversation:
     """Tokenise a conversation with its tokenizer's chat template.
 
@@ -82,24 +88,31 @@ def encode_conversation(
         brackets: Token ids that stand before and after each medium of a modality.
         add_generation_prompt: End with the header of an assistant turn, for generation.
         chat_template: Template text to use instead of the tokenizer's.
+        special_tokens_in_text: Whether a special token's words in a message become that token, instead of text.
 
     Raises:
-        DataError: The conversation is malformed, refused by the template, or holds text that would be taken
-            for a placeholder.
+        DataError: The conversation is malformed, refused by the template, has a key that the template does not
+            render, or holds text that would be taken for a placeholder.
         ModelError: There is no chat template.
     """
-    turns, media = _flatten(messages, placeholder_ids)
     template = resolve_template(tokenizer, chat_template)
+    markup = None if special_tokens_in_text else markup_of(tokenizer, template, placeholder_ids.values())
+    turns, media = _flatten(messages, placeholder_ids, template, markup)
     text = render_template(tokenizer, turns, add_generation_prompt, template)
+    rendered = locate(tokenizer, turns, text, add_generation_prompt, template)
+    _check_rendered(tokenizer, messages, turns, text, rendered, add_generation_prompt, template)
+    spans = rendered.answers
+    if markup is not None and rendered.texts is not None:
+        text, spans = _break_across(text, spans, rendered.texts, markup)
     markers = _find_media(text, len(media))
-    spans = find_answers(tokenizer, turns, text, add_generation_prompt, template)
     pieces = _cut(text, spans, _learned(messages), markers)
-    ids = iter(_tokenize_pieces(tokenizer, [piece for piece, _, medium in pieces if medium is None]))
+    ids = iter(_tokenize_pieces(tokenizer, [piece for piece, _, medium in pieces if medium is None], markup))
     encoded = EncodedConversation([], [])
     for _, labelled, medium in pieces:
         if medium is None:
             piece_ids = next(ids)
-            _refuse_placeholders(piece_ids, placeholder_ids)
+            if special_tokens_in_text:
+                _refuse_placeholders(piece_ids, placeholder_ids)
             encoded.input_ids.extend(piece_ids)
             encoded.labels.extend(piece_ids if labelled else [IGNORE_INDEX] * len(piece_ids))
         else:
@@ -116,8 +129,8 @@ def render(
     markers: Mapping[str, str] | None = None,
 ) -> str:
     """Text of a conversation as its template renders it, with one marker a medium (`<name>` by default)."""
-    turns, media = _flatten(messages, None)
     template = resolve_template(tokenizer, chat_template)
+    turns, media = _flatten(messages, None, template)
     text = render_template(tokenizer, turns, add_generation_prompt, template)
 
     def marker(match: re.Match[str]) -> str:
@@ -170,12 +183,26 @@ def label_segments(tokenizer: Any, encoded: EncodedConversation) -> list[tuple[s
     return segments
 
 
+def special_tokens_in(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    placeholder_ids: Mapping[str, int] | None = None,
+    chat_template: str | None = None,
+) -> list[str]:
+    """Tokens that structure a conversation, and whose words stand in the text of messages; each once."""
+    markup = markup_of(tokenizer, resolve_template(tokenizer, chat_template), (placeholder_ids or {}).values())
+    texts = [part["text"] for m in messages for part in m["content"] if part["type"] == "text"]
+    texts += [text for message in messages for text in _strings(more_of(message))]
+    return list(dict.fromkeys(match[0] for text in texts for match in markup.find(text)))
+
+
 def _flatten(
-    messages: Sequence[Message], modalities: Mapping[str, int] | None
+    messages: Sequence[Message], modalities: Mapping[str, int] | None, template: str, markup: Markup | None = None
 ) -> tuple[list[Turn], list[tuple[str, Any]]]:
     """Join the parts of each turn to one string, with a numbered marker for each medium."""
     if not messages:
         raise DataError("a conversation has no messages")
+    escape: Callable[[str], str] = str if markup is None else markup.escape
     turns: list[Turn] = []
     media: list[tuple[str, Any]] = []
     for index, message in enumerate(messages):
@@ -193,24 +220,94 @@ def _flatten(
             else:
                 texts.append(_MEDIUM.format(len(media)))
                 media.append(_part_medium(part, index, modalities))
-        turns.append({"role": role, "content": "".join(texts)})
+        more = {_key_of(key, template): value for key, value in more_of(message).items()}
+        for text in _strings(more):
+            _check_text(text, f"message {index}")
+        turns.append({"role": role, "content": escape("".join(texts)), **_map_strings(more, escape)})
     return turns, media
+
+
+def _key_of(key: str, template: str) -> str:
+    """The name by which a template knows a key of a message."""
+    if key not in REASONING_KEYS or key in template:
+        return key
+    return next((other for other in REASONING_KEYS if other in template), key)
+
+
+def _strings(value: Any) -> list[str]:
+    """All texts in nested lists and objects."""
+    if isinstance(value, str):
+        return [value]
+    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [text for child in children for text in _strings(child)]
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _map_strings(child, change) for key, child in value.items()}
+    return [_map_strings(child, change) for child in value] if isinstance(value, list | tuple) else value
+
+
+def _check_rendered(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    turns: list[Turn],
+    text: str,
+    rendered: Rendered,
+    add_generation_prompt: bool,
+    template: str,
+) -> None:
+    """Refuse keys that the template leaves out: what they say would neither be read nor learned.
+
+    Templates leave the reasoning of earlier answers out on purpose; that is fine where those are not learned.
+    """
+    last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
+    for index, turn in enumerate(turns):
+        for key in turn.keys() - {"role", "content"}:
+            if rendered.texts is not None:
+                left_out = (index, key) in rendered.missing
+            else:
+                without = [dict(t) for t in turns]
+                del without[index][key]
+                left_out = render_template(tokenizer, without, add_generation_prompt, template) == text
+            if not left_out:
+                continue
+            history = add_generation_prompt or messages[index].get("weight") == 0
+            if key in REASONING_KEYS and key in template and history:
+                continue
+            advice = "Use a template that renders it (base.chat_template), move it into the content, or remove it"
+            if key in REASONING_KEYS and key in template and index < last:
+                advice = (
+                    "The template renders the reasoning of the last answer alone: make a sample of each answer, or "
+                    "give this one the weight 0"
+                )
+            raise DataError(
+                f"message {index} has {key!r}, which the chat template does not render, so that it would not be "
+                f"learned. {advice}",
+                kind="not_rendered",
+            )
 
 
 def _part_text(part: dict[str, Any], index: int) -> str:
     text = part.get("text")
     if not isinstance(text, str):
         raise DataError(f"message {index}: a text part holds {type(text).__name__}, not text")
+    return _check_text(text, f"message {index}")
+
+
+def _check_text(text: str, where: str) -> str:
     reserved = _RESERVED.search(text)
     if reserved:
         raise DataError(
-            f"message {index}: the text contains the noncharacter U+{ord(reserved[0]):04X} at position "
+            f"{where}: the text contains the noncharacter U+{ord(reserved[0]):04X} at position "
             f"{reserved.start()}, which adaptkit reserves for marking media. Remove it"
         )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"message {index}: the text is not valid Unicode: {error.reason}") from error
+        raise DataError(f"{where}: the text is not valid Unicode: {error.reason}") from error
     return text
 
 
@@ -253,6 +350,18 @@ def _cut(
     return pieces
 
 
+def _break_across(text: str, answers: list[Span], texts: Sequence[Span], markup: Markup) -> tuple[str, list[Span]]:
+    """Break tokens that a text of a message and the template's own words next to it would make together."""
+    bounds = [bound for span in texts for bound in span if span[0] < span[1]]
+    across = [m for m in markup.find(text) if any(m.start() < bound < m.end() for bound in bounds)]
+    if not across:
+        return text, answers
+    places = [match.start() + 1 for match in across]
+    pieces = [text[start:stop] for start, stop in pairwise([0, *places, len(text)])]
+    moved = [tuple(position + bisect_left(places, position) for position in span) for span in answers]
+    return BREAK.join(pieces), [(start, stop) for start, stop in moved]
+
+
 def _learned(messages: Sequence[Message]) -> list[bool]:
     """Of each answer, whether it is learned."""
     return [message.get("weight") != 0 for message in messages if message["role"] == "assistant"]
@@ -286,17 +395,49 @@ def _refuse_placeholders(ids: list[int], placeholder_ids: Mapping[str, int]) -> 
             )
 
 
-def _tokenize_pieces(tokenizer: Any, pieces: list[str]) -> list[list[int]]:
-    """Token ids of consecutive pieces of one text.
+def _tokenize_pieces(tokenizer: Any, pieces: list[str], markup: Markup | None = None) -> list[list[int]]:
+    """Token ids of consecutive pieces of one text, whose broken tokens are text.
 
     Tokenizers of the SentencePiece kind put a blank before whatever they are given. Only the first piece
     begins the text, so for them the others are tokenised behind an anchor character, whose ids are taken off.
     """
     anchor: list[int] = cached(tokenizer, "anchor", lambda: _find_anchor(tokenizer))
-    if not anchor:
-        return _tokenize(tokenizer, pieces)
-    ids = _tokenize(tokenizer, [piece if i == 0 else _ANCHOR + piece for i, piece in enumerate(pieces)])
-    return [piece_ids if i == 0 else piece_ids[len(anchor) :] for i, piece_ids in enumerate(ids)]
+    texts = [piece if i == 0 or not anchor else _ANCHOR + piece for i, piece in enumerate(pieces)]
+    whole = iter(_tokenize(tokenizer, [text for text in texts if BREAK not in text]))
+    found: list[list[int]] = []
+    for i, text in enumerate(texts):
+        ids = next(whole) if BREAK not in text else None
+        if markup is not None and (ids is None or markup.surplus(text, ids)):
+            ids = _tokenize_as_text(tokenizer, text, ids, markup, anchor)
+        assert ids is not None, "only markup breaks tokens"
+        found.append(ids if i == 0 else ids[len(anchor) :])
+    return found
+
+
+def _tokenize_as_text(
+    tokenizer: Any, text: str, plain: list[int] | None, markup: Markup, anchor: list[int]
+) -> list[int]:
+    """Ids of a text in which broken tokens are text; `plain` are those without any precaution.
+
+    Raises:
+        DataError: The tokenizer has no way to write them as text.
+    """
+    split = markup.encode(text)
+    if split is not None and not markup.surplus(text, split):
+        return split
+    first, *rest = text.split(BREAK)
+    parts = _tokenize(tokenizer, [first, *((_ANCHOR if anchor else "") + part for part in rest)])
+    cut = [*parts[0], *chain.from_iterable(ids[len(anchor) :] for ids in parts[1:])]
+    surplus = markup.surplus(text, cut)
+    if not surplus:
+        return cut
+    if plain is not None and not surplus & markup.placeholder_ids:
+        return plain  # no message's doing: the template's own words
+    names = ", ".join(repr(token) for token, token_id in markup.tokens.items() if token_id in surplus)
+    raise DataError(
+        f"the text contains {names}, which the tokenizer cannot read as text. Remove it from the text",
+        kind="conversation",
+    )
 
 
 def _find_anchor(tokenizer: Any) -> list[int]:

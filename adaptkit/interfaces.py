@@ -149,12 +149,33 @@ class Encoder(nn.Module, ABC):
 class Message(TypedDict):
     """One turn. `content` holds parts in reading order: text, or `{"type": modality, modality: source}`.
 
-    An assistant's turn of `weight` 0 is read and not learned.
+    An assistant's turn of `weight` 0 is read and not learned. The other keys are `MEANINGFUL_KEYS`, which the chat
+    template must render.
     """
 
     role: str
     content: list[dict[str, Any]]
     weight: NotRequired[int]
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    thinking: NotRequired[str]
+    tool_calls: NotRequired[Any]
+    function_call: NotRequired[Any]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    refusal: NotRequired[str]
+
+
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""Names under which an assistant's message holds its reasoning; templates know one of them."""
+
+MEANINGFUL_KEYS = (*REASONING_KEYS, "tool_calls", "function_call", "tool_call_id", "name", "refusal")
+"""Keys of a message beside its content that the template must render: what it leaves out would not be learned."""
+
+
+def more_of(message: Mapping[str, Any]) -> Any:
+    """What a message says beside its content, under `MEANINGFUL_KEYS`; empty values say nothing."""
+    return {key: message[key] for key in MEANINGFUL_KEYS if message.get(key) not in (None, "", [], {})}
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,7 @@ def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
         **{f"modalities.{name}": recipe.modalities[name] for name in names},
         "workflow": workflow,
     }
+    in_text = {"special_tokens_in_text": True} if recipe.base.special_tokens_in_text else {}
     return {
         "start_from": stage.start_from,
         "max_length": stage.max_length,
@@ -192,7 +193,7 @@ def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
         "data": {name: _plain(values["data"][name]) for name in stage.data},
         "workflow": _plain(values["workflows"][stage.workflow]),
         "modalities": {name: _plain(values["modalities"][name]) for name in names},
-        "base": {key: values["base"][key] for key in ("dtype", "quantization", "chat_template")},
+        "base": {key: values["base"][key] for key in ("dtype", "quantization", "chat_template")} | in_text,
         DEFAULTS: sorted(key for place, section in sections.items() for key in _at_default(place, section)),
     }
 

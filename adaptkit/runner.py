@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -31,9 +32,11 @@ from adaptkit.build import (
     task_sources,
 )
 from adaptkit.caching import cache_features
+from adaptkit.chat import special_tokens_in
+from adaptkit.chat_template import describe_end_of_turn
 from adaptkit.errors import RecipeError, RunError, join_lines
 from adaptkit.hashing import hash_tensors
-from adaptkit.interfaces import DataSource, Encoder
+from adaptkit.interfaces import DataSource, Encoder, Message
 from adaptkit.model.checkpoint import load_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.inspection import describe_components
@@ -69,7 +72,7 @@ from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged
 from adaptkit.training.distributed import check_optimizers, check_policy
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
-from adaptkit.vocabulary import describe_unknown_words
+from adaptkit.vocabulary import describe_special_tokens, describe_unknown_words
 
 METRICS_FILE = "metrics.jsonl"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
@@ -105,7 +108,9 @@ class Run:
 
     def processor(self, workflow: str) -> AdaptkitProcessor:
         """The processor of a workflow, also before it is trained."""
-        return build_processor(self.specs(workflow), self.tokenizer)
+        return build_processor(
+            self.specs(workflow), self.tokenizer, special_tokens_in_text=self.recipe.base.special_tokens_in_text
+        )
 
     def specs(self, workflow: str) -> dict[str, dict[str, Any]]:
         """What `build.modality_specs` says of a workflow."""
@@ -118,9 +123,8 @@ class Run:
             if name not in self.encoders:
                 self.encoders[name] = build_encoders({name: specs[name]})[name].to(self.base.device)
         torch.manual_seed(self.recipe.seed)
-        model = build_workflow(
-            self.recipe, stage.workflow, built_parts(self.recipe, stage), self.base, self.encoders, specs
-        )
+        parts, processor = built_parts(self.recipe, stage), self.processor(stage.workflow)
+        model = build_workflow(self.recipe, stage.workflow, parts, self.base, self.encoders, specs, processor)
         if stage.start_from in self.stages:
             model.load_own_tensors(load_tensors(self.stages[stage.start_from].checkpoint), partial=True)
         model.to(self.base.device)
@@ -189,7 +193,7 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
         run = prepare_run(recipe, output_dir, console)
         names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
         run.sources = main_process_first(lambda: build_sources(recipe, names))
-        print_unknown_words(run)
+        print_token_warnings(run)
         if is_main_process():
             run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
             stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
@@ -211,10 +215,20 @@ def _print_resplit(asked: Recipe, recipe: Recipe, console: Console) -> None:
             )
 
 
-def print_unknown_words(run: Run) -> None:
-    """Warn of datasets whose words the tokenizer does not know."""
+def print_token_warnings(run: Run) -> None:
+    """Warn of an end of turn that is no token, of words that the tokenizer does not know, and of special tokens."""
+    if not is_main_process():
+        return
+    as_tokens = run.recipe.base.special_tokens_in_text
+
+    def find(messages: Sequence[Message]) -> list[str]:
+        return special_tokens_in(run.tokenizer, messages)
+
+    warnings = [describe_end_of_turn(run.tokenizer, run.tokenizer.chat_template)]
     for name, source in run.sources.items():
-        warning = describe_unknown_words(run.tokenizer, name, source) if is_main_process() else None
+        warnings.append(describe_unknown_words(run.tokenizer, name, source))
+        warnings.append(describe_special_tokens(name, source, find, as_tokens=as_tokens))
+    for warning in warnings:
         if warning is not None:
             run.console.print(warning, style="yellow", highlight=False)
 

@@ -1,17 +1,19 @@
-"""Words that a tokenizer does not have: they become its unknown token, and are read and learned as that."""
+"""A tokenizer's vocabulary against what it is used with: a model's embedding, and the words of data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import DataSource, Message
 
 NUM_SAMPLES = 100
 """Samples of each dataset that `describe_unknown_words` looks at."""
 
 _NUM_SHOWN = 5
+_STANDARD_NAMES = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}
 
 
 def unknown_words(tokenizer: Any, messages: Sequence[Message]) -> list[str]:
@@ -61,20 +63,90 @@ def describe_unknown_words(tokenizer: Any, name: str, source: DataSource) -> str
     """
     if tokenizer.unk_token is None:
         return None
+    found = _in_first_samples(source, lambda messages: unknown_words(tokenizer, messages))
+    if found is None:
+        return None
+    return (
+        f"data.{name}: {found.share} have words that the tokenizer does not know, and that are read and learned as "
+        f"{tokenizer.unk_token}: {list_words(found.words)}. `adaptkit data check` finds all of them."
+    )
+
+
+def describe_special_tokens(
+    name: str, source: DataSource, find: Callable[[Sequence[Message]], list[str]], *, as_tokens: bool
+) -> str | None:
+    """A warning if texts in the first samples of a dataset hold the words of special tokens, else None.
+
+    Args:
+        name: Of the dataset.
+        source: Its samples; bad ones are passed over.
+        find: Special tokens whose words stand in some messages.
+        as_tokens: Whether they become those tokens, rather than text.
+    """
+    found = _in_first_samples(source, find)
+    if found is None:
+        return None
+    fate = "read as those tokens, so that text can end or begin a turn" if as_tokens else "read and learned as text"
+    advice = "" if as_tokens else " (base.special_tokens_in_text: true reads them as tokens)"
+    return (
+        f"data.{name}: {found.share} have special tokens in their text, which are {fate}{advice}: "
+        f"{list_words(found.words)}. `adaptkit data check` counts all of them."
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found in the first samples of a dataset."""
+
+    share: str
+    words: list[str]
+
+
+def _in_first_samples(source: DataSource, find: Callable[[Sequence[Message]], list[str]]) -> _Found | None:
     words: dict[str, None] = {}
     number = min(NUM_SAMPLES, len(source))
     num_found = 0
     for index in range(number):
         try:
-            found = unknown_words(tokenizer, source[index].messages)
+            found = find(source[index].messages)
         except DataError:
             continue
         words |= dict.fromkeys(found)
         num_found += bool(found)
-    if not num_found:
-        return None
-    return (
-        f"data.{name}: {num_found:,} of the first {number:,} conversations have words that the tokenizer does not "
-        f"know, and that are read and learned as {tokenizer.unk_token}: {list_words(words)}. "
-        "`adaptkit data check` finds all of them."
+    return _Found(f"{num_found:,} of the first {number:,} conversations", list(words)) if num_found else None
+
+
+def num_token_ids(tokenizer: Any) -> int:
+    """Ids that a tokenizer may give, added tokens included: one more than the highest."""
+    return 1 + max(tokenizer.get_vocab().values(), default=-1)
+
+
+def check_vocabulary(tokenizer: Any, num_rows: int, where: str = "") -> None:
+    """Make sure that every token of a tokenizer has a row in an embedding.
+
+    Tokens that a family names for media of its own may lie beyond: some text models ship the tokenizer of a larger one.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        num_rows: Rows of the model's embedding.
+        where: What to begin the message with.
+
+    Raises:
+        ModelError: Some have none.
+    """
+    num_ids = num_token_ids(tokenizer)
+    if num_ids <= num_rows:
+        return
+    standard = {token for name, token in tokenizer.special_tokens_map.items() if name in _STANDARD_NAMES}
+    named = set(tokenizer.special_tokens_map.values()) - standard
+    beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= num_rows and token not in named)
+    if not beyond:
+        return
+    shown = ", ".join(f"{token!r:.40} (id {i})" for i, token in beyond[:_NUM_SHOWN])
+    more = f" and {len(beyond) - _NUM_SHOWN} more" if len(beyond) > _NUM_SHOWN else ""
+    raise ModelError(
+        f"{where}the tokenizer has {num_ids:,} token ids, but the model's embedding has {num_rows:,} rows. Without a "
+        f"row: {shown}{more}. Use the tokenizer that belongs to the model; or, if these tokens were added on purpose, "
+        "enlarge the model before it is adapted: model.resize_token_embeddings(len(tokenizer)), and save_pretrained of "
+        "both."
     )

@@ -10,7 +10,17 @@ from typing import Any
 from adaptkit.build import context_of
 from adaptkit.chat_templates import load_chat_template
 from adaptkit.checking.findings import Problem
-from adaptkit.checking.plan import CONTENT, LENGTHS, WORDS, CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
+from adaptkit.checking.plan import (
+    CONTENT,
+    LENGTHS,
+    WORDS,
+    CheckedDataset,
+    CheckedMedia,
+    OnlyRead,
+    Plan,
+    embedding_rows,
+    open_tokenizer,
+)
 from adaptkit.data.hf_dataset import is_saved_dataset
 from adaptkit.data.layouts import layout_of
 from adaptkit.data.media import shown
@@ -19,8 +29,10 @@ from adaptkit.data.table import COMPRESSED
 from adaptkit.errors import DataError, RecipeError, nearest_name
 from adaptkit.interfaces import DataContext, Modality
 from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs
+from adaptkit.paths import resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.rehearsal import stand_in_tokenizer
+from adaptkit.vocabulary import check_vocabulary
 
 FORMATS_BY_ENDING = {".parquet": "parquet", ".tar": "webdataset"}
 TABLE_ENDINGS = (".csv", ".tsv")
@@ -72,6 +84,8 @@ def plan_files(
         plan.notes.append("Each medium counts as one token: --positions N counts what the encoder makes of it.")
     plan.leave_out("whether an encoder takes the media", *([] if reads_media else [CONTENT]))
     plan.notes += [note for path in paths if (note := _unread(path)) is not None]
+    if tokenizer is not None:
+        plan.note_end_of_turn(processor.tokenizer)
     names = _names(paths)
     plan.mixtures[MIXTURE] = names
     for name, path in zip(names, paths):
@@ -188,4 +202,7 @@ def _processor(modalities: Mapping[str, Modality], tokenizer: str | None, positi
         name: ModalityInputs(name, modality, OnlyRead(positions), len(found) + number)
         for number, (name, modality) in enumerate(modalities.items())
     }
+    rows = None if tokenizer is None else embedding_rows(resolve_model_path(tokenizer))
+    if rows is not None:
+        check_vocabulary(found, rows, f"{tokenizer}: ")
     return AdaptkitProcessor(found, inputs)

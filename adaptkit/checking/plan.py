@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from adaptkit.build import MediaStore
 from adaptkit.chat import EncodedConversation
+from adaptkit.chat_template import describe_end_of_turn
 from adaptkit.checking.findings import Problem
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import DataSource, Preprocessor, Sample
@@ -72,6 +73,12 @@ class Plan:
 LENGTHS = "lengths in tokens"
 WORDS = "words that the tokenizer does not know"
 CONTENT = "whether media can be read"
+
+    def note_end_of_turn(self, tokenizer: Any) -> None:
+        """Note where generation could not stop at a token that was learned."""
+        warning = describe_end_of_turn(tokenizer, tokenizer.chat_template)
+        if warning is not None:
+            self.notes.append(warning[0].upper() + warning[1:])
 
 
 class CheckedMedia(MediaStore):
@@ -145,3 +152,13 @@ def open_tokenizer(path: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ModelError(f"no usable tokenizer at {path!r}: {reason}") from error
+
+
+def embedding_rows(folder: str, revision: str | None = None) -> int | None:
+    """Rows of a model's embedding by its config; None where there is no config of a model."""
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=revision)
+    except (OSError, ValueError, KeyError):
+        return None
+    rows = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    return rows if isinstance(rows, int) else None

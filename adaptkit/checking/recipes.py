@@ -12,14 +12,25 @@ import torch
 from adaptkit.build import build_tokenizer, data_context, modality_specs
 from adaptkit.chat_templates import FAMILY_TEMPLATES, load_chat_template
 from adaptkit.checking.findings import Problem
-from adaptkit.checking.plan import CONTENT, LENGTHS, WORDS, CheckedDataset, CheckedMedia, OnlyRead, Plan, open_tokenizer
+from adaptkit.checking.plan import (
+    CONTENT,
+    LENGTHS,
+    WORDS,
+    CheckedDataset,
+    CheckedMedia,
+    OnlyRead,
+    Plan,
+    embedding_rows,
+    open_tokenizer,
+)
 from adaptkit.errors import AdaptkitError, DataError, RecipeError
 from adaptkit.interfaces import DataContext, DataSource
 from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs, modality_inputs
-from adaptkit.paths import missing_model
+from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import Recipe, StageConfig
 from adaptkit.rehearsal import family_of, stand_in_tokenizer
+from adaptkit.vocabulary import num_token_ids
 
 
 def plan_recipe(
@@ -50,6 +61,8 @@ def plan_recipe(
     found, in_tokens = _tokenizer(recipe, tokenizer, plan)
     if not reads_media:
         plan.leave_out(CONTENT)
+    if in_tokens:
+        plan.note_end_of_turn(found)
     processors = _Processors(recipe, found, plan)
     context = data_context(recipe)
     sources: dict[str, DataSource | None] = {}
@@ -128,6 +141,13 @@ def _tokenizer(recipe: Recipe, path: str | None, plan: Plan) -> tuple[Any, bool]
     return stand_in_tokenizer(load_chat_template(template), placeholders), False
 
 
+def _num_rows(recipe: Recipe) -> int | None:
+    """Rows of the base's embedding by its config; None where that is not on this machine."""
+    if missing_model(recipe.base.path, recipe.base.revision) is not None:
+        return None
+    return embedding_rows(resolve_model_path(recipe.base.path), recipe.base.revision)
+
+
 class _Processors:
     """The processor of each workflow, and whether it tells how many positions media take."""
 
@@ -136,17 +156,20 @@ class _Processors:
         self._tokenizer = tokenizer
         self._plan = plan
         self._found: dict[str, tuple[AdaptkitProcessor, bool]] = {}
+        self._num_rows = _num_rows(recipe)
 
     def of(self, workflow: str) -> tuple[AdaptkitProcessor, bool]:
         if workflow not in self._found:
             # The ids of placeholders outside the vocabulary are all that the base would be asked for
-            weight = torch.empty(len(self._tokenizer), 0)
+            weight = torch.empty(self._num_rows or num_token_ids(self._tokenizer), 0)
             base: Any = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=weight))
             specs = modality_specs(self._recipe, workflow, self._tokenizer, base)
             inputs = {name: self._inputs(name, spec) for name, spec in specs.items()}
             modalities = {name: one for name, (one, _) in inputs.items()}
             measured = all(known for _, known in inputs.values())
-            self._found[workflow] = AdaptkitProcessor(self._tokenizer, modalities), measured
+            as_tokens = self._recipe.base.special_tokens_in_text
+            processor = AdaptkitProcessor(self._tokenizer, modalities, special_tokens_in_text=as_tokens)
+            self._found[workflow] = processor, measured
         return self._found[workflow]
 
     def _inputs(self, name: str, spec: Mapping[str, Any]) -> tuple[ModalityInputs, bool]:

@@ -108,6 +108,11 @@ def _note_good(findings: Findings, watched: _Watched, index: int, item: Item, nu
     doubts = dict.fromkeys(f"{_named(source)}: {words}" for source, words in dataset.media.doubts)
     if doubts:
         found.append(("doubtful_media", "; ".join(doubts)))
+    processor = dataset.media.processor
+    special = processor.special_tokens_in(sample.messages) if dataset.in_tokens else []
+    if special:
+        fate = "read as those tokens" if processor.special_tokens_in_text else "read and learned as text"
+        found.append(("special_tokens", f"the text holds the special tokens {list_words(special)}: {fate}"))
     if dataset.max_length is not None and length > dataset.max_length:
         found.append(("cut", f"{length:,} tokens, cut to {item['length']:,}"))
     for message in sample.messages:

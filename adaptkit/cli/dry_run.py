@@ -15,7 +15,7 @@ from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.errors import DataError, ModelError, inert_text
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
-from adaptkit.runner import Run, check_stages, fitting_stage, print_stage, print_unknown_words, stage_settings
+from adaptkit.runner import Run, check_stages, fitting_stage, print_stage, print_token_warnings, stage_settings
 from adaptkit.terminal import Console, styled
 
 _ADVICE = "`adaptkit data check RECIPE` finds all of them."
@@ -75,7 +75,7 @@ def _open_data(run: Run) -> list[str]:
         problems.append(str(error))
     if not problems:
         run.sources = build_sources(run.recipe, dict.fromkeys(n for stage in run.recipe.stages for n in stage.data))
-        print_unknown_words(run)
+        print_token_warnings(run)
     return problems
 
 

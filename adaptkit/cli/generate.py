@@ -66,8 +66,9 @@ def generate(
     if temperature > 0:
         sampling["temperature"] = temperature
     generator = model.base if text_only else model
-    output = generator.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, **sampling)
-    echo_text(processor.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+    stop = processor.stop_settings(generator.generation_config)
+    output = generator.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, **sampling, **stop)
+    echo_text(processor.decode_answers(output[:, batch["input_ids"].shape[1] :])[0])
 
 
 def build_messages(

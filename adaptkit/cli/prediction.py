@@ -104,6 +104,9 @@ class _AnyPlaceholder:
     def convert_tokens_to_ids(self, token: str) -> int:
         return self._ids.setdefault(token, self._first_id + len(self._ids))
 
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
 
 def prepare_skeleton(recipe: Recipe, console: Console) -> Run:
     """A run whose base has no weights: its config is enough.

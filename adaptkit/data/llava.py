@@ -9,7 +9,7 @@ from adaptkit.data.meaning import is_learned, refuse_unread_keys, system_message
 from adaptkit.data.media import Media, shown
 from adaptkit.data.rows import tag_pattern, text_part
 from adaptkit.errors import DataError, nearest_name, unknown_name
-from adaptkit.interfaces import Message
+from adaptkit.interfaces import Message, more_of
 
 ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -176,4 +176,11 @@ def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> Turn:
         raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles)}", kind="malformed")
     if not isinstance(text, str):
         raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}", kind="malformed")
-    return Turn(roles[speaker], text, is_learned(turn, f"turn {index}"))
+    learned = is_learned(turn, f"turn {index}")
+    if more := more_of(turn):
+        raise DataError(
+            f"turn {index} has {next(iter(more))!r}, which this layout does not read: write the conversation as "
+            "'messages', or put it into the 'value'",
+            kind="not_rendered",
+        )
+    return Turn(roles[speaker], text, learned)

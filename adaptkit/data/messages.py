@@ -11,7 +11,7 @@ from adaptkit.data.media import Media, shown
 from adaptkit.data.parts import PartReader
 from adaptkit.data.rows import text_part
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.interfaces import Message
+from adaptkit.interfaces import Message, more_of
 
 ROLES = ("system", "developer", "user", "assistant")
 
@@ -75,7 +75,7 @@ def _read_message(message: Any, index: int, parts: PartReader) -> Message:
     read = [*parts.left_of(listed, where), *read]
     if role != "user" and any(part["type"] != "text" for part in read):
         raise DataError(f"{where}: media stand in the user's messages, not in the {role}'s", kind="malformed")
-    result: Message = {"role": role, "content": read}
+    result: Message = {"role": role, "content": read, **more_of(message)}
     if role == "assistant" and not learned:
         result["weight"] = 0
     return result

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from adaptkit.chat_template import answer_frame
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Message
 
@@ -38,6 +39,7 @@ class Question:
         box: The right answer as a box `(x1, y1, x2, y2)` in pixels, for grounding.
         size: Width and height in pixels of the medium that `box` lies in.
         conversation: Turns to send instead of `media` and `text`, which then only describe them.
+        reasoning: What the right answer is preceded by, and is not compared.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Question:
     box: tuple[float, float, float, float] | None = None
     size: tuple[int, int] = (1, 1)
     conversation: tuple[Message, ...] = ()
+    reasoning: str = ""
 
     def messages(self, *, with_media: bool = True) -> list[Message]:
         """The conversation that asks it; as in IAA, a line break stands between media and text."""
@@ -59,7 +62,7 @@ class Question:
 
 
 def _without_media(turn: Message) -> Message:
-    return {"role": turn["role"], "content": [part for part in turn["content"] if part["type"] == "text"]}
+    return {**turn, "content": [part for part in turn["content"] if part["type"] == "text"]}
 
 
 @dataclass(frozen=True)
@@ -144,19 +147,18 @@ def generate_answers(
     Returns:
         The answers without special tokens, in the order of the questions.
     """
-    tokenizer = processor.tokenizer
     config = GenerationConfig(**generation_settings(model, processor, questions))
     answers: list[str] = []
     with evaluation_mode(model), torch.no_grad():
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]
             prompts = make_prompts(model, processor, batch, with_media=with_media)
-            answers += generate_batch(model, tokenizer, prompts, config)
+            answers += generate_batch(model, processor, prompts, config)
             advance(len(batch))
     return answers
 
 
-def generate_batch(model: Any, tokenizer: Any, prompts: Prompts, config: GenerationConfig) -> list[str]:
+def generate_batch(model: Any, processor: Any, prompts: Prompts, config: GenerationConfig) -> list[str]:
     """Answer one batch."""
     media = {"features": prompts.features} if prompts.features else {}
     output = model.generate(
@@ -165,32 +167,36 @@ def generate_batch(model: Any, tokenizer: Any, prompts: Prompts, config: Generat
         generation_config=config,
         **media,
     )
-    new_ids = output[:, prompts.input_ids.shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+    return decode_answers(processor, output[:, prompts.input_ids.shape[1] :])
+
+
+def decode_answers(processor: Any, new_ids: Any) -> list[str]:
+    """Texts of answers, without what the chat template writes before them and without reasoning."""
+    frame = answer_frame(processor.tokenizer, processor.chat_template)
+    return [frame.content(text) for text in processor.decode_answers(new_ids)]
 
 
 def generation_settings(model: Any, processor: Any, questions: Sequence[Question]) -> dict[str, Any]:
     """Keywords of `GenerationConfig`: greedy, until a turn ends or the longest right answer is exceeded."""
     tokenizer = processor.tokenizer
+    stop = processor.stop_settings(getattr(model, "generation_config", None))
+    frame = answer_frame(tokenizer, processor.chat_template)
+    written = [frame.lead, *stop.get("stop_strings", ())]  # cut off afterwards
+    if any(question.reasoning for question in questions):
+        written.append(frame.separator)
+    around = tokenizer(written, add_special_tokens=False)["input_ids"]
     return {
-        "max_new_tokens": answer_length(tokenizer, questions),
+        "max_new_tokens": answer_length(tokenizer, questions) + sum(map(len, around)),
         "do_sample": False,
         "num_beams": 1,
-        "eos_token_id": end_token_ids(model, tokenizer) or None,
+        "eos_token_id": stop["eos_token_id"],
         "pad_token_id": processor.pad_token_id,
     }
 
 
-def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Every id that ends an answer, by the model's generation config and by the tokenizer."""
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})
-
-
 def answer_length(tokenizer: Any, questions: Sequence[Question]) -> int:
     """A limit on new tokens that no right answer meets."""
-    answers = sorted({question.expected for question in questions})
+    answers = sorted({question.reasoning + question.expected for question in questions})
     lengths = [len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]] if answers else [1]
     return max(lengths) + SPARE_TOKENS
 

@@ -19,6 +19,7 @@ from adaptkit.evaluation.boxes import IOU_THRESHOLD, BoxVerdict, precision, scor
 from adaptkit.evaluation.questions import (
     Advance,
     Question,
+    decode_answers,
     evaluation_mode,
     generate_answers,
     generate_batch,
@@ -238,13 +239,13 @@ class TextEvaluation:
         answers: list[str] = []
         with evaluation_mode(decoder), torch.no_grad():
             for batch in self._batches:
-                answers += generate_batch(decoder, self._tokenizer, batch, config)
+                answers += generate_batch(decoder, self._processor, batch, config)
                 advance(len(batch.input_ids))
         return [is_right(answer, question) for answer, question in zip(answers, self._questions)]
 
     def _compare(self, logits: Any, fresh: FreshResult) -> dict[str, Any]:
         comparison = compare_logits(logits, fresh.logits, [len(ids) for ids in self._identity_ids])
-        texts = self._tokenizer.batch_decode(fresh.answers, skip_special_tokens=True)
+        texts = decode_answers(self._processor, fresh.answers)
         right = [is_right(text, question) for text, question in zip(texts, self._questions)]
         return {
             "base_accuracy": mean(right) if right else None,
@@ -272,7 +273,7 @@ def answer_words(decoder: Any, processor: Any, prompts: Sequence[str] | None = N
     settings = generation_settings(decoder, processor, questions)
     settings |= {"max_new_tokens": min(MAX_ANSWER_TOKENS, room)}
     with evaluation_mode(decoder), torch.no_grad():
-        answers = generate_batch(decoder, processor.tokenizer, asked, GenerationConfig(**settings))
+        answers = generate_batch(decoder, processor, asked, GenerationConfig(**settings))
     return mean([len(answer.split()) for answer in answers])
 
 

@@ -21,6 +21,7 @@ from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.portable import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.surgery import structural_copy
+from adaptkit.vocabulary import check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,17 @@ def export_stock(
     """
     (name,) = model.encoders
     dtype = dtype or model.base.dtype
+    if processor is not None:
+        rows = int(cast(Tensor, model.get_input_embeddings().weight).shape[0])
+        check_vocabulary(processor.tokenizer, rows)
     ours = copy_to_write(model, dtype, merge=merge)
     entry = model.config.modalities[name]
     rows = int(cast(Tensor, ours.get_input_embeddings().weight).shape[0])
     tokenizer = None if processor is None else processor.tokenizer
     text = entry.get("placeholder")
     placeholder = choose_placeholder(entry["placeholder_id"], text, rows, tokenizer, stock.placeholder)
+    if processor is not None:
+        ours.stop_at(processor.stop_settings(ours.generation_config))
     with written_whole(directory) as folder:
         stock.write(ours, placeholder, dtype, folder)
         rounded = any(p.dtype != dtype for p in model.parameters() if p.is_floating_point())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
+from adaptkit.chat_template import stop_settings
 from adaptkit.errors import ModelError
 from adaptkit.hashing import StreamHasher
 from adaptkit.importers.results import ImportedWorkflows
@@ -32,6 +33,7 @@ from adaptkit.model.saving import MAX_SHARD_BYTES
 from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder
+from adaptkit.vocabulary import check_vocabulary
 
 RELEASED_LAYERS = (0, 1, 5, 6, 10, 11, 15, 16, 20, 21, 25, 26, 30, 31)
 """Hard-coded in the authors' model for 32 layers; a checkpoint's config does not say it."""
@@ -110,6 +112,9 @@ def import_iaa_official(
         else:
             base_folder = _base_folder(str(base))
             reference = _compare_base(TensorSource(base_folder), tensors, config, base_folder)
+        tokenizer = _tokenizer(base_folder)
+        if tokenizer is not None:
+            check_vocabulary(tokenizer, config.vocab_size, f"{base_folder}: ")
         write_tower(tower, tensors, max_shard_bytes)
         modality, projector = _modality(values, tower, config, base_folder)
         for workflow, names in _WORKFLOWS.items():
@@ -118,6 +123,7 @@ def import_iaa_official(
             mapping = _tensor_names(described, names, order, config, projector, tensors)
             write_checkpoint(tensors, mapping, folder, max_shard_bytes=max_shard_bytes)
             described.save_pretrained(folder)
+            _write_stops(base_folder, config, folder)
     return ImportedWorkflows(base_folder, {name: output / name for name in _WORKFLOWS}, tower.path)
 
 
@@ -275,16 +281,31 @@ def _write_generation_config(config: LlamaConfig, source: Path, folder: Path) ->
     (folder / "generation_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
+def _write_stops(base_folder: Path, config: LlamaConfig, folder: Path) -> None:
+    """Write a workflow's generation config: the base's, with the ends of a turn that the chat template writes."""
+    path = base_folder / "generation_config.json"
+    values = read_json(path) if path.is_file() else {"eos_token_id": config.eos_token_id}
+    tokenizer = _tokenizer(base_folder)
+    if tokenizer is not None:
+        values |= stop_settings(tokenizer, tokenizer.chat_template, values.get("eos_token_id"))
+    (folder / "generation_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
 def _token_id(folder: Path, token: str) -> int | None:
     """Id of a token in the tokenizer of a folder; None where there is no tokenizer or no such token."""
+    tokenizer = _tokenizer(folder)
+    token_id: int | None = None if tokenizer is None else tokenizer.get_vocab().get(token)
+    return token_id
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder; None where there is none."""
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"the tokenizer in {folder} cannot be read ({str(error).splitlines()[0]}).") from error
-    token_id: int | None = tokenizer.get_vocab().get(token)
-    return token_id
 
 
 # -- the workflows ---------------------------------------------------------------------------------------------------

@@ -99,6 +99,8 @@ def import_lavin(
         model.save_pretrained(folder)
         processor = load_processor(folder)
         processor.chat_template = load_chat_template("lavin")
+        model.stop_at(processor.stop_settings(model.generation_config))
+        model.generation_config.save_pretrained(folder)
         processor.save_pretrained(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -160,6 +160,10 @@ def _load_generation_config(model: AdaptkitForConditionalGeneration, directory: 
         model.generation_config = GenerationConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is damaged ({str(error).splitlines()[0]}); restore it, or delete it.") from error
+    if model.generation_config.stop_strings:
+        beside = (directory / "tokenizer_config.json").is_file()
+        base = resolve_reference(model.config.base.get("name_or_path", ""), directory)
+        model.stop_tokenizer = str(directory) if beside else base
 
 
 def load_config(directory: Path) -> AdaptkitConfig:

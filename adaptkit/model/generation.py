@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoTokenizer,
     GenerationMixin,
     LogitsProcessorList,
     PreTrainedModel,
@@ -35,6 +36,9 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
     encoders: nn.ModuleDict
     language_model: PreTrainedModel
     policy: InsertionPolicy
+
+    stop_tokenizer: Any = None
+    """Recognises stop strings of the generation config where `generate` gets no tokenizer: one, or where it lies."""
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
@@ -135,6 +139,18 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
             model_kwargs["features"] = features
         return input_ids, model_kwargs
 
+    def stop_at(self, settings: Mapping[str, Any]) -> None:
+        """Let generation stop where a chat template ends a turn; it is saved with the workflow.
+
+        The base's own generation config stays as it is.
+
+        Args:
+            settings: What `AdaptkitProcessor.stop_settings` says of this workflow's generation config.
+        """
+        self.generation_config.eos_token_id = settings["eos_token_id"]
+        self.generation_config.stop_strings = settings.get("stop_strings")
+        self.stop_tokenizer = settings.get("tokenizer")
+
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         """Stock processors, and one that never lets a placeholder be generated."""
         rows, outside = self._vocab_size(), self._placeholders_outside()
@@ -147,8 +163,15 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
             processors.append(SuppressTokensLogitsProcessor(suppressed, device=str(self.device)))
         return ProcessorsInVocabulary(processors, rows, outside) if outside else processors
 
-    def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
-        criteria = super()._get_stopping_criteria(*args, **kwargs)
+    def _get_stopping_criteria(
+        self, generation_config: Any, stopping_criteria: Any = None, tokenizer: Any = None, **kwargs: Any
+    ) -> StoppingCriteriaList:
+        """As stock; the tokenizer that stop strings need is the one of the workflow where none is given."""
+        if generation_config.stop_strings and tokenizer is None:
+            if isinstance(self.stop_tokenizer, str):
+                self.stop_tokenizer = AutoTokenizer.from_pretrained(self.stop_tokenizer)
+            tokenizer = self.stop_tokenizer
+        criteria = super()._get_stopping_criteria(generation_config, stopping_criteria, tokenizer=tokenizer, **kwargs)
         if self._placeholders_outside():
             criteria = CriteriaInVocabulary(criteria)
             criteria.vocab_size = self._vocab_size()

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
-from adaptkit.chat import Brackets, EncodedConversation, encode_conversation, render
+from adaptkit.chat import Brackets, EncodedConversation, encode_conversation, render, special_tokens_in
+from adaptkit.chat_template import stop_settings
 from adaptkit.errors import DataError, ModelError, PluginError, unknown_name
 from adaptkit.interfaces import Message, Modality, Preprocessor
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
@@ -22,6 +23,7 @@ from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_enc
 from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
 from adaptkit.model.uploading import upload
 from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.vocabulary import check_vocabulary
 
 PROCESSOR_FILE = "processor_config.json"
 SOURCE_KEYS = ("path", "url", "base64", "data")
@@ -94,6 +96,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         tokenizer: The base's tokenizer, with a chat template.
         modalities: The workflow's kinds of input.
         chat_template: Template text to use instead of the tokenizer's.
+        special_tokens_in_text: Whether the words of a special token in a message become that token. By default they are
+            text: only the chat template writes special tokens.
     """
 
     def __init__(
@@ -101,8 +105,10 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         tokenizer: Any,
         modalities: Mapping[str, ModalityInputs] | None = None,
         chat_template: str | None = None,
+        special_tokens_in_text: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
+        self.special_tokens_in_text = special_tokens_in_text
         self.modalities = dict(modalities or {})
         self.chat_template = chat_template or tokenizer.chat_template
 
@@ -138,6 +144,31 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                 return int(token_id)
         return 0
 
+    def stop_settings(self, generation_config: Any = None) -> dict[str, Any]:
+        """What generation must stop at, as keywords of `generate`: the ends of a turn that the chat template writes.
+
+        Args:
+            generation_config: Of the model; the ends that it lists are kept.
+
+        Returns:
+            `eos_token_id`; and, where the tokenizer has no token for an end of turn, `stop_strings` and the `tokenizer`
+            that `generate` needs to find them.
+        """
+        configured = getattr(generation_config, "eos_token_id", None)
+        settings = stop_settings(self.tokenizer, self.chat_template, configured)
+        return settings | ({"tokenizer": self.tokenizer} if "stop_strings" in settings else {})
+
+    def decode_answers(self, new_ids: Any) -> list[str]:
+        """Texts of generated answers: without special tokens, and without the text that ends a turn where one does."""
+        texts = [self.decode(row, skip_special_tokens=True) for row in new_ids]
+        for end in self.stop_settings().get("stop_strings", ()):
+            texts = [text.partition(end)[0] for text in texts]
+        return [text.strip() for text in texts]
+
+    def special_tokens_in(self, messages: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Tokens that structure a conversation, and whose words stand in the text of messages."""
+        return special_tokens_in(self.tokenizer, self._normalise(messages), self.placeholder_ids, self.chat_template)
+
     # -- messages ------------------------------------------------------------------------------------------------
 
     def encode(
@@ -159,6 +190,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             brackets=self.brackets,
             add_generation_prompt=add_generation_prompt,
             chat_template=self.chat_template,
+            special_tokens_in_text=self.special_tokens_in_text,
         )
 
     def apply_chat_template(
@@ -217,6 +249,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                 brackets=self.brackets,
                 add_generation_prompt=add_generation_prompt,
                 chat_template=chat_template or self.chat_template,
+                special_tokens_in_text=self.special_tokens_in_text,
             )
             rows.append(encoded.input_ids)
         batch = self._batch(rows, media, padding_side)
@@ -328,7 +361,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                     sources = [part[key] for key in SOURCE_KEYS if part.get(key) is not None]
                     if len(sources) == 1:
                         parts[index] = {"type": kind, kind: sources[0]}
-            normalised.append({"role": message.get("role", ""), "content": parts})
+            normalised.append(cast(Message, {**message, "role": message.get("role", ""), "content": parts}))
         return normalised
 
     # -- batches -------------------------------------------------------------------------------------------------
@@ -404,6 +437,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         values = {
             "processor_class": type(self).__name__,
             "chat_template": self.chat_template if self.chat_template != self.tokenizer.chat_template else None,
+            "special_tokens_in_text": self.special_tokens_in_text,
             "modalities": {name: _written_beside(inputs.spec, directory) for name, inputs in self.modalities.items()},
         }
         path = directory / PROCESSOR_FILE
@@ -435,15 +469,15 @@ def load_processor(directory: str | Path, **hub_options: Any) -> AdaptkitProcess
             raise ModelError(f"load_processor: {unknown_name('argument', name, [*HUB_OPTIONS, 'subfolder'])}")
     directory, _ = locate(directory, hub_options)
     path = directory / PROCESSOR_FILE
-    chat_template = None
-    if (directory / "config.json").is_file():
-        load_config(directory)  # says which plugins are missing, where some are
+    chat_template, special_tokens_in_text = None, False
+    config = load_config(directory) if (directory / "config.json").is_file() else None
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
         specs, chat_template, source = values["modalities"], values["chat_template"], str(directory)
+        special_tokens_in_text = values.get("special_tokens_in_text", False)
         specs = {name: {**spec, "encoder": resolve_encoder(spec["encoder"], directory)} for name, spec in specs.items()}
     else:
-        config = load_config(directory)
+        config = config or load_config(directory)
         specs = config.modalities
         source = resolve_reference(config.base, directory)
     try:
@@ -453,8 +487,10 @@ def load_processor(directory: str | Path, **hub_options: Any) -> AdaptkitProcess
             f"{directory}: no tokenizer there nor at its base {source!r}. Save the processor beside the model "
             "(processor.save_pretrained), or build one from a tokenizer."
         ) from error
+    if config is not None:
+        check_vocabulary(tokenizer, config.get_text_config(decoder=True).vocab_size, f"{directory}: ")
     modalities = {name: modality_inputs(name, spec, directory) for name, spec in specs.items()}
-    return AdaptkitProcessor(tokenizer, modalities, chat_template)
+    return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
 
 
 def modality_inputs(name: str, spec: Mapping[str, Any], directory: Path | None = None) -> ModalityInputs:

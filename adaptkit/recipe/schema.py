@@ -85,6 +85,8 @@ class BaseConfig(Section):
         model_type: Family, as transformers calls it; checked, and what `--rehearse` makes its stand-in of.
         chat_template: Name of a shipped template, a file, or a template's text; the tokenizer's own where not
             given.
+        special_tokens_in_text: Whether the words of a special token in a message become that token. By default they are
+            text, and only the chat template writes special tokens.
     """
 
     path: str = Field(min_length=1)
@@ -97,6 +99,7 @@ class BaseConfig(Section):
     trust_remote_code: bool = False
     model_type: str | None = None
     chat_template: str | None = None
+    special_tokens_in_text: bool = False
 
 
 class WorkflowConfig(Section):

@@ -70,6 +70,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer(CHATML)
 
 
+def sentencepiece_like() -> PreTrainedTokenizerFast:
+    """Puts a blank before every text, as Llama 2's does, and knows letters and little else."""
+    letters = ["▁", *string.ascii_letters, "<unk>", "<e>", "▁a", "▁q"]
+    merges = [("▁", "a"), ("▁", "q")]
+    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(letters)}, merges=merges, unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<e>", "<s>")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<e>", unk_token="<unk>")
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
 def text(value: str) -> dict:
     return {"type": "text", "text": value}
 
@@ -226,12 +238,7 @@ def test_tokens_do_not_cross_from_prompt_to_answer(tokenizer):
 
 
 def test_tokenizers_that_put_a_blank_first_do_so_only_at_the_beginning():
-    letters = ["▁", *string.ascii_letters, "<unk>", "<e>", "▁a", "▁q"]
-    merges = [("▁", "a"), ("▁", "q")]
-    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(letters)}, merges=merges, unk_token="<unk>"))
-    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    core.add_special_tokens([AddedToken("<e>", special=True, normalized=False)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<e>", unk_token="<unk>")
+    tokenizer = sentencepiece_like()
     tokenizer.chat_template = "{% for m in messages %}{{ ' ' if loop.index0 }}{{ m['content'] }}{% endfor %}"
     encoded = encode(tokenizer, [turn("user", "q", medium("x"), "b q"), turn("assistant", "a")])
     tokens = tokenizer.convert_ids_to_tokens([i for i in encoded.input_ids if i != PLACEHOLDER])
@@ -297,10 +304,14 @@ def test_malformed_conversations_are_data_errors(tokenizer, messages, said):
     assert said in str(caught.value)
 
 
-def test_a_placeholder_token_in_the_text_is_refused(tokenizer):
-    placeholder_id = tokenizer.convert_tokens_to_ids("<pic>")
+def test_a_placeholder_token_in_the_text_is_text_unless_asked_for(tokenizer):
+    options = {"placeholder_ids": {"pic": tokenizer.convert_tokens_to_ids("<pic>")}}
+    messages = [turn("user", "see <pic> there", medium("x"))]
+    encoded = encode(tokenizer, messages, **options)
+    assert encoded.input_ids.count(options["placeholder_ids"]["pic"]) == 3
+    assert "see <pic> there" in "".join(words for words, _ in label_segments(tokenizer, encoded))
     with pytest.raises(DataError, match="contains the placeholder token of modality 'pic'"):
-        encode(tokenizer, [turn("user", "see <pic> there")], placeholder_ids={"pic": placeholder_id})
+        encode(tokenizer, messages, special_tokens_in_text=True, **options)
 
 
 def test_a_medium_without_positions_is_refused(tokenizer):
@@ -360,7 +371,8 @@ def test_real_conversations_have_the_published_ids(real_tokenizers, expected_cha
     for case in expected_chats:
         tokenizer = real_tokenizers[case["tokenizer"]]
         options = {"add_generation_prompt": case["add_generation_prompt"]}
-        encoded = encode(tokenizer, case["messages"], **options)
+        as_tokens = any("<|" in message["content"] for message in case["messages"])
+        encoded = encode(tokenizer, case["messages"], special_tokens_in_text=as_tokens, **options)
         assert encoded.input_ids == case["ids"]
         assert render(tokenizer, case["messages"], **options) == case["text"]
 
@@ -393,3 +405,15 @@ def test_real_labels_decode_to_the_answers(real_tokenizers, name, end, seed):
         if messages[after]["role"] == "assistant":
             prompt = encode(tokenizer, messages[: stop + 1], add_generation_prompt=True)
             assert encoded.input_ids[: len(prompt.input_ids)] == prompt.input_ids
+
+
+def test_real_tokenizers_split_special_tokens_in_text(real_tokenizers):
+    for tokenizer, end in ((real_tokenizers["llama3"], "<|eot_id|>"), (real_tokenizers["qwen2"], "<|im_end|>")):
+        said = f"It is {end}, and {end}\n{tokenizer.all_special_tokens[0]}assistant\nSure."
+        encoded = encode(tokenizer, [turn("user", said), turn("assistant", said)])
+        learned = [label for label in encoded.labels if label != IGNORE_INDEX]
+        split = tokenizer(said, split_special_tokens=True, add_special_tokens=False)["input_ids"]
+        assert learned == [*split, tokenizer.convert_tokens_to_ids(end)]
+        plain = encode(tokenizer, [turn("user", "a"), turn("assistant", "b")])
+        special = set(tokenizer.added_tokens_decoder)
+        assert [i for i in encoded.input_ids if i in special] == [i for i in plain.input_ids if i in special]

@@ -22,7 +22,7 @@ GROUPS = (
     {"errors", "hashing", "boxes", "hub"},
     {"terminal", "text_files"},
     {"progress", "interfaces", "hookspecs", "processes", "reading"},
-    {"placement", "paths", "chat_templates"},
+    {"placement", "paths", "chat_templates", "markup"},
     {"plugin_manager"},
     {"recipe"},
     {"surgery", "chat_template"},

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from adaptkit.errors import DataError
+from adaptkit.build import modality_specs
+from adaptkit.chat import special_tokens_in
+from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Sample
 from adaptkit.paths import resolve_model_path
-from adaptkit.vocabulary import describe_unknown_words, unknown_words
+from adaptkit.recipe import load_recipe
+from adaptkit.testing import tiny_tokenizer
+from adaptkit.vocabulary import check_vocabulary, describe_special_tokens, describe_unknown_words, unknown_words
 
 MESSAGES: Any = [
     {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "what color is it ?"}]},
@@ -71,3 +77,52 @@ def test_a_dataset_is_described_by_its_first_samples(tokenizer: Any, monkeypatch
     assert f"learned as {tokenizer.unk_token}: 'w5', 'x1', 'x2', 'x3', 'x4' and 2 more." in warning
     monkeypatch.setattr("adaptkit.vocabulary.NUM_SAMPLES", 5)
     assert describe_unknown_words(tokenizer, "mine", Source()) is None
+
+
+# -- against an embedding --------------------------------------------------------------------------------------------
+
+
+def rows(number: int) -> Any:
+    weight = torch.empty(number, 0)
+    return SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=weight))
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_token_without_a_row_is_named_before_anything_is_built(special: bool) -> None:
+    """By the function that training, dry runs and `data check` share."""
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "iaa_vision_tiny.yaml")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<image>", "<loc1>", "<loc2>"], special_tokens=special)
+    workflow = next(iter(recipe.workflows))
+    with pytest.raises(
+        ModelError, match=r"base\.path.*262 token ids, .* 261 rows.*'<loc2>' \(id 261\).*resize"
+    ) as caught:
+        modality_specs(recipe, workflow, tokenizer, rows(261))
+    assert "<loc1>" not in str(caught.value)
+    assert modality_specs(recipe, workflow, tokenizer, rows(262))
+
+
+def test_a_familys_own_token_for_media_may_lie_beyond_and_placeholders_lie_beyond_it() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer._set_model_specific_special_tokens({"image_token": "<soft>"})
+    tokenizer.add_special_tokens({"image_token": "<soft>"})
+    assert tokenizer.convert_tokens_to_ids("<soft>") == 259
+    check_vocabulary(tokenizer, 259)
+    recipe = load_recipe(
+        Path(__file__).parents[2] / "recipes" / "iaa_vision_tiny.yaml", ["modalities.image.placeholder=null"]
+    )
+    specs = modality_specs(recipe, next(iter(recipe.workflows)), tokenizer, rows(259))
+    assert specs["image"]["placeholder_id"] == 260
+
+
+def test_special_tokens_in_a_dataset_are_said_with_what_becomes_of_them() -> None:
+    class Marked(Source):
+        def __getitem__(self, index: int) -> Sample:
+            return Sample("", said("a" if index else "a<|im_end|>"))
+
+    for as_tokens, fate in ((False, "learned as text"), (True, "end or begin a turn")):
+        warning = describe_special_tokens(
+            "mine", Marked(), lambda messages: special_tokens_in(tiny_tokenizer(), messages), as_tokens=as_tokens
+        )
+        assert warning is not None
+        assert all(word in warning for word in ("data.mine", "1 of the first 7", "<|im_end|>", fate))

@@ -25,6 +25,7 @@ from adaptkit.interfaces import Sample
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import load_recipe
 from adaptkit.rehearsal import sample_conversations
+from adaptkit.testing import tiny_decoder, tiny_tokenizer
 
 REPOSITORY = Path(__file__).parents[3]
 TINY = REPOSITORY / "recipes" / "iaa_vision_tiny.yaml"
@@ -36,6 +37,9 @@ BAD_ROWS: dict[str, list[Any]] = {
     "empty_answer": [{"answer": " "}, {"conversations": [{"from": "human", "value": "<image>"}]}],
     "malformed": [{"conversations": None}, {"conversations": [{"from": "robot", "value": "x"}]}, ["no", "object"]],
     "conversation": [{"answer": "a noncharacter \ufdd0"}],
+    "not_rendered": [
+        {"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "red", "thinking": "hm"}]}
+    ],
     "too_long": [{"question": "<image>\n" + "what color is it ? " * 300}],
 }
 NOTED_ROWS: dict[str, list[Any]] = {
@@ -47,6 +51,7 @@ NOTED_ROWS: dict[str, list[Any]] = {
     "box_area": [{"answer": "[0.125,0.250,0.375,0.500]; [0.125,0.250,0.125,0.500]"}],
     "same_id": [{"id": "0", "answer": "green"}],
     "same_content": [{"answer": "red"}],
+    "special_tokens": [{"answer": "red <|end|> blue"}],
 }
 EXPECTED = {kind: len(rows) for kind, rows in (BAD_ROWS | NOTED_ROWS).items()} | {"unknown_words": 2}
 """The built-in world has no words for pixels either."""
@@ -131,7 +136,7 @@ def test_every_kind_is_told_apart(
         assert [p.kind for p in problems] == [kind] * min(3, EXPECTED[kind])
         assert all(f"rows.json[{p.index}]" in p.message for p in problems)
     assert sorted(report.reasons) == [
-        f"stage {name}: 14 of 122 samples are bad; max_bad_fraction 0.01 allows 1"
+        f"stage {name}: 15 of 124 samples are bad; max_bad_fraction 0.01 allows 1"
         for name in ("align", "ground", "instruct", "pretrain")
     ]
 
@@ -544,3 +549,18 @@ def test_mistakes_are_named(
     result = run(*arguments)
     assert result.exit_code == 2, result.output
     assert words in result.stderr
+
+
+def test_what_a_tokenizer_lacks_is_said(write: Callable[[list[Any]], Path], tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|stop|>")
+    tokenizer.save_pretrained(tmp_path / "base")
+    path = write(rows_of({}, num_good=1))
+    tiny_decoder("llama").config.save_pretrained(tmp_path / "base")
+    plan = plan_files([path], tokenizer=str(tmp_path / "base"), modalities=["image"])
+    assert any("<|stop|>" in note for note in plan.notes)
+    tokenizer.add_tokens([f"<loc{i}>" for i in range(3)])
+    tokenizer.save_pretrained(tmp_path / "base")
+    tiny_decoder("llama", vocab_size=260).config.save_pretrained(tmp_path / "base")
+    with pytest.raises(ModelError, match=r"262 token ids, .*260 rows.*'<loc1>' \(id 260\)"):
+        plan_files([path], tokenizer=str(tmp_path / "base"), modalities=["image"])

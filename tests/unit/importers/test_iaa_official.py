@@ -6,7 +6,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import adaptkit
 from adaptkit.cli import cli
@@ -183,8 +184,23 @@ def test_a_wrong_insertion_list_is_refused(source, tmp_path, layers, words):
         import_iaa_official(source, tmp_path / "out", insertion_layers=layers)
 
 
+def small_tokenizer():
+    """Fewer tokens than the checkpoint's 60 rows."""
+    known = ["<|pad|>", "<|im_start|>", "<|im_end|>", *"abcdefghijklmnopqrstuvwxyzĊĠ"]
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(known)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    template = tiny_tokenizer().chat_template.replace("<|im_end|>", "<|eot_id|>")
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<|pad|>", chat_template=template)
+
+
+def test_a_tokenizer_without_rows_is_refused(source, tmp_path):
+    tiny_tokenizer().save_pretrained(source)
+    with pytest.raises(ModelError, match=r"259 token ids, .* 60 rows"):
+        import_iaa_official(source, tmp_path / "out")
+
+
 def test_the_placeholder_is_their_reserved_token_where_the_tokenizer_has_it(source, tmp_path):
-    tokenizer = tiny_tokenizer()
+    tokenizer = small_tokenizer()
     outside = import_iaa_official(source, tmp_path / "without")
     config = json.loads((outside.workflows["vision"] / "config.json").read_text())
     assert config["modalities"]["image"]["placeholder_id"] == 60
@@ -200,8 +216,9 @@ def test_the_placeholder_is_their_reserved_token_where_the_tokenizer_has_it(sour
     messages = [{"role": "user", "content": [{"type": "image", "image": torch.zeros(9, 5, 3).byte().numpy()}]}]
     batch = processor.apply_chat_template(messages, tokenize=True, return_dict=True)
     assert (batch["input_ids"] == entry["placeholder_id"]).sum() == 16
-    ends = json.loads((imported.base / "generation_config.json").read_text())["eos_token_id"]
-    assert ends == [2, tokenizer.convert_tokens_to_ids("<|eot_id|>")]
+    for folder in (imported.base, imported.workflows["vision"]):
+        ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+        assert ends == [2, tokenizer.convert_tokens_to_ids("<|eot_id|>")]
 
 
 # -- towers and bases that lie elsewhere -----------------------------------------------------------------------------
