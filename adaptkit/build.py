@@ -243,7 +243,6 @@ def build_workflow(
     base: PreTrainedModel,
     encoders: Mapping[str, Encoder],
     specs: Mapping[str, Mapping[str, Any]],
-    processor: AdaptkitProcessor | None = None,
 ) -> AdaptkitForConditionalGeneration:
     """Build a workflow as far as a stage needs it.
 
@@ -255,7 +254,6 @@ def build_workflow(
         base: The frozen decoder.
         encoders: Frozen encoders by modality.
         specs: What `modality_specs` says.
-        processor: Of the workflow, which says where a turn ends; without it that is left to the base's own settings.
     """
     config = recipe.workflows[workflow]
     insertion = config.insertion.model_dump(mode="json", exclude_none=True) if "insertion" in parts else PROJECTOR_ONLY
@@ -271,8 +269,6 @@ def build_workflow(
     for name, spec in specs.items():
         entry = model.config.modalities[name]
         entry.update(type=spec["type"], options=spec["options"], encoder=spec["encoder"])
-    if processor is not None:
-        model.stop_at(processor.stop_settings(model.generation_config))
     return model
 
 

@@ -123,8 +123,9 @@ class Run:
             if name not in self.encoders:
                 self.encoders[name] = build_encoders({name: specs[name]})[name].to(self.base.device)
         torch.manual_seed(self.recipe.seed)
-        parts, processor = built_parts(self.recipe, stage), self.processor(stage.workflow)
-        model = build_workflow(self.recipe, stage.workflow, parts, self.base, self.encoders, specs, processor)
+        model = build_workflow(
+            self.recipe, stage.workflow, built_parts(self.recipe, stage), self.base, self.encoders, specs
+        )
         if stage.start_from in self.stages:
             model.load_own_tensors(load_tensors(self.stages[stage.start_from].checkpoint), partial=True)
         model.to(self.base.device)
@@ -303,13 +304,16 @@ def _rebuild_workflows(run: Run, *, shared_out: bool) -> None:
     for name, stage in last.items():
         model = run.build_stage_model(stage)
         load_weights(model, run.stages[stage.name].checkpoint)
-        run.workflows[name] = (model.eval(), run.processor(name))
+        processor = run.processor(name)
+        model.stop_at(processor.stop_settings(model.generation_config))
+        run.workflows[name] = (model.eval(), processor)
 
 
 def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) -> None:
     model = run.build_stage_model(stage)
     model.set_trainable(stage.train)
     processor = run.processor(stage.workflow)
+    model.stop_at(processor.stop_settings(model.generation_config))
     _encode_beforehand(run, processor)
     media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
     cached = {name: media.cached[name].example for name in media.cached}
