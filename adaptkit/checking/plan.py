@@ -69,16 +69,16 @@ class Plan:
         """Note, once, what is not checked."""
         self.unchecked += [one for one in what if one not in self.unchecked]
 
-
-LENGTHS = "lengths in tokens"
-WORDS = "words that the tokenizer does not know"
-CONTENT = "whether media can be read"
-
     def note_end_of_turn(self, tokenizer: Any) -> None:
         """Note where generation could not stop at a token that was learned."""
         warning = describe_end_of_turn(tokenizer, tokenizer.chat_template)
         if warning is not None:
             self.notes.append(warning[0].upper() + warning[1:])
+
+
+LENGTHS = "lengths in tokens"
+WORDS = "words that the tokenizer does not know"
+CONTENT = "whether media can be read"
 
 
 class CheckedMedia(MediaStore):

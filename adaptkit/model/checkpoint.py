@@ -162,7 +162,7 @@ def _load_generation_config(model: AdaptkitForConditionalGeneration, directory: 
         raise ModelError(f"{path} is damaged ({str(error).splitlines()[0]}); restore it, or delete it.") from error
     if model.generation_config.stop_strings:
         beside = (directory / "tokenizer_config.json").is_file()
-        base = resolve_reference(model.config.base.get("name_or_path", ""), directory)
+        base = resolve_reference(model.config.base, directory)
         model.stop_tokenizer = str(directory) if beside else base
 
 

@@ -487,8 +487,9 @@ def load_processor(directory: str | Path, **hub_options: Any) -> AdaptkitProcess
             f"{directory}: no tokenizer there nor at its base {source!r}. Save the processor beside the model "
             "(processor.save_pretrained), or build one from a tokenizer."
         ) from error
-    if config is not None:
-        check_vocabulary(tokenizer, config.get_text_config(decoder=True).vocab_size, f"{directory}: ")
+    rows = None if config is None else getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    if rows is not None:
+        check_vocabulary(tokenizer, rows, f"{directory}: ")
     modalities = {name: modality_inputs(name, spec, directory) for name, spec in specs.items()}
     return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
 
