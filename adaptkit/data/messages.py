@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from adaptkit.data.llava import check_turns
 from adaptkit.data.meaning import is_learned, refuse_unread_keys, system_message
@@ -75,7 +75,7 @@ def _read_message(message: Any, index: int, parts: PartReader) -> Message:
     read = [*parts.left_of(listed, where), *read]
     if role != "user" and any(part["type"] != "text" for part in read):
         raise DataError(f"{where}: media stand in the user's messages, not in the {role}'s", kind="malformed")
-    result: Message = {"role": role, "content": read, **more_of(message)}
+    result = cast(Message, {"role": role, "content": read, **more_of(message)})
     if role == "assistant" and not learned:
         result["weight"] = 0
     return result

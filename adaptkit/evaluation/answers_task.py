@@ -19,7 +19,7 @@ from adaptkit.evaluation.harness import describe_harness
 from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
 from adaptkit.evaluation.questions import Question, normalize_answer
 from adaptkit.evaluation.scores import Evaluation, by_kind, evaluate_grounding, evaluate_questions, merge
-from adaptkit.interfaces import REASONING_KEYS, DataSource, Message, Sample
+from adaptkit.interfaces import REASONING_KEYS, DataSource, Message, Sample, more_of
 
 MAX_KINDS = 20
 """Scores are broken down by right answer where there are no more different ones."""
@@ -139,7 +139,8 @@ def _question(sample: Sample, processor: Any) -> Question:
     media = tuple(
         (part["type"], part[part["type"]]) for turn in turns for part in turn["content"] if part["type"] != "text"
     )
-    reasoning = next((str(last[key]) for key in REASONING_KEYS if last.get(key)), "")
+    more = more_of(last)
+    reasoning = next((str(more[key]) for key in REASONING_KEYS if key in more), "")
     question = Question("", _text(turns[-1]), expected, media=media, conversation=tuple(turns), reasoning=reasoning)
     box = parse_box(expected)
     size = _size(media, processor) if box is not None else None
