@@ -13,7 +13,7 @@ from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePredictio
 from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
-from adaptkit.errors import DataError, ModelError, inert_text
+from adaptkit.errors import DataError, ModelError, inert_text, join_lines
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
 from adaptkit.runner import Run, check_stages, fitting_stage, print_stage, print_token_warnings, stage_settings
 from adaptkit.terminal import Console, styled
@@ -63,7 +63,7 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     console.print()
     console.print("dry run: nothing was trained or written.")
     if doubts:
-        raise DataError("\n".join(["the run would stop because of bad samples:", *doubts, _ADVICE]))
+        raise DataError(join_lines(["the run would stop because of bad samples:", *doubts, _ADVICE]))
 
 
 def _open_data(run: Run) -> list[str]:

@@ -47,7 +47,7 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
         report = export_speech(model, processor, output, target, merge=merge, dtype=wanted)
     echo(f"Wrote {report.directory}; logits differ by at most {report.logits_difference:.1e}.")
     if report.dropped_settings:
-        click.echo(
+        echo(
             f"generation_config.json leaves out what has no effect: {', '.join(report.dropped_settings)}. Pass it to "
             "generate() together with do_sample=True where it is wanted."
         )

@@ -182,6 +182,9 @@ def _offences(path: Path) -> list[str]:
             bad = {name} if owner == "click" and node.func.attr in PRINTERS else set()
             bad |= {name} if name in ("sys.stdout.write", "sys.stderr.write") else set()
             bad |= {name} if node.func.attr == "from_markup" else set()
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            texts = [c.value for c in ast.walk(node.exc) if isinstance(c, ast.Constant) and isinstance(c.value, str)]
+            bad = {"a line break in a message: use join_lines"} if any("\n" in text for text in texts) else set()
         else:
             continue
         found += [f"{path.relative_to(PACKAGE)}:{node.lineno}: {one}" for one in sorted(bad)]
