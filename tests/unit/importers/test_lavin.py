@@ -113,6 +113,17 @@ def test_a_pickled_checkpoint_brings_its_arguments(places: Path, tmp_path: Path)
     assert adaptkit.load(again.workflows["vision"]).config.insertion["temperature"] == 1.0
 
 
+def test_relative_places_are_found_from_any_directory(
+    places: Path, tensors: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = as_safetensors(tensors, tmp_path / "source")
+    monkeypatch.chdir(places)
+    imported = import_lavin(source, tmp_path / "out", "base", "encoder")
+    monkeypatch.chdir(tmp_path)
+    assert adaptkit.load(imported.workflows["vision"]).base.name_or_path == str(places / "base")
+    assert adaptkit.load_processor("out/vision").modalities
+
+
 def test_the_processor_writes_lavins_prompts(places: Path, tensors: dict[str, Tensor], tmp_path: Path) -> None:
     source = as_safetensors(tensors, tmp_path / "source")
     imported = import_lavin(source, tmp_path / "out", places / "base", places / "encoder")
