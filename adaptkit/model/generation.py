@@ -147,6 +147,7 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         Args:
             settings: What `AdaptkitProcessor.stop_settings` says of this workflow's generation config.
         """
+        self.generation_config._from_model_config = False
         self.generation_config.eos_token_id = settings["eos_token_id"]
         self.generation_config.stop_strings = settings.get("stop_strings")
         self.stop_tokenizer = settings.get("tokenizer")

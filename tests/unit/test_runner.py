@@ -94,6 +94,8 @@ def recipe(models, tmp_path, monkeypatch):
 def test_a_run_ends_with_every_promised_file_and_answers(recipe, models, tmp_path):
     result = invoke("train", recipe(), "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
+    stops = json.loads((tmp_path / "run/final/vision/generation_config.json").read_text())["eos_token_id"]
+    assert tiny_tokenizer().eos_token_id in stops  # what the chat template ends a turn with
     run = tmp_path / "run"
     for name in ("recipe.yaml", "metrics.jsonl", "results.json", "report.html", "final/vision", "final/grounding",
                  "align/checkpoint-3", "instruct/checkpoint-3", "ground/checkpoint-3"):  # fmt: skip

@@ -28,7 +28,7 @@ def test_all_problems_together(workplace: Workplace) -> None:
     assert workplace.errors(text, "seed=x", "stages.algn.max_steps=1") == [
         "small.yaml:2: base.path: is required",
         "small.yaml:2: base.pth: no key named 'pth'. Did you mean 'path'? Known: attn_implementation, "
-        "chat_template, dtype, model_type, path, quantization, revision, trust_remote_code.",
+        "chat_template, dtype, model_type, path, quantization, revision, special_tokens_in_text, trust_remote_code.",
         "small.yaml:5: modalities.picture.encoder.name: no encoder named 'eie'. Did you mean 'eye'? "
         "Known: ear, eye. See `adaptkit plugins` for their sources.",
         "small.yaml:6: modalities.picture.projector.bias: no key named 'bias'. Known: name.",
