@@ -87,7 +87,8 @@ class TestExtends:
             "small.yaml:2: base.dtype: no choice named 'float31'. Did you mean 'float32'? "
             "Known: auto, bfloat16, float16, float32.",
             "command line: base.revison: no key named 'revison'. Did you mean 'revision'? Known: "
-            "attn_implementation, chat_template, dtype, model_type, path, quantization, revision, special_tokens_in_text, trust_remote_code.",
+            "attn_implementation, chat_template, dtype, model_type, path, quantization, revision, "
+            "special_tokens_in_text, trust_remote_code.",
         ]
 
     def test_circle(self, workplace: Workplace) -> None:
