@@ -66,7 +66,8 @@ class SourceReader:
             if not stat.S_ISREG(status.st_mode):  # a device or pipe could be read without end
                 raise DataError(f"{source} is a folder or device, not the file of a {self._noun}.")
             self._check_size(status.st_size, str(source))
-            return path.read_bytes()
+            with path.open("rb") as file:  # some files are longer than their status says
+                return file.read(self._max_bytes + 1)
         except FileNotFoundError as error:
             message = f"no {self._noun} at {source}. Check the path, or the folder set for media."
             raise DataError(message, kind=MISSING) from error

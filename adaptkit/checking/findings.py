@@ -16,6 +16,7 @@ BAD: dict[str, str] = {
     "malformed": "malformed rows",
     "conversation": "conversations that cannot be encoded",
     "not_rendered": "messages with keys that the chat template leaves out",
+    "too_large": "more text than a conversation may have",
     "too_long": "no answer within max_length",
     "unreadable_file": "data files that cannot be read",
     "other": "other errors",

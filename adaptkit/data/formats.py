@@ -64,10 +64,7 @@ def _build_conversations(layout: str) -> Callable[[Any, DataContext], RowSource]
         path, media = _locate(options, context)
         to_front = isinstance(options, LlavaOptions) and options.move_media_to_front
         read = build_layout(layout, context.tags, str(path), system=options.system, move_media_to_front=to_front)
-        roots = _roots(options, context)
-        return RowSource(
-            load_rows(path), read, Media(media), str(path), options.limit, context=context, media_roots=roots
-        )
+        return RowSource(load_rows(path), read, Media(media), str(path), options.limit, **_limits(options, context))
 
     return build_file
 
@@ -78,7 +75,7 @@ def _build_table(options: TableOptions, context: DataContext) -> RowSource:
     path, media = _locate(options, context)
     layout = _table_layout(options, context, str(path), columns=options.columns)
     rows = read_rows(path, options.limit, quotes=options.quotes, delimiter=options.delimiter)
-    return RowSource(rows, layout, Media(media), str(path), context=context, media_roots=_roots(options, context))
+    return RowSource(rows, layout, Media(media), str(path), **_limits(options, context))
 
 
 def _build_pairs(options: PairOptions, context: DataContext) -> RowSource:
@@ -93,7 +90,7 @@ def _build_pairs(options: PairOptions, context: DataContext) -> RowSource:
     location = " x ".join(str(path) for path, _ in places)
     media = Media(places[0][1], roots=(places[1][1],))
     layout = _table_layout(options, context, location)
-    return RowSource(rows, layout, media, location, context=context, media_roots=_roots(options, context))
+    return RowSource(rows, layout, media, location, **_limits(options, context))
 
 
 def _table_layout(
@@ -114,7 +111,7 @@ def _build_parquet(options: ParquetOptions, context: DataContext) -> RowSource:
     from adaptkit.data.parquet import ParquetRows
 
     paths = find_files(context.data_root, options.path, PARQUET_ENDINGS)
-    rows = ParquetRows(paths, options.cache_mb * 1024**2)
+    rows = ParquetRows(paths, options.cache_mb * 1024**2, options.max_row_group_mb * 1024**2)
     return _container(rows, options, context, rows.media)
 
 
@@ -149,8 +146,16 @@ def _container(
     )
     if options.media is not None:
         media = Media(context.data_root / options.media)
-    roots = _roots(options, context)
-    return RowSource(rows, layout, media, options.path, options.limit, context=context, media_roots=roots)
+    return RowSource(rows, layout, media, options.path, options.limit, **_limits(options, context))
+
+
+def _limits(options: FileOptions | TableOptions | PairOptions | RowOptions, context: DataContext) -> dict[str, Any]:
+    """What of a row is read, as keywords of `RowSource`."""
+    return {
+        "context": context,
+        "media_roots": _roots(options, context),
+        "max_characters": options.max_characters,
+    }
 
 
 def _roots(options: FileOptions | TableOptions | PairOptions | RowOptions, context: DataContext) -> tuple[Path, ...]:

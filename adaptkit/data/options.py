@@ -19,6 +19,12 @@ class FileOptions(Options):
         description="Further folders below which the media of rows may lie, absolute or below data_root.",
     )
     limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
+    max_characters: int = Field(
+        1_000_000,
+        ge=1,
+        description="Characters of text beyond which a conversation is refused: each takes hundreds of bytes when "
+        "it is tokenized.",
+    )
     system: str | None = Field(None, description="System message put before conversations that have none.")
 
 
@@ -40,6 +46,12 @@ class TemplateOptions(Options):
     answer: str = Field(
         description="Jinja template of the answer. `{{ bbox | padded_box(width, height) }}` writes pixels as fractions "
         "of the padded square."
+    )
+    max_characters: int = Field(
+        1_000_000,
+        ge=1,
+        description="Characters of text beyond which a conversation is refused: each takes hundreds of bytes when "
+        "it is tokenized.",
     )
     system: str | None = Field(None, description="System message put before every conversation.")
 
@@ -112,6 +124,12 @@ class RowOptions(Options):
         description="Further folders below which the media of rows may lie, absolute or below data_root.",
     )
     limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
+    max_characters: int = Field(
+        1_000_000,
+        ge=1,
+        description="Characters of text beyond which a conversation is refused: each takes hundreds of bytes when "
+        "it is tokenized.",
+    )
     system: str | None = Field(None, description="System message put before conversations that have none.")
 
     @model_validator(mode="after")
@@ -130,6 +148,9 @@ class ParquetOptions(RowOptions):
         "data_root."
     )
     cache_mb: int = Field(256, ge=1, description="Memory for row groups that were read last, in each process.")
+    max_row_group_mb: int = Field(
+        4096, ge=1, description="Memory of one row group, decoded, beyond which the file is refused."
+    )
 
 
 class WebDatasetOptions(RowOptions):

@@ -19,6 +19,10 @@ from adaptkit.data.media import Media
 from adaptkit.errors import DataError
 
 CACHE_BYTES = 256 * 1024**2
+MAX_GROUP_BYTES = 4096 * 1024**2
+
+_WIDTHS = {"INT64": 8, "DOUBLE": 8, "INT96": 8, "BOOLEAN": 0.125}
+_BATCH_ROWS = 1024
 
 
 class ParquetRows:
@@ -30,13 +34,18 @@ class ParquetRows:
     Args:
         paths: The files.
         cache_bytes: Memory of the row groups that are kept.
+        max_group_bytes: Memory of one row group, decoded, beyond which it is refused: a file may be far smaller than
+            what it unpacks to.
 
     Raises:
         DataError: One of them is no parquet file, or there are no rows.
     """
 
-    def __init__(self, paths: Sequence[Path], cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, paths: Sequence[Path], cache_bytes: int = CACHE_BYTES, max_group_bytes: int = MAX_GROUP_BYTES
+    ) -> None:
         self._paths = list(paths)
+        self._max_group_bytes = max_group_bytes
         self._cache_bytes = cache_bytes
         self._places: list[tuple[int, int]] = []  # file and row group
         sizes: list[int] = []
@@ -106,7 +115,38 @@ class ParquetRows:
         path = self._paths[number]
         # One thread: worker processes are forked, and the pool of the parent does not follow them
         with _readable(path), pq.ParquetFile(path) as file:
-            return file.read_row_group(group, use_threads=False)
+            least, most, widest = _sizes_of(file.metadata.row_group(group))
+            self._check_size(least, path, group)
+            if most <= self._max_group_bytes:
+                return file.read_row_group(group, use_threads=False)
+            # Values that are stored once may stand for any number of rows: so many at a time as are sure to fit
+            rows = max(1, min(_BATCH_ROWS, self._max_group_bytes // max(widest, 1)))
+            batches, total = [], 0
+            for batch in file.iter_batches(rows, row_groups=[group], use_threads=False):
+                total += batch.nbytes
+                self._check_size(total, path, group)
+                batches.append(batch)
+            return pa.Table.from_batches(batches, file.schema_arrow)
+
+    def _check_size(self, num_bytes: float, path: Path, group: int) -> None:
+        if num_bytes > self._max_group_bytes:
+            raise DataError(
+                f"{path}: row group {group} takes at least {num_bytes / 1024**2:,.0f} MB of memory, more than the "
+                f"limit of {self._max_group_bytes / 1024**2:,.0f} (max_row_group_mb). Write smaller row "
+                "groups, or raise it",
+                kind="too_large",
+            )
+
+
+def _sizes_of(group: Any) -> tuple[float, float, int]:
+    """Bytes that a row group takes at least and at most, and at most those of one row that has no lists."""
+    columns = [group.column(i) for i in range(group.num_columns)]
+    texts = [column for column in columns if column.physical_type.endswith("BYTE_ARRAY")]
+    repeated = [column for column in texts if any("DICTIONARY" in encoding for encoding in column.encodings)]
+    fixed = sum(column.num_values * _WIDTHS.get(column.physical_type, 4) for column in columns)
+    least = max(fixed, group.total_byte_size)
+    most = fixed + group.total_byte_size + sum(c.num_values * c.total_uncompressed_size for c in repeated)
+    return least, most, sum(column.total_uncompressed_size for column in repeated)
 
 
 def _group_sizes(path: Path) -> list[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from weakref import WeakValueDictionary
 
 from adaptkit.data.meaning import refuse_unplaced
@@ -15,6 +15,10 @@ from adaptkit.data.unread import refuse_unread_media
 from adaptkit.errors import DataError
 from adaptkit.interfaces import DataContext, Message, Sample
 from adaptkit.text_files import decode_text, encoding_of, no_text, parse_json, parse_rows_of_json
+
+MAX_CHARACTERS = 1_000_000
+MAX_LINE_BYTES = 256 * 1024**2
+"""A row may have pictures in base64."""
 
 LINES = (".jsonl", ".ndjson")
 """Endings of files with a row a line."""
@@ -58,6 +62,7 @@ class RowSource:
         limit: Read the first so many only.
         context: The modalities in use.
         media_roots: Further folders below which media may lie.
+        max_characters: Characters of text beyond which a conversation is refused.
 
     Attributes:
         is_stream: Whether rows come forwards only.
@@ -73,6 +78,7 @@ class RowSource:
         *,
         context: DataContext | None = None,
         media_roots: Sequence[Path] = (),
+        max_characters: int = MAX_CHARACTERS,
     ) -> None:
         self._rows = rows
         self._tags = () if context is None else tuple(context.tags)
@@ -81,6 +87,7 @@ class RowSource:
         self._media = media
         self._location = location
         self._media_roots = tuple(media_roots)
+        self._max_characters = max_characters
         self._length = len(rows) if limit is None else min(limit, len(rows))
         self.is_stream = bool(getattr(rows, "is_stream", False))
 
@@ -106,12 +113,24 @@ class RowSource:
             media = self._media if isinstance(self._media, Media) else self._media(index)
             media = media.beside(row, self._media_roots)
             messages = self._layout.read(row, media)
+            self._check_size(messages)
             place_objects(row, messages, self._box_sizes)
             refuse_unread_media(row, messages, media, self._tags)
             refuse_unplaced(row, messages)
             return Sample(_id_of(row, index), messages, location)
         except DataError as error:
             raise DataError(f"{location}{named}: {error}", kind=error.kind) from error
+
+    def _check_size(self, messages: Sequence[Message]) -> None:
+        """Refuse what would fill the memory once it is tokenized, long before anything is cut to max_length."""
+        texts = (part["text"] for message in messages for part in message["content"] if part["type"] == "text")
+        size = sum(map(len, texts))
+        if size > self._max_characters:
+            raise DataError(
+                f"its text has {size:,} characters, more than the limit of {self._max_characters:,}. Cut it into "
+                "several conversations, or raise the dataset's max_characters",
+                kind="too_large",
+            )
 
     def _where(self, index: int) -> str:
         where = getattr(self._rows, "where", None)
@@ -176,9 +195,18 @@ def _lines_of(path: Path) -> list[Any]:
     with path.open("rb") as file:
         if encoding_of(file.read(4)) in ("utf-8", "utf-8-sig"):
             file.seek(0)
-            return [_row_or_error(line, i) for i, line in enumerate(file, start=1) if line.strip()]
+            return [_row_or_error(line, i) for i, line in enumerate(_lines(file), start=1) if line.strip()]
     lines = decode_text(path.read_bytes(), str(path)).split("\n")
     return [_row_or_error(line, i) for i, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long no more than shows that."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        rest = line
+        while len(rest) > _BEGINNING and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE_BYTES)
+        yield line
 
 
 def _list_of(path: Path) -> list[Any]:
@@ -217,6 +245,9 @@ def _remedy(value: Any) -> str:
 
 def _row_or_error(line: str | bytes, number: int) -> Any:
     where = f"line {number}"
+    if len(line) > MAX_LINE_BYTES:
+        message = f"{where} is longer than {MAX_LINE_BYTES:,} bytes, the limit of a row: keep media in files"
+        return DataError(message, kind="too_large")
     try:
         return parse_json(decode_text(line, where, first_line=number) if isinstance(line, bytes) else line, where)
     except DataError as error:

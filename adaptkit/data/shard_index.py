@@ -68,7 +68,7 @@ class ShardIndex:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 index = cls(*(arrays[name] for name in cls.__dataclass_fields__))
-        except (OSError, ValueError, LookupError, EOFError, BadZipFile):
+        except (OSError, ValueError, LookupError, EOFError, MemoryError, BadZipFile):
             return None
         num_members = int(index.starts[-1]) if len(index.starts) else -1
         whole = all(len(values) == num_members for values in (index.name_ends, index.offsets, index.sizes))

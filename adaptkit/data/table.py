@@ -25,6 +25,10 @@ READERS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 
 COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
 _DELIMITERS = (",", ";", "\t", "|")
+MAX_COLUMNS = 10_000
+MAX_CELLS = 100_000_000
+"""Each takes some fifty bytes and what it says."""
+
 _MAX_CELL = 2**31 - 1
 """Characters: a cell may hold a picture in base64."""
 
@@ -156,10 +160,16 @@ def _read_cells(text: str, delimiter: str, path: Path, quotes: bool) -> list[Any
     rows: list[Any] = []
     try:
         names = list(reader.fieldnames or ())
+        if len(names) > MAX_COLUMNS:
+            raise DataError(f"{path}: the header has {len(names):,} columns, more than the limit of {MAX_COLUMNS:,}")
         doubled = [name for name in duplicates(names) if name]  # a column without a name is read by no template
         if doubled:
             raise DataError(f"{path}: several columns are named {doubled[0]!r:.80}: give each a name of its own")
         for row in reader:
+            if len(rows) * len(names) > MAX_CELLS:
+                raise DataError(
+                    f"{path}: more than {MAX_CELLS:,} cells, which do not fit in memory as a table: write it as parquet"
+                )
             cells = [cell for cell in row.values() if isinstance(cell, str)]
             if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
                 raise csv.Error("a cell in quotes goes over several lines and columns")

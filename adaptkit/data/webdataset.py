@@ -25,6 +25,8 @@ _DIGITS = re.compile(r"([0-9]{1,18})")
 _SCAN = "each key once"
 """What a scan makes sure of; indices of scans that did not are not used."""
 _BLOCK = 512
+_EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
+_MAX_EXTENSION = 1024**2
 _MAGIC = slice(257, 262)
 _END = 2 * _BLOCK
 _RECORD, _MAX_RECORD = 20 * _BLOCK, 2 * 1024**2
@@ -257,7 +259,7 @@ def _files(shard: Path) -> Iterator[tuple[str, int, int]]:
     size, last = shard.stat().st_size, "its beginning"
     try:
         _refuse_compressed(shard)
-        with tarfile.open(shard, "r:") as archive:
+        with tarfile.open(shard, "r:", tarinfo=_Header) as archive:
             for member in archive:
                 last = member.name
                 archive.members = []  # type: ignore[attr-defined]  # the library would keep every header
@@ -275,6 +277,15 @@ def _files(shard: Path) -> Iterator[tuple[str, int, int]]:
         raise
     except Exception as error:  # tarfile raises many types on damaged headers
         raise _damaged(f"{shard}: the shard is damaged after {last!r:.200}: {error}. Fetch it again") from error
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose extensions (long names, attributes) are read only where they are as short as such things are."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.type in _EXTENSIONS and self.size > _MAX_EXTENSION:
+            raise _damaged(f"an extended header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def _damaged(message: str) -> DataError:

@@ -272,3 +272,27 @@ def test_variations_keep_rate_and_about_the_length(modality: AudioModality) -> N
         assert 0.85 * clip.seconds < one.seconds < 1.2 * clip.seconds + 0.1
         assert float(np.abs(one.samples).max()) <= 1
     assert np.array_equal(clip.samples, np.tile(SAMPLES, 4))
+
+
+def encoded(samples, rate, format="FLAC"):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("format", ["FLAC", "WAV", "OGG"])
+def test_samples_and_channels_of_files_are_limited(format):
+    rate = 48_000
+    noise = np.random.default_rng(0).normal(0, 0.1, (rate, 2)).astype(np.float32)
+    modality = AudioModality(AudioOptions(max_samples=rate - 1))
+    with pytest.raises(DataError, match=r"47,999 \(max_samples\)"):
+        modality.load(encoded(noise, rate, format))
+    whole = AudioModality(AudioOptions(max_samples=rate)).load(encoded(noise, rate, format))
+    assert len(whole.samples) == rate
+    if format != "OGG":
+        np.testing.assert_allclose(whole.samples, noise.mean(1), atol=1e-4)
+
+
+def test_channels_of_files_are_limited():
+    with pytest.raises(DataError, match="33 channels"):
+        AudioModality().load(encoded(np.zeros((10, 33), np.float32), 8000, "WAV"))

@@ -17,26 +17,32 @@ from adaptkit_audio.clip import AudioClip
 MAX_CHANNELS = 32
 MAX_RATE = 1_000_000
 _LOUDEST = 32.0
+_BLOCK = 1 << 16
 _UNKNOWN_FRAMES = 1 << 40
 _UNKNOWN_BYTES = 0x7FFFF000
 
 
-def decode(raw: bytes, where: str, max_seconds: float) -> AudioClip:
+def decode(raw: bytes, where: str, max_seconds: float, max_samples: int) -> AudioClip:
     """Decode a file of any format that libsndfile knows: wav, flac, mp3, ogg and others.
 
     Its length is checked by its header before anything is decoded, and while decoding where the header has none.
+    Channels are averaged block by block.
 
     Raises:
-        DataError: It is no recording, damaged, cut short, or too long.
+        DataError: It is no recording, damaged, cut short, too long, or has too many channels.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(raw)) as file:
             rate, frames = _checked_rate(file.samplerate, where), int(file.frames)
             known = 0 < frames < _UNKNOWN_FRAMES
+            if file.channels > MAX_CHANNELS:
+                raise DataError(f"{where} has {file.channels:,} channels, more than the limit of {MAX_CHANNELS}.")
             if known:
-                check_seconds(frames / rate, where, max_seconds)
+                check_length(frames, rate, where, max_seconds, max_samples)
             _check_whole(raw, where)
-            samples = file.read(frames=frames if known else math.ceil(max_seconds * rate) + 1, dtype="float32")
+            limit = frames if known else min(math.ceil(max_seconds * rate), max_samples) + 1
+            samples = _read_mono(file, limit)
+            check_length(len(samples), rate, where, max_seconds, max_samples)
     except (soundfile.SoundFileError, RuntimeError) as error:
         reason = str(error).rpartition(": ")[2].strip().rstrip(".")
         raise DataError(
@@ -45,7 +51,26 @@ def decode(raw: bytes, where: str, max_seconds: float) -> AudioClip:
         ) from error
     if known and len(samples) < frames:
         raise DataError(f"{where} is cut short: its header promises {frames:,} samples, {len(samples):,} are there.")
-    return AudioClip(samples if samples.ndim == 1 else samples.mean(axis=1), rate)
+    return AudioClip(samples, rate)
+
+
+def _read_mono(file: soundfile.SoundFile, limit: int) -> NDArray[np.float32]:
+    """At most so many samples, as the mean of all channels."""
+    blocks, num_read = [], 0
+    while num_read < limit and len(block := file.read(min(_BLOCK, limit - num_read), "float32", always_2d=True)):
+        num_read += len(block)
+        blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def check_length(num_samples: int, rate: int, where: str, max_seconds: float, max_samples: int) -> None:
+    """Raise a `DataError` for what lasts too long, or has too many samples."""
+    check_seconds(num_samples / rate, where, max_seconds)
+    if num_samples > max_samples:
+        raise DataError(
+            f"{where} has {num_samples:,} samples at {rate:,} a second, more than the limit of {max_samples:,} "
+            "(max_samples). Cut it into parts, or resample it to a lower rate."
+        )
 
 
 def from_array(array: Any, rate: Any) -> AudioClip:

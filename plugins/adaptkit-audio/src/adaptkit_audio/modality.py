@@ -13,7 +13,7 @@ from adaptkit.interfaces import Modality
 from adaptkit.reading import SourceReader
 from adaptkit_audio import AudioOptions
 from adaptkit_audio.clip import AudioClip
-from adaptkit_audio.decoding import check_samples, check_seconds, decode, from_array
+from adaptkit_audio.decoding import check_length, check_samples, decode, from_array
 from adaptkit_audio.showing import render
 
 ACCEPTED = (
@@ -77,10 +77,10 @@ class AudioModality(Modality):
             )
         if not isinstance(source, AudioClip | tuple):
             raw, where = self._reader.read(source)
-            return decode(raw, where, self.options.max_seconds), where
+            return decode(raw, where, self.options.max_seconds, self.options.max_samples), where
         clip = source if isinstance(source, AudioClip) else from_array(*source)
         where = f"the recording of {len(clip.samples):,} samples"
-        check_seconds(clip.seconds, where, self.options.max_seconds)
+        check_length(len(clip.samples), clip.sampling_rate, where, self.options.max_seconds, self.options.max_samples)
         return clip, where
 
 

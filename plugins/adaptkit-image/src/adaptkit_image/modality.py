@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from adaptkit_image import ImageOptions
 from adaptkit_image.pixels import is_one_color, is_plain, to_rgb
 
 ACCEPTED = "a path, bytes, a file object, a data URI, a Pillow image or an array (height, width[, 1, 3 or 4])"
+_OTHER_PROGRAMS = ("EPS", "WMF", "EMF")
+_TILE_TAGS = (322, 323)
 _SHOWN_PIXELS = 512
 _FRAMES = "num_frames"
 _ONE_PICTURE = ("MPO",)
@@ -61,6 +64,13 @@ class ImageModality(Modality):
             raise DataError(f"{where}: more pixels than the limit of {self.options.max_pixels:,}.") from error
         except Exception as error:  # Pillow's readers raise many types on damaged headers
             raise DataError(f"{where} is not a picture that Pillow can read, or its header is damaged.") from error
+        if image.format in _OTHER_PROGRAMS:
+            raise DataError(f"{where} is {image.format}, which only another program can draw. Save it as PNG.")
+        tile = [int(image.tag_v2.get(tag, 1)) for tag in _TILE_TAGS] if image.format == "TIFF" else [1]
+        if math.prod(tile) > self.options.max_pixels:
+            raise DataError(
+                f"{where} has tiles of more pixels than the limit of {self.options.max_pixels:,} (max_pixels)."
+            )
         return self._to_rgb(image, where)
 
     def content_key(self, source: Any) -> str:

@@ -27,6 +27,7 @@ class SeriesOptions(Options):
         delimiter: What stands between the cells of a line.
         holes: Empty cells and NaN: `refuse` them, or `interpolate` between their neighbours in the column.
         max_length: Rows beyond which a series is refused.
+        max_channels: Columns beyond which a file or an array is refused.
         max_bytes: Size beyond which a file is refused before it is read.
     """
 
@@ -35,6 +36,7 @@ class SeriesOptions(Options):
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     holes: Literal["refuse", "interpolate"] = "refuse"
     max_length: int = Field(default=10_000, ge=1)
+    max_channels: int = Field(default=4096, ge=1)
     max_bytes: int = Field(default=16 * 1024**2, ge=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from adaptkit.text_files import decode_text
 from adaptkit_timeseries import SeriesOptions
 from adaptkit_timeseries.series import Series, column_names
 from adaptkit_timeseries.showing import render
-from adaptkit_timeseries.table import parse_csv
+from adaptkit_timeseries.table import check_channels, parse_csv
 
 ACCEPTED = (
     "a CSV or .npy file (path, bytes or file object), an array (length,) or (length, channels), a list of numbers or "
@@ -74,8 +75,11 @@ class SeriesModality(Modality):
     def _parse(self, raw: bytes, where: str) -> Series:
         if raw.startswith(_NPY):
             try:
+                check_npy(raw, where, self.options)
                 return self._from_values(np.load(io.BytesIO(raw), allow_pickle=False))
-            except (ValueError, OSError, EOFError, MemoryError) as error:
+            except DataError:
+                raise
+            except Exception as error:  # numpy raises many types on damaged headers
                 raise DataError(f"{where} is a damaged .npy file, or holds no numbers: {error}.") from error
         return parse_csv(decode_text(raw, where), where, self.options)
 
@@ -86,6 +90,7 @@ class SeriesModality(Modality):
         array = _to_array(source)
         if array.ndim == 1:
             array = array[:, None]
+        check_channels(array.shape[1], f"the {type(source).__name__}", self.options)
         columns = column_names(array.shape[1]) if names is None else tuple(map(str, names))
         if self.options.columns is None or names is None:
             return Series(array, columns)
@@ -119,6 +124,32 @@ class SeriesModality(Modality):
             name = series.columns[int(holes.all(0).argmax())]
             raise DataError(f"{where}, column {name!r}: every value is missing, so there is nothing to interpolate.")
         return Series(_interpolated(values, holes), series.columns)
+
+
+def check_npy(raw: bytes, where: str, options: SeriesOptions) -> None:
+    """Compare what the header of a .npy file says with the limits and with what follows, before anything is made of it.
+
+    Raises:
+        DataError: It is beyond the limits, or there is less than it says.
+        ValueError: It is damaged, or says of what cannot be numbers.
+    """
+    stream = io.BytesIO(raw)
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format holds names of fields")
+    shape, _, dtype = readers[version](stream)
+    if len(shape) not in (1, 2) or min(shape) < 0 or dtype.hasobject:
+        raise ValueError(f"{dtype} of shape {shape}")
+    check_channels(shape[1] if len(shape) == 2 else 1, where, options)
+    if shape[0] > options.max_length:
+        raise DataError(
+            f"{where} has {shape[0]:,} rows, more than the limit of {options.max_length:,} (max_length). Shorten or "
+            "resample the series, or raise the modality's `max_length`."
+        )
+    size, there = math.prod(shape) * dtype.itemsize, len(raw) - stream.tell()
+    if size > there:
+        raise ValueError(f"its header promises {size:,} bytes, {there:,} are there")
 
 
 def _to_array(source: Any) -> NDArray[np.float64]:

@@ -33,6 +33,7 @@ def parse_csv(text: str, where: str, options: SeriesOptions) -> Series:
     number, first = next(lines, (0, []))
     if not first:
         raise DataError(f"{where} is empty.")
+    check_channels(len(first), where, options)
     names = _header(first, where, number) if options.header else column_names(len(first))
     chosen = _chosen(names, where, options)
     rows = [] if options.header else [_numbers(first, names, chosen, where, number, options)]
@@ -46,6 +47,15 @@ def parse_csv(text: str, where: str, options: SeriesOptions) -> Series:
     if not rows:
         raise DataError(f"{where} has a header, but no row of values.")
     return Series(np.array(rows, dtype=np.float64), tuple(names[place] for place in chosen))
+
+
+def check_channels(number: int, where: str, options: SeriesOptions) -> None:
+    """Raise a `DataError` for more columns than a series may have."""
+    if number > options.max_channels:
+        raise DataError(
+            f"{where} has {number:,} columns, more than the limit of {options.max_channels:,} (max_channels). Leave "
+            "some out, or raise the modality's `max_channels`."
+        )
 
 
 def _lines(text: str, where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -70,11 +80,13 @@ def _header(cells: list[str], where: str, line: int) -> tuple[str, ...]:
             f"{where}, line {line}: a header with the names of the columns is missing; the line holds numbers. Write "
             "one, or set the modality's `header: false`."
         )
+    seen: set[str] = set()
     for place, cell in enumerate(cells):
         if not cell:
             raise DataError(f"{where}, line {line}, column {place + 1}: the column has no name.")
-        if cell in cells[:place]:
+        if cell in seen:
             raise DataError(f"{where}, line {line}, column {place + 1}: the name {cell!r:.60} is there twice.")
+        seen.add(cell)
     return tuple(cells)
 
 
