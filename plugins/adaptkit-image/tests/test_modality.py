@@ -313,3 +313,13 @@ def test_html_holds_the_picture_itself(modality: ImageModality) -> None:
     assert data is not None
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data[1])))), PIXELS)
     assert len(modality.to_html(Image.new("RGB", (4000, 3000)))) < 20_000
+
+
+def test_pictures_that_another_program_would_draw_and_giant_tiles_are_refused():
+    with pytest.raises(DataError, match="EPS"):
+        ImageModality().load(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    entries = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: 16384, 323: 16384, 324: 8, 325: 4}
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    tiled = b"II*\0" + struct.pack("<I", 12) + bytes(4) + struct.pack("<H", len(entries)) + packed + bytes(4)
+    with pytest.raises(DataError, match="tiles of more pixels"):
+        ImageModality().load(tiled)

@@ -66,7 +66,8 @@ class ImageModality(Modality):
             raise DataError(f"{where} is not a picture that Pillow can read, or its header is damaged.") from error
         if image.format in _OTHER_PROGRAMS:
             raise DataError(f"{where} is {image.format}, which only another program can draw. Save it as PNG.")
-        tile = [int(image.tag_v2.get(tag, 1)) for tag in _TILE_TAGS] if image.format == "TIFF" else [1]
+        tags = getattr(image, "tag_v2", {})  # of TIFF
+        tile = [int(tags.get(tag, 1)) for tag in _TILE_TAGS]
         if math.prod(tile) > self.options.max_pixels:
             raise DataError(
                 f"{where} has tiles of more pixels than the limit of {self.options.max_pixels:,} (max_pixels)."
