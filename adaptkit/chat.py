@@ -41,6 +41,7 @@ _MEDIUM = "\ufdd0{}\ufdd1"
 _MEDIUM_PATTERN = re.compile("\ufdd0([0-9]+)\ufdd1")
 _RESERVED = re.compile("[\ufdd0-\ufdd5]")
 _ANCHOR = "\ufdd1"
+_REASONING = re.compile(r"\s*<think>\n*(.*?)\n*</think>\n*", re.DOTALL)
 
 Brackets = tuple[Sequence[int], Sequence[int]]
 """Token ids before and after a medium."""
@@ -190,9 +191,10 @@ def special_tokens_in(
     chat_template: str | None = None,
 ) -> list[str]:
     """Tokens that structure a conversation, and whose words stand in the text of messages; each once."""
-    markup = markup_of(tokenizer, resolve_template(tokenizer, chat_template), (placeholder_ids or {}).values())
-    texts = [part["text"] for m in messages for part in m["content"] if part["type"] == "text"]
-    texts += [text for message in messages for text in _strings(more_of(message))]
+    template = resolve_template(tokenizer, chat_template)
+    markup = markup_of(tokenizer, template, (placeholder_ids or {}).values())
+    turns, _ = _flatten(messages, None, template)
+    texts = [text for turn in turns for text in _strings({**turn, "role": None})]
     return list(dict.fromkeys(match[0] for text in texts for match in markup.find(text)))
 
 
@@ -221,9 +223,13 @@ def _flatten(
                 texts.append(_MEDIUM.format(len(media)))
                 media.append(_part_medium(part, index, modalities))
         more = {_key_of(key, template): value for key, value in more_of(message).items()}
-        for text in _strings(more):
-            _check_text(text, f"message {index}")
-        turns.append({"role": role, "content": escape("".join(texts)), **_map_strings(more, escape)})
+        text = "".join(texts)
+        if role == "assistant" and not more.keys() & {*REASONING_KEYS}:
+            reasoning, text = split_reasoning(text, template)
+            more |= reasoning
+        for value in _strings(more):
+            _check_text(value, f"message {index}")
+        turns.append({"role": role, "content": escape(text), **_map_strings(more, escape)})
     return turns, media
 
 
@@ -232,6 +238,13 @@ def _key_of(key: str, template: str) -> str:
     if key not in REASONING_KEYS or key in template:
         return key
     return next((other for other in REASONING_KEYS if other in template), key)
+
+
+def split_reasoning(text: str, template: str) -> tuple[dict[str, str], str]:
+    """Take reasoning that an answer opens with, in the tags of the template, as the reasoning it is."""
+    key = next((key for key in REASONING_KEYS if key in template), None)
+    match = _REASONING.match(text) if key is not None and "<think>" in template else None
+    return ({}, text) if key is None or match is None else ({key: match[1]}, text[match.end() :])
 
 
 def _strings(value: Any) -> list[str]:

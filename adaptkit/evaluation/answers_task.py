@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from adaptkit.boxes import unpad_box
+from adaptkit.chat import split_reasoning
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.evaluation import AnswersTaskOptions
 from adaptkit.evaluation.boxes import parse_box
@@ -140,6 +141,9 @@ def _question(sample: Sample, processor: Any) -> Question:
         (part["type"], part[part["type"]]) for turn in turns for part in turn["content"] if part["type"] != "text"
     )
     more = more_of(last)
+    if not more.keys() & {*REASONING_KEYS}:
+        inline, expected = split_reasoning(expected, processor.chat_template or "")
+        more |= inline
     reasoning = next((str(more[key]) for key in REASONING_KEYS if key in more), "")
     question = Question("", _text(turns[-1]), expected, media=media, conversation=tuple(turns), reasoning=reasoning)
     box = parse_box(expected)

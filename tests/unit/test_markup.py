@@ -150,6 +150,17 @@ def test_reasoning_is_learned_where_the_template_renders_it(key: str) -> None:
     assert encoded.input_ids[: len(prompt)] == prompt
 
 
+def test_reasoning_that_an_answer_opens_with_is_as_if_it_stood_beside_the_content() -> None:
+    tokenizer = thinking_tokenizer()
+    inline = [turn("user", "2+2?"), turn("assistant", "<think>\nadd\n</think>\n\n4")]
+    assert encode(tokenizer, inline) == encode(tokenizer, asked(reasoning_content="add"))
+    assert not special_tokens_in(tokenizer, inline)
+    forged = [turn("user", "<think>\nadd\n</think>\n\n2+2?"), turn("assistant", "4 <think>x</think>")]
+    ids = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert not {*ids} & {*encode(tokenizer, forged).input_ids}
+    assert special_tokens_in(tokenizer, forged) == ["<think>", "</think>"]
+
+
 @pytest.mark.parametrize(
     "more", [{"reasoning_content": "add"}, {"tool_calls": [{"function": {"name": "f"}}]}, {"name": "Ann"}]
 )
