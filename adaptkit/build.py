@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from adaptkit.chat import EncodedConversation
+from adaptkit.chat_template import refuse_random, resolve_template
 from adaptkit.chat_templates import load_chat_template
 from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.collator import Collator, PackedCollator
@@ -156,7 +157,7 @@ def build_tokenizer(config: BaseConfig) -> Any:
     """Load the base's tokenizer, with the recipe's chat template where it names one.
 
     Raises:
-        ModelError: There is no tokenizer.
+        ModelError: There is no tokenizer, or its template draws at random.
     """
     source = resolve_model_path(config.path)
     try:
@@ -167,6 +168,8 @@ def build_tokenizer(config: BaseConfig) -> Any:
         raise ModelError(f"base {config.path!r} has no usable tokenizer: {str(error).splitlines()[0]}") from error
     if config.chat_template is not None:
         tokenizer.chat_template = load_chat_template(config.chat_template)
+    if tokenizer.chat_template:
+        refuse_random(resolve_template(tokenizer, None))
     return tokenizer
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import jinja2
@@ -24,6 +25,11 @@ Span = tuple[int, int]
 _CONTENT = "\ufdd2{}\ufdd3"
 _CONTENT_PATTERN = re.compile("\ufdd2([0-9]+)\ufdd3")
 _TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+
+_DATE_FUNCTION = "strftime_now"
+_RANDOM = re.compile(r"\|\s*(random)\b|\b(lipsum)\s*\(")
+_DATE_ATTRIBUTE = "adaptkit_date"
+_DIRECTIVES = "aAwdbBmyYHIpMSfzZjUWcxXGuVDFTReCgns%"
 
 
 def resolve_template(tokenizer: Any, chat_template: str | None) -> str:
@@ -45,6 +51,45 @@ def resolve_template(tokenizer: Any, chat_template: str | None) -> str:
     return template
 
 
+def fix_date(tokenizer: Any, date: datetime | None) -> None:
+    """Let templates that print the date print this one, wherever this tokenizer object goes; None: today's again.
+
+    It is an attribute of the object, so worker processes have it too, and no file of a saved tokenizer does.
+    """
+    setattr(tokenizer, _DATE_ATTRIBUTE, date)
+
+
+def prints_date(template: str) -> bool:
+    """Whether a template's text depends on the day it is rendered on."""
+    return _DATE_FUNCTION in template
+
+
+def _with_date(template: str, date: datetime | None) -> str:
+    """The template with a function of its own in place of the one that gives today's date."""
+    if date is None or not prints_date(template):
+        return template
+    directives = [f"%{flag}{letter}" for flag in ("-", "") for letter in _DIRECTIVES]
+    filters = "".join(f" | replace({d!r}, {date.strftime(d)!r})" for d in directives)
+    first_line_break = "\n" if template.startswith("\n") else ""  # the one that jinja takes away after a block
+    return (
+        f"{{% macro {_DATE_FUNCTION}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}{first_line_break}{template}"
+    )
+
+
+def refuse_random(template: str) -> None:
+    """Make sure that a template renders a conversation the same way each time.
+
+    Raises:
+        ModelError: It draws at random.
+    """
+    found = _RANDOM.search(template)
+    if found:
+        raise ModelError(
+            f"the chat template draws at random ({found[1] or found[2]!r}), so that no two renderings of a "
+            "conversation need be the same, and no run could be repeated or resumed. Give another as base.chat_template"
+        )
+
+
 def render_template(tokenizer: Any, turns: list[Turn], add_generation_prompt: bool, template: str) -> str:
     """Text of turns whose contents are plain strings.
 
@@ -52,6 +97,7 @@ def render_template(tokenizer: Any, turns: list[Turn], add_generation_prompt: bo
         DataError: The template refuses these turns.
         ModelError: The template itself is malformed.
     """
+    template = _with_date(template, getattr(tokenizer, _DATE_ATTRIBUTE, None))
     try:
         text = tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=add_generation_prompt, chat_template=template
@@ -164,7 +210,7 @@ def locate(tokenizer: Any, turns: list[Turn], text: str, add_generation_prompt: 
         keys = tuple((turn["role"], *(key for key in turn if key != "role")) for turn in turns)
         skeleton: _Skeleton | None = cached(
             tokenizer,
-            (template, keys, add_generation_prompt, len(tokenizer)),
+            (template, keys, add_generation_prompt, len(tokenizer), getattr(tokenizer, _DATE_ATTRIBUTE, None)),
             lambda: _build_skeleton(tokenizer, keys, add_generation_prompt, template),
         )
         found = skeleton.match(turns, text) if skeleton is not None else None

@@ -133,6 +133,9 @@ def register_evaluation_tasks(register: Register) -> None:
     Also, for a task that asks what a recipe's datasets hold, `datasets(options) -> list[str]`, their names; its
     `evaluate` and `evaluate_workflows` then take `sources`, the data source of each. `baselines(options) -> list[str]`
     names those of them that only a baseline needs: `adaptkit eval` gives None for one that is not on the machine.
+    So that a run which cannot be scored fails before it trains: `missing(options) -> str | None`, which says what it
+    would not find on this machine, and `problems(options, workflows) -> list[str]`, which says why the workflows of a
+    recipe cannot answer it: a mapping from their names, in the order in which they are trained, to their modalities.
     """
 
 

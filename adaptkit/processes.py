@@ -60,17 +60,26 @@ def check_strategy(strategy: str, num_processes: int) -> None:
             f"accelerator.strategy: {strategy} spreads a run over several processes, and this is one. Start them with "
             "--num-processes N (one for each GPU), or run on one device with accelerator.strategy=none."
         )
-    if strategy in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
-        raise RecipeError(
-            f"accelerator.strategy: {strategy} needs DeepSpeed. Install it with `pip install adaptkit[deepspeed]`, or "
-            "take accelerator.strategy=fsdp, which needs nothing more."
-        )
+    require_packages(strategy)
     for variable in _OTHERS:
         if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
             raise RecipeError(
                 f"{variable} is set: accelerate's own configuration would spread the run, and the recipe does "
                 f"(accelerator.strategy: {strategy}). Launch with a plain multi-GPU or multi-CPU configuration."
             )
+
+
+def require_packages(strategy: str) -> None:
+    """Make sure that the packages of a strategy are there.
+
+    Raises:
+        RecipeError: They are not.
+    """
+    if strategy in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
+        raise RecipeError(
+            f"accelerator.strategy: {strategy} needs DeepSpeed. Install it with `pip install adaptkit[deepspeed]`, or "
+            "take accelerator.strategy=fsdp, which needs nothing more."
+        )
 
 
 @contextmanager

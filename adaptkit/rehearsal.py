@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from adaptkit.chat_templates import FAMILY_TEMPLATES, load_chat_template
 from adaptkit.errors import RecipeError
 from adaptkit.interfaces import Message, Modality, Sample
+from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, ModalityConfig, Recipe, recipe_from_values
 from adaptkit.testing import tiny_config
@@ -166,8 +167,8 @@ def family_of(base: BaseConfig) -> str:
     """
     if base.model_type:
         return base.model_type
-    if (Path(base.path) / "config.json").is_file():
-        return str(AutoConfig.from_pretrained(base.path).model_type)
+    if missing_model(base.path, base.revision) is None:
+        return _family_on_this_machine(base)
     for family, pattern in FAMILY_PATTERNS.items():
         if re.search(pattern, base.path, flags=re.IGNORECASE):
             return family
@@ -175,6 +176,18 @@ def family_of(base: BaseConfig) -> str:
         f"base.model_type: the family of {base.path!r} cannot be told from its name; name it (llama, qwen2, "
         "mistral, …) so that a stand-in can be built."
     )
+
+
+def _family_on_this_machine(base: BaseConfig) -> str:
+    """What the config of a base that is here says, be it built in, in a folder or in the cache of the hub."""
+    source, revision = resolve_model_path(base.path), base.revision
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(source, revision=revision, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"base.path: the config of {base.path!r} cannot be read: {error}") from error
+    if not values.get("model_type"):
+        raise RecipeError(f"base.path: the config of {base.path!r} has no model_type; name it as base.model_type.")
+    return str(values["model_type"])
 
 
 def _layers_needed(placement: Any) -> int:

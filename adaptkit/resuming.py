@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 from transformers.utils import CONFIG_NAME
 
+from adaptkit.chat_template import prints_date, resolve_template
 from adaptkit.errors import RecipeError, RunError
+from adaptkit.evaluation.fresh_base import describe_tokenizer
 from adaptkit.hookspecs import Options
+from adaptkit.interfaces import DataSource
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.reference import holds_content
 from adaptkit.processes import on_main_process
@@ -174,8 +178,28 @@ def refuse_outdated(recipe: Recipe, output_dir: Path, stage: StageConfig, num_st
             )
 
 
-def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
-    """What of the recipe decides a stage's weights, beside its settings; places may change, as data may move."""
+def dated(recipe: Recipe, earlier: Mapping[str, Any] | None) -> Recipe:
+    """The recipe with the date of its run: the one it gives, else that of the run that goes on, else now."""
+    if recipe.date is not None:
+        return recipe
+    recorded = (earlier or {}).get("date")
+    now = on_main_process(lambda: datetime.now().replace(microsecond=0))
+    return recipe.model_copy(update={"date": datetime.fromisoformat(str(recorded)) if recorded else now})
+
+
+def recipe_identity(
+    recipe: Recipe, stage: StageConfig, tokenizer: Any, sources: Mapping[str, DataSource]
+) -> dict[str, Any]:
+    """What of the recipe decides a stage's weights, beside its settings; places may change, as data may move.
+
+    Args:
+        recipe: The recipe.
+        stage: One of its stages.
+        tokenizer: Of the base, with the template that is used: both may be other ones at the same place.
+        sources: The stage's datasets.
+    """
+    template = resolve_template(tokenizer, None)
+    words = {key.removeprefix("tokenizer: "): value[:16] for key, value in describe_tokenizer(tokenizer).items()}
     values = without_variables(recipe)
     workflow = recipe.workflows[stage.workflow]
     names = workflow.modalities or list(recipe.modalities)
@@ -185,6 +209,12 @@ def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
         "workflow": workflow,
     }
     in_text = {"special_tokens_in_text": True} if recipe.base.special_tokens_in_text else {}
+    defaults = [key for place, section in sections.items() for key in _at_default(place, section)]
+    recorded_later = {  # than checkpoints were first written, of which those that lack it are no other runs
+        "tokenizer": words,
+        "date": str(recipe.date) if prints_date(template) else None,
+        "rows": {name: len(source) for name, source in sources.items()},
+    }
     return {
         "start_from": stage.start_from,
         "max_length": stage.max_length,
@@ -194,7 +224,8 @@ def recipe_identity(recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
         "workflow": _plain(values["workflows"][stage.workflow]),
         "modalities": {name: _plain(values["modalities"][name]) for name in names},
         "base": {key: values["base"][key] for key in ("dtype", "quantization", "chat_template")} | in_text,
-        DEFAULTS: sorted(key for place, section in sections.items() for key in _at_default(place, section)),
+        **recorded_later,
+        DEFAULTS: sorted([*defaults, *_keys(recorded_later)]),
     }
 
 
@@ -206,6 +237,13 @@ def _at_default(place: str, section: BaseModel) -> Iterator[str]:
             yield from _at_default(place if isinstance(value, Options) else f"{place}.{name}", value)
         elif not field.is_required() and value == field.get_default(call_default_factory=True):
             yield f"{place}.{name}"
+
+
+def _keys(values: Mapping[str, Any]) -> list[str]:
+    """Dotted keys of sections of plain values."""
+    return [
+        f"{key}.{name}" if name else key for key, v in values.items() for name in (v if isinstance(v, dict) else [""])
+    ]
 
 
 def _plain(value: Any) -> Any:

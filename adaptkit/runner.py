@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
-from torch import Tensor
 from transformers import PreTrainedModel
 
 import adaptkit
@@ -33,13 +31,16 @@ from adaptkit.build import (
 )
 from adaptkit.caching import cache_features
 from adaptkit.chat import special_tokens_in
-from adaptkit.chat_template import describe_end_of_turn
-from adaptkit.errors import RecipeError, RunError, join_lines
-from adaptkit.hashing import hash_tensors
+from adaptkit.chat_template import describe_end_of_turn, fix_date
+from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
+from adaptkit.evaluation.fresh_base import Description, describe_model
+from adaptkit.evaluation.proof import NUM_NAMED
+from adaptkit.evaluation.text_identity import differences_of, loading_of
 from adaptkit.interfaces import DataSource, Encoder, Message
 from adaptkit.model.checkpoint import load_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.inspection import describe_components
+from adaptkit.model.loss import chosen_mode
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.processes import (
@@ -55,8 +56,10 @@ from adaptkit.processes import (
 )
 from adaptkit.progress import progress_bar
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe, for_processes
+from adaptkit.requirements import require_all, require_places, require_space
 from adaptkit.resuming import (
     check_resume,
+    dated,
     earlier_recipe,
     locked,
     recipe_identity,
@@ -70,6 +73,8 @@ from adaptkit.surgery import max_positions
 from adaptkit.terminal import Console, styled
 from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder
 from adaptkit.training.distributed import check_optimizers, check_policy
+from adaptkit.training.parameter_groups import build_optimizer
+from adaptkit.training.preparation import prepared
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
 from adaptkit.vocabulary import describe_special_tokens, describe_unknown_words
@@ -92,6 +97,8 @@ class Run:
         workflows: Model and processor of each workflow, as its last stage left it.
         stages: Result of each stage.
         task_sources: What each benchmark reads, opened before training so that what is wrong shows early.
+        cached: Features of modalities that are encoded beforehand.
+        described: The base as it was loaded, by which it is judged after each stage.
     """
 
     recipe: Recipe
@@ -105,6 +112,7 @@ class Run:
     sources: dict[str, DataSource] = field(default_factory=dict)
     task_sources: list[dict[str, dict[str, DataSource]]] = field(default_factory=list)
     cached: dict[str, CachedFeatures] = field(default_factory=dict)
+    described: Description = field(default_factory=dict)
 
     def processor(self, workflow: str) -> AdaptkitProcessor:
         """The processor of a workflow, also before it is trained."""
@@ -153,7 +161,9 @@ def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
     with console.status(f"loading the base {recipe.base.path}"):
         base = build_base(recipe.base, _device(shared_out=_shares_out(recipe)))
         tokenizer = build_tokenizer(recipe.base)
-    return Run(recipe, output_dir, console, base, tokenizer)
+    fix_date(tokenizer, recipe.date)
+    described = describe_model(base, tensors=not _shares_out(recipe)) | _described_loading(base)
+    return Run(recipe, output_dir, console, base, tokenizer, described=described)
 
 
 def _shares_out(recipe: Recipe) -> bool:
@@ -187,9 +197,11 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
         check_strategy(recipe.accelerator.strategy, num_processes())
         check_resume(recipe, output_dir, resume)
         check_stages(recipe)
+        on_main_process(lambda: require_places(recipe, output_dir))
         stack.enter_context(locked(output_dir))
         asked = recipe
-        recipe = for_processes(recipe, num_processes(), on_main_process(lambda: earlier_recipe(output_dir, resume)))
+        earlier = on_main_process(lambda: earlier_recipe(output_dir, resume))
+        recipe = dated(for_processes(recipe, num_processes(), earlier), earlier)
         _print_resplit(asked, recipe, console)
         run = prepare_run(recipe, output_dir, console)
         names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
@@ -199,6 +211,8 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
             run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
             stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
         wait_for_all()
+        if not _shares_out(recipe):
+            _try_stages(run)
         _run_stages(run, resume)
     if is_main_process():  # by itself from here: the others have nothing left to do
         _finish(run)
@@ -238,8 +252,9 @@ def check_stages(recipe: Recipe) -> None:
     """Make sure, before the first stage trains, that none will be refused for its optimiser or its policy.
 
     Raises:
-        AdaptkitError: One would be.
+        AdaptkitError: One would be, or something is missing that the run needs of this machine.
     """
+    require_all(recipe)
     strategy = recipe.accelerator.strategy
     for stage in recipe.stages:
         check_optimizers(strategy, stage_settings(stage))
@@ -248,18 +263,73 @@ def check_stages(recipe: Recipe) -> None:
             check_policy(strategy, get_plugin_manager().build("insertion policy", insertion.policy, insertion.values()))
 
 
+def _try_stages(run: Run) -> None:
+    """Build every stage's model and optimiser once, so that what a later one cannot do shows before the first trains.
+
+    Raises:
+        AdaptkitError: A stage cannot be trained as the recipe says; the message names it.
+        RunError: A stage's checkpoint is larger than what the disk has left.
+    """
+    for stage in run.recipe.stages:
+        settings = stage_settings(stage)
+        policy = run.recipe.workflows[stage.workflow].insertion.policy
+        try:
+            model = run.build_stage_model(stage)
+            _require_unchanged(run, f"the policy {policy!r} of the workflow {stage.workflow!r}", tensors=False)
+            model.set_trainable(stage.train)
+            with prepared(model, settings):
+                build_optimizer(model, settings.train, settings.optimizer)
+                chosen_mode(settings.loss, model.get_output_embeddings(), 0)
+        except AdaptkitError as error:
+            raise type(error)(f"stage {stage.name!r}: {error}") from error
+        own = sum(tensor.nbytes for tensor in model.trainable_state_dict().values())
+        averages = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+        del model
+        if is_main_process():
+            require_space(run.output_dir, own + averages, stage.name)
+
+
 def _run_stages(run: Run, resume: str | None) -> None:
-    fingerprint = hash_tensors(_all_tensors(run.base))
+    whole = not _shares_out(run.recipe)
     stages = run.recipe.stages
     for number, stage in enumerate(stages, start=1):
-        if number > 1 and _shares_out(run.recipe):
+        if number > 1 and not whole:
             _reload_frozen(run)  # the stage before has cut it up, and has compared the parts
         _run_stage(run, stage, f"{number}/{len(stages)}", resume)
-        if not _shares_out(run.recipe) and hash_tensors(_all_tensors(run.base)) != fingerprint:
-            raise RunError(
-                f"stage {stage.name!r} changed tensors of the frozen base. The run is stopped, and its result must "
-                "not be used; please report this with the recipe."
-            )
+        if whole:
+            _require_unchanged(run, f"stage {stage.name!r}")
+        what = "tensors, settings, code" if whole else "tensors, shard by shard"
+        run.console.print(f"stage {stage.name}: the base is unchanged ({what})")
+
+
+def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
+    """Make sure that nothing of the base is otherwise than it was loaded.
+
+    Raises:
+        RunError: Something is; the message names it.
+    """
+    before = run.described
+    if not tensors:
+        before = {name: value for name, value in before.items() if not name.startswith("tensor ")}
+    now = describe_model(run.base, tensors=tensors) | _described_loading(run.base)
+    changed = differences_of(now, before)
+    if changed:
+        named, more = "; ".join(changed[:NUM_NAMED]), len(changed) - NUM_NAMED
+        what = (
+            "tensors of the frozen base" if any(name.startswith("tensor ") for name in changed) else "the frozen base"
+        )
+        raise RunError(
+            f"{who} changed {what}: {named}{f' and {more} more' if more > 0 else ''}. The run is stopped, and "
+            "its result must not be used. Only an error in a plugin or in adaptkit does that; please report it with "
+            "the recipe."
+        )
+
+
+def _described_loading(base: PreTrainedModel) -> Description:
+    """How a process would load the base once more: a base that said otherwise would be compared with another one."""
+    names = ("base", "architecture", "revision", "dtype", "attn_implementation", "trust_remote_code", "quantization")
+    loading = loading_of(base)
+    return {f"loaded: {name}": str(loading[name]) for name in names}
 
 
 def _reload_frozen(run: Run, *, shared_out: bool = True) -> None:
@@ -342,7 +412,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
         report_to=run.recipe.logging.report_to,
         strategy=run.recipe.accelerator.strategy,
         steps_after=_steps_after(run, stage),
-        identity=recipe_identity(run.recipe, stage),
+        identity=recipe_identity(run.recipe, stage, run.tokenizer, sources),
     )
     run.workflows[stage.workflow] = (model.eval(), processor)
 
@@ -403,10 +473,6 @@ def stage_settings(stage: StageConfig) -> StageSettings:
             groups=groups,
         ),
     )
-
-
-def _all_tensors(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
-    return list(chain(module.named_parameters(), module.named_buffers()))
 
 
 def _recipe_header() -> str:

@@ -15,23 +15,29 @@ from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.errors import DataError, ModelError, inert_text, join_lines
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
+from adaptkit.requirements import unmet_requirements
 from adaptkit.runner import Run, check_stages, fitting_stage, print_stage, print_token_warnings, stage_settings
 from adaptkit.terminal import Console, styled
 
 _ADVICE = "`adaptkit data check RECIPE` finds all of them."
 
 
-def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> None:
+def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> bool:
     """Print the resolved recipe, what each stage trains and one example of it, and the memory and time it will take.
 
     No weights are loaded: of models, their configs are enough. Where data or the tokenizer is missing, that is said,
     and there are no examples. Of each dataset some samples of every kind are read with their media.
 
+    Returns:
+        Whether the run can start on this machine.
+
     Raises:
         DataError: So many of them are bad that the run would stop.
     """
     quiet_libraries()
-    check_stages(recipe)
+    problems = unmet_requirements(recipe)
+    if not problems:
+        check_stages(recipe)
     options = options or PredictionOptions()
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
     run = prepare_skeleton(recipe, console)
@@ -53,17 +59,25 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
             _show_example(run, data.conversations, media)
             doubts += _look_at_data(run, stage, media, spreads)
         with console.status(f"predicting the memory of stage {stage.name}"):
-            predictions.append(predictor.predict(stage))
+            try:
+                predictions.append(predictor.predict(stage))
+            except ModelError as error:
+                raise ModelError(f"stage {stage.name!r}: {error}") from error
     console.print()
     show_predictions(console, recipe, predictions, options, num_steps)
     if missing:
         console.print("Not on this machine, so there are no examples, and the run cannot start:", style="yellow")
         for problem in missing:
             console.print(f"  {problem}", style="yellow", highlight=False)
+    if problems:
+        console.print("The run cannot start on this machine:", style="yellow")
+        for problem in problems:
+            console.print(f"  {problem}", style="yellow", highlight=False)
     console.print()
     console.print("dry run: nothing was trained or written.")
     if doubts:
         raise DataError(join_lines(["the run would stop because of bad samples:", *doubts, _ADVICE]))
+    return not (missing or problems)
 
 
 def _open_data(run: Run) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 
 from adaptkit.cli.output import json_option
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.terminal import Console, TextColumn, echo_json
+from adaptkit.terminal import Console, echo_json
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe, TaskConfig
@@ -52,9 +51,11 @@ def evaluate(
     In a run directory, `world` asks for boxes through the workflow named `grounding` where there is one, and
     all else through the first workflow.
     """
+    from adaptkit.chat_template import fix_date
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.evaluating import evaluate_task, mark_trained
+    from adaptkit.evaluating import evaluate_task, mark_trained, prove_text, require_unchanged_text
     from adaptkit.evaluation.tables import render_results_table
+    from adaptkit.progress import progress_bar
 
     quiet_libraries()
     recipe = _run_recipe(checkpoint)
@@ -67,12 +68,20 @@ def evaluate(
         "limit": limit if limit is not None or recipe is None else recipe.evaluation.limit,
         "seed": seed if seed is not None else (0 if recipe is None else recipe.evaluation.seed),
     }
+    if recipe is not None:
+        for _, processor in workflows.values():
+            fix_date(processor.tokenizer, recipe.date)
     results: dict[str, Any] = {}
+    proven = False
     for config in configs:
         reading = _sources_or_folder(config, recipe, data)
         task = get_plugin_manager().get("evaluation task", config.name).build(config.options)
-        with _progress(progress_console, config.name) as progress:
-            results |= evaluate_task(config.name, task, workflows, {**options, **reading, "progress": progress}).results
+        with progress_bar(progress_console, f"evaluating {config.name}") as progress:
+            evaluation = evaluate_task(config.name, task, workflows, {**options, **reading, "progress": progress})
+            results |= evaluation.results
+            proven |= evaluation.proves_text
+    if tasks is None and not proven:  # all that the run's own evaluation says
+        results["text"] = prove_text(workflows, progress_console)
     if recipe is not None and data is None:
         mark_trained(results, recipe, configs)
     if as_json:
@@ -80,6 +89,7 @@ def evaluate(
     else:
         names = ", ".join(dict.fromkeys(config.name for config in configs))
         Console().print(render_results_table(results, title=f"{checkpoint}: {names}"))
+    require_unchanged_text(results, recipe)
 
 
 def _run_recipe(checkpoint: Path) -> Recipe | None:
@@ -175,18 +185,3 @@ def _load_workflows(folders: Mapping[str, Path]) -> dict[str, tuple[Any, Any]]:
         base, encoders = model.base, model.source_encoders
         workflows[name] = (model, adaptkit.load_processor(folder))
     return workflows
-
-
-@contextmanager
-def _progress(console: Console, what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on stderr; silent where nobody watches."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-
-        def progress(done: int, total: int, part: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"{what}: {part}")
-
-        yield progress

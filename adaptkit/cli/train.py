@@ -85,7 +85,8 @@ def train(
     if dry_run:
         from adaptkit.cli.dry_run import show_dry_run
 
-        show_dry_run(recipe, console, parse_options(prediction))
+        if not show_dry_run(recipe, console, parse_options(prediction)):
+            raise click.exceptions.Exit(2)
     elif rehearse:
         _rehearse(recipe, console)
     else:
@@ -108,8 +109,8 @@ def _launch(context: click.Context, num_processes: int, arguments: list[str]) ->
 
 def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Console, started: float) -> None:
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.evaluating import REPORT_FILE, evaluate_run
-    from adaptkit.evaluation.tables import render_results_table
+    from adaptkit.evaluating import REPORT_FILE, evaluate_run, require_unchanged_text
+    from adaptkit.evaluation.tables import identity_line, render_results_table
     from adaptkit.runner import BAD_SAMPLES_FILE, train_recipe
 
     quiet_libraries()
@@ -120,12 +121,15 @@ def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Con
     results = evaluate_run(run, started, shlex.join(["adaptkit", *sys.argv[1:]]))
     console.print()
     table = render_results_table(results)
-    if table.rows:  # a recipe may have no evaluation
+    if table.rows:
         console.print(table)
+    else:  # a recipe may have no evaluation
+        console.print(identity_line(results["text"]), highlight=False)
     _print_left_out(run, directory / BAD_SAMPLES_FILE)
     console.print(f"report: {directory / REPORT_FILE}", soft_wrap=True)
     for name in run.workflows:
         console.print(f"workflow {name}: {directory / 'final' / name}", soft_wrap=True)
+    require_unchanged_text(results, recipe)
 
 
 def _print_left_out(run: Run, path: Path) -> None:
@@ -144,6 +148,8 @@ def _rehearse(recipe: Recipe, console: Console) -> None:
     from rich.table import Table
 
     from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.evaluating import prove_text, require_unchanged_text
+    from adaptkit.evaluation.tables import identity_line
     from adaptkit.rehearsal import rehearsal_of
     from adaptkit.runner import train_recipe
 
@@ -152,6 +158,7 @@ def _rehearse(recipe: Recipe, console: Console) -> None:
         with console.status("building stand-ins"):
             rehearsal = rehearsal_of(recipe, Path(folder) / "stand_ins")
         run = train_recipe(rehearsal, Path(folder) / "run", console)
+        text = prove_text(run.workflows, console)
         table = Table("stage", "steps", "first loss", "last loss", "seconds", title=f"Rehearsal of {recipe.name}")
         for name, stage in run.stages.items():
             losses = [line["loss"] for line in stage.metrics if line.get("loss") is not None]
@@ -159,6 +166,8 @@ def _rehearse(recipe: Recipe, console: Console) -> None:
             table.add_row(name, str(stage.final_step), first, last, f"{stage.seconds:.1f}")
     console.print()
     console.print(table)
+    console.print(identity_line(text), highlight=False)
+    require_unchanged_text({"text": text}, rehearsal)
     console.print(
         "Every stage ran on stand-ins: tiny random models of the same families, and a small sample of each data "
         "format. The losses say nothing about the real models."

@@ -30,13 +30,11 @@ def train_encoder(recipe_path: Path, overrides: tuple[str, ...], output: Path | 
     folder = output or Path(recipe.output_dir or Path("encoders") / recipe.name)
     console = Console()
     with progress_bar(console, f"training {recipe.name}") as advance:
-        seen = [""]
 
         def progress(done: int, total: int, state: str) -> None:
             advance(done, total)
-            if state != seen[0] and state.startswith("loss") and done % recipe.training.evaluate_every == 0:
+            if state.startswith("loss") and done % recipe.training.evaluate_every == 0:
                 console.print(f"step {done}/{total}: {state}")
-                seen[0] = state
 
         result = run_encoder_recipe(recipe, folder, progress)
     held_out = "" if result.held_out_accuracy is None else f", {100 * result.held_out_accuracy:.1f}% of held-out ones"

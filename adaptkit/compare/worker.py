@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 
 from adaptkit.errors import AdaptkitError
-from adaptkit.evaluating import evaluate_run
+from adaptkit.evaluating import evaluate_run, require_unchanged_text
 from adaptkit.evaluation.harness import versions
 from adaptkit.recipe import Recipe, load_recipe
 from adaptkit.runner import METRICS_FILE, Run, train_recipe
@@ -66,7 +66,7 @@ def train_and_measure(recipe: Recipe, directory: Path) -> dict[str, Any]:
     started = time.monotonic()
     run = train_recipe(recipe, directory, Console(), resume="auto")
     memory = peak_memory()
-    evaluate_run(run, started, f"adaptkit train {VARIANT_FILE}")
+    require_unchanged_text(evaluate_run(run, started, f"adaptkit train {VARIANT_FILE}"), recipe)
     samples, seconds = training_speed(
         recipe, read_metrics(directory / METRICS_FILE), {name: stage.seconds for name, stage in run.stages.items()}
     )

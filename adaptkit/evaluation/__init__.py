@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -81,6 +82,23 @@ def _baselines(options: AnswersTaskOptions) -> list[str]:
     return [name for name in options.training.values() if name not in options.datasets]
 
 
+def _world_problems(options: WorldTaskOptions, workflows: Mapping[str, Collection[str]]) -> list[str]:
+    from adaptkit.evaluation.world_task import MODALITY
+
+    asked = dict.fromkeys([next(iter(workflows)), *({options.grounding_workflow} & set(workflows))])
+    return [
+        f"it asks the workflow {name!r} about media of the modality {MODALITY!r}, and that takes "
+        f"{', '.join(workflows[name]) or 'none'}"
+        for name in asked
+        if MODALITY not in workflows[name]
+    ]
+
+
+def _answers_problems(options: AnswersTaskOptions, workflows: Mapping[str, Collection[str]]) -> list[str]:
+    untrained = dict.fromkeys(name for name in options.workflows.values() if name not in workflows)
+    return [f"no stage trains the workflow {name!r} that is to answer" for name in untrained]
+
+
 def build_world_task(options: WorldTaskOptions) -> WorldTask:
     """Make the evaluation task `world`."""
     from adaptkit.evaluation.world_task import WorldTask
@@ -96,6 +114,7 @@ def register_evaluation_tasks(register: Register) -> None:
         build=build_world_task,
         options=WorldTaskOptions,
         description="Held-out questions, boxes and text of the built-in world; proof that text is unchanged.",
+        problems=_world_problems,
     )
     register(
         name="answers",
@@ -104,6 +123,7 @@ def register_evaluation_tasks(register: Register) -> None:
         description="Exact answers, or boxes, to the conversations of held-out datasets, beside blind and majority.",
         datasets=_datasets,
         baselines=_baselines,
+        problems=_answers_problems,
     )
     register(
         name="text",

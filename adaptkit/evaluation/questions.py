@@ -160,14 +160,19 @@ def generate_answers(
 
 def generate_batch(model: Any, processor: Any, prompts: Prompts, config: GenerationConfig) -> list[str]:
     """Answer one batch."""
+    return decode_answers(processor, generate_ids(model, prompts, config))
+
+
+def generate_ids(model: Any, prompts: Prompts, config: GenerationConfig) -> Tensor:
+    """New ids of one batch, `(batch, new positions)`."""
     media = {"features": prompts.features} if prompts.features else {}
-    output = model.generate(
+    output: Tensor = model.generate(
         input_ids=prompts.input_ids.to(model.device),
         attention_mask=prompts.attention_mask.to(model.device),
         generation_config=config,
         **media,
     )
-    return decode_answers(processor, output[:, prompts.input_ids.shape[1] :])
+    return output[:, prompts.input_ids.shape[1] :]
 
 
 def decode_answers(processor: Any, new_ids: Any) -> list[str]:

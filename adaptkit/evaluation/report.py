@@ -18,6 +18,7 @@ from adaptkit.boxes import Box, unpad_box
 from adaptkit.errors import without_secrets
 from adaptkit.evaluation.charts import line_chart
 from adaptkit.evaluation.pages import percent, render_page
+from adaptkit.evaluation.proof import failures
 
 if TYPE_CHECKING:
     from adaptkit.evaluation.scores import Answer
@@ -139,6 +140,7 @@ def render_report(data: ReportData) -> str:
         tiles=_tiles(data.results),
         tables=_tables(data.results),
         text=data.results.get("text"),
+        text_failures=failures(data.results.get("text") or {}, own_template=True),
         stages=_stages(data.metrics),
         layer_counts=_layer_counts(data.layers),
         harness=_harness(data.results),
@@ -214,7 +216,7 @@ def _tiles(results: Mapping[str, Any]) -> list[_Tile]:
             label = f"{title_of(section, scores)}, {name.replace('acc', 'Acc')}"
             tiles.append(_Tile(label, percent(scores[name]), detail, _note(scores, name)))
     text = results.get("text")
-    if text and text["workflow_accuracy"] is not None:
+    if text and text.get("workflow_accuracy") is not None:
         base = "not run" if text["base_accuracy"] is None else percent(text["base_accuracy"])
         label, detail = "Text, through the base", f"base alone {base}"
         tiles.append(_Tile(label, percent(text["workflow_accuracy"]), detail, _note(text, "workflow_accuracy")))
@@ -227,10 +229,10 @@ def _identity_tile(text: Mapping[str, Any]) -> _Tile:
     label = "Text logits, bit for bit"
     if text["logits_identical"] is None:
         return _Tile(label, "not compared", text.get("note", ""))
-    value = "identical" if text["logits_identical"] else "different"
+    same = not failures(text, own_template=True)
     detail = f"{text['num_prompts']} prompts, {text['num_positions']:,} positions"
     note = "against a process without adaptkit"
-    return _Tile(label, value, detail, note, bool(text["logits_identical"]))
+    return _Tile(label, "identical" if same else "different", detail, note, same)
 
 
 def question_sections(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

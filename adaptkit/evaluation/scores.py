@@ -23,21 +23,14 @@ from adaptkit.evaluation.questions import (
     evaluation_mode,
     generate_answers,
     generate_batch,
+    generate_ids,
     generation_settings,
     is_right,
     make_prompts,
     normalize_answer,
     require_modalities,
 )
-from adaptkit.evaluation.text_identity import (
-    FreshBase,
-    FreshResult,
-    base_source,
-    compare_logits,
-    identity_prompts,
-    saved_prompts,
-    text_logits,
-)
+from adaptkit.evaluation.text_identity import TextProof, base_source, saved_prompts
 
 BATCH_SIZE = 64
 
@@ -71,10 +64,12 @@ class Evaluation:
     Attributes:
         results: Sections of `results.json`.
         answers: Answers about media, for a report's gallery.
+        proves_text: Whether the section `text` is that of a `TextEvaluation`.
     """
 
     results: dict[str, Any]
     answers: list[Answer] = field(default_factory=list)
+    proves_text: bool = False
 
 
 def evaluate_questions(
@@ -182,24 +177,28 @@ class TextEvaluation:
     """
 
     def __init__(
-        self, model: Any, processor: Any, questions: Sequence[Question], *, batch_size: int = BATCH_SIZE
+        self,
+        model: Any,
+        processor: Any,
+        questions: Sequence[Question],
+        *,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         self._model, self._processor = model, processor
         self._base, self._tokenizer, self._questions = model.base, processor.tokenizer, questions
-        self._identity_ids = identity_prompts(self._base, self._tokenizer)
         starts = range(0, len(questions), batch_size)
         self._batches = [make_prompts(model, processor, questions[i : i + batch_size]) for i in starts]
         self._settings = generation_settings(self._base, processor, questions)
-        self._fresh: FreshBase | None = None
-        if base_source(self._base) is not None:
-            self._fresh = FreshBase(self._base, self._identity_ids, batches=self._batches, generation=self._settings)
+        source = base_source(self._base)
+        self._proof = TextProof(
+            self._base, self._tokenizer, batches=self._batches, generation=self._settings, source=source
+        )
 
     def __enter__(self) -> TextEvaluation:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._fresh is not None:
-            self._fresh.__exit__(*error)
+        self._proof.__exit__(*error)
 
     def finish(self, advance: Advance = lambda num: None) -> Evaluation:
         """Run the text workflow and the adapted decoder here, wait for the fresh process, and compare.
@@ -211,8 +210,8 @@ class TextEvaluation:
             RunError: The fresh process failed.
         """
         started = time.monotonic()
-        right, adapted = (self._score(decoder, advance) for decoder in (self._base, self._model))
-        logits = text_logits(self._base, None, self._identity_ids)
+        answers, adapted_answers = (self._answer(decoder, advance) for decoder in (self._base, self._model))
+        right, adapted = self._score(answers), self._score(adapted_answers)
         scores: dict[str, Any] = {
             "base_accuracy": None,
             "workflow_accuracy": mean(right) if right else None,
@@ -226,36 +225,31 @@ class TextEvaluation:
             },
             "n": len(right),
         }
-        if self._fresh is None:
-            scores["note"] = "the base was made in memory: no fresh process could load it to compare with"
-        else:
-            scores |= self._compare(logits, self._fresh.result())
+        proof, fresh = self._proof.result(answers)
+        scores |= proof
+        if fresh is not None:
+            alone = self._score(fresh.answers)
+            scores |= {
+                "base_accuracy": mean(alone) if alone else None,
+                "base_by_type": by_kind(self._questions, alone),
+            }
         scores["seconds"] = round(time.monotonic() - started, 2)
-        return Evaluation({"text": scores})
+        return Evaluation({"text": scores}, proves_text=True)
 
-    def _score(self, decoder: Any, advance: Advance) -> list[bool]:
-        """Which questions a decoder, the base or the adapted one, answers rightly."""
+    def _answer(self, decoder: Any, advance: Advance) -> list[list[int]]:
+        """New ids of a decoder, the base or the adapted one, for each question."""
         config = GenerationConfig(**self._settings)
-        answers: list[str] = []
+        answers: list[list[int]] = []
         with evaluation_mode(decoder), torch.no_grad():
             for batch in self._batches:
-                answers += generate_batch(decoder, self._processor, batch, config)
+                answers += generate_ids(decoder, batch, config).tolist()
                 advance(len(batch.input_ids))
-        return [is_right(answer, question) for answer, question in zip(answers, self._questions)]
+        return answers
 
-    def _compare(self, logits: Any, fresh: FreshResult) -> dict[str, Any]:
-        comparison = compare_logits(logits, fresh.logits, [len(ids) for ids in self._identity_ids])
-        texts = decode_answers(self._processor, fresh.answers)
-        right = [is_right(text, question) for text, question in zip(texts, self._questions)]
-        return {
-            "base_accuracy": mean(right) if right else None,
-            "base_by_type": by_kind(self._questions, right),
-            "logits_identical": comparison.identical,
-            "max_logit_difference": comparison.max_difference,
-            "num_prompts": comparison.num_prompts,
-            "num_prompts_differing": comparison.num_differing,
-            "num_positions": comparison.num_positions,
-        }
+    def _score(self, answers: Sequence[Sequence[int]]) -> list[bool]:
+        """Which questions are answered rightly."""
+        texts = decode_answers(self._processor, answers) if answers else []
+        return [is_right(text, question) for text, question in zip(texts, self._questions)]
 
 
 def answer_words(decoder: Any, processor: Any, prompts: Sequence[str] | None = None) -> float:
@@ -298,7 +292,7 @@ def evaluate_text(
         return text.finish(advance)
 
 
-def merge(evaluations: Iterable[Evaluation]) -> Evaluation:
+def merge(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Join the sections of several evaluations; a section that several have is an error of the caller."""
     results: dict[str, Any] = {}
     answers: list[Answer] = []
@@ -308,7 +302,7 @@ def merge(evaluations: Iterable[Evaluation]) -> Evaluation:
             raise ValueError(f"sections evaluated twice: {', '.join(sorted(twice))}")
         results |= evaluation.results
         answers += evaluation.answers
-    return Evaluation(results, answers)
+    return Evaluation(results, answers, any(evaluation.proves_text for evaluation in evaluations))
 
 
 def score_question_boxes(question: Question, text: str) -> BoxVerdict:

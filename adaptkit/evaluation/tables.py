@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from adaptkit.evaluation.boxes import IOU_THRESHOLD
+from adaptkit.evaluation.proof import failures
 from adaptkit.evaluation.report import is_trained_on
+from adaptkit.terminal import styled
 
 
 def render_results_table(results: Mapping[str, Any], *, title: str | None = None) -> Table:
@@ -44,16 +47,15 @@ def render_results_table(results: Mapping[str, Any], *, title: str | None = None
 
 
 def identity_line(text: Mapping[str, Any]) -> str:
-    """One sentence on whether the text workflow's logits are the base's."""
+    """One sentence on whether the text workflow is the base: logits, answers, and what decides them."""
     if text["logits_identical"] is None:
         return f"text logits not compared: {text.get('note', 'no reason given')}"
     prompts = f"{text['num_prompts']} prompts" if "num_prompts" in text else "the saved prompts"
-    if text["logits_identical"]:
-        return f"text logits bit-identical to a process without adaptkit, on {prompts}"
-    return (
-        f"text logits DIFFER from a process without adaptkit: {text['num_prompts_differing']} of {prompts}, "
-        f"by up to {text['max_logit_difference']:g}"
-    )
+    found = failures(text, own_template=True)
+    if not found:
+        more = ", and so are answers and settings" if text.get("answers_identical") else ""
+        return f"text logits bit-identical to a process without adaptkit, on {prompts}{more}"
+    return f"text DIFFERS from a process without adaptkit: {'; '.join(found)}"
 
 
 def _named(section: str, scores: Mapping[str, Any]) -> str:
@@ -74,7 +76,7 @@ def _add_questions(table: Table, section: str, scores: Mapping[str, Any]) -> Non
 
 def _add_text(table: Table, text: Mapping[str, Any]) -> None:
     n = str(text.get("n", ""))
-    if text["workflow_accuracy"] is not None:
+    if text.get("workflow_accuracy") is not None:
         table.add_row(_bold("text, text workflow"), _bold(_percent(text["workflow_accuracy"])), "", "", n)
         table.add_row("text, base in a fresh process", _percent(text["base_accuracy"]), "", "", n)
     if text.get("adapted_accuracy") is not None:
@@ -83,8 +85,8 @@ def _add_text(table: Table, text: Mapping[str, Any]) -> None:
     table.caption_justify = "left"
 
 
-def _bold(text: str) -> str:
-    return f"[bold]{text}[/bold]"
+def _bold(text: str) -> Text:
+    return styled(text, "bold")
 
 
 def _percent(value: float | None) -> str:

@@ -1,8 +1,9 @@
-"""Proof that a workflow left its base alone: its logits, and those of a process that never imports adaptkit.
+"""Proof that a workflow left its base alone: what it computes, and what a process does that never imports adaptkit.
 
 The text workflow is `model.base`, whose tensors the trained workflow shares. A fresh process loads the base
-from where it came from with plain transformers, in the same dtype, on the same device, with as many threads,
-and both compute the logits of the same prompts. They are compared bit for bit.
+from where it came from with plain transformers, in the same dtype, on the same device, with as many threads.
+Both compute the logits of the same prompts, generate answers by the base's own settings, and describe all that
+decides either: tensors, configs, modules, hooks, code, the tokenizer. They are compared bit for bit.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adaptkit.errors import RunError, join_lines
-from adaptkit.evaluation.questions import Prompts, evaluation_mode
+from adaptkit.evaluation.fresh_base import Description, describe_model, describe_tokenizer, generate_as_configured
+from adaptkit.evaluation.questions import Prompts, evaluation_mode, pad_left
 from adaptkit.model.origin import origin_of
 from adaptkit.paths import resolve_model_path
 from adaptkit.surgery import quantization_of
@@ -33,6 +35,14 @@ NUM_RANDOM_PROMPTS = 16
 """Prompts of random ids beside the written ones: they reach every part of a vocabulary."""
 
 RANDOM_PROMPT_LENGTH = 24
+
+LONG_PROMPT_LENGTH = 256
+"""Of one further random prompt: what begins at a distance shows there."""
+
+NUM_ANSWERS = 8
+ANSWER_LENGTH = 12
+"""Prompts that are answered by the base's own generation settings, and new tokens of each."""
+
 
 _SCRIPT = Path(__file__).with_name("fresh_base.py")
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -67,10 +77,16 @@ class FreshResult:
     Attributes:
         logits: As `text_logits`.
         answers: New token ids of each row of the batches it was given.
+        own_answers: Of some prompts, by the base's own generation settings, or the name of an error.
+        model: As `describe_model`.
+        tokenizer: As `describe_tokenizer`; None where the base has none beside it.
     """
 
     logits: Tensor
     answers: list[list[int]]
+    own_answers: list[list[int]] | str = field(default_factory=list)
+    model: Description = field(default_factory=dict)
+    tokenizer: Description | None = None
 
 
 @cache
@@ -94,6 +110,7 @@ def identity_prompts(base: Any, tokenizer: Any | None) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
     shape = (NUM_RANDOM_PROMPTS, RANDOM_PROMPT_LENGTH)
     prompts = [*written, *torch.randint(vocab_size, shape, generator=generator).tolist()]
+    prompts.append(torch.randint(vocab_size, (LONG_PROMPT_LENGTH,), generator=generator).tolist())
     return [ids[:max_length] for ids in prompts]
 
 
@@ -167,17 +184,20 @@ class FreshBase:
         generation: dict[str, Any] | None = None,
         source: str | None = None,
     ) -> None:
-        source = source or base_source(base)
-        if source is None:
+        loading = loading_of(base, source)
+        if not loading["base"]:
             raise RunError(
                 "this base was made in memory, so a fresh process cannot load it. Save it with "
                 "save_pretrained and load it from there."
             )
+        self.own_batch, self.own_length = _own_batch(base, prompts)
         self._directory = tempfile.TemporaryDirectory(prefix="adaptkit-fresh-base-")
         folder = Path(self._directory.name)
         self._logits_file, self._result_file = folder / "logits.safetensors", folder / "result.json"
         request = {
-            **_loading(base, source),
+            **loading,
+            "own_batch": _as_lists(self.own_batch),
+            "own_length": self.own_length,
             "prompts": [list(map(int, ids)) for ids in prompts],
             "batches": [_as_lists(batch) for batch in batches],
             "generation": generation or {"max_new_tokens": 1, "do_sample": False},
@@ -216,7 +236,8 @@ class FreshBase:
         result = json.loads(self._result_file.read_text(encoding="utf-8"))
         if result["adaptkit_imported"]:
             raise RunError("the fresh process imported adaptkit, so that it proves nothing: is it in sitecustomize?")
-        return FreshResult(load_file(self._logits_file)["logits"], result["answers"])
+        logits = load_file(self._logits_file)["logits"]
+        return FreshResult(logits, result["answers"], result["own_answers"], result["model"], result["tokenizer"])
 
 
 def check_identity(base: Any, tokenizer: Any | None, *, source: str | None = None) -> Comparison:
@@ -227,14 +248,120 @@ def check_identity(base: Any, tokenizer: Any | None, *, source: str | None = Non
         return compare_logits(here, fresh.result().logits, [len(ids) for ids in prompts])
 
 
+class TextProof:
+    """Compares a base with itself in a fresh process, which starts with the object; use it as a context manager.
+
+    Args:
+        base: The text workflow.
+        tokenizer: Of the workflow, which is to be the base's; None leaves it out.
+        batches: Further left-padded prompts to answer.
+        generation: Keywords of `transformers.GenerationConfig` for them.
+        source: Path or id of the base; None where it was made in memory, so that nothing can be compared.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        tokenizer: Any | None,
+        *,
+        batches: Sequence[Prompts] = (),
+        generation: dict[str, Any] | None = None,
+        source: str | None = None,
+    ) -> None:
+        self._base, self._tokenizer = base, tokenizer
+        self._prompts = identity_prompts(base, tokenizer)
+        self._fresh: FreshBase | None = None
+        if source is not None:
+            self._fresh = FreshBase(base, self._prompts, batches=batches, generation=generation, source=source)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._fresh is not None:
+            self._fresh.__exit__(*error)
+
+    def result(self, answers: Sequence[Sequence[int]] = ()) -> tuple[dict[str, Any], FreshResult | None]:
+        """Compute here, wait for the fresh process, and compare.
+
+        Args:
+            answers: New ids of each row of the batches, as the base here gave them.
+
+        Returns:
+            What `results.json` has on it, and what the fresh process computed. Where that had nothing to load,
+            `logits_identical` is None, and `note` says why.
+
+        Raises:
+            RunError: The fresh process failed.
+        """
+        if self._fresh is None:
+            note = "the base was made in memory: no fresh process could load it to compare with"
+            return {"logits_identical": None, "note": note}, None
+        logits = text_logits(self._base, None, self._prompts)
+        described = describe_model(self._base)
+        with evaluation_mode(self._base), torch.no_grad():
+            batch = _as_lists(self._fresh.own_batch)
+            own = generate_as_configured(self._base, batch, self._fresh.own_length)
+        there = self._fresh.result()
+        answered = [*zip(_rows(own), _rows(there.own_answers), strict=False)]
+        answered += zip(map(list, answers), there.answers, strict=False)
+        scores: dict[str, Any] = {
+            **self._compare_logits(logits, there.logits),
+            "answers_identical": all(here == fresh for here, fresh in answered),
+            "num_answers": len(answered),
+            "num_answers_differing": sum(here != fresh for here, fresh in answered),
+        }
+        differences = differences_of(described, there.model)
+        if self._tokenizer is not None and there.tokenizer is not None:
+            tokenizer = differences_of(describe_tokenizer(self._tokenizer), there.tokenizer)
+            scores["chat_template_identical"] = not any(name.startswith("chat_template") for name in tokenizer)
+            scores["tokenizer_identical"] = not any(name.startswith("tokenizer") for name in tokenizer)
+            scores["tokenizer_differences"] = [name for name in tokenizer if name.startswith("tokenizer")]
+        return {**scores, "differences": differences}, there
+
+    def _compare_logits(self, here: Tensor, there: Tensor) -> dict[str, Any]:
+        note: str | None = None
+        try:
+            comparison = compare_logits(here, there, [len(ids) for ids in self._prompts])
+        except RunError as error:
+            comparison, note = Comparison(len(self._prompts), len(here), len(self._prompts), float("inf")), str(error)
+        return {
+            "logits_identical": comparison.identical,
+            "max_logit_difference": comparison.max_difference if note is None else None,
+            "num_prompts": comparison.num_prompts,
+            "num_prompts_differing": comparison.num_differing,
+            "num_positions": comparison.num_positions,
+        } | ({} if note is None else {"note": note})
+
+
+def _rows(answers: list[list[int]] | str) -> list[Any]:
+    return [answers] if isinstance(answers, str) else answers
+
+
+def differences_of(here: Description, there: Description) -> list[str]:
+    """Names of what differs between two descriptions, sorted; what only one has is said to be missing or added."""
+    found = []
+    for name in sorted(here.keys() | there.keys()):
+        if name not in there:
+            found.append(f"{name} (added: {here[name][:80]})")
+        elif name not in here:
+            found.append(f"{name} (missing)")
+        elif here[name] != there[name]:
+            values = (here[name], there[name])
+            short = all(len(value) <= 40 for value in values)
+            found.append(f"{name} ({values[0]} instead of {values[1]})" if short else name)
+    return found
+
+
 def base_source(base: Any) -> str | None:
     """Path or id a base was loaded from, or None."""
     return resolve_model_path(origin_of(base).name) or None
 
 
-def _loading(base: Any, source: str) -> dict[str, Any]:
+def loading_of(base: Any, source: str | None = None) -> dict[str, Any]:
+    """How a fresh process is to load a base: from where, as what, on which device; `base` is None where it cannot."""
     return {
-        "base": source,
+        "base": source or base_source(base),
         "architecture": type(base).__name__,
         "revision": origin_of(base).revision,
         "dtype": str(base.dtype).removeprefix("torch."),
@@ -260,6 +387,15 @@ def _as_ids(tokenizer: Any | None, prompts: Sequence[Any]) -> list[list[int]]:
     if tokenizer is None or len(texts) < len(prompts):
         raise ValueError("prompts are either all texts, with a tokenizer, or all token ids")
     return [list(ids) for ids in tokenizer(texts)["input_ids"]]
+
+
+def _own_batch(base: Any, prompts: Sequence[Sequence[int]]) -> tuple[Prompts, int]:
+    """Some prompts, left-padded, and how many tokens to write behind them."""
+    positions = getattr(base.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    room = ANSWER_LENGTH + RANDOM_PROMPT_LENGTH if positions is None else int(positions)
+    length = max(1, min(RANDOM_PROMPT_LENGTH, room - ANSWER_LENGTH, room - 1))
+    rows = [list(map(int, ids[:length])) for ids in prompts[:NUM_ANSWERS]]
+    return Prompts(*pad_left(rows, 0)), max(1, min(ANSWER_LENGTH, room - length))
 
 
 def _as_lists(prompts: Prompts) -> dict[str, Any]:

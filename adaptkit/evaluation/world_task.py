@@ -108,7 +108,7 @@ class WorldTask:
         results["harness"] = describe_harness(
             model, task="world", split="test", seed=seed, num_per_kind=num, workflows=names
         ) | {"prompts": _example_prompts(processor, {"text": texts, "image_questions": images, "grounding": boxes})}
-        return Evaluation(results, merged.answers)
+        return Evaluation(results, merged.answers, merged.proves_text)
 
 
 def image_questions(seed: int, num_per_kind: int, split: Split = "test") -> list[Question]:

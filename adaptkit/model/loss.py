@@ -70,7 +70,7 @@ def chosen_mode(wanted: LossMode, head: nn.Module, num_logits: int) -> LossMode:
 
 
 def _liger_problem(head: nn.Module) -> str | None:
-    if not _has_liger():
+    if not has_liger():
         return "the package liger-kernel is not installed (pip install 'adaptkit[liger]')"
     weight = getattr(head, "weight", None)
     if type(head) is not nn.Linear or not isinstance(weight, Tensor) or not weight.is_cuda:
@@ -79,7 +79,8 @@ def _liger_problem(head: nn.Module) -> str | None:
 
 
 @cache  # a look through the whole path, which no step should take
-def _has_liger() -> bool:
+def has_liger() -> bool:
+    """Whether Liger's kernels are installed."""
     return importlib.util.find_spec("liger_kernel") is not None
 
 

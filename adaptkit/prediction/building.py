@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -25,8 +26,11 @@ _BLOCK, _BLOCK_OF_SCALES = 64, 256
 @contextmanager
 def without_weights() -> Iterator[None]:
     """Build models inside as shadows; what `from_pretrained` of transformers would load needs its config alone."""
-    with shadow_building(), patch.object(PreTrainedModel, "from_pretrained", classmethod(_from_config)):
-        yield
+    with warnings.catch_warnings():
+        # Plugins that load a file of weights by themselves load it into shadows, which torch says tensor by tensor
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
+        with shadow_building(), patch.object(PreTrainedModel, "from_pretrained", classmethod(_from_config)):
+            yield
 
 
 def _from_config(cls: Any, source: Any, *_: Any, **options: Any) -> Any:

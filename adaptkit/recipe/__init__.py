@@ -15,7 +15,7 @@ from adaptkit.recipe.components import (
     ProjectorConfig,
     TaskConfig,
 )
-from adaptkit.recipe.dumping import dump_recipe, without_variables, written_description
+from adaptkit.recipe.dumping import components_of, dump_recipe, without_variables, written_description
 from adaptkit.recipe.encoder import EncoderRecipe, EncoderTrainingConfig, load_encoder_recipe
 from adaptkit.recipe.finding import find_recipe, reference, shipped_folder
 from adaptkit.recipe.json_schema import recipe_json_schema
@@ -57,6 +57,7 @@ __all__ = [
     "StageConfig",
     "TaskConfig",
     "WorkflowConfig",
+    "components_of",
     "dump_recipe",
     "find_recipe",
     "find_recipes",

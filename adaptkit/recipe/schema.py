@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     JsonValue,
     ModelWrapValidatorHandler,
+    NaiveDatetime,
     PrivateAttr,
     Tag,
     ValidationError,
@@ -272,6 +273,8 @@ class Recipe(Section):
     Attributes:
         data_root: Folder of relative data paths, as written; `data_folder()` resolves it.
         stages: In the order in which they run.
+        date: What chat templates that print the date (`strftime_now`) take for now, as long as the run trains and is
+            evaluated; the time of its start where not given, which is recorded, and kept when it is resumed.
         max_bad_fraction: Share of unusable samples above which a run stops.
         output_dir: Run directory; `runs/<name>` where not given.
     """
@@ -293,6 +296,7 @@ class Recipe(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
     seed: int = Field(default=0, ge=0)
+    date: NaiveDatetime | None = None
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
     output_dir: str | None = None
 

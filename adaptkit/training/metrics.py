@@ -92,7 +92,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         self._meter.restart()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if (state.global_step + 1) % state.logging_steps == 0:  # by the time of `on_log` the schedule has moved on
+        step = state.global_step + 1
+        if step == 1 or step % state.logging_steps == 0:  # by the time of `on_log` the schedule has moved on
             self._rates = learning_rates(kwargs.get("optimizer"))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -181,6 +182,21 @@ def build_reporters(
     Raises:
         RecipeError: A name is unknown, or its package is not installed.
     """
+    require_reporters(report_to)
+    made: list[TrainerCallback] = []
+    if "tensorboard" in report_to:
+        made.append(TensorBoardCallback(directory / "tensorboard"))
+    if "wandb" in report_to:
+        made.append(WandbCallback(stage, directory, config))
+    return made
+
+
+def require_reporters(report_to: Sequence[str]) -> None:
+    """Make sure that services exist, and that their packages are installed.
+
+    Raises:
+        RecipeError: A name is unknown, or its package is not installed.
+    """
     for name in report_to:
         if name not in REPORTERS:
             raise RecipeError(f"logging.report_to: {unknown_name('service', name, REPORTERS)}")
@@ -189,12 +205,6 @@ def build_reporters(
                 f"logging.report_to asks for {name!r}, and the package {REPORTERS[name]!r} is not installed. Install "
                 f"it with `pip install {REPORTERS[name]}`, or take it off the list."
             )
-    made: list[TrainerCallback] = []
-    if "tensorboard" in report_to:
-        made.append(TensorBoardCallback(directory / "tensorboard"))
-    if "wandb" in report_to:
-        made.append(WandbCallback(stage, directory, config))
-    return made
 
 
 def _plain(value: Any) -> Any:

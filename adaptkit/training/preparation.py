@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -80,10 +81,17 @@ def _keep(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Checkpoint
     return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
+def has_compiler(device: str | None = None) -> bool:
+    """Whether layers can be compiled: by a C++ compiler on a CPU, by Triton on a GPU, taken where there is one."""
+    if (device or ("cuda" if torch.cuda.is_available() else "cpu")) != "cpu":
+        return importlib.util.find_spec("triton") is not None
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++")))
+
+
 @contextmanager
 def _compiled_layers(model: Any) -> Iterator[None]:
     """Compile each decoder layer by itself: equal layers share a graph, which takes any number of positions."""
-    if model.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
+    if model.device.type == "cpu" and not has_compiler("cpu"):
         raise ModelError(
             "torch_compile on a CPU needs a C++ compiler, and none is found: install g++, or switch it off."
         )

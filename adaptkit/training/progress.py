@@ -21,7 +21,8 @@ _BAR_WIDTH = 34  # the bar, the time left of the stage, and blanks between colum
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Shows steps, loss, speed, utilisation and memory where a device tells them, and time left.
 
-    On a terminal that is a bar; elsewhere one line every `interval_s`, and one at the end.
+    On a terminal that is a bar; elsewhere one line after the first step, one every `interval_s`, and one at the end.
+    The loss of the first step stays on the screen either way: it is what a stage begins from.
 
     Args:
         console: Where to write.
@@ -57,8 +58,12 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             self._bar.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" in logs:
-            self._loss = f"{logs['loss']:.3f}"
+        if "loss" not in logs:
+            return
+        self._loss = f"{logs['loss']:.3f}"
+        if state.global_step == 1 and state.is_world_process_zero:
+            line = f"{self._stage}  1/{state.max_steps}  loss {self._loss}"
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if time.monotonic() - self._shown[0] >= self._interval_s:
@@ -66,7 +71,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             self._show(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._show(state)
+        if self._bar is not None or state.global_step != self._shown[1]:
+            self._show(state)
         self.close()
 
     def _show(self, state: Any) -> None:

@@ -148,7 +148,7 @@ def train_stage(
         watchers.append(ProgressCallback(console, settings.name, throughput, steps_after=steps_after))
     build_trainer = partial(
         _build_trainer, model, dataset, collator, settings, sampler, output_dir, processor, throughput, strategy,
-        identity=identity, new_rates=changed is not None,
+        identity=identity,
     )  # fmt: skip
     if console is not None and resumed_from is not None:
         console.print(f"goes on from {resumed_from}" + (f" with other settings: {changed}" if changed else ""))

@@ -39,7 +39,6 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         collator: Makes the model's keyword arguments of a list of dataset items.
         sampler: The order of an epoch; its `set_epoch` is called where it has one.
         identity: What a run that goes on from a checkpoint must share with this one.
-        new_rates: Whether this one goes on from a checkpoint with learning rates and the like of its own.
         processor: Saved with every checkpoint, if given.
         callbacks: Called beside transformers' own flow of logging and saving.
         throughput: Counts the batches.
@@ -55,7 +54,6 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         collator: Any,
         sampler: Sampler[Any],
         identity: Mapping[str, Any] | None = None,
-        new_rates: bool = False,
         processor: Any = None,
         callbacks: Sequence[TrainerCallback] = (),
         throughput: Throughput | None = None,
@@ -65,11 +63,11 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         )
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
+        self.add_callback(_StepsOfTheSettings())
         self.model_accepts_loss_kwargs = True  # whatever its signature, a workflow scales by num_items_in_batch
         self._settings = settings
         self._sampler = sampler
         self._identity = stage_identity(settings, sampler) if identity is None else identity
-        self._new_rates = new_rates
         self._processor = processor
         self._throughput = throughput
         decode = getattr(getattr(processor, "tokenizer", None), "decode", None)
@@ -184,7 +182,11 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         return [name for name, tensor in self.model.trainable_state_dict().items() if not torch.isfinite(tensor).all()]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self._new_rates:
+        """Take running averages and the step from a checkpoint; rates and schedule are those of the settings now.
+
+        What the checkpoint says of them is of its own stage, whose length or rates may have been others.
+        """
+        if checkpoint is None:
             self._load_optimizer_states(checkpoint)
             return
         schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
@@ -206,6 +208,13 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
+
+
+class _StepsOfTheSettings(TrainerCallback):  # type: ignore[misc]
+    """Logs and saves as often as the settings say: a resumed state says how often its own run did."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.logging_steps, state.save_steps = args.logging_steps, args.save_steps
 
 
 def _staged_by_main_process(destination: Path) -> AbstractContextManager[Path]:
@@ -240,6 +249,7 @@ def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int,
         save_steps=settings.save_steps if settings.save_steps > 0 else num_steps,
         save_total_limit=None,
         logging_steps=settings.logging_steps,
+        logging_first_step=True,
         logging_nan_inf_filter=False,
         dataloader_num_workers=settings.dataloader_num_workers,
         dataloader_pin_memory=torch.cuda.is_available() and not settings.use_cpu,

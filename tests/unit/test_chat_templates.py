@@ -1,9 +1,14 @@
 """Chat templates that ship as text."""
 
+import pickle
+from datetime import datetime
+
 import pytest
 
 from adaptkit.chat import IGNORE_INDEX, encode_conversation
+from adaptkit.chat_template import fix_date, refuse_random, render_template
 from adaptkit.chat_templates import FAMILY_TEMPLATES, list_chat_templates, load_chat_template
+from adaptkit.errors import ModelError
 from adaptkit.testing import tiny_tokenizer
 
 CONVERSATION = [
@@ -44,3 +49,26 @@ def test_mistral_puts_the_system_message_into_the_first_turn():
     text = tiny_tokenizer().decode(ids, skip_special_tokens=False)
     end = tiny_tokenizer().eos_token
     assert text == f"[INST] Be brief.\n\nWhat? [/INST]A cat.{end}[INST] Sure? [/INST]Yes.{end}"
+
+
+def test_a_fixed_date_is_what_the_template_prints_in_any_format():
+    template = (
+        "\n{% if strftime_now is defined %}{% set day = '%-d/%m' %}{{ strftime_now('%d %b %Y') }}|"
+        "{% macro late() %}{{ strftime_now('%B %-d, %Y at %H:%M:%S, %A, 100%%') }}{% endmacro %}{{ late() }}|"
+        "{{ strftime_now(day) }}{% endif %}"
+    )
+    tokenizer, turns, form = tiny_tokenizer(), [{"role": "user", "content": "x"}], "\n%d %b %Y|%B %-d, %Y at "
+    assert render_template(tokenizer, turns, False, template).startswith(datetime.now().strftime(form))
+    date = datetime(2020, 1, 5, 9, 7, 3)
+    fix_date(tokenizer, date)
+    assert render_template(tokenizer, turns, False, template) == date.strftime(f"{form}%H:%M:%S, %A, 100%%|%-d/%m")
+    assert (
+        render_template(pickle.loads(pickle.dumps(tokenizer)), turns, False, template)[:12] == date.strftime(form)[:12]
+    )
+
+
+@pytest.mark.parametrize("template", ["{{ ['a', 'b'] | random }}", "{{ lipsum(2) }}"])
+def test_a_template_that_draws_at_random_is_refused(template):
+    with pytest.raises(ModelError, match=r"draws at random"):
+        refuse_random(template)
+    refuse_random("{{ messages[0].random }} is no filter, nor is 'a random' word")

@@ -8,10 +8,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adaptkit.recipe import load_recipe
-from adaptkit.rehearsal import rehearsal_of
+from adaptkit.recipe import BaseConfig, load_recipe
+from adaptkit.rehearsal import family_of, rehearsal_of
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def test_the_family_of_a_base_that_is_here_is_read(tmp_path, monkeypatch):
+    recipe = load_recipe(RECIPES / "iaa_vision_tiny.yaml", ["base.model_type=null"])
+    assert rehearsal_of(recipe, tmp_path).base.model_type == "llama"
+    cached = tmp_path / "hub/models--some--base"
+    (cached / "snapshots/abc").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text("abc")
+    (cached / "snapshots/abc/config.json").write_text('{"model_type": "olmo2"}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert family_of(BaseConfig(path="some/base")) == "olmo2"
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "qwen3_next", "mamba", "opt"])

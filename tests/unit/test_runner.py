@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 import adaptkit
-from adaptkit import resuming
+from adaptkit import evaluating, resuming
 from adaptkit.build import (
     MediaStore,
     build_base,
@@ -52,6 +52,14 @@ def models(tmp_path_factory):
         rows.append({"id": number, "image": f"{number}.png", "conversations": turns})
     (folder / "data.json").write_text(json.dumps(rows))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def proof(monkeypatch):
+    """The proof without its process, which takes as long as a run here; gives the section `text` of later runs."""
+    text = {"logits_identical": True, "num_prompts": 80, "num_positions": 900, "differences": []}
+    monkeypatch.setattr(evaluating, "prove_text", lambda workflows, console: text)
+    return text
 
 
 @pytest.fixture
@@ -291,6 +299,123 @@ def test_a_stage_that_changes_the_base_stops_the_run(recipe, tmp_path, monkeypat
     result = invoke("train", recipe(), "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert "stage 'align' changed tensors of the frozen base" in result.output
+
+
+def test_a_policy_that_reaches_for_the_base_stops_the_run_before_its_first_step(recipe, tmp_path, monkeypatch):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    from adaptkit.policies.inner_adapter import InnerAdapter
+
+    original = InnerAdapter.apply
+
+    def apply(self, decoder, *arguments, **options):
+        monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: 2 * x)
+        return original(self, decoder, *arguments, **options)
+
+    monkeypatch.setattr(InnerAdapter, "apply", apply)
+    result = invoke("train", recipe(), "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "LlamaMLP.forward" in " ".join(result.output.split())
+    assert not list((tmp_path / "run").rglob("checkpoint-*"))
+
+
+def test_a_run_whose_proof_fails_leaves_its_results_and_exits_with_1(recipe, tmp_path, proof):
+    result = invoke("train", recipe(), "--output", tmp_path / "kept")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("the base is unchanged") == 3
+    assert "bit-identical" in result.output
+    assert json.loads((tmp_path / "kept/results.json").read_text())["text"] == proof
+    proof.update(logits_identical=False, num_prompts_differing=3, max_logit_difference=0.5)
+    result = invoke("train", recipe(), "--output", tmp_path / "kept", "--resume", "auto")
+    assert result.exit_code == 1
+    assert "logits differ on 3 of 80 prompts" in result.stderr
+    assert json.loads((tmp_path / "kept/results.json").read_text())["text"]["logits_identical"] is False
+    assert "3 prompts differ" in (tmp_path / "kept/report.html").read_text()
+
+
+DATED = (
+    "{{ strftime_now('%d %b %Y') }}\n{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_a_template_that_prints_the_date_prints_that_of_the_runs_start(recipe, tmp_path):
+    (tmp_path / "dated.jinja").write_text(DATED)
+    constant = "stages.ground.lr_scheduler_type=constant"  # so that a lengthened stage has the same rates
+    train = ["train", recipe(), f"base.chat_template={tmp_path / 'dated.jinja'}", constant]
+    first = invoke(*train, "date=2020-01-05T10:00:00", "--output", tmp_path / "run", "stages.ground.max_steps=2")
+    assert first.exit_code == 0, first.output
+    assert "2020-01-05" in (tmp_path / "run" / "recipe.yaml").read_text()
+    resumed = invoke(*train, "--output", tmp_path / "run", "--resume", "auto")
+    assert resumed.exit_code == 0, resumed.output
+    whole = invoke(*train, "date=2020-01-05T10:00:00", "--output", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.output
+    one, other = (load_file(tmp_path / name / "final/grounding/model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    another = invoke(*train, "date=2021-01-05", "--output", tmp_path / "run", "--resume", "auto")
+    assert another.exit_code == 2
+    assert "date was 2020-01-05" in " ".join(another.output.split())
+
+
+def test_another_tokenizer_at_the_same_place_is_not_gone_on_with(recipe, models, tmp_path):
+    shutil.copytree(models / "base", tmp_path / "base")
+    train = ["train", recipe(), f"base.path={tmp_path / 'base'}", "--output", tmp_path / "run"]
+    assert invoke(*train).exit_code == 0
+    other = tiny_tokenizer()
+    other.chat_template = other.chat_template + " "
+    other.save_pretrained(tmp_path / "base")
+    result = invoke(*train, "stages.ground.max_steps=4", "--resume", "auto")
+    assert result.exit_code == 2
+    assert "tokenizer.chat_template was" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("logging.report_to=[wandb]", "wandb"),
+        ("stages.ground.loss=liger", "stages.ground.loss: liger"),
+        ("stages.ground.optimizer.name=adamw_8bit", "stages.ground.optimizer: adamw_8bit"),
+        ("base.attn_implementation=flash_attention_3", "flash-attn-interface"),
+        ("stages.ground.torch_compile=true", "stages.ground.torch_compile"),
+        ("evaluation.tasks=[{name: answers, datasets: [pictures], workflows: {pictures: spare}}]", "'spare'"),
+        ("stages.ground.packing=true", "stage 'ground': "),
+    ],
+)
+def test_what_can_be_known_before_the_first_step_is_checked_before_it(recipe, tmp_path, monkeypatch, override, words):
+    import importlib.util
+
+    import adaptkit.model.packing as packing
+    import adaptkit.runner as runner
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+    monkeypatch.setattr("adaptkit.requirements.has_liger", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda *arguments: None)
+    monkeypatch.setattr(packing, "_problem", lambda workflow: "it carries a state")
+
+    def encode(*arguments):
+        raise AssertionError("features are encoded")
+
+    monkeypatch.setattr(runner, "cache_features", encode)
+    path = recipe(workflows={**recipe.values["workflows"], "spare": {"like": "vision"}}, logging={"report_to": []})
+    for mode in (["--output", tmp_path / "run"], ["--dry-run"]):
+        result = invoke("train", path, override, *mode)
+        assert result.exit_code == 2, result.output
+        assert words in " ".join(result.output.split())
+
+
+def test_an_output_that_cannot_be_written_is_refused(recipe, models):
+    result = invoke("train", recipe(), "--output", models / "data.json" / "run")
+    assert result.exit_code == 2
+    assert "--output" in result.output
+
+
+def test_a_checkpoint_larger_than_the_disk_is_refused_before_training(recipe, tmp_path, monkeypatch):
+    import types
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    result = invoke("train", recipe(), "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "stage 'align'" in result.output
 
 
 def test_a_dry_run_shows_what_would_train_and_writes_nothing(recipe, tmp_path):

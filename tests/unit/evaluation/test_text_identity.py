@@ -59,15 +59,7 @@ def test_the_fresh_process_has_nothing_of_adaptkit() -> None:
     tree = ast.parse(Path(text_identity.__file__).with_name("fresh_base.py").read_text())
     imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in imported} == {
-        "json",
-        "pathlib",
-        "safetensors",
-        "sys",
-        "torch",
-        "transformers",
-        "typing",
-    }
+    assert not any(name.split(".")[0] == "adaptkit" for name in imported)
 
 
 def test_prompts_are_the_same_every_time_and_fit_the_decoder() -> None:

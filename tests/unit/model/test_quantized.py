@@ -12,7 +12,7 @@ from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 import adaptkit
 from adaptkit.errors import ModelError
 from adaptkit.evaluation import fresh_base
-from adaptkit.evaluation.text_identity import _loading, text_logits
+from adaptkit.evaluation.text_identity import loading_of, text_logits
 from adaptkit.hashing import hash_tensors
 from adaptkit.model.inspection import describe_components
 from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
@@ -85,7 +85,7 @@ def test_the_base_stays_as_it_is_loaded_alone_before_and_after_training(folders,
 
 def test_the_proof_of_identity_packs_the_base_likewise(folders) -> None:
     model = build(load_base(folders["llama"], "nf4"))
-    request = _loading(model.base, str(folders["llama"]))
+    request = loading_of(model.base, str(folders["llama"]))
     fresh = fresh_base.load_base(json.loads(json.dumps(request)))
     ids = [list(range(3, 20)), list(range(30, 60))]
     with torch.no_grad():

@@ -202,6 +202,35 @@ def test_a_named_checkpoint_goes_on_with_other_learning_rates(model, tmp_path):
         train(FakeWorkflow(), tmp_path, muon, resume=tmp_path / "checkpoint-2")
 
 
+@pytest.mark.parametrize(
+    ("schedule", "warmup_ratio"),
+    [("cosine", 0.25), ("polynomial", 0.0), ("cosine_with_restarts", 0.0), ("constant_with_warmup", 0.7)],
+)
+def test_a_stage_that_is_lengthened_has_the_rates_of_its_new_length(tmp_path, schedule, warmup_ratio):
+    def rates_of(folder, max_steps, **changes):
+        rates = {}
+
+        class Rates(TrainerCallback):
+            def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+                rates[state.global_step + 1] = [group["lr"] for group in optimizer.param_groups]
+
+        stage = settings(lr_scheduler_type=schedule, warmup_ratio=warmup_ratio, max_steps=max_steps, **changes)
+        train(FakeWorkflow(), folder, stage, resume="auto", callbacks=[Rates()])
+        return rates
+
+    straight = rates_of(tmp_path / "straight", 6, save_steps=0)
+    rates_of(tmp_path / "lengthened", 4, save_steps=0)
+    assert rates_of(tmp_path / "lengthened", 6, save_steps=0) == {step: straight[step] for step in (5, 6)}
+
+
+def test_a_resumed_stage_saves_and_logs_as_often_as_it_says_now(tmp_path):
+    train(FakeWorkflow(), tmp_path, settings(max_steps=2, save_steps=2, logging_steps=5))
+    now = settings(max_steps=5, save_steps=1, save_total_limit=None, logging_steps=1)
+    lines = train(FakeWorkflow(), tmp_path, now, resume="auto").metrics
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in (2, 3, 4, 5)]
+    assert [line["step"] for line in lines] == [1, 3, 4, 5]  # the first step's loss is logged, whatever logging_steps
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", STAGE_FILE])
 @pytest.mark.parametrize("damage", ["gone", "halved", "empty"])
 def test_a_damaged_checkpoint_is_named_with_the_one_before(model, tmp_path, name, damage):
@@ -324,7 +353,7 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(model, tmp_path):
     console = Console(file=io.StringIO(), force_terminal=False, width=120)
     train(model, tmp_path, settings(), console=console)
     text = console.file.getvalue()
-    assert text.count("\n") == 1
+    assert text.count("\n") == 2
     assert "align  4/4  loss" in text
     assert "samples/s" in text
 
