@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from adaptkit.errors import AdaptkitError, DataError, ModelError, PluginError, RecipeError, RunError
+    from adaptkit.errors import AdaptkitError, ArgumentError, DataError, ModelError, PluginError, RecipeError, RunError
     from adaptkit.hookspecs import Options, hookimpl
     from adaptkit.model.assembly import adapt
     from adaptkit.model.checkpoint import load
-    from adaptkit.model.processor import load_processor
+    from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs, load_processor
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,10 @@ _LAZY = {
     "adapt": "adaptkit.model.assembly",
     "load": "adaptkit.model.checkpoint",
     "load_processor": "adaptkit.model.processor",
+    "AdaptkitProcessor": "adaptkit.model.processor",
+    "ModalityInputs": "adaptkit.model.processor",
     "AdaptkitError": "adaptkit.errors",
+    "ArgumentError": "adaptkit.errors",
     "DataError": "adaptkit.errors",
     "ModelError": "adaptkit.errors",
     "PluginError": "adaptkit.errors",
@@ -57,7 +60,10 @@ _TRANSFORMERS_MODULES = (
 
 __all__ = [
     "AdaptkitError",
+    "AdaptkitProcessor",
+    "ArgumentError",
     "DataError",
+    "ModalityInputs",
     "ModelError",
     "Options",
     "PluginError",

@@ -102,6 +102,10 @@ class DataError(AdaptkitError):
         self.kind = kind
 
 
+class ArgumentError(DataError, TypeError):
+    """A keyword argument is unknown, or is one that cannot be honoured."""
+
+
 class ModelError(AdaptkitError):
     """A model, a checkpoint, or a decoder's structure does not fit."""
 

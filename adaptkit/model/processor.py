@@ -4,29 +4,52 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
-from adaptkit.chat import Brackets, EncodedConversation, encode_conversation, render, special_tokens_in
-from adaptkit.chat_template import stop_settings
-from adaptkit.errors import DataError, ModelError, PluginError, unknown_name
+from adaptkit.chat import (
+    IGNORE_INDEX,
+    Brackets,
+    EncodedConversation,
+    encode_conversation,
+    render,
+    special_tokens_in,
+)
+from adaptkit.chat_template import resolve_template, stop_settings
+from adaptkit.errors import ArgumentError, DataError, ModelError, PluginError, unknown_name
 from adaptkit.interfaces import Message, Modality, Preprocessor
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
+from adaptkit.model.composite import AUTO_CLASS_OPTIONS
+from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
+from adaptkit.model.template_variables import names_variable, with_variables
+from adaptkit.model.text_options import Row, TextOptions
 from adaptkit.model.uploading import upload
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.vocabulary import check_vocabulary
 
 PROCESSOR_FILE = "processor_config.json"
+STOCK_PLURALS = ("images", "videos", "audio")
+"""Media keywords of transformers' processors, in the order in which it numbers them."""
 SOURCE_KEYS = ("path", "url", "base64", "data")
+TEMPLATE_KEYWORDS = (
+    *("chat_template", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize"),
+    *("return_dict", "return_assistant_tokens_mask", "processor_kwargs", "sanitize_control_tokens"),
+)
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
+TOKENIZER_OPTIONS = (
+    *("use_fast", "padding_side", "truncation_side", "model_max_length"),
+    *("pad_token", "bos_token", "eos_token", "unk_token", "add_bos_token", "add_eos_token"),
+)
+"""What a tokenizer may be loaded with that a processor honours."""
+_END = "<|end of the message to continue|>"
 
 
 @dataclass
@@ -89,6 +112,21 @@ class ModalityInputs:
         return int(component.extra["num_positions"](options, positions))
 
 
+class MediaPadding:
+    """What pipelines ask of a processor's `feature_extractor`: how they fill media of a batch, which they rarely do."""
+
+    padding_value = 0.0
+
+    @staticmethod
+    def fetch_audio(source: Any, **_: Any) -> Any:
+        """The source itself: the modality reads it."""
+        return source
+
+    @staticmethod
+    def save_pretrained(save_directory: str | Path, **_: Any) -> None:
+        """Write nothing: the processor is written whole."""
+
+
 class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
     """Chat messages or text, and media, to a model's inputs.
 
@@ -111,6 +149,9 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         self.special_tokens_in_text = special_tokens_in_text
         self.modalities = dict(modalities or {})
         self.chat_template = chat_template or tokenizer.chat_template
+        self.padding_side = "left"
+
+    feature_extractor = MediaPadding()
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -198,12 +239,14 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         conversation: Sequence[Any],
         chat_template: str | None = None,
         *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Mapping[str, str]] | None = None,
         add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        return_assistant_tokens_mask: bool = False,
         tokenize: bool = False,
         return_dict: bool = False,
-        return_tensors: str | None = None,
-        padding: bool | str = True,
-        padding_side: str = "left",
+        sanitize_control_tokens: bool | None = None,
         processor_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -211,48 +254,76 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
 
         Args:
             conversation: A list of messages, or a list of such lists. Media are parts such as
-                `{"type": "image", "image": source}` (or `path`); a source is a path, bytes or an object in memory.
+                `{"type": "image", "image": source}` (or `path`); a source is a path, bytes or an object in memory. A
+                part without a source is fine for text; for ids its source comes with `processor_kwargs`.
             chat_template: Template text to use instead of the tokenizer's.
+            tools: For templates that write them into the prompt.
+            documents: The same.
             add_generation_prompt: End with the header of an assistant turn.
+            continue_final_message: End within the last message, so that generation continues it.
+            return_assistant_tokens_mask: Whether the batch marks what the assistant says, as `assistant_masks`.
             tokenize: Whether to return ids; else text with one tag per medium.
             return_dict: Whether to return everything the model takes; else only `input_ids`.
-            return_tensors: `"pt"`; a batch always holds tensors.
-            padding: Ignored unless False with rows of different lengths, which is an error.
-            padding_side: `"left"` for generation.
-            processor_kwargs: More of the same, as transformers passes it.
+            sanitize_control_tokens: Whether special tokens in messages are text, if other than the processor has it.
+            processor_kwargs: Keywords of a call of the processor: see `TextOptions`, and media by name or plural.
+            kwargs: More of the same, and variables of the template, such as `enable_thinking`.
 
         Raises:
             DataError: A message or a medium is malformed or unreadable.
+            ArgumentError: A keyword is unknown to the template and the processor, or cannot be honoured.
         """
-        options = {**kwargs, **(processor_kwargs or {})}
-        padding_side = options.pop("padding_side", padding_side)
-        _refuse_tensors(options.pop("return_tensors", return_tensors))
+        if continue_final_message and (add_generation_prompt or return_assistant_tokens_mask):
+            other = "add_generation_prompt" if add_generation_prompt else "return_assistant_tokens_mask"
+            raise ArgumentError(f"continue_final_message cannot be combined with {other}.")
+        template = resolve_template(self.tokenizer, chat_template or self.chat_template)
+        given = {"tools": tools, "documents": documents}
+        variables = {name: value for name, value in given.items() if value is not None}
+        known = {field.name for field in fields(TextOptions)}
+        variables |= {n: v for n, v in kwargs.items() if n not in known and names_variable(template, n)}
+        queues, others = self._queues({**kwargs, **(processor_kwargs or {})}, besides=variables)
+        options = self._options(others, TEMPLATE_KEYWORDS, "The chat template uses no variable of that name.")
+        template = with_variables(template, variables)
+        special_tokens_in_text = self.special_tokens_in_text
+        if sanitize_control_tokens is not None:
+            special_tokens_in_text = not sanitize_control_tokens
         batched = bool(conversation) and not isinstance(conversation[0], Mapping)
-        conversations = list(conversation) if batched else [conversation]
+        conversations = [self._normalise(one) for one in (conversation if batched else [conversation])]
+        if continue_final_message:
+            conversations = [_open_ended(messages) for messages in conversations]
         if not tokenize:
+            markers = {**self._tags(), _END: _END}
             texts = [
                 render(
-                    self.tokenizer, self._normalise(messages), add_generation_prompt=add_generation_prompt,
-                    chat_template=chat_template or self.chat_template, markers=self._tags(),
-                )
+                    self.tokenizer, _with_stand_ins(messages), add_generation_prompt=add_generation_prompt,
+                    chat_template=template, markers=markers,
+                ).partition(_END)[0]
                 for messages in conversations
             ]  # fmt: skip
             return texts if batched else texts[0]
-        rows: list[list[int]] = []
+        num_given = {name: len(queue) for name, queue in queues.items()}
+        conversations = [_with_sources(messages, queues) for messages in conversations]
+        self._refuse_surplus(queues, num_given, "conversation", "parts without a source")
         media: dict[str, list[Tensor]] = {}
+        end_id = max(len(self.tokenizer), *self.placeholder_ids.values(), 0) + 1
+        rows: list[Row] = []
         for messages in conversations:
             encoded = encode_conversation(
                 self.tokenizer,
-                self._normalise(messages),
-                placeholder_ids=self.placeholder_ids,
-                num_positions=lambda name, source: self._keep(media, name, source),
+                messages,
+                placeholder_ids={**self.placeholder_ids, **({_END: end_id} if continue_final_message else {})},
+                num_positions=lambda name, source: 1 if name == _END else self._keep(media, name, source),
                 brackets=self.brackets,
                 add_generation_prompt=add_generation_prompt,
-                chat_template=chat_template or self.chat_template,
-                special_tokens_in_text=self.special_tokens_in_text,
+                chat_template=template,
+                special_tokens_in_text=special_tokens_in_text,
             )
-            rows.append(encoded.input_ids)
-        batch = self._batch(rows, media, padding_side)
+            ids = encoded.input_ids
+            stop = ids.index(end_id) if end_id in ids else len(ids)
+            row: Row = {"input_ids": ids[:stop]}
+            if return_assistant_tokens_mask:
+                row["assistant_masks"] = [int(label != IGNORE_INDEX) for label in encoded.labels]
+            rows.append(row)
+        batch = self._batch(rows, media, options)
         return batch if return_dict else batch["input_ids"]
 
     def __call__(
@@ -261,46 +332,57 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         text: Any = None,
         videos: Any = None,
         audio: Any = None,
-        *,
-        padding_side: str = "left",
-        return_tensors: str | None = None,
-        add_special_tokens: bool = True,
-        **media: Any,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Text that holds one tag per medium, and the media, to a batch.
 
         Args:
             images: Items of the modality whose plural this is, in reading order (nested lists are fine).
-            text: One text or several.
+            text: One text or several; without any, the batch holds the media alone.
             videos: As `images`.
             audio: As `images`.
-            padding_side: `"left"` for generation.
-            return_tensors: `"pt"`; a batch always holds tensors.
-            add_special_tokens: Whether to begin with the tokenizer's own special tokens where the text does not.
-            media: Items of other modalities, by name or plural.
+            kwargs: Items of other modalities, by name or plural; and options of the text: see `TextOptions`.
 
         Raises:
             DataError: Tags and media do not agree in number, or a medium is unreadable.
+            ArgumentError: A keyword is unknown, or cannot be honoured.
         """
-        _refuse_tensors(return_tensors)
+        queues, others = self._queues({"images": images, "videos": videos, "audio": audio, **kwargs})
+        options = self._options(others)
+        if text is None and not any(queues.values()):
+            raise DataError("the processor needs text, or media; neither was given.")
+        media: dict[str, list[Tensor]] = {}
         if text is None:
-            raise DataError("the processor needs text; media alone make no prompt.")
-        queues = self._queues({"images": images, "videos": videos, "audio": audio, **media})
-        texts = [text] if isinstance(text, str) else list(text)
-        given = {name: len(queue) for name, queue in queues.items()}
-        collected: dict[str, list[Tensor]] = {}
-        rows = [self._encode_text(one, queues, collected, add_special_tokens) for one in texts]
+            for name, queue in queues.items():
+                for source in queue:
+                    self._keep(media, name, source)
+            return BatchFeature(self._media_batches(media))
+        texts = [text] if isinstance(text, str) else text
+        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(one, str) for one in texts):
+            raise DataError(
+                f"text is {_kind_of(text)}, not text or a list of texts. Positional arguments are media, then text: "
+                "better give both by name."
+            )
+        num_given = {name: len(queue) for name, queue in queues.items()}
+        rows: list[Row] = [{"input_ids": self._encode_text(one, queues, media, options)} for one in texts]
+        self._refuse_surplus(queues, num_given, "text", "tags")
+        return self._batch(rows, media, options)
+
+    def _options(self, given: Mapping[str, Any], others: Collection[str] = (), hint: str = "") -> TextOptions:
+        media = [name for inputs in self.modalities.values() for name in (inputs.name, inputs.modality.plural)]
+        return TextOptions.of({"padding_side": self.padding_side, **given}, [*media, *others], hint)
+
+    def _refuse_surplus(
+        self, queues: Mapping[str, Sequence[Any]], num_given: Mapping[str, int], what: str, places: str
+    ) -> None:
         for name, queue in queues.items():
             if queue:
-                tag = self._tags()[name]
-                raise DataError(
-                    f"{given[name]} {name} item(s) were given, but the text has {given[name] - len(queue)} {tag} "
-                    "tag(s)."
-                )
-        return self._batch(rows, collected, padding_side)
+                tag = f"{self._tags()[name]} tag(s)" if places == "tags" else places
+                used = num_given[name] - len(queue)
+                raise DataError(f"{num_given[name]} {name} item(s) were given, but the {what} has {used} {tag}.")
 
     def _encode_text(
-        self, text: str, queues: dict[str, list[Any]], collected: dict[str, list[Tensor]], add_special_tokens: bool
+        self, text: str, queues: dict[str, list[Any]], collected: dict[str, list[Tensor]], options: TextOptions
     ) -> list[int]:
         brackets = self.brackets
         names = {tag: name for name in self.modalities for tag in self._markers(name)}
@@ -315,23 +397,29 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                 before, after = brackets[name]
                 ids += [*before, *[self.modalities[name].placeholder_id] * count, *after]
             elif piece or index == 0:
-                starts = add_special_tokens and index == 0
+                starts = options.add_special_tokens and index == 0
                 bos = self.tokenizer.bos_token
                 starts = starts and not (bos and piece.startswith(bos))
-                ids += self.tokenizer(piece, add_special_tokens=starts)["input_ids"]
+                ids += self.tokenizer(piece, add_special_tokens=starts, verbose=options.verbose)["input_ids"]
         return ids
 
-    def _queues(self, given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    def _queues(
+        self, given: Mapping[str, Any], besides: Collection[str] = ()
+    ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+        """Media by modality, and the keywords that are none of those in `besides`, nor media."""
         plurals = {inputs.modality.plural: name for name, inputs in self.modalities.items()}
         queues: dict[str, list[Any]] = {}
+        others: dict[str, Any] = {}
         for key, value in given.items():
             name = plurals.get(key, key)
-            if value is None:
-                continue
-            if name not in self.modalities:
-                raise DataError(unknown_name("kind of media", key, [*plurals, *self.modalities]))
-            queues[name] = _flatten(value)
-        return queues
+            if name in self.modalities:
+                queues[name] = [] if value is None else _flatten(value)
+            elif key in STOCK_PLURALS:
+                if value is not None:
+                    raise ArgumentError(unknown_name("kind of media", key, [*plurals, *self.modalities]))
+            elif key not in besides:
+                others[key] = value
+        return queues, others
 
     def _tags(self) -> dict[str, str]:
         return {name: self._markers(name)[0] for name in self.modalities}
@@ -350,53 +438,92 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         return count
 
     def _normalise(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-        """Accept transformers' ways of writing a part: `{"type": "image", "path": source}` and its kin."""
+        """Accept transformers' and OpenAI's ways of writing a part: `{"type": "image", "path": source}` and its kin."""
         normalised: list[Message] = []
         for message in messages:
             content = message.get("content")
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
-            for index, part in enumerate(parts):
-                kind = part.get("type") if isinstance(part, Mapping) else None
-                if kind in self.modalities and kind not in part:
-                    sources = [part[key] for key in SOURCE_KEYS if part.get(key) is not None]
-                    if len(sources) == 1:
-                        parts[index] = {"type": kind, kind: sources[0]}
+            parts = [self._normalise_part(part) for part in parts]
             normalised.append(cast(Message, {**message, "role": message.get("role", ""), "content": parts}))
         return normalised
 
+    def _normalise_part(self, part: Any) -> Any:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if isinstance(kind, str) and kind.removesuffix("_url") in self.modalities and kind in part:
+            kind = kind.removesuffix("_url")
+            address = part.get(f"{kind}_url")
+            if address is not None:
+                return {"type": kind, kind: address.get("url") if isinstance(address, Mapping) else address}
+        if kind in self.modalities and kind not in part:
+            sources = [part[key] for key in SOURCE_KEYS if part.get(key) is not None]
+            if len(sources) == 1:
+                return {"type": kind, kind: sources[0]}
+        return part
+
     # -- batches -------------------------------------------------------------------------------------------------
 
-    def _batch(self, rows: list[list[int]], media: Mapping[str, list[Tensor]], padding_side: str) -> BatchFeature:
-        width = max(len(row) for row in rows)
-        input_ids = torch.full((len(rows), width), self.pad_token_id, dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids)
-        for row, ids in enumerate(rows):
-            columns = slice(width - len(ids), width) if padding_side == "left" else slice(0, len(ids))
-            input_ids[row, columns] = torch.tensor(ids, dtype=torch.long)
-            attention_mask[row, columns] = 1
-        data: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+    def _batch(self, rows: list[Row], media: Mapping[str, list[Tensor]], options: TextOptions) -> BatchFeature:
+        rows = options.truncate(rows, self.tokenizer, self.placeholder_ids)
+        for row in rows:
+            ids = row["input_ids"]
+            if options.return_mm_token_type_ids:
+                numbers = self._media_numbers()
+                row["mm_token_type_ids"] = [numbers.get(token_id, 0) for token_id in ids]
+            if options.return_token_type_ids:
+                row["token_type_ids"] = [0] * len(ids)
+            if options.return_special_tokens_mask:
+                special = set(self.tokenizer.all_special_ids)
+                row["special_tokens_mask"] = [int(token_id in special) for token_id in ids]
+        return BatchFeature(options.pad(rows, self.tokenizer, self.pad_token_id) | self._media_batches(media))
+
+    def _media_batches(self, media: Mapping[str, list[Tensor]]) -> dict[str, Any]:
         batches = {name: self.modalities[name].preprocessor.collate(items) for name, items in media.items()}
-        names = [self.modalities[name].preprocessor.input_name for name in self.modalities]
+        names = [inputs.preprocessor.input_name for inputs in self.modalities.values()]
         if len(set(names)) == len(names):
-            data |= {self.modalities[name].preprocessor.input_name: batch for name, batch in batches.items()}
-        elif batches:
-            data["features"] = batches
-        return BatchFeature(data)
+            return {self.modalities[name].preprocessor.input_name: batch for name, batch in batches.items()}
+        return {"features": batches} if batches else {}
+
+    def _media_numbers(self) -> dict[int, int]:
+        """Of each placeholder id, the number by which transformers tells its modality from text and others."""
+        order = [*STOCK_PLURALS, *self.modalities]
+        plurals = {inputs.modality.plural: inputs for inputs in self.modalities.values()}
+        named = {inputs.name: inputs for inputs in self.modalities.values() if inputs.modality.plural not in order}
+        found = plurals | named
+        return {found[key].placeholder_id: 1 + number for number, key in enumerate(order) if key in found}
 
     @property
     def model_input_names(self) -> list[str]:
         """What a batch may hold."""
         return ["input_ids", "attention_mask", *[i.preprocessor.input_name for i in self.modalities.values()]]
 
+    def __getattr__(self, name: str) -> Any:
+        """Stock names of a modality's placeholder, such as `image_token` and `image_token_id`."""
+        modalities = self.__dict__.get("modalities", {})
+        for modality, inputs in modalities.items():
+            if name == f"{modality}_token":
+                return self._markers(modality)[0]
+            if name == f"{modality}_token_id":
+                return inputs.placeholder_id
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def batch_decode(self, sequences: Any, **kwargs: Any) -> list[str]:
         """Text of several rows of ids; placeholders, which may lie outside the vocabulary, are left out."""
-        return [self.decode(row, **kwargs) for row in sequences]
+        return [cast(str, self.decode(row, **kwargs)) for row in sequences]
 
-    def decode(self, token_ids: Any, **kwargs: Any) -> str:
-        """Text of one row of ids; placeholders, which may lie outside the vocabulary, are left out."""
-        ids = token_ids.tolist() if isinstance(token_ids, Tensor) else list(token_ids)
+    def decode(self, token_ids: Any, **kwargs: Any) -> str | list[str]:
+        """Text of one row of ids or several; placeholders, which may lie outside the vocabulary, are left out."""
+        ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
+        ids = [ids] if isinstance(ids, int) else list(ids)
+        if ids and not isinstance(ids[0], int):
+            return self.batch_decode(ids, **kwargs)
         placeholders = set(self.placeholder_ids.values())
-        return cast(str, self.tokenizer.decode([i for i in ids if i not in placeholders], **kwargs))
+        return cast(str, self.tokenizer.decode([int(i) for i in ids if i not in placeholders], **kwargs))
+
+    def post_process_image_text_to_text(
+        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
+    ) -> list[str]:
+        """As of stock processors: what pipelines make texts with."""
+        return self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
 
     # -- disk ----------------------------------------------------------------------------------------------------
 
@@ -434,29 +561,83 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
     def _write(self, directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(directory)
-        values = {
-            "processor_class": type(self).__name__,
-            "chat_template": self.chat_template if self.chat_template != self.tokenizer.chat_template else None,
-            "special_tokens_in_text": self.special_tokens_in_text,
-            "modalities": {name: _written_beside(inputs.spec, directory) for name, inputs in self.modalities.items()},
-        }
+        modalities = {name: _written_beside(inputs.spec, directory) for name, inputs in self.modalities.items()}
+        values = {**self.to_dict(), "modalities": modalities}
         path = directory / PROCESSOR_FILE
         path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `save_pretrained` writes beside the tokenizer."""
+        return {
+            "processor_class": type(self).__name__,
+            "chat_template": self.chat_template if self.chat_template != self.tokenizer.chat_template else None,
+            "special_tokens_in_text": self.special_tokens_in_text,
+            "modalities": {name: dict(inputs.spec) for name, inputs in self.modalities.items()},
+        }
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> AdaptkitProcessor:
-        """Load a processor; see `adaptkit.load_processor`."""
-        hub = {name: kwargs[name] for name in (*HUB_OPTIONS, "subfolder") if kwargs.get(name) is not None}
-        return load_processor(pretrained_model_name_or_path, **hub)
+        """Load a processor; see `adaptkit.load_processor`.
+
+        Args:
+            pretrained_model_name_or_path: A folder or hub id.
+            kwargs: Where on the hub it is; `chat_template`, `padding_side`, and of the tokenizer `use_fast`, `truncation_side`,
+                `model_max_length` and special tokens such as `pad_token`.
+
+        Raises:
+            ArgumentError: A keyword is unknown, or cannot be honoured.
+        """
+        hub_names = (*HUB_OPTIONS, "subfolder")
+        hub = {name: kwargs[name] for name in hub_names if kwargs.get(name) is not None}
+        given = {name: value for name, value in kwargs.items() if name not in (*hub_names, *AUTO_CLASS_OPTIONS)}
+        known = ("chat_template", *TOKENIZER_OPTIONS)
+        for name in list(given):
+            if name not in known and "_from_pipeline" in kwargs:
+                del given[name]  # pipelines hand over what is for the model
+            elif name not in known:
+                raise ArgumentError(unknown_name("keyword of a workflow's processor", name, known))
+        tokenizer_options = {name: value for name, value in given.items() if name != "chat_template"}
+        processor = load_processor(pretrained_model_name_or_path, tokenizer_options=tokenizer_options, **hub)
+        processor.chat_template = given.get("chat_template") or processor.chat_template
+        processor.padding_side = given.get("padding_side", processor.padding_side)
+        return processor
+
+    @classmethod
+    def from_model(cls, model: Any, tokenizer: Any = None, **options: Any) -> AdaptkitProcessor:
+        """The processor of a workflow in memory, such as `adaptkit.adapt` returns.
+
+        Args:
+            model: The workflow; its encoders say how media are prepared.
+            tokenizer: The base's; loaded from where the base was loaded if not given.
+            options: Further arguments of `AdaptkitProcessor`.
+
+        Raises:
+            ModelError: The base came from no path or id, and no tokenizer is given.
+            PluginError: No plugin reads a modality of this name: build `ModalityInputs` and give them to
+                `AdaptkitProcessor` yourself.
+        """
+        source = getattr(model.base, "name_or_path", "")
+        if tokenizer is None and not source:
+            raise ModelError("the base was never loaded from a path or id, so its tokenizer is unknown: pass one.")
+        modalities: dict[str, ModalityInputs] = {}
+        for name, entry in model.config.modalities.items():
+            preprocessor = model.source_encoders[name].build_preprocessor()
+            modalities[name] = modality_inputs(name, entry, preprocessor=preprocessor)
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        return cls(tokenizer, modalities, **options)
 
 
-def load_processor(directory: str | Path, **hub_options: Any) -> AdaptkitProcessor:
+def load_processor(
+    directory: str | Path, *, tokenizer_options: Mapping[str, Any] | None = None, **hub_options: Any
+) -> AdaptkitProcessor:
     """Load the processor of a workflow.
 
     Args:
         directory: A folder that `adaptkit train`, or `save_pretrained` of a model or processor, wrote, or the hub id
-            of one. Where only the model was saved there, the tokenizer is the base's.
+            of one. Where no tokenizer was saved there, it is the base's.
+        tokenizer_options: Further arguments of `AutoTokenizer.from_pretrained`.
         hub_options: For a hub id: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`,
             `subfolder`.
 
@@ -473,15 +654,15 @@ def load_processor(directory: str | Path, **hub_options: Any) -> AdaptkitProcess
     config = load_config(directory) if (directory / "config.json").is_file() else None
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
-        specs, chat_template, source = values["modalities"], values["chat_template"], str(directory)
+        specs, chat_template = values["modalities"], values["chat_template"]
         special_tokens_in_text = values.get("special_tokens_in_text", False)
         specs = {name: {**spec, "encoder": resolve_encoder(spec["encoder"], directory)} for name, spec in specs.items()}
     else:
         config = config or load_config(directory)
         specs = config.modalities
-        source = resolve_reference(config.base, directory)
+    source = _tokenizer_source(directory, config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, **{"padding_side": "left", **(tokenizer_options or {})})
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{directory}: no tokenizer there nor at its base {source!r}. Save the processor beside the model "
@@ -494,7 +675,16 @@ def load_processor(directory: str | Path, **hub_options: Any) -> AdaptkitProcess
     return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
 
 
-def modality_inputs(name: str, spec: Mapping[str, Any], directory: Path | None = None) -> ModalityInputs:
+def _tokenizer_source(directory: Path, config: AdaptkitConfig | None) -> str:
+    """Where a workflow's tokenizer lies: beside it, or at its base."""
+    if config is None or any((directory / name).is_file() for name in TOKENIZER_FILES):
+        return str(directory)
+    return resolve_reference(config.base, directory)
+
+
+def modality_inputs(
+    name: str, spec: Mapping[str, Any], directory: Path | None = None, preprocessor: Preprocessor | None = None
+) -> ModalityInputs:
     """Build a modality's reading and preprocessing from what a checkpoint or a recipe says of it.
 
     Args:
@@ -502,29 +692,76 @@ def modality_inputs(name: str, spec: Mapping[str, Any], directory: Path | None =
         spec: `encoder` (a reference), `projector`, `placeholder_id`; optionally `placeholder`, `start`, `end`, `type`
             (the registered modality, by default `name`) and `options` of it.
         directory: The checkpoint's folder, where encoders given as objects are kept.
+        preprocessor: Of the encoder; built by its plugin where not given.
     """
     manager = get_plugin_manager()
     modality = manager.build("modality", spec.get("type") or name, spec.get("options") or {})
-    encoder = spec["encoder"]
-    encoder_name = encoder.get("name") or encoder.get("adopted_by")
-    if encoder_name is None:
-        raise PluginError(
-            f"modality {name!r}: its encoder was an object ({encoder.get('object')}) that no plugin knows, so its "
-            "preprocessing cannot be told. Build AdaptkitProcessor with a preprocessor of your own."
-        )
-    options = dict(encoder.get("options") or {})
-    if "adopted_by" in encoder and directory is not None:
-        options["path"] = str(directory / ENCODERS_FOLDER / name)
-    component = manager.get("encoder", encoder_name)
-    preprocessor = component.extra["build_preprocessor"](manager.options("encoder", encoder_name, options))
+    if preprocessor is None:
+        preprocessor = _preprocessor(name, spec, directory)
     texts = {key: spec.get(key) for key in ("placeholder", "start", "end")}
     return ModalityInputs(
         name, modality, preprocessor, int(spec["placeholder_id"]), projector=spec["projector"], spec=spec, **texts
     )
 
 
+def _preprocessor(name: str, spec: Mapping[str, Any], directory: Path | None) -> Preprocessor:
+    manager = get_plugin_manager()
+    encoder = spec["encoder"]
+    encoder_name = encoder.get("name") or encoder.get("adopted_by")
+    if encoder_name is None:
+        raise PluginError(
+            f"modality {name!r}: its encoder was an object ({encoder.get('object')}) that no plugin knows, so its "
+            "preprocessing cannot be determined. Use adaptkit.AdaptkitProcessor.from_model with the workflow in memory."
+        )
+    options = dict(encoder.get("options") or {})
+    if "adopted_by" in encoder and directory is not None:
+        options["path"] = str(directory / ENCODERS_FOLDER / name)
+    component = manager.get("encoder", encoder_name)
+    return cast(Preprocessor, component.extra["build_preprocessor"](manager.options("encoder", encoder_name, options)))
+
+
 def _written_beside(spec: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     return {**spec, "encoder": encoder_relative_to_checkpoint(spec["encoder"], directory)} if "encoder" in spec else {}
+
+
+def _open_ended(messages: Sequence[Message]) -> list[Message]:
+    """Messages whose last one ends in a mark, at which to cut."""
+    if not messages:
+        return []
+    *before, last = messages
+    return [*before, {**last, "content": [*last["content"], {"type": _END, _END: True}]}]
+
+
+def _with_stand_ins(messages: Sequence[Message]) -> list[Message]:
+    """Messages whose media all have a source, as rendering needs."""
+    return [{**m, "content": [_with_source(part, True) for part in m["content"]]} for m in messages]
+
+
+def _with_sources(messages: Sequence[Message], queues: Mapping[str, list[Any]]) -> list[Message]:
+    """Messages whose parts without a source take the next one that was given beside them."""
+    filled: list[Message] = []
+    for message in messages:
+        parts = [
+            _with_source(part, queues[part["type"]].pop(0)) if _is_open(part) and queues.get(part["type"]) else part
+            for part in message["content"]
+        ]
+        filled.append({**message, "content": parts})
+    return filled
+
+
+def _is_open(part: Any) -> bool:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    return isinstance(kind, str) and kind != "text" and part.get(kind) is None
+
+
+def _with_source(part: Any, source: Any) -> Any:
+    return {**part, part["type"]: source} if _is_open(part) else part
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"a list with type {type(value[0]).__name__}" if value else "an empty list"
+    return f"of type {type(value).__name__}"
 
 
 def _flatten(value: Any) -> list[Any]:
@@ -532,8 +769,3 @@ def _flatten(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)) and not any(isinstance(one, (int, float)) for one in value):
         return [item for one in value for item in _flatten(one)]
     return [value]
-
-
-def _refuse_tensors(return_tensors: str | None) -> None:
-    if return_tensors not in (None, "pt", "auto"):
-        raise DataError(f"return_tensors={return_tensors!r}: a batch holds PyTorch tensors ('pt').")
