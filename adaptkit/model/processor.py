@@ -582,8 +582,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
 
         Args:
             pretrained_model_name_or_path: A folder or hub id.
-            kwargs: Where on the hub it is; `chat_template`, `padding_side`, and of the tokenizer `use_fast`, `truncation_side`,
-                `model_max_length` and special tokens such as `pad_token`.
+            kwargs: Where on the hub it is; `chat_template`, `padding_side`, and of the tokenizer `use_fast`,
+                `truncation_side`, `model_max_length` and special tokens such as `pad_token`.
 
         Raises:
             ArgumentError: A keyword is unknown, or cannot be honoured.
