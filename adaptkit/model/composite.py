@@ -104,6 +104,8 @@ class AdaptkitForConditionalGeneration(
         self._own_names = self._find_own_names()
         self.generation_config = copy.deepcopy(base.generation_config)
         self.post_init()
+        # Trainers that resume read the own tensors alone, and warn of others
+        self._keys_to_ignore_on_save = {*self.state_dict()} - {*self._own_names}
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

@@ -135,6 +135,20 @@ def without_head(language_model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
+def given_to_head(language_model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what the head of a causal LM is given, and spare it the work."""
+    collected: list[Tensor] = []
+    with without_head(language_model) as head:
+        stand_in = language_model.get_output_embeddings()  # type: ignore[operator]
+        hook = stand_in.register_forward_pre_hook(lambda _, inputs: collected.append(inputs[0]))
+        assert stand_in is not head
+        try:
+            yield collected
+        finally:
+            hook.remove()
+
+
+@contextmanager
 def enlarged_inputs(language_model: nn.Module, factor: float = 256.0) -> Iterator[None]:
     """Give the head of a causal LM inputs so many times as large."""
     head = language_model.get_output_embeddings()  # type: ignore[operator]

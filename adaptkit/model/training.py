@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.model.loss import (
@@ -21,6 +21,7 @@ from adaptkit.model.loss import (
     chosen_mode,
     divided,
     enlarged_inputs,
+    given_to_head,
     mean_loss,
     summed_loss,
     with_loss,
@@ -35,11 +36,41 @@ ACCEPTS_MASK = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
 _Model: Any = PreTrainedModel if TYPE_CHECKING else object
 
 
+class WorkflowTrunk:
+    """A workflow without its LM head, as trainers call it that compute a loss from hidden states themselves."""
+
+    _tp_plan: Mapping[str, Any] = MappingProxyType({})
+    _pp_plan: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, workflow: Any) -> None:
+        self._workflow = workflow
+
+    def __call__(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPast:
+        """As the workflow's forward, without labels."""
+        with given_to_head(self._workflow.language_model) as hidden_states:
+            output = self._workflow(*args, **kwargs)
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states[-1],
+            past_key_values=output.get("past_key_values"),
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
+        )
+
+
 class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
     """How a composite computes the batches of a stage."""
 
     features_given: Mapping[str, Tensor] = MappingProxyType({})
     """Features like those of an item, `(positions, feature_size)`, of modalities whose batches hold no raw inputs."""
+
+    @property
+    def base_model(self) -> Any:
+        """The workflow without its LM head; the base is `base`."""
+        return WorkflowTrunk(self)
+
+    def get_decoder(self) -> Any:
+        """The workflow's decoder."""
+        return self.language_model
 
     _packing: Method | None = None
     _loss_mode: LossMode = "plain"

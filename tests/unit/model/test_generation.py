@@ -125,3 +125,12 @@ def test_workflows_are_pickled_and_copied_whole(policy):
         assert torch.equal(copied(**batch_of(model, num_items=(1,)).inputs).logits, expected)
         shared = {id(p) for p in copied.base.parameters()} & {id(p) for p in copied.parameters()}
         assert shared, "a copy still shares its base's tensors"
+
+
+def test_the_trunk_gives_what_the_head_is_given(outside, inputs):
+    """As TRL's trainers compute their loss."""
+    expected = outside(**inputs)
+    trunk = outside.base_model(**inputs, use_cache=False, output_hidden_states=True)
+    assert torch.equal(outside.get_output_embeddings()(trunk.last_hidden_state), expected.logits)
+    assert len(trunk.hidden_states) == outside.language_model.config.num_hidden_layers + 1
+    assert outside.get_decoder() is outside.language_model

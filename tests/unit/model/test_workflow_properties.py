@@ -1,10 +1,13 @@
 """What holds for every workflow of the inner-adapter policy, over four decoder families."""
 
 import copy
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Trainer, TrainingArguments
+from transformers.utils import logging
 
 import adaptkit
 from adaptkit.testing import tiny_decoder
@@ -207,3 +210,23 @@ def test_the_loss_at_supervised_positions_is_the_whole_loss(family):
     assert partial.logits.shape[0] == num_supervised
     torch.testing.assert_close(partial.loss, whole.loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(summed.loss * 10, whole.loss * num_supervised, rtol=1e-5, atol=1e-5)
+
+
+def test_a_trainer_resumes_without_warning_of_frozen_tensors(tmp_path, caplog):
+    rows = [{"input_ids": torch.arange(3, 9) + i, "labels": torch.arange(3, 9) + i} for i in range(4)]
+
+    def trainer(steps):
+        model = build("llama")[1]
+        model.set_trainable(["insertion"])
+        options = {"per_device_train_batch_size": 2, "report_to": [], "use_cpu": True, "disable_tqdm": True}
+        return Trainer(model, TrainingArguments(tmp_path, max_steps=steps, save_steps=1, **options), train_dataset=rows)
+
+    straight = trainer(2)
+    straight.train()
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    resumed = trainer(2)
+    logging.get_logger("transformers").addHandler(caplog.handler)
+    resumed.train(resume_from_checkpoint=True)
+    assert "keys in the checkpoint" not in caplog.text
+    for name, tensor in straight.model.trainable_state_dict().items():
+        assert torch.equal(tensor, resumed.model.trainable_state_dict()[name]), name
