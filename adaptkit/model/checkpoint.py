@@ -17,6 +17,7 @@ from adaptkit.errors import ModelError, wrong_type
 from adaptkit.hub import is_hub_id
 from adaptkit.interfaces import Encoder
 from adaptkit.model.assembly import adapt, check_base
+from adaptkit.model.auto_options import check_arguments, loading_options
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
 from adaptkit.model.encoders import load_encoder
@@ -66,6 +67,9 @@ def load(
         raise ModelError(wrong_type("encoders", "a mapping of encoders by modality", encoders))
     if base is not None:
         check_base(base)
+    base_options = {"dtype": dtype, **base_options}
+    check_arguments(base_options)
+    dtype = base_options.pop("dtype")
     directory, base_options = locate(directory, base_options)
     config = load_config(directory)
     if base is None:
@@ -306,4 +310,23 @@ def _projector_spec(modality: str, reference: Mapping[str, Any]) -> dict[str, An
     return {"name": reference["name"], **reference["options"]}
 
 
-AdaptkitForConditionalGeneration.loader = staticmethod(load)
+def load_pretrained(directory: str | Path, **options: Any) -> Any:
+    """`load` with the arguments of transformers' `from_pretrained`, as its Auto classes pass them on."""
+    with_info, generation_config = options.pop("output_loading_info", False), options.pop("generation_config", None)
+    options, settings = loading_options(options, lambda: AdaptkitConfig.from_pretrained(locate(directory, options)[0]))
+    model = load(directory, **options)
+    for name, value in settings.items():
+        setattr(model.config, name, value)
+        setattr(model.language_model.config, name, value)
+    if generation_config is not None:
+        model.generation_config = generation_config
+    nothing: dict[str, Any] = {
+        "missing_keys": set(),
+        "unexpected_keys": set(),
+        "mismatched_keys": set(),
+        "error_msgs": [],
+    }
+    return (model, nothing) if with_info else model  # what does not fit is an error
+
+
+AdaptkitForConditionalGeneration.loader = staticmethod(load_pretrained)

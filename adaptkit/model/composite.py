@@ -33,14 +33,6 @@ from adaptkit.surgery.quantization import check_move
 PARTS = ("projector", "insertion", "ends")
 """What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow."""
 
-AUTO_CLASS_OPTIONS = frozenset(
-    (
-        *("config", "code_revision", "adapter_kwargs", "trust_remote_code"),
-        *("_from_auto", "_from_pipeline", "_commit_hash"),
-    )
-)
-"""What transformers' Auto classes pass on and a workflow has no use for."""
-
 
 class AdaptkitForConditionalGeneration(
     WorkflowTrainingMixin,
@@ -74,7 +66,7 @@ class AdaptkitForConditionalGeneration(
     _can_compile_fullgraph = True
 
     loader: Callable[..., Any]
-    """`adaptkit.load`, set by `adaptkit.model.checkpoint`, which knows how to find bases and encoders."""
+    """`from_pretrained`, set by `adaptkit.model.checkpoint`, which knows how to find bases and encoders."""
 
     def __init__(
         self,
@@ -103,6 +95,7 @@ class AdaptkitForConditionalGeneration(
         self._contexts = PassContexts(policy)
         self._own_names = self._find_own_names()
         self.generation_config = copy.deepcopy(base.generation_config)
+        self.config._attn_implementation = language_model.config._attn_implementation
         self.post_init()
         # Trainers that resume read the own tensors alone, and warn of others
         self._keys_to_ignore_on_save = {*self.state_dict()} - {*self._own_names}
@@ -113,6 +106,11 @@ class AdaptkitForConditionalGeneration(
     def base(self) -> PreTrainedModel:
         """The base, exactly as it was given: the text-only workflow."""
         return cast(PreTrainedModel, self._base)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the workflow computes: the base's, also where its own tensors are float32 masters."""
+        return cast(torch.dtype, self.base.dtype)
 
     def _find_own_names(self) -> list[str]:
         frozen = {id(p) for p in self.base.parameters()}
@@ -508,8 +506,14 @@ class AdaptkitForConditionalGeneration(
         """Load a workflow; see `adaptkit.load`."""
         if args:
             raise ModelError("from_pretrained of a workflow takes keyword arguments only; see adaptkit.load.")
-        options = {name: value for name, value in kwargs.items() if name not in AUTO_CLASS_OPTIONS}
-        return cls.loader(pretrained_model_name_or_path, **options)
+        return cls.loader(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
+        raise ModelError(
+            "a workflow is not made of a configuration alone: it shares its base's tensors. Use adaptkit.adapt or "
+            "from_pretrained."
+        )
 
     def save_pretrained(
         self,

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import adaptkit
+from adaptkit.errors import ArgumentError
 
 MODEL_TYPE = "adaptkit"
 
@@ -51,3 +52,19 @@ class AdaptkitConfig(PreTrainedConfig):  # type: ignore[misc]
         kwargs.setdefault("adaptkit_version", adaptkit.__version__)
         kwargs.setdefault("tie_word_embeddings", bool(getattr(text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
+
+    @property
+    def _attn_implementation(self) -> str | None:
+        return self._attn_implementation_internal
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: str | dict[str, str] | None) -> None:
+        """As of stock configs, whose decoder has the name `text_config`."""
+        if isinstance(value, dict):
+            others = sorted(set(value) - {"", "text_config"})
+            if others:
+                raise ArgumentError(
+                    f"attn_implementation: a workflow's decoder is 'text_config'; {others} is not known."
+                )
+            value = value.get("text_config", value.get(""))
+        self._attn_implementation_internal = value

@@ -24,8 +24,8 @@ from adaptkit.chat import (
 from adaptkit.chat_template import resolve_template, stop_settings
 from adaptkit.errors import ArgumentError, DataError, ModelError, PluginError, unknown_name
 from adaptkit.interfaces import Message, Modality, Preprocessor
+from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
-from adaptkit.model.composite import AUTO_CLASS_OPTIONS
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
@@ -277,7 +277,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             raise ArgumentError(f"continue_final_message cannot be combined with {other}.")
         template = resolve_template(self.tokenizer, chat_template or self.chat_template)
         given = {"tools": tools, "documents": documents}
-        variables = {name: value for name, value in given.items() if value is not None}
+        variables = {name: value for name, value in given.items() if value}
         known = {field.name for field in fields(TextOptions)}
         variables |= {n: v for n, v in kwargs.items() if n not in known and names_variable(template, n)}
         queues, others = self._queues({**kwargs, **(processor_kwargs or {})}, besides=variables)
