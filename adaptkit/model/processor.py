@@ -510,14 +510,14 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         """Text of several rows of ids; placeholders, which may lie outside the vocabulary, are left out."""
         return [cast(str, self.decode(row, **kwargs)) for row in sequences]
 
-    def decode(self, token_ids: Any, **kwargs: Any) -> str | list[str]:
+    def decode(self, token_ids: Any, **kwargs: Any) -> Any:
         """Text of one row of ids or several; placeholders, which may lie outside the vocabulary, are left out."""
         ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
         ids = [ids] if isinstance(ids, int) else list(ids)
         if ids and not isinstance(ids[0], int):
             return self.batch_decode(ids, **kwargs)
         placeholders = set(self.placeholder_ids.values())
-        return cast(str, self.tokenizer.decode([int(i) for i in ids if i not in placeholders], **kwargs))
+        return self.tokenizer.decode([int(i) for i in ids if i not in placeholders], **kwargs)
 
     def post_process_image_text_to_text(
         self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
@@ -626,6 +626,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             modalities[name] = modality_inputs(name, entry, preprocessor=preprocessor)
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        check_vocabulary(tokenizer, model.config.get_text_config(decoder=True).vocab_size)
         return cls(tokenizer, modalities, **options)
 
 
