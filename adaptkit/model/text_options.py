@@ -29,7 +29,6 @@ REFUSED = {
     **dict.fromkeys(("do_rescale", "rescale_factor", "do_normalize", "do_convert_rgb"), _PREPROCESSING),
     **dict.fromkeys(("data_format", "input_data_format", "device", "num_frames", "fps"), _PREPROCESSING),
     "sampling_rate": "give each item as (samples, rate)",
-    "load_audio_from_video": "give each medium as a part of its own",
 }
 """Keywords of transformers' processors that a workflow's has no use for, and why."""
 
