@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from adaptkit.chat import EncodedConversation
-from adaptkit.chat_template import refuse_random, resolve_template
+from adaptkit.chat_template import check_template, refuse_random, resolve_template
 from adaptkit.chat_templates import load_chat_template
 from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.collator import Collator, PackedCollator
@@ -25,6 +25,7 @@ from adaptkit.data.packing import PackedDataset, PackSampler
 from adaptkit.data.sampler import EpochSampler
 from adaptkit.errors import AdaptkitError, DataError, ModelError, RecipeError
 from adaptkit.interfaces import DataContext, DataSource, Encoder, Modality, Sample, box_size_of
+from adaptkit.loading import load_stock
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.encoders import build_encoder, settled
@@ -118,7 +119,7 @@ def build_base(config: BaseConfig, device: str | torch.device | None = None) -> 
         raise ModelError(f"base.path: {missing}.")
     source = resolve_model_path(config.path)
     common: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    loaded = AutoConfig.from_pretrained(source, **common)
+    loaded = load_stock(AutoConfig, source, **common)
     if config.model_type and loaded.model_type != config.model_type:
         raise ModelError(
             f"base.path: {config.path!r} is a {loaded.model_type}, but base.model_type says {config.model_type}."
@@ -126,16 +127,14 @@ def build_base(config: BaseConfig, device: str | torch.device | None = None) -> 
     if config.quantization is not None:
         dtype = getattr(torch, config.dtype) if config.dtype != "auto" else loaded.dtype or torch.float32
         common["quantization_config"] = bitsandbytes_config(config.quantization, dtype)
-    try:
-        base = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=config.dtype,
-            attn_implementation=_attention(config.attn_implementation, loaded),
-            device_map=device,
-            **common,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"base {config.path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    base: PreTrainedModel = load_stock(
+        AutoModelForCausalLM,
+        source,
+        dtype=config.dtype,
+        attn_implementation=_attention(config.attn_implementation, loaded),
+        device_map=device,
+        **common,
+    )
     prepare_quantized(base)
     remember_origin(base, config.revision)
     return base.eval()
@@ -160,14 +159,13 @@ def build_tokenizer(config: BaseConfig) -> Any:
         ModelError: There is no tokenizer, or its template draws at random.
     """
     source = resolve_model_path(config.path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"base {config.path!r} has no usable tokenizer: {str(error).splitlines()[0]}") from error
+    advice = "It should hold the tokenizer of base.path."
+    tokenizer = load_stock(
+        AutoTokenizer, source, advice=advice, revision=config.revision, trust_remote_code=config.trust_remote_code
+    )
     if config.chat_template is not None:
         tokenizer.chat_template = load_chat_template(config.chat_template)
+    check_template(tokenizer, None, config.chat_template or source)
     if tokenizer.chat_template:
         refuse_random(resolve_template(tokenizer, None))
     return tokenizer

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import REASONING_KEYS
+from adaptkit.loading import reading
 from adaptkit.markup import Markup, added_tokens, cached
 
 Turn = dict[str, Any]
@@ -88,6 +91,18 @@ def refuse_random(template: str) -> None:
             f"the chat template draws at random ({found[1] or found[2]!r}), so that no two renderings of a "
             "conversation need be the same, and no run could be repeated or resumed. Give another as base.chat_template"
         )
+
+
+def check_template(tokenizer: Any, template: str | None, place: Path | str) -> None:
+    """Make sure that a chat template, by default the tokenizer's, can be parsed.
+
+    Raises:
+        ModelError: It cannot; the message names `place`, where it lies.
+    """
+    template = template or tokenizer.chat_template
+    if isinstance(template, str):
+        with reading(place), suppress(DataError):  # it may refuse this conversation, though not fail on it
+            render_template(tokenizer, [{"role": "user", "content": "x"}], True, template)
 
 
 def render_template(tokenizer: Any, turns: list[Turn], add_generation_prompt: bool, template: str) -> str:

@@ -17,8 +17,8 @@ from adaptkit.interfaces import DataContext, Encoder, Modality, Sample
 from adaptkit.paths import cache_dir
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import EncoderRecipe
-from adaptkit.training.checkpoints import staged_folder
 from adaptkit.training.encoder import EncoderResult, EncoderSettings, LabelledItem, Progress, train_encoder
+from adaptkit.writing import staged_folder
 
 SCORES_FILE = "training.json"
 

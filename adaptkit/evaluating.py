@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +22,8 @@ from adaptkit.recipe import Recipe, TaskConfig, dump_recipe, written_description
 from adaptkit.runner import METRICS_FILE, Run
 from adaptkit.surgery import quantization_of
 from adaptkit.terminal import Console
-from adaptkit.training.checkpoints import write_whole
+from adaptkit.training.metrics import read_metrics
+from adaptkit.writing import write_json
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
@@ -56,8 +56,7 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
     mark_trained(results, run.recipe, settings.tasks)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
-    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    write_whole(run.output_dir / RESULTS_FILE, text)
+    write_json(run.output_dir / RESULTS_FILE, results)
     _write_report(run, results, answers, command)
     return results
 
@@ -141,14 +140,13 @@ def evaluate_task(
 
 def _write_report(run: Run, results: Mapping[str, Any], answers: Sequence[Answer], command: str) -> None:
     model, processor = next(reversed(run.workflows.values()))
-    metrics = (run.output_dir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     write_report(
         run.output_dir / REPORT_FILE,
         ReportData(
             title=run.recipe.name,
             results=results,
             description=written_description(run.recipe),
-            metrics=[json.loads(line) for line in metrics],
+            metrics=read_metrics(run.output_dir / METRICS_FILE),
             layers=describe_layers(model),
             components=[asdict(size) for size in describe_components(model)],
             gallery=gallery_items(answers, processor),

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from adaptkit.writing import write_json
+
 COMMAND = (sys.executable, "-m", "adaptkit")
 
 REPORT_VARIABLE = "ADAPTKIT_REPORTS"
@@ -65,9 +67,7 @@ def leave_report(message: str, exit_code: int, *, is_error: bool, is_echo: bool)
     if folder is None:
         return False
     values = {"message": message, "exit_code": exit_code, "is_error": is_error, "is_echo": is_echo, "time": time.time()}
-    path = Path(folder) / f"{os.environ['RANK']}.json"
-    path.with_suffix(".tmp").write_text(json.dumps(values), encoding="utf-8")
-    path.with_suffix(".tmp").replace(path)
+    write_json(Path(folder) / f"{os.environ['RANK']}.json", values)
     return True
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError, wrong_type
+from adaptkit.writing import STAGING
 
 WORLD_PREFIX = "world:"
 CACHE_VARIABLE = "ADAPTKIT_CACHE"
-STAGING_PREFIX = ".staging-"
-"""Of folders in which a checkpoint is written before it is renamed to its place."""
 
 
 def as_path(what: str, value: Any) -> Path:
@@ -43,7 +42,7 @@ def portable_model_path(path: str) -> str:
 def final_place(folder: Path) -> Path:
     """Where a folder will lie, absolute, once what is being written in it is renamed to its place."""
     folder = folder.resolve()
-    return Path(*(part for part in folder.parts if not part.startswith(STAGING_PREFIX)))
+    return Path(*(part for part in folder.parts if not part.startswith(STAGING)))
 
 
 def missing_model(path: str, revision: str | None = None) -> str | None:

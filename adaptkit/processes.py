@@ -101,7 +101,7 @@ def process_group() -> Iterator[None]:
     except RuntimeError as error:
         if not _lost_connection(error):
             raise
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PeerError(f"process {process_index()} lost the others, of which one has ended ({reason})") from error
     dist.destroy_process_group()  # after an error the others may not take part, and the process ends anyway
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedToken
 from adaptkit.chat_templates import FAMILY_TEMPLATES, load_chat_template
 from adaptkit.errors import RecipeError
 from adaptkit.interfaces import Message, Modality, Sample
+from adaptkit.loading import reading
 from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, ModalityConfig, Recipe, recipe_from_values
@@ -181,10 +182,8 @@ def family_of(base: BaseConfig) -> str:
 def _family_on_this_machine(base: BaseConfig) -> str:
     """What the config of a base that is here says, be it built in, in a folder or in the cache of the hub."""
     source, revision = resolve_model_path(base.path), base.revision
-    try:
+    with reading(source, RecipeError, "It should be the config of base.path."):
         values, _ = PreTrainedConfig.get_config_dict(source, revision=revision, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"base.path: the config of {base.path!r} cannot be read: {error}") from error
     if not values.get("model_type"):
         raise RecipeError(f"base.path: the config of {base.path!r} has no model_type; name it as base.model_type.")
     return str(values["model_type"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,18 +17,20 @@ from adaptkit.errors import RecipeError, RunError
 from adaptkit.evaluation.fresh_base import describe_tokenizer
 from adaptkit.hookspecs import Options
 from adaptkit.interfaces import DataSource
+from adaptkit.loading import read_json, read_text, reading
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.reference import holds_content
 from adaptkit.processes import on_main_process
 from adaptkit.recipe import Recipe, StageConfig, load_values, without_variables
 from adaptkit.training.checkpoints import (
+    DAMAGED,
     DEFAULTS,
     completed_steps,
     find_newest,
     is_checkpoint,
     list_checkpoints,
-    write_whole,
 )
+from adaptkit.writing import make_folder, write_text
 
 RECIPE_FILE = "recipe.yaml"
 LOCK_FILE = ".training.lock"
@@ -76,7 +77,7 @@ def locked(output_dir: Path) -> Iterator[None]:
     lock = FileLock(output_dir / LOCK_FILE, timeout=_PATIENCE)
 
     def acquire() -> None:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(output_dir)
         try:
             lock.acquire()
         except Timeout:
@@ -98,13 +99,13 @@ def locked(output_dir: Path) -> Iterator[None]:
 def recorded(text: str, output_dir: Path) -> Iterator[None]:
     """Write the resolved recipe; a run that is refused leaves the one before."""
     path = output_dir / RECIPE_FILE
-    before = path.read_text(encoding="utf-8") if path.exists() else None
-    write_whole(path, text)
+    before = read_text(path, RunError) if path.exists() else None
+    write_text(path, text)
     try:
         yield
     except RecipeError:
         if before is not None:
-            write_whole(path, before)
+            write_text(path, before)
         raise
 
 
@@ -119,7 +120,12 @@ def earlier_recipe(output_dir: Path, resume: str | None) -> dict[str, Any] | Non
         raise RecipeError(
             f"{output_dir} holds a run already. Continue it with --resume auto, or name another folder with --output."
         )
-    return load_values(path) if path.exists() else None
+    if not path.exists():
+        return None
+    with reading(
+        path, RunError, "Restore the recipe of the run that is to go on, or start afresh with another --output."
+    ):
+        return load_values(path)
 
 
 def stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
@@ -142,7 +148,7 @@ def refuse_other_models(
     path = None if newest is None else newest / CONFIG_NAME
     if path is None or not path.is_file():
         return
-    trained = json.loads(path.read_text(encoding="utf-8"))
+    trained = read_json(path, RunError, DAMAGED)
     records = {"base.path": (model.base, trained.get("base", {}))}
     for name, encoder in model.source_encoders.items():
         record = trained.get("modalities", {}).get(name, {}).get("encoder", {})

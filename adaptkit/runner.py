@@ -71,13 +71,14 @@ from adaptkit.resuming import (
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.surgery import max_positions
 from adaptkit.terminal import Console, styled
-from adaptkit.training.checkpoints import load_weights, remove_leftovers, staged_folder
+from adaptkit.training.checkpoints import load_weights
 from adaptkit.training.distributed import check_optimizers, check_policy
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
 from adaptkit.vocabulary import describe_special_tokens, describe_unknown_words
+from adaptkit.writing import remove_leftovers, staged_folder
 
 METRICS_FILE = "metrics.jsonl"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"

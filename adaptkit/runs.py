@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError, unknown_name
+from adaptkit.loading import read_yaml
 from adaptkit.model.checkpoint import load
 from adaptkit.model.processor import load_processor
 
@@ -33,10 +34,8 @@ def workflow_folders(checkpoint: Path) -> dict[str, Path]:
 
 def _order(run_directory: Path, name: str) -> int:
     """Place of a workflow in the run's recipe; those that it does not name come last."""
-    from yaml import safe_load
-
     recipe = run_directory / "recipe.yaml"
-    names = list(safe_load(recipe.read_text(encoding="utf-8"))["workflows"]) if recipe.is_file() else []
+    names = list(read_yaml(recipe).get("workflows") or ()) if recipe.exists() else []
     return names.index(name) if name in names else len(names)
 
 
@@ -54,12 +53,14 @@ def find_workflow(checkpoint: Path, workflow: str | None = None) -> Path:
     return folders[workflow]
 
 
-def load_workflow(checkpoint: Path, workflow: str | None = None, base: Any = None) -> tuple[Any, Any]:
-    """Model, on the accelerator where there is one, and processor of a workflow."""
+def load_workflow(
+    checkpoint: Path, workflow: str | None = None, base: Any = None, *, trust_remote_code: bool = False
+) -> tuple[Any, Any]:
+    """Model, on the accelerator where there is one, and processor of a workflow; code of its own runs only if told."""
     import torch
 
     folder = find_workflow(checkpoint, workflow)
-    model = load(folder, base=base)
+    model = load(folder, base=base, trust_remote_code=trust_remote_code)
     if base is None and torch.cuda.is_available():
         model = model.to("cuda")
-    return model, load_processor(folder)
+    return model, load_processor(folder, trust_remote_code=trust_remote_code)

@@ -89,12 +89,14 @@ def echo_text(text: str) -> None:
 
 def echo_json(values: Any) -> None:
     """Print values as JSON, in which control characters are escaped as JSON does it."""
-    text = json.dumps(values, indent=2, ensure_ascii=False)
+    stream = _reserved[-1] if _reserved else sys.stdout
+    text = json.dumps(values, indent=2, ensure_ascii="utf" not in (getattr(stream, "encoding", None) or "utf").lower())
     _write(inert_text(text, lambda character: json.dumps(character)[1:-1]) + "\n")
 
 
 def _write(text: str, *, err: bool = False) -> None:
-    click.echo(text, nl=False, err=err, file=_reserved[-1] if _reserved and not err else None)
+    stream = sys.stderr if err else _reserved[-1] if _reserved else sys.stdout
+    click.echo(text, nl=False, err=err, file=stream)  # named, since click would write UTF-8 to a stream of ASCII
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from adaptkit.chat_template import describe_end_of_turn
 from adaptkit.checking.findings import Problem
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import DataSource, Preprocessor, Sample
+from adaptkit.loading import load_stock
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.paths import resolve_model_path
 
@@ -147,18 +148,14 @@ def open_tokenizer(path: str) -> Any:
     folder = resolve_model_path(path)
     if not Path(folder).is_dir():
         raise ModelError(f"no folder {path!r} with a tokenizer.")
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ModelError(f"no usable tokenizer at {path!r}: {reason}") from error
+    return load_stock(AutoTokenizer, folder)
 
 
 def embedding_rows(folder: str, revision: str | None = None) -> int | None:
     """Rows of a model's embedding by its config; None where there is no config of a model."""
     try:
-        config = AutoConfig.from_pretrained(folder, revision=revision)
-    except (OSError, ValueError, KeyError):
+        config = load_stock(AutoConfig, folder, revision=revision)
+    except ModelError:
         return None
     rows = getattr(config.get_text_config(decoder=True), "vocab_size", None)
     return rows if isinstance(rows, int) else None

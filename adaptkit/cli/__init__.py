@@ -45,6 +45,9 @@ cli = LazyGroup(
 def main() -> None:
     """Run the command line of this process, and exit."""
     warnings.formatwarning = _format_warning
+    from adaptkit.cli.streams import guard_output
+
+    guard_output()
     cli.main(sys.argv[1:], prog_name="adaptkit")
 
 

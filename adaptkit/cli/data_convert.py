@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptkit.cli.group import NamingGroup
+from adaptkit.seeds import MAX_SEED
 from adaptkit.terminal import Console, echo
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def common_options(group: str) -> Callable[[Callable[..., Any]], Callable[..., A
             "--media", type=FOLDER, help="Leave out pictures that are not in this folder, to which paths are relative."
         ),
         click.option("--limit", type=click.IntRange(1), help="Write at most so many conversations."),
-        click.option("--seed", type=int, help="Draw them at random.  [default: the first ones]"),
+        click.option(
+            "--seed", type=click.IntRange(0, MAX_SEED), help="Draw them at random.  [default: the first ones]"
+        ),
     ]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptkit.cli.output import json_option
+from adaptkit.cli.output import json_option, trust_option
 from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.seeds import MAX_SEED
 from adaptkit.terminal import Console, echo_json
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     "place of data_root. No other files of the recipe are needed.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), help="Draws the items; that of the run's recipe by default, else 0."
+    "--seed", type=click.IntRange(0, MAX_SEED), help="Draws the items; that of the run's recipe by default, else 0."
 )
 @json_option()
+@trust_option()
 @click.option("--workflow", help="Score this workflow of a run alone; by default a task takes those it knows.")
 def evaluate(
     checkpoint: Path,
@@ -44,6 +46,7 @@ def evaluate(
     data: Path | None,
     seed: int | None,
     as_json: bool,
+    trust_remote_code: bool,
     workflow: str | None,
 ) -> None:
     """Score CHECKPOINT, a workflow's folder or a run directory, on benchmarks.
@@ -63,7 +66,7 @@ def evaluate(
     folders = _workflow_folders(checkpoint, workflow)
     progress_console = Console(stderr=True)
     with progress_console.status("loading the checkpoint"):
-        workflows = _load_workflows(folders)
+        workflows = _load_workflows(folders, trust_remote_code)
     options = {
         "limit": limit if limit is not None or recipe is None else recipe.evaluation.limit,
         "seed": seed if seed is not None else (0 if recipe is None else recipe.evaluation.seed),
@@ -171,7 +174,7 @@ def _workflow_folders(checkpoint: Path, workflow: str | None) -> dict[str, Path]
     return {workflow: find_workflow(checkpoint, workflow)}
 
 
-def _load_workflows(folders: Mapping[str, Path]) -> dict[str, tuple[Any, Any]]:
+def _load_workflows(folders: Mapping[str, Path], trust_remote_code: bool) -> dict[str, tuple[Any, Any]]:
     """Models and processors, all on one base and its encoders."""
     import torch
 
@@ -181,7 +184,7 @@ def _load_workflows(folders: Mapping[str, Path]) -> dict[str, tuple[Any, Any]]:
     base, encoders = None, None
     workflows = {}
     for name, folder in folders.items():
-        model = adaptkit.load(folder, base=base, encoders=encoders).to(device)
+        model = adaptkit.load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code).to(device)
         base, encoders = model.base, model.source_encoders
-        workflows[name] = (model, adaptkit.load_processor(folder))
+        workflows[name] = (model, adaptkit.load_processor(folder, trust_remote_code=trust_remote_code))
     return workflows

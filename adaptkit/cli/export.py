@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from adaptkit.cli.output import trust_option
 from adaptkit.terminal import echo
 
 FORMATS = ("llava", "qwen2-audio", "voxtral", "peft")
@@ -19,7 +20,16 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option("--workflow", help="Which workflow of a run; the only or first one by default.")
 @click.option("--merge", is_flag=True, help="Fold low-rank differences into the weights first.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of the written weights; the base's by default.")
-def export(checkpoint: Path, target: str, output: Path, workflow: str | None, merge: bool, dtype: str | None) -> None:
+@trust_option()
+def export(
+    checkpoint: Path,
+    target: str,
+    output: Path,
+    workflow: str | None,
+    merge: bool,
+    dtype: str | None,
+    trust_remote_code: bool,
+) -> None:
     """Write a workflow of CHECKPOINT as a stock checkpoint, which programs without adaptkit read.
 
     What was written is read back and compared with the workflow; what has no stock equal is refused with the reason.
@@ -37,7 +47,8 @@ def export(checkpoint: Path, target: str, output: Path, workflow: str | None, me
 
     quiet_libraries()
     folder = find_workflow(checkpoint, workflow)
-    model, processor = load(folder), load_processor(folder)
+    model = load(folder, trust_remote_code=trust_remote_code)
+    processor = load_processor(folder, trust_remote_code=trust_remote_code)
     wanted = None if dtype is None else getattr(torch, dtype)
     if target == "llava":
         report = export_llava(model, processor, output, merge=merge, dtype=wanted)

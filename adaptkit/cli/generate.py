@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from adaptkit.cli.output import keep_stdout
+from adaptkit.cli.output import keep_stdout, trust_option
 from adaptkit.errors import DataError
+from adaptkit.seeds import MAX_SEED
 from adaptkit.terminal import echo_text
 
 
@@ -26,7 +27,14 @@ from adaptkit.terminal import echo_text
 )
 @click.option("--max-new-tokens", default=128, show_default=True, type=click.IntRange(min=1))
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.", type=click.FloatRange(min=0))
-@click.option("--seed", default=0, show_default=True, help="Of sampling, where the temperature is above 0.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, MAX_SEED),
+    help="Of sampling, where the temperature is above 0.",
+)
+@trust_option()
 @click.pass_context
 def generate(
     context: click.Context,
@@ -41,6 +49,7 @@ def generate(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    trust_remote_code: bool,
 ) -> None:
     """Answer one prompt with a workflow of CHECKPOINT: a workflow's folder or a run directory.
 
@@ -58,7 +67,9 @@ def generate(
 
     quiet_libraries()
     text_only = workflow == "text" or (workflow is None and not given)
-    model, processor = load_workflow(checkpoint, None if workflow == "text" else workflow)
+    model, processor = load_workflow(
+        checkpoint, None if workflow == "text" else workflow, trust_remote_code=trust_remote_code
+    )
     messages = build_messages(processor, prompt, given, system)
     batch = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
     torch.manual_seed(seed)

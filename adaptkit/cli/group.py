@@ -119,6 +119,9 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", INTERRUPTED
+    failure = _failure(error)
+    if failure is not None:
+        return failure, 1
     if isinstance(error, OSError) and error.errno is not None and error.errno != errno.EPIPE:
         place = f": {error.filename}" if error.filename else ""
         return inert(f"{error.strerror}{place}"), 1
@@ -126,6 +129,13 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         reason = f"{type(error).__name__}: {_first_line(error)}"
         return inert(f"this is a bug in adaptkit, please report it: {reason} (add {DEBUG} for the traceback)"), 1
     return None, 1
+
+
+def _failure(error: BaseException) -> str | None:
+    """What the machine did, where it was that."""
+    from adaptkit.failures import LOWER, explain_failure
+
+    return explain_failure(error, LOWER) if isinstance(error, Exception) else None
 
 
 def _speaker() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from adaptkit.cli.output import json_option
+from adaptkit.cli.output import json_option, trust_option
 from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.terminal import Console, echo_json, styled
@@ -34,8 +34,16 @@ COLORS = {
 @click.argument("overrides", metavar="[a.b.c=value]...", nargs=-1)
 @click.option("--workflow", help="Only this workflow.")
 @json_option()
+@trust_option()
 @prediction_options
-def inspect(target: Path, overrides: tuple[str, ...], workflow: str | None, as_json: bool, **prediction: Any) -> None:
+def inspect(
+    target: Path,
+    overrides: tuple[str, ...],
+    workflow: str | None,
+    as_json: bool,
+    trust_remote_code: bool,
+    **prediction: Any,
+) -> None:
     """Show layers, parameters and bytes of a recipe or checkpoint.
 
     Of a recipe nothing is loaded but configs, and the memory and time of each stage are predicted. Its settings are
@@ -58,7 +66,7 @@ def inspect(target: Path, overrides: tuple[str, ...], workflow: str | None, as_j
     if overrides:
         raise click.UsageError(f"{overrides[0]}: only a recipe has settings to override, and this is a checkpoint.")
     refuse_options(prediction, "only the stages of a recipe are predicted, and this is a checkpoint.")
-    show_workflows(((name, describe(model)) for name, model in _models(target, workflow)), as_json)
+    show_workflows(((name, describe(model)) for name, model in _models(target, workflow, trust_remote_code)), as_json)
 
 
 def show_workflows(described: Iterable[tuple[str, dict[str, Any]]], as_json: bool) -> None:
@@ -72,7 +80,9 @@ def show_workflows(described: Iterable[tuple[str, dict[str, Any]]], as_json: boo
         console.print(_component_table(name, description["components"]))
 
 
-def _models(target: Path, workflow: str | None) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
+def _models(
+    target: Path, workflow: str | None, trust_remote_code: bool
+) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
     """The workflows of a checkpoint or a run directory, one base and its encoders shared by all."""
     from adaptkit.model.checkpoint import load
     from adaptkit.runs import workflow_folders
@@ -83,7 +93,7 @@ def _models(target: Path, workflow: str | None) -> Iterator[tuple[str, AdaptkitF
     folders = {workflow: folders[workflow]} if workflow else folders
     base, encoders = None, None
     for name, folder in folders.items():
-        model = load(folder, base=base, encoders=encoders)
+        model = load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code)
         base, encoders = model.base, model.source_encoders
         yield name, model
 

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from adaptkit.build import built_parts
 from adaptkit.errors import ModelError, RecipeError, join_lines
 from adaptkit.interfaces import Encoder
+from adaptkit.loading import load_stock, reading
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import ModalityInputs, modality_inputs
 from adaptkit.paths import missing_model, resolve_model_path
@@ -136,10 +137,9 @@ def skeleton_base(config: BaseConfig) -> PreTrainedModel:
     Raises:
         ModelError: No model can be built from the config.
     """
-    try:
-        loaded = AutoConfig.from_pretrained(
-            resolve_model_path(config.path), revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
+    source = resolve_model_path(config.path)
+    with reading(source):
+        loaded = load_stock(AutoConfig, source, revision=config.revision, trust_remote_code=config.trust_remote_code)
         # Flash attention and PyTorch's own keep the same tensors, and only the latter runs without a GPU
         eager = config.attn_implementation == "eager"
         dtype = getattr(loaded, "dtype", None) or torch.float32
@@ -150,8 +150,6 @@ def skeleton_base(config: BaseConfig) -> PreTrainedModel:
                 attn_implementation="eager" if eager else None,
                 trust_remote_code=config.trust_remote_code,
             )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"base {config.path!r} cannot be built: {str(error).splitlines()[0]}") from error
     return base.eval()
 
 

@@ -15,6 +15,7 @@ from adaptkit.cli.output import json_option
 from adaptkit.errors import RecipeError
 from adaptkit.recipe import RecipeSummary, find_recipes, recipe_json_schema, reference, shipped_folder
 from adaptkit.terminal import Console, echo, echo_json, reserved_stdout, styled
+from adaptkit.writing import write_text
 
 DEFAULT_FOLDER = Path("recipes")
 SCHEMA = "schema"
@@ -54,8 +55,7 @@ def _write_schema(output: Path | None) -> None:
             echo_json(recipe_json_schema())
         return
     text = json.dumps(recipe_json_schema(), indent=2) + "\n"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    write_text(output, text)
     echo(f"Wrote {output}. In a recipe's first line: # yaml-language-server: $schema={output}", err=True)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from adaptkit.cli.group import NamingGroup
 from adaptkit.cli.output import json_option
 from adaptkit.errors import ModelError, RecipeError
+from adaptkit.seeds import MAX_SEED
 from adaptkit.terminal import Console, echo, echo_json
 
 MODELS = ("decoder", "encoder")
@@ -54,7 +55,7 @@ def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
 @model_argument
 @click.option("--path", type=FOLDER, help="Folder of the model.  [default: the one that ships with adaptkit]")
 @click.option("--num-items", default=200, show_default=True, type=click.IntRange(1), help="Items of each kind.")
-@click.option("--seed", default=1, show_default=True, help="Of the held-out items.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of the held-out items.")
 @json_option()
 def score(model: str | None, path: Path | None, num_items: int, seed: int, as_json: bool) -> None:
     """Score a built-in model on held-out items; both where none is named.
@@ -80,7 +81,9 @@ def score(model: str | None, path: Path | None, num_items: int, seed: int, as_js
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="One or several; all by default.")
 @click.option("--num-samples", default=1000, show_default=True, type=click.IntRange(1), help="Of each kind.")
 @click.option("--split", default="train", show_default=True, type=click.Choice(("train", "dev", "test")))
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="The same seed gives the same files."
+)
 def data(directory: Path, kinds: tuple[str, ...], num_samples: int, split: Any, seed: int) -> None:
     """Write the world's conversations and images to DIR, in the LLaVA format."""
     from adaptkit.world.dataset import write_world_data

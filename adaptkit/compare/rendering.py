@@ -21,10 +21,10 @@ from adaptkit.compare.measures import (
     Measure,
     Unit,
 )
-from adaptkit.compare.worker import write_json
 from adaptkit.evaluation.dots import Dot, Spot, dot_chart, scatter_chart, standalone
 from adaptkit.evaluation.pages import count, num_bytes, percent, render_page
 from adaptkit.evaluation.report import title_of
+from adaptkit.writing import write_json, write_text
 
 JSON_FILE = "comparison.json"
 MARKDOWN_FILE = "comparison.md"
@@ -53,12 +53,10 @@ class Plot:
 
 def write_comparison(comparison: Comparison, output: Path) -> None:
     """Write `comparison.json`, `comparison.md` with its `plots/`, and `comparison.html`."""
-    folder = output / PLOTS_FOLDER
-    folder.mkdir(exist_ok=True)
     for plot in plots(comparison):
-        (folder / f"{plot.name}.svg").write_text(standalone(plot.chart), encoding="utf-8")
-    (output / MARKDOWN_FILE).write_text(render_markdown(comparison), encoding="utf-8")
-    (output / HTML_FILE).write_text(render_html(comparison), encoding="utf-8")
+        write_text(output / PLOTS_FOLDER / f"{plot.name}.svg", standalone(plot.chart))
+    write_text(output / MARKDOWN_FILE, render_markdown(comparison))
+    write_text(output / HTML_FILE, render_html(comparison))
     write_json(output / JSON_FILE, comparison.to_json())
 
 

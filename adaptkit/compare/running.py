@@ -22,6 +22,7 @@ from adaptkit.evaluating import RESULTS_FILE
 from adaptkit.recipe import Recipe, dump_recipe, load_recipe
 from adaptkit.runner import METRICS_FILE
 from adaptkit.training.metrics import read_metrics
+from adaptkit.writing import write_text
 
 LOG_FILE = "log.txt"
 WORKER = (sys.executable, "-m", "adaptkit.compare.worker")
@@ -183,9 +184,7 @@ class _Process:
     def __init__(self, run: Planned, *, one_thread: bool) -> None:
         self.run = run
         run.directory.mkdir(parents=True, exist_ok=True)
-        temporary = run.directory / f".{VARIANT_FILE}.tmp"
-        temporary.write_text(dump_recipe(run.recipe), encoding="utf-8")
-        temporary.replace(run.directory / VARIANT_FILE)
+        write_text(run.directory / VARIANT_FILE, dump_recipe(run.recipe))
         (run.directory / FAILED_FILE).unlink(missing_ok=True)
         self._log: IO[bytes] = (run.directory / LOG_FILE).open("wb")
         self._started = time.monotonic()

@@ -6,7 +6,6 @@ earlier attempt was stopped. What it measured is written last, in one step: a ru
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -26,6 +25,7 @@ from adaptkit.runner import METRICS_FILE, Run, train_recipe
 from adaptkit.runs import FINAL_FOLDER
 from adaptkit.terminal import Console
 from adaptkit.training.metrics import read_metrics
+from adaptkit.writing import write_json
 
 VARIANT_FILE = "variant.yaml"
 """The recipe of a run, with its seed, as the comparison wrote it."""
@@ -126,13 +126,6 @@ def peak_memory() -> int:
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a file that is either whole or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _trainable_parameters(run: Run) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from adaptkit.errors import Lines, RunError, join_lines
+from adaptkit.writing import explain_write_error, make_folder, write_bytes
 
 _NUM_EXAMPLES = 5
 
@@ -44,9 +44,7 @@ class BadSamples:
     def strike_out(self, locations: Collection[str]) -> None:
         """Take samples of the stage out of the file; no other process may be writing to it."""
         kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if not self._is_of(line, locations)]
-        temporary = self.path.with_name(self.path.name + ".new")
-        temporary.write_bytes(b"".join(kept))
-        temporary.replace(self.path)
+        write_bytes(self.path, b"".join(kept))
         self._reasons, self._read_bytes, self._torn = {}, 0, False
 
     def _is_of(self, line: bytes, locations: Collection[str]) -> bool:
@@ -103,14 +101,14 @@ class BadSamples:
                     self._reasons.setdefault(entry["location"], entry["reason"])
 
     def _append(self, entry: dict[str, str]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         line = ("\n" * self._torn + json.dumps(entry) + "\n").encode()
         # One write of one line, so that lines of several processes do not mix.
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+            with self.path.open("ab", buffering=0) as file:
+                file.write(line)
+        except OSError as error:
+            raise RunError(explain_write_error(error, self.path)) from error
 
 
 def count_bad_samples(path: Path) -> Counter[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from adaptkit.writing import atomic_file
 
 FileEntry = tuple[str, int, int]
 """Name, offset and size of a member."""
@@ -76,12 +76,5 @@ class ShardIndex:
 
     def save(self, path: Path) -> None:
         """Write it in one step, so that other processes see all of it or nothing."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez(file, **{field: getattr(self, field) for field in self.__dataclass_fields__})
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with atomic_file(path, "wb", shared=True) as file:
+            np.savez(file, **{field: getattr(self, field) for field in self.__dataclass_fields__})

@@ -19,6 +19,7 @@ from adaptkit.errors import without_secrets
 from adaptkit.evaluation.charts import line_chart
 from adaptkit.evaluation.pages import percent, render_page
 from adaptkit.evaluation.proof import failures
+from adaptkit.writing import write_text
 
 if TYPE_CHECKING:
     from adaptkit.evaluation.scores import Answer
@@ -128,7 +129,7 @@ def write_report(path: Path, data: ReportData) -> Path:
         path: The HTML file.
         data: What to show.
     """
-    path.write_text(without_secrets(render_report(data)), encoding="utf-8")
+    write_text(path, without_secrets(render_report(data)))
     return path
 
 

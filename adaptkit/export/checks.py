@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from adaptkit.errors import ModelError
+from adaptkit.loading import cause
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -78,9 +79,7 @@ def compare_logits(
     try:
         found = _logits(stock, _moved({**renamed, **one.theirs}, ours.device), next_ids)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"the stock model fails on a prompt with {one.what} ({type(error).__name__}: {str(error).splitlines()[0]})."
-        ) from error
+        raise ModelError(f"the stock model fails on a prompt with {one.what} ({cause(error)}).") from error
     worst = 0.0
     for where, a, b in zip((f"with {one.what}", "after one decoded token", "of text"), expected, found, strict=True):
         difference = float((a - b[..., : a.shape[-1]]).abs().max())
@@ -100,9 +99,7 @@ def _read_back(folder: Path, dtype: torch.dtype, model_class: Any, title: str) -
     try:
         stock, report = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"stock {title} cannot read what was written ({type(error).__name__}: {str(error).splitlines()[0]})."
-        ) from error
+        raise ModelError(f"stock {title} cannot read what was written ({cause(error)}).") from error
     finally:
         logging.set_verbosity(verbosity)
     problems = [f"{kind}: {sorted(keys)[0]}" for kind, keys in report.items() if keys and kind.endswith("_keys")]

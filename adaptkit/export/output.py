@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit.errors import ModelError
+from adaptkit.writing import staged_folder
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,5 @@ def written_whole(directory: Path) -> Iterator[Path]:
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ModelError(f"{directory} is not empty. Name another folder, or remove it.")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with staged_folder(directory) as folder:
         yield folder
-        folder.chmod(0o755)
-        if directory.exists():
-            directory.rmdir()
-        folder.rename(directory)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise

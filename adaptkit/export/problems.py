@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from adaptkit.errors import ModelError
 from adaptkit.export.copies import copy_to_write, low_rank_modules
 from adaptkit.export.parts import find_trunk, measure_head
+from adaptkit.loading import cause
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 
 VISION_MODELS = ("clip_vision_model", "siglip_vision_model")
@@ -144,4 +145,4 @@ def family_problems(model: AdaptkitForConditionalGeneration, tied: bool) -> Iter
     except ModelError as error:
         yield f"{family}: {error}"
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        yield f"{family} cannot be run on two tokens ({type(error).__name__}: {str(error).splitlines()[0]})."
+        yield f"{family} cannot be run on two tokens ({cause(error)})."

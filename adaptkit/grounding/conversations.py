@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from adaptkit.boxes import format_box, pad_box
 from adaptkit.errors import DataError
+from adaptkit.writing import atomic_file
 
 PROMPT = "Please provide the bounding box coordinate of the region this sentence describes: {}"
 SEPARATOR = "; "
@@ -143,7 +142,7 @@ def write_conversations(
     summary = Summary(output, skipped=skipped)
     rows = _limited(_rows(pictures, options, skipped), options)
     seen: set[str] = set()
-    with _complete_file(output) as file:
+    with atomic_file(output) as file:
         for row in rows:
             file.write(("[\n" if not summary.num_conversations else ",\n") + json.dumps(row, ensure_ascii=False))
             answers = [turn["value"] for turn in row["conversations"][1::2]]
@@ -273,15 +272,3 @@ def _limited(rows: Iterator[dict[str, Any]], options: ConversationOptions) -> It
         elif (place := rng.randrange(number + 1)) < options.limit:
             drawn[place] = (number, row)
     return (row for _, row in sorted(drawn, key=lambda pair: pair[0]))
-
-
-@contextmanager
-def _complete_file(path: Path) -> Iterator[TextIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

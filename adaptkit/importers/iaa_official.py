@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from adaptkit.chat_template import stop_settings
 from adaptkit.errors import ModelError
 from adaptkit.hashing import StreamHasher
 from adaptkit.importers.results import ImportedWorkflows
-from adaptkit.importers.streaming import TensorSource, read_json, write_checkpoint
+from adaptkit.importers.streaming import TensorSource, write_checkpoint
 from adaptkit.importers.towers import ENCODER_FOLDER, Tower, find_tower, write_tower
+from adaptkit.loading import load_stock, read_json, reading
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
@@ -34,6 +34,7 @@ from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder
 from adaptkit.vocabulary import check_vocabulary
+from adaptkit.writing import staged_together
 
 RELEASED_LAYERS = (0, 1, 5, 6, 10, 11, 15, 16, 20, 21, 25, 26, 30, 31)
 """Hard-coded in the authors' model for 32 layers; a checkpoint's config does not say it."""
@@ -100,14 +101,16 @@ def import_iaa_official(
     """
     source, output = Path(source), Path(output)
     values = read_json(source / "config.json")
-    _require_iaa(values, source)
-    tensors = TensorSource(source)
-    config = _llama_config(values, tensors)
-    order = _insertion_order(values, tensors, config, insertion_layers)
-    with _fresh_folders(output, [*_WORKFLOWS, ENCODER_FOLDER, *([] if base else [BASE_FOLDER])]):
-        tower = find_tower(values, tensors, source, output, None if encoder is None else str(encoder))
+    with reading(source / "config.json"):
+        _require_iaa(values, source)
+        tensors = TensorSource(source)
+        config = _llama_config(values, tensors)
+        order = _insertion_order(values, tensors, config, insertion_layers)
+    written = [*([] if base else [BASE_FOLDER]), ENCODER_FOLDER, *_WORKFLOWS]
+    with staged_together(output, written) as staging, reading(source / "config.json"):
+        tower = find_tower(values, tensors, source, staging, None if encoder is None else str(encoder))
         if base is None:
-            base_folder = output / BASE_FOLDER
+            base_folder = staging / BASE_FOLDER
             reference = _write_base(tensors, config, source, base_folder, max_shard_bytes)
         else:
             base_folder = _base_folder(str(base))
@@ -118,13 +121,15 @@ def import_iaa_official(
         write_tower(tower, tensors, max_shard_bytes)
         modality, projector = _modality(values, tower, config, base_folder)
         for workflow, names in _WORKFLOWS.items():
-            folder = output / workflow
+            folder = staging / workflow
             described = _workflow_config(config, order, modality, reference, folder)
             mapping = _tensor_names(described, names, order, config, projector, tensors)
             write_checkpoint(tensors, mapping, folder, max_shard_bytes=max_shard_bytes)
             described.save_pretrained(folder)
             _write_stops(base_folder, config, folder)
-    return ImportedWorkflows(base_folder, {name: output / name for name in _WORKFLOWS}, tower.path)
+    workflows = {name: output / name for name in _WORKFLOWS}
+    tower_path = tower.path if tower.config is None else str((output / ENCODER_FOLDER).resolve())
+    return ImportedWorkflows(output / BASE_FOLDER if base is None else base_folder, workflows, tower_path)
 
 
 # -- what the checkpoint is ------------------------------------------------------------------------------------------
@@ -302,10 +307,7 @@ def _tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder; None where there is none."""
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return None
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the tokenizer in {folder} cannot be read ({str(error).splitlines()[0]}).") from error
+    return load_stock(AutoTokenizer, folder)
 
 
 # -- the workflows ---------------------------------------------------------------------------------------------------
@@ -402,20 +404,3 @@ def _check(tensors: TensorSource, names: Mapping[str, str], shapes: Mapping[str,
         found = tensors.stored[old].shape
         if found != shapes[new]:
             raise ModelError(f"{tensors.folder}: {old} has shape {found}; its config makes it {shapes[new]}.")
-
-
-# -- the output folder -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _fresh_folders(output: Path, names: Sequence[str]) -> Iterator[None]:
-    """Folders that must not exist yet, and are removed again where the import fails."""
-    taken = [str(output / name) for name in names if (output / name).exists()]
-    if taken:
-        raise ModelError(f"{taken[0]} exists already. Remove it, or import into another folder.")
-    try:
-        yield
-    except BaseException:
-        for name in names:
-            shutil.rmtree(output / name, ignore_errors=True)
-        raise

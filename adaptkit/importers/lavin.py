@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -20,12 +17,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from adaptkit.chat_templates import load_chat_template
 from adaptkit.errors import ModelError
 from adaptkit.importers.results import ImportedWorkflows
+from adaptkit.loading import load_stock, reading
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.processor import load_processor
 from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.surgery import Decoder, attention_blocks, attention_of, mlp_of
+from adaptkit.writing import staged_together
 
 MODALITY = "image"
 WORKFLOW = "vision"
@@ -79,33 +78,28 @@ def import_lavin(
     """
     tensors, arguments = _read(Path(source))
     shape = _shape_of(tensors)
-    folder = Path(output) / WORKFLOW
-    if folder.exists():
-        raise ModelError(f"{folder} exists already. Remove it, or import into another folder.")
-    options = {
-        **shape.options,
-        "scale": scale if scale is not None else arguments.get("adapter_scale", SCALE),
-        "temperature": temperature if temperature is not None else arguments.get("temperature", TEMPERATURE),
-    }
-    model = adapt(
-        _load_base(str(base), shape),
-        {MODALITY: {"encoder": shape.encoder(str(encoder)), "projector": shape.projector}},
-        {"policy": "mma", **options},
-    )
-    names = tensor_names(model)
-    _check(tensors, names, model)
-    model.load_own_tensors({names[name]: value.reshape(_own_shape(value)) for name, value in tensors.items()})
-    try:
+    with staged_together(output, [WORKFLOW]) as staging:
+        options = {
+            **shape.options,
+            "scale": scale if scale is not None else arguments.get("adapter_scale", SCALE),
+            "temperature": temperature if temperature is not None else arguments.get("temperature", TEMPERATURE),
+        }
+        model = adapt(
+            _load_base(str(base), shape),
+            {MODALITY: {"encoder": shape.encoder(str(encoder)), "projector": shape.projector}},
+            {"policy": "mma", **options},
+        )
+        names = tensor_names(model)
+        _check(tensors, names, model)
+        model.load_own_tensors({names[name]: value.reshape(_own_shape(value)) for name, value in tensors.items()})
+        folder = staging / WORKFLOW
         model.save_pretrained(folder)
         processor = load_processor(folder)
         processor.chat_template = load_chat_template("lavin")
         model.stop_at(processor.stop_settings(model.generation_config))
         model.generation_config.save_pretrained(folder)
         processor.save_pretrained(folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return ImportedWorkflows(Path(base), {WORKFLOW: folder}, str(encoder))
+    return ImportedWorkflows(Path(base), {WORKFLOW: Path(output) / WORKFLOW}, str(encoder))
 
 
 def tensor_names(model: AdaptkitForConditionalGeneration) -> dict[str, str]:
@@ -209,10 +203,7 @@ def _load_base(base: str, shape: _Shape) -> PreTrainedModel:
     missing = missing_model(base)
     if missing:
         raise ModelError(f"base: {missing}.")
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(resolve_model_path(base), dtype="auto")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"base: {base} cannot be loaded ({str(error).splitlines()[0]}).") from error
+    model: PreTrainedModel = load_stock(AutoModelForCausalLM, resolve_model_path(base), dtype="auto")
     config = model.config
     if (config.hidden_size, config.num_hidden_layers) != (shape.hidden_size, shape.num_layers):
         raise ModelError(
@@ -228,15 +219,13 @@ def _load_base(base: str, shape: _Shape) -> PreTrainedModel:
 def _read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by LaVIN's names in float32, and the arguments of their training where the file keeps them."""
     file = _file_of(source)
-    try:
+    with reading(file, advice="Fetch it again."):
         if file.suffix == ".safetensors":
             content: Any = load_file(file)
         else:
             # Their training script stores its arguments, an object that runs nothing when it is read
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{file} cannot be read as tensors alone ({str(error).strip().splitlines()[0]}).") from error
     arguments = content.get("args") if isinstance(content, dict) else None
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):

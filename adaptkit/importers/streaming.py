@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from adaptkit.errors import ModelError
+from adaptkit.loading import indexed_files, reading
 from adaptkit.model.integrity import refuse_non_finite, write_tensors
 from adaptkit.model.saving import MAX_SHARD_BYTES
 from adaptkit.model.saving import TENSORS_FILE as SINGLE_FILE
@@ -58,7 +59,7 @@ class TensorSource:
         Raises:
             ModelError: It holds values that are no numbers.
         """
-        with safe_open(self.stored[name].file, framework="pt") as file:
+        with reading(self.stored[name].file), safe_open(self.stored[name].file, framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
         refuse_non_finite([(name, tensor)], str(self.stored[name].file))
         return tensor
@@ -68,13 +69,8 @@ def _files_of(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder. Name the folder that holds config.json and the safetensors.")
     index = folder / f"{SINGLE_FILE}.index.json"
-    if index.is_file():
-        names = sorted(set(read_json(index)["weight_map"].values()))
-        outside = [name for name in names if Path(name).name != name]
-        absent = [name for name in names if not (folder / name).is_file()]
-        if outside or absent:
-            raise ModelError(f"{index} names {(outside or absent)[0]}, which is not in this folder. Fetch it again.")
-        return [folder / name for name in names]
+    if index.exists():
+        return [folder / name for name in indexed_files(index)]
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
     found = sorted(folder.glob("*.safetensors"))
@@ -92,30 +88,13 @@ def _files_of(folder: Path) -> list[Path]:
 
 def _read_header(file: Path) -> dict[str, Any]:
     """Names, shapes and offsets at the head of a safetensors file, which `safe_open` has checked first."""
-    try:
+    with reading(file, advice="Fetch it again."):
         with safe_open(file, framework="pt"):
             pass
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is damaged ({error}). Fetch it again.") from error
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(stream.read(length))
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = json.loads(stream.read(length))
     return header
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file.
-
-    Raises:
-        ModelError: It is missing or malformed.
-    """
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} is missing.") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not valid JSON ({error}).") from error
-    return values
 
 
 def write_checkpoint(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError
-from adaptkit.importers.streaming import TensorSource, read_json, write_checkpoint
+from adaptkit.importers.streaming import TensorSource, write_checkpoint
+from adaptkit.loading import read_json
 from adaptkit.paths import missing_model, portable_model_path, resolve_model_path
 
 ENCODER_FOLDER = "encoder"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.utils import CONFIG_NAME
 
 from adaptkit.errors import ModelError, wrong_type
 from adaptkit.hub import is_hub_id
 from adaptkit.interfaces import Encoder
+from adaptkit.loading import cause, indexed_files, load_stock, read_json, reading
 from adaptkit.model.assembly import adapt, check_base
 from adaptkit.model.auto_options import check_arguments, loading_options
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -25,6 +26,7 @@ from adaptkit.model.integrity import read_tensors
 from adaptkit.model.origin import remember_origin
 from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import holds_content, resolve_encoder, resolve_reference
+from adaptkit.model.saved_config import check_saved_config
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
 from adaptkit.model.stock_methods import num_rows
 from adaptkit.paths import as_path
@@ -42,6 +44,7 @@ def load(
     *,
     dtype: torch.dtype | str | None = None,
     allow_different_base: bool = False,
+    trust_remote_code: bool | None = False,
     **base_options: Any,
 ) -> AdaptkitForConditionalGeneration:
     """Load a workflow.
@@ -54,6 +57,7 @@ def load(
         dtype: Data type in which to load the base; that of training where not given.
         allow_different_base: Skip the check that base and encoders hold the very weights the workflow was trained on,
             the base in the same quantization.
+        trust_remote_code: Whether code that comes with the base may be run; it never is otherwise, and nobody is asked.
         base_options: Further arguments of `AutoModelForCausalLM.from_pretrained` (`device_map`, …; a
             `quantization_config` stands in place of the one of training). Those that say where on the hub something is
             (`token`, `cache_dir`, …) concern the workflow, too, where it is loaded by id. A `revision` is the
@@ -73,17 +77,36 @@ def load(
     directory, base_options = locate(directory, base_options)
     config = load_config(directory)
     if base is None:
-        base = _load_base(config, directory, dtype, base_options)
+        base = _load_base(config, directory, dtype, {"trust_remote_code": trust_remote_code is True, **base_options})
     else:
         _refuse_options(base, dtype, base_options)
     check_materialised(base, "the base")
     if not allow_different_base:
         _check_base(config, base, directory)
     given = dict(encoders or {})
+    if unknown := sorted(given.keys() - config.modalities.keys()):
+        raise ModelError(f"{directory}: this workflow has no modality {unknown}; it has {sorted(config.modalities)}.")
+    with reading(directory / CONFIG_NAME):
+        model = _build(config, base, given, directory)
+        if not allow_different_base:
+            _check_encoders(config, model, directory)
+    with reading(directory / TENSORS_FILE):
+        tensors = load_tensors(directory)
+        _resize(model, config, tensors)
+        model.load_own_tensors(tensors)
+    for name, entry in config.modalities.items():
+        model.config.modalities[name].update(entry)
+    _load_generation_config(model, directory)
+    return model
+
+
+def _build(
+    config: AdaptkitConfig, base: PreTrainedModel, given: Mapping[str, Any], directory: Path
+) -> AdaptkitForConditionalGeneration:
     modalities: dict[str, dict[str, Any]] = {}
     for name, entry in config.modalities.items():
         reference = entry["encoder"]
-        encoder = load_encoder(reference, directory / ENCODERS_FOLDER / name, given.pop(name, None))
+        encoder = load_encoder(reference, directory / ENCODERS_FOLDER / name, given.get(name))
         modalities[name] = {
             "encoder": encoder,
             "projector": _projector_spec(name, entry["projector"]),
@@ -92,18 +115,7 @@ def load(
             "encoder_options": _adoption_options(reference, encoder),
             "type": entry.get("type"),
         }
-    if given:
-        raise ModelError(f"{directory}: this workflow has no modality {sorted(given)}; it has {sorted(modalities)}.")
-    model = adapt(base, modalities, config.insertion, config.replace_ends)
-    if not allow_different_base:
-        _check_encoders(config, model, directory)
-    tensors = load_tensors(directory)
-    _resize(model, config, tensors)
-    model.load_own_tensors(tensors)
-    for name, entry in config.modalities.items():
-        model.config.modalities[name].update(entry)
-    _load_generation_config(model, directory)
-    return model
+    return adapt(base, modalities, config.insertion, config.replace_ends)
 
 
 def _adoption_options(reference: Mapping[str, Any], encoder: Any) -> Any:
@@ -138,8 +150,7 @@ def locate(directory: str | Path, options: Mapping[str, Any]) -> tuple[Path, dic
         folder = Path(snapshot_download(str(directory), **hub))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise ModelError(
-            f"{directory} is not a folder here, and cannot be downloaded from the Hugging Face hub "
-            f"({str(error).strip().splitlines()[0]})."
+            f"{directory} is not a folder here, and cannot be downloaded from the Hugging Face hub ({cause(error)})."
         ) from error
     return folder / subfolder, options
 
@@ -158,12 +169,10 @@ def _refuse_options(base: PreTrainedModel, dtype: torch.dtype | str | None, opti
 def _load_generation_config(model: AdaptkitForConditionalGeneration, directory: Path) -> None:
     """Take the generation settings that were saved with the workflow, where they were."""
     path = directory / "generation_config.json"
-    if not path.is_file():
+    if not path.exists():
         return
-    try:
-        model.generation_config = GenerationConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} is damaged ({str(error).splitlines()[0]}); restore it, or delete it.") from error
+    with reading(path, advice="Restore it, or delete it."):
+        model.generation_config = GenerationConfig.from_dict(read_json(path))
     if model.generation_config.stop_strings:
         beside = (directory / "tokenizer_config.json").is_file()
         base = resolve_reference(model.config.base, directory)
@@ -177,31 +186,36 @@ def load_config(directory: Path) -> AdaptkitConfig:
         ModelError: The folder holds no workflow.
         PluginError: A plugin that it was made with is not installed.
     """
-    path = directory / "config.json"
-    if not path.is_file():
+    path = directory / CONFIG_NAME
+    if not path.exists():
         what = "is not a folder" if not directory.is_dir() else "holds no config.json"
         raise ModelError(
             f"{directory}: {what}. A checkpoint is a folder that `adaptkit train` or save_pretrained wrote."
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_hook=_special_float)
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON ({error}).") from error
+    values = _special_floats(read_json(path))
     if values.get("model_type") != MODEL_TYPE:
         raise ModelError(
             f"{directory} is a {values.get('model_type')!r} checkpoint, not an adaptkit workflow. Give a workflow's "
             "folder or a run directory."
         )
-    config: AdaptkitConfig = AdaptkitConfig.from_dict(values)
-    require_packages(config, directory)
-    for entry in config.modalities.values():
-        entry["encoder"] = resolve_encoder(entry["encoder"], directory)
+    check_saved_config(values, path)
+    with reading(path):
+        config: AdaptkitConfig = AdaptkitConfig.from_dict(values)
+        require_packages(config, directory)
+        for entry in config.modalities.values():
+            entry["encoder"] = resolve_encoder(entry["encoder"], directory)
     return config
 
 
-def _special_float(values: dict[str, Any]) -> Any:
+def _special_floats(value: Any) -> Any:
     """Infinity and its like as transformers writes them into a config."""
-    return float(values["__float__"]) if values.keys() == {"__float__"} else values
+    if isinstance(value, list):
+        return [_special_floats(child) for child in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN"):
+        return float(value["__float__"])
+    return {key: _special_floats(child) for key, child in value.items()}
 
 
 def load_tensors(directory: Path) -> dict[str, Tensor]:
@@ -212,8 +226,8 @@ def load_tensors(directory: Path) -> dict[str, Tensor]:
     """
     index = directory / f"{TENSORS_FILE}.index.json"
     names = [TENSORS_FILE]
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    if index.exists():
+        names = indexed_files(index)
     tensors: dict[str, Tensor] = {}
     for name in names:
         tensors.update(read_tensors(directory / name))
@@ -240,13 +254,8 @@ def _load_base(
     dtype = dtype or config.base["dtype"]
     if "quantization" in config.base and "quantization_config" not in options:
         options = {**options, **_quantized(config.base, source, dtype, options["revision"])}
-    try:
-        base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{directory}: its base {source!r} cannot be loaded ({str(error).splitlines()[0]}). Put it there, or "
-            "pass it: adaptkit.load(directory, base=base)."
-        ) from error
+    advice = f"It is the base of {directory}: put it there, or pass it: adaptkit.load(directory, base=base)."
+    base: PreTrainedModel = load_stock(AutoModelForCausalLM, source, advice=advice, dtype=dtype, **options)
     remember_origin(base, options["revision"], options.get("cache_dir"))
     return base
 
@@ -256,8 +265,8 @@ def _quantized(
 ) -> dict[str, Any]:
     """The option that packs the base as in training; none where its own checkpoint is packed."""
     try:
-        packed = hasattr(AutoConfig.from_pretrained(source, revision=revision), "quantization_config")
-    except (OSError, ValueError):  # said better where the base itself is loaded
+        packed = hasattr(load_stock(AutoConfig, source, revision=revision), "quantization_config")
+    except ModelError:  # said better where the base itself is loaded
         packed = False
     if packed:
         return {}

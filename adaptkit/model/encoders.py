@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from adaptkit.errors import ModelError, PluginError, wrong_type
 from adaptkit.interfaces import Encoder, Preprocessor
+from adaptkit.loading import load_stock, read_json, reading
 from adaptkit.model.origin import is_model_id, origin_of
 from adaptkit.model.reference import settled_encoder
 from adaptkit.plugin_manager import get_plugin_manager
@@ -95,7 +95,8 @@ def build_encoder(spec: Any, options: Mapping[str, Any] | None = None) -> tuple[
         values = {key: value for key, value in spec.items() if key != "name"}
         if "name" not in spec:
             raise PluginError(f"an encoder given as a mapping needs a name; got the keys {sorted(spec)}.")
-        encoder = get_plugin_manager().build("encoder", spec["name"], values)
+        with reading(_place(spec["name"], values)):
+            encoder = get_plugin_manager().build("encoder", spec["name"], values)
         reference = settled({"name": spec["name"], "options": values})
     elif isinstance(spec, Encoder):
         encoder, reference = spec, {"object": type(spec).__name__}
@@ -125,6 +126,20 @@ def folders_of(encoder: Encoder, reference: Mapping[str, Any]) -> list[Path]:
     path = (reference.get("options") or {}).get("path")
     named = [Path(name) for name in (origin.name, path) if isinstance(name, str) and Path(name).is_absolute()]
     return [path if path.is_dir() else path.parent for path in named if path.exists()]
+
+
+def _place(name: str, options: Mapping[str, Any]) -> str:
+    """What to call an encoder where its files cannot be used: by where they are, if that is said."""
+    path = options.get("path")
+    return path if isinstance(path, str) and path else f"the encoder {name!r}"
+
+
+def load_preprocessor(reference: Mapping[str, Any], options: Mapping[str, Any]) -> Preprocessor:
+    """The preprocessing of an encoder that a checkpoint names, built from its files without its weights."""
+    manager, name = get_plugin_manager(), str(reference.get("name") or reference.get("adopted_by"))
+    component = manager.get("encoder", name)
+    with reading(_place(name, options)):
+        return cast(Preprocessor, component.extra["build_preprocessor"](manager.options("encoder", name, options)))
 
 
 def _adopt(module: nn.Module, options: dict[str, Any]) -> tuple[Encoder, str | None]:
@@ -163,8 +178,8 @@ def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = Non
     """
     if given is not None:
         return given
-    if "name" in reference:
-        return {"name": reference["name"], **reference["options"]}
+    if reference.get("name") is not None:
+        return {"name": reference["name"], **(reference.get("options") or {})}
     if directory.is_dir():
         return _read_module(reference, directory)
     raise ModelError(
@@ -176,8 +191,10 @@ def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = Non
 def _read_module(reference: Mapping[str, Any], directory: Path) -> Any:
     """A model object that was saved with a checkpoint: transformers' own, else of the plugin that adopted it."""
     config = directory / "config.json"
-    if reference["adopted_by"] is None or (config.is_file() and "model_type" in json.loads(config.read_text("utf-8"))):
-        return AutoModel.from_pretrained(directory, dtype="auto")
-    options = {**reference["options"], "path": str(directory)}
-    encoder: Any = get_plugin_manager().build("encoder", reference["adopted_by"], options)
-    return encoder.model
+    name = reference.get("adopted_by")
+    if name is None or (config.exists() and "model_type" in read_json(config)):
+        return load_stock(AutoModel, directory, dtype="auto", use_safetensors=True)
+    options = {**(reference.get("options") or {}), "path": str(directory)}
+    with reading(directory):
+        encoder: Any = get_plugin_manager().build("encoder", name, options)
+        return encoder.model

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptkit.errors import ModelError
 from adaptkit.hashing import hash_tensors
+from adaptkit.loading import reading
 
 CHECKSUM = "adaptkit_sha256"
 """Key of a file's metadata under which the hash of its tensors stands; files of others and of before have none."""
@@ -31,14 +32,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: It is missing, damaged, or holds values that are no numbers.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ModelError(f"{path} is missing: the checkpoint is incomplete.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            expected = (file.metadata() or {}).get(CHECKSUM)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged ({error}); use another checkpoint or save it again.") from error
+    with reading(path, advice="Use another checkpoint, or save it again."), safe_open(path, framework="pt") as file:
+        expected = (file.metadata() or {}).get(CHECKSUM)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     if expected is not None and hash_tensors(tensors.items()) != expected:
         raise ModelError(
             f"{path} is damaged: its tensors are not those that were written (checksum). Use another checkpoint, or "

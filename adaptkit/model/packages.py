@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import PluginError
+from adaptkit.loading import is_distribution_name
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.plugin_manager import get_plugin_manager
 
@@ -24,21 +25,34 @@ def require_packages(config: AdaptkitConfig, directory: Path) -> None:
         PluginError: A component is not there; the message names the package it came from.
     """
     missing = {
-        package.rpartition(" ")[0]: f"the {kind} {name!r}"
+        _distribution(package): f"the {kind} {name!r}"
         for kind, name in _used(config)
         if not _has(kind, name) and (package := config.packages.get(f"{kind} {name}"))
     }
     if missing:
         problems = {package: get_plugin_manager().problem_of(package) for package in missing}
-        what = ", ".join(f"{missing[package]} of {package}" for package in missing)
+        what = ", ".join(f"{missing[package]} of {_shown(package)}" for package in missing)
         lacking = [package for package, problem in problems.items() if problem is None]
         reasons = [f"{problem}." for problem in problems.values() if problem is not None]
         if lacking:
-            reasons.append(f"Not installed: `pip install {' '.join(lacking)}`, then try again.")
+            names = " ".join(package for package in lacking if is_distribution_name(package))
+            reasons.append(
+                "Not installed here" + (f": if you trust what it names, `pip install {names}`." if names else ".")
+            )
         raise PluginError(
             f"{directory}: this workflow was made with {what}. {' '.join(reasons)} `adaptkit plugins` lists what is "
             "installed."
         )
+
+
+def _shown(package: str) -> str:
+    """A package's name as a checkpoint has it, where it is one; anything may stand there."""
+    return package if is_distribution_name(package) else "a package without a valid name"
+
+
+def _distribution(package: str) -> str:
+    """The name in `distribution version`."""
+    return package.rpartition(" ")[0]
 
 
 def _used(config: AdaptkitConfig) -> Iterator[tuple[str, str]]:

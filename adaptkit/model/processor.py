@@ -21,13 +21,16 @@ from adaptkit.chat import (
     render,
     special_tokens_in,
 )
-from adaptkit.chat_template import resolve_template, stop_settings
+from adaptkit.chat_template import check_template, resolve_template, stop_settings
 from adaptkit.errors import ArgumentError, DataError, ModelError, PluginError, unknown_name
 from adaptkit.interfaces import Message, Modality, Preprocessor
+from adaptkit.loading import load_stock, read_json, reading
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
 from adaptkit.model.config import AdaptkitConfig
+from adaptkit.model.encoders import load_preprocessor
 from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder, resolve_reference
+from adaptkit.model.saved_config import check_saved_modality
 from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
 from adaptkit.model.template_variables import names_variable, with_variables
 from adaptkit.model.text_options import Row, TextOptions
@@ -631,7 +634,11 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
 
 
 def load_processor(
-    directory: str | Path, *, tokenizer_options: Mapping[str, Any] | None = None, **hub_options: Any
+    directory: str | Path,
+    *,
+    tokenizer_options: Mapping[str, Any] | None = None,
+    trust_remote_code: bool | None = False,
+    **hub_options: Any,
 ) -> AdaptkitProcessor:
     """Load the processor of a workflow.
 
@@ -639,6 +646,7 @@ def load_processor(
         directory: A folder that `adaptkit train`, or `save_pretrained` of a model or processor, wrote, or the hub id
             of one. Where no tokenizer was saved there, it is the base's.
         tokenizer_options: Further arguments of `AutoTokenizer.from_pretrained`.
+        trust_remote_code: Whether code that comes with the tokenizer may be run.
         hub_options: For a hub id: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`,
             `subfolder`.
 
@@ -652,28 +660,40 @@ def load_processor(
     directory, _ = locate(directory, hub_options)
     path = directory / PROCESSOR_FILE
     chat_template, special_tokens_in_text = None, False
-    config = load_config(directory) if (directory / "config.json").is_file() else None
-    if path.is_file():
-        values = json.loads(path.read_text(encoding="utf-8"))
-        specs, chat_template = values["modalities"], values["chat_template"]
-        special_tokens_in_text = values.get("special_tokens_in_text", False)
-        specs = {name: {**spec, "encoder": resolve_encoder(spec["encoder"], directory)} for name, spec in specs.items()}
+    config = load_config(directory) if (directory / "config.json").exists() else None
+    if path.exists():
+        specs, chat_template, special_tokens_in_text = _read_specs(path)
     else:
         config = config or load_config(directory)
         specs = config.modalities
     source = _tokenizer_source(directory, config)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **{"padding_side": "left", **(tokenizer_options or {})})
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{directory}: no tokenizer there nor at its base {source!r}. Save the processor beside the model "
-            "(processor.save_pretrained), or build one from a tokenizer."
-        ) from error
+    advice = "It should hold a tokenizer: save the processor beside the model (processor.save_pretrained)."
+    options = {"padding_side": "left", **(tokenizer_options or {})}
+    tokenizer = load_stock(AutoTokenizer, source, advice=advice, trust_remote_code=trust_remote_code is True, **options)
+    check_template(tokenizer, chat_template, path if chat_template else source)
     rows = None if config is None else getattr(config.get_text_config(decoder=True), "vocab_size", None)
     if rows is not None:
         check_vocabulary(tokenizer, rows, f"{directory}: ")
-    modalities = {name: modality_inputs(name, spec, directory) for name, spec in specs.items()}
-    return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
+    with reading(path if path.exists() else directory / "config.json"):
+        modalities = {name: modality_inputs(name, spec, directory) for name, spec in specs.items()}
+        return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
+
+
+def _read_specs(path: Path) -> tuple[dict[str, Any], str | None, bool]:
+    """What a processor's configuration says of each modality, the chat template, and how text is read."""
+    values = read_json(path)
+    specs, chat_template = values.get("modalities"), values.get("chat_template")
+    special_tokens_in_text = values.get("special_tokens_in_text", False)
+    if not isinstance(specs, dict):
+        raise ModelError(f"{path}: modalities should be an object, with an entry for each modality.")
+    if not isinstance(chat_template, str | None):
+        raise ModelError(f"{path}: chat_template should be a text or null.")
+    if not isinstance(special_tokens_in_text, bool):
+        raise ModelError(f"{path}: special_tokens_in_text should be true or false.")
+    for name, spec in specs.items():
+        check_saved_modality(spec, path, name)
+        spec["encoder"] = resolve_encoder(spec["encoder"], path.parent)
+    return specs, chat_template, special_tokens_in_text
 
 
 def _tokenizer_source(directory: Path, config: AdaptkitConfig | None) -> str:
@@ -706,7 +726,6 @@ def modality_inputs(
 
 
 def _preprocessor(name: str, spec: Mapping[str, Any], directory: Path | None) -> Preprocessor:
-    manager = get_plugin_manager()
     encoder = spec["encoder"]
     encoder_name = encoder.get("name") or encoder.get("adopted_by")
     if encoder_name is None:
@@ -717,8 +736,7 @@ def _preprocessor(name: str, spec: Mapping[str, Any], directory: Path | None) ->
     options = dict(encoder.get("options") or {})
     if "adopted_by" in encoder and directory is not None:
         options["path"] = str(directory / ENCODERS_FOLDER / name)
-    component = manager.get("encoder", encoder_name)
-    return cast(Preprocessor, component.extra["build_preprocessor"](manager.options("encoder", encoder_name, options)))
+    return load_preprocessor(encoder, options)
 
 
 def _written_beside(spec: Mapping[str, Any], directory: Path) -> dict[str, Any]:

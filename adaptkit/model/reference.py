@@ -149,7 +149,7 @@ def relative_to_checkpoint(reference: Mapping[str, Any], checkpoint: Path, key: 
     values = {name: value for name, value in reference.items() if name != RELATIVE_PATH}
     if not Path(origin.name).is_absolute():
         return values | {key: origin.name}
-    folder, checkpoint = Path(origin.name), final_place(checkpoint)
+    folder, checkpoint = final_place(Path(origin.name)), final_place(checkpoint)
     relative = _relative(folder, checkpoint)
     if folder.parent == checkpoint.parent and relative is not None:
         return values | {key: relative}
@@ -167,9 +167,15 @@ def resolve_reference(reference: Mapping[str, Any], checkpoint: Path, key: str =
     """The folder or id that a reference means, written by `relative_to_checkpoint`."""
     name = str(reference.get(key) or "")
     relative = reference.get(RELATIVE_PATH)
-    if isinstance(relative, str) and (checkpoint / relative).exists():
-        return str((checkpoint / relative).resolve())
-    return str((checkpoint / name).resolve()) if name.startswith("..") else resolve_model_path(name)
+    if isinstance(relative, str) and _beside(checkpoint, relative).exists():
+        return str(_beside(checkpoint, relative))
+    return str(_beside(checkpoint, name)) if name.startswith("..") else resolve_model_path(name)
+
+
+def _beside(checkpoint: Path, relative: str) -> Path:
+    """A path from a checkpoint, or, while that is being written, from where it will be."""
+    place = (checkpoint / relative).resolve()
+    return place if place.exists() else (final_place(checkpoint) / relative).resolve()
 
 
 # -- encoders --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ from adaptkit.model.reference import (
     encoder_relative_to_checkpoint,
     relative_to_checkpoint,
 )
-from adaptkit.paths import STAGING_PREFIX, resolve_model_path
+from adaptkit.paths import resolve_model_path
+from adaptkit.writing import STAGING
 
 if TYPE_CHECKING:
     from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -68,7 +69,7 @@ def save_workflow(
     config = _described(model, directory, for_upload=for_upload)
     directory.mkdir(parents=True, exist_ok=True)
     outdated = {*directory.glob("model-*-of-*.safetensors"), *directory.glob(f"{TENSORS_FILE}*")}
-    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=directory) as staging:
+    with tempfile.TemporaryDirectory(prefix=STAGING, dir=directory) as staging:
         folder = Path(staging) / "files"
         folder.mkdir()
         own = model.trainable_state_dict() if state_dict is None else state_dict

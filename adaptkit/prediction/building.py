@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from adaptkit.loading import load_stock
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.prediction.shadows import Shadow, shadow_building, shadow_of
 
@@ -38,7 +39,7 @@ def _from_config(cls: Any, source: Any, *_: Any, **options: Any) -> Any:
     where = {name: options[name] for name in ("revision", "cache_dir", "subfolder") if name in options}
     config = options.get("config")
     if config is None:
-        config = (cls.config_class or AutoConfig).from_pretrained(source, **where)
+        config = load_stock(cls.config_class or AutoConfig, source, **where)
     dtype = options.get("dtype", options.get("torch_dtype"))
     if dtype in (None, "auto"):
         dtype = (getattr(config, "dtype", None) if dtype == "auto" else None) or torch.float32

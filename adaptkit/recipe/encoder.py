@@ -14,6 +14,7 @@ from adaptkit.recipe.components import DataConfig, Section, plugins_of
 from adaptkit.recipe.explain import explain
 from adaptkit.recipe.loading import read_validated
 from adaptkit.recipe.variables import expand
+from adaptkit.seeds import Seed
 
 WHERE_IT_WILL_BE = "created"
 
@@ -72,7 +73,7 @@ class EncoderTrainingConfig(Section):
     warmup_steps: int = Field(default=100, ge=0)
     augment: bool = True
     evaluate_every: int = Field(default=250, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 class EncoderRecipe(Section):

@@ -33,6 +33,7 @@ from adaptkit.recipe.components import (
 from adaptkit.recipe.explain import combined, explained
 from adaptkit.recipe.references import reference_problems
 from adaptkit.recipe.variables import expand
+from adaptkit.seeds import Seed
 
 
 def _usable_as_folder(name: str) -> str:
@@ -207,7 +208,7 @@ class StageConfig(Section):
     logging_steps: PositiveInt = 10
     dataloader_num_workers: int = Field(default=0, ge=0)
     group_by_length: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -243,7 +244,7 @@ class EvaluationConfig(Section):
     """
 
     tasks: list[TaskConfig] = Field(default_factory=list)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     limit: PositiveInt | None = None
 
 
@@ -295,7 +296,7 @@ class Recipe(Section):
     accelerator: AcceleratorConfig = AcceleratorConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     date: NaiveDatetime | None = None
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
     output_dir: str | None = None

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from adaptkit import __version__
 from adaptkit.errors import PluginError, unknown_name
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.writing import staged_folder, write_text
 
 __all__ = ["SCAFFOLDS", "Scaffold", "write_scaffold"]
 
@@ -78,10 +79,10 @@ def write_scaffold(
     folder = directory / str(values["distribution"])
     if folder.exists():
         raise PluginError(f"{folder} exists already. Choose another name, or another --directory.")
-    for target, content in _render(SCAFFOLDS[kind], values).items():
-        path = folder / target
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+    files = _render(SCAFFOLDS[kind], values)
+    with staged_folder(folder) as staged:
+        for target, content in files.items():
+            write_text(staged / target, content)
     return folder
 
 

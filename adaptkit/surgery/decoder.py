@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adaptkit.errors import ModelError, wrong_type
+from adaptkit.loading import cause
 from adaptkit.surgery.context import extend_module, with_first_output
 from adaptkit.surgery.copying import structural_copy, trainable_copy
 from adaptkit.surgery.stock import Renumbering, compare_depths, stock_skeleton
@@ -298,8 +299,7 @@ def check_forward(model: PreTrainedModel) -> None:
         same = torch.allclose(logits, _run_two_tokens(probe, embedded=True))
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{family}: it does not run on inputs_embeds, through which features reach a decoder "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0]})."
+            f"{family}: it does not run on inputs_embeds, through which features reach a decoder ({cause(error)})."
         ) from error
     if not same:
         raise ModelError(f"{family}: it computes something else from inputs_embeds than from the ids they stand for.")

@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from adaptkit.errors import ModelError
+from adaptkit.loading import cause
 
 _SCALARS = (bool, int, float, str, type(None))
 _NOT_STRUCTURE = frozenset(("training", "gradient_checkpointing"))
@@ -54,10 +55,7 @@ def stock_skeleton(family: type[PreTrainedModel], config: PreTrainedConfig) -> P
             twin._attn_implementation = config._attn_implementation
             return cast(PreTrainedModel, family(twin).eval())
     except Exception as error:
-        raise ModelError(
-            f"{family.__name__}: no stock model can be built from its config ({type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0]})."
-        ) from error
+        raise ModelError(f"{family.__name__}: no stock model can be built from its config ({cause(error)}).") from error
     finally:
         logging.set_verbosity(verbosity)
 

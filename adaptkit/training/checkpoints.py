@@ -1,18 +1,14 @@
-"""Checkpoint folders that are either whole or not there.
+"""Checkpoint folders that are either whole or not there, as `adaptkit.writing` makes them.
 
-A checkpoint is written in a hidden folder beside its place, flushed to the disk, and renamed. Whatever stops the
-process, `checkpoint-N` is complete where it exists, and the one before it goes only after that.
+Whatever stops the process, `checkpoint-N` is complete where it exists, and the one before it goes only after that.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers import TrainerState
 
 from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.hashing import same_text
+from adaptkit.loading import read_json, reading
 from adaptkit.model.checkpoint import load_tensors
-from adaptkit.paths import STAGING_PREFIX
+from adaptkit.writing import remove_folder, replace_folder, staged_folder
 
 STAGE_FILE = "adaptkit_stage.json"
 STATE_FILE = "trainer_state.json"
@@ -36,8 +33,7 @@ DEFAULTS = "defaults"
 
 What a checkpoint does not name has been added to adaptkit since, and may only have its default.
 """
-WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
-"""What files that cannot be written raise: torch and safetensors do not raise `OSError`."""
+DAMAGED = "The checkpoint is damaged: delete it, and --resume auto goes on from the one before."
 
 _HYPERPARAMETERS = (
     *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.betas", "optimizer.eps"),
@@ -69,48 +65,17 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / STATE_FILE).is_file() and step_of(folder) >= 0
 
 
-def staging_path(destination: Path) -> Path:
-    """Where `destination` is written before it is complete."""
-    return destination.with_name(STAGING_PREFIX + destination.name) / destination.name
-
-
 @contextmanager
-def staged_folder(destination: Path) -> Iterator[Path]:
-    """Give a folder to write in, which becomes `destination` once the block ends well.
+def staged_checkpoint(destination: Path) -> Iterator[Path]:
+    """Give a folder to write in, which becomes the checkpoint `destination` once the block ends well.
 
     Raises:
         RunError: Something could not be written; what was at `destination` before is still there.
     """
-    folder = staging_path(destination)
-    staging = folder.parent
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        folder.mkdir(parents=True)
+    others = list_checkpoints(destination.parent)
+    kept = f"The checkpoint before it, {others[-1]}, is intact." if others else "There is no earlier checkpoint."
+    with staged_folder(destination, hint=f"{kept} Continue with `--resume auto` then.") as folder:
         yield folder
-        _flush(folder)
-        replace_folder(folder, destination)
-    except Exception as error:
-        if not isinstance(error, WRITE_ERRORS) and "os error" not in str(error):  # tokenizers raises plain ones
-            raise
-        raise RunError(_explain(error, destination)) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def replace_folder(source: Path, destination: Path) -> None:
-    """Rename `source` to `destination`; a folder already there is removed."""
-    if destination.exists():
-        remove_folder(destination)
-    source.rename(destination)
-    _sync(destination.parent)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a checkpoint so that a half-deleted one is never taken for a whole one."""
-    doomed = folder.with_name(f"{STAGING_PREFIX}old-{folder.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
 
 
 def rotate(output_dir: Path, limit: int | None) -> None:
@@ -118,20 +83,6 @@ def rotate(output_dir: Path, limit: int | None) -> None:
     if limit is not None and limit > 0:
         for checkpoint in list_checkpoints(output_dir)[:-limit]:
             remove_folder(checkpoint)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the new one, whenever the process is killed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(path)
-
-
-def remove_leftovers(output_dir: Path) -> None:
-    """Delete what a killed process left half-written or half-deleted."""
-    for folder in output_dir.glob(f"{STAGING_PREFIX}*"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None:
@@ -192,6 +143,10 @@ def check_whole(checkpoint: Path) -> None:
     """
     problem = _damage(checkpoint)
     if problem is None:
+        with reading(checkpoint / STATE_FILE, RunError, DAMAGED):
+            TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        completed_steps(checkpoint)
+        planned_steps(checkpoint)
         return
     earlier = [path for path in list_checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
     advice = f"--resume auto goes on from {earlier[-1].name} then" if earlier else "its stage begins anew then"
@@ -200,7 +155,7 @@ def check_whole(checkpoint: Path) -> None:
 
 def _damage(checkpoint: Path) -> str | None:
     try:
-        files = json.loads((checkpoint / FILES_FILE).read_text(encoding="utf-8"))
+        files = read_json(checkpoint / FILES_FILE, RunError)
         # Earlier versions recorded sizes alone
         expected = {name: value if isinstance(value, dict) else {"size": value} for name, value in files.items()}
         for name, values in expected.items():
@@ -213,29 +168,27 @@ def _damage(checkpoint: Path) -> str | None:
         with ThreadPoolExecutor() as executor:
             sums = zip(hashed, executor.map(_checksum, (checkpoint / name for name in hashed)))
         changed = [name for name, value in sums if value != expected[name]["sha256"]]
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RunError) as error:
         return f"{FILES_FILE} cannot be read ({error})"
     return f"{changed[0]} is not what was written (checksum)" if changed else None
 
 
 def completed_steps(checkpoint: Path) -> int:
     """Optimiser steps behind a checkpoint."""
-    return int(_state(checkpoint)["global_step"])
+    return _state(checkpoint, "global_step")
 
 
 def planned_steps(checkpoint: Path) -> int:
     """Optimiser steps that its stage was to have."""
-    return int(_state(checkpoint)["max_steps"])
+    return _state(checkpoint, "max_steps")
 
 
-def _state(checkpoint: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-        state["global_step"], state["max_steps"]
-    except (ValueError, LookupError, TypeError):
-        check_whole(checkpoint)  # says what to do
-        raise RunError(f"{checkpoint / STATE_FILE} is damaged: delete the checkpoint.") from None
-    return state
+def _state(checkpoint: Path, key: str) -> int:
+    path = checkpoint / STATE_FILE
+    value = read_json(path, RunError, DAMAGED).get(key)
+    if not isinstance(value, int):
+        raise RunError(f"{path}: {key} should be a whole number. {DAMAGED}")
+    return value
 
 
 def write_stage(folder: Path, fixed: Mapping[str, Any]) -> None:
@@ -262,7 +215,7 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: b
     path = checkpoint / STAGE_FILE
     if not path.is_file():
         raise RecipeError(f"{checkpoint} was not written by a training stage: it has no {STAGE_FILE}")
-    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(fixed))
+    before, now = read_json(path, RunError, DAMAGED), json.loads(json.dumps(fixed))
     if before.get("num_processes", 1) != now.get("num_processes", 1):
         _check_global_batch(checkpoint, before, now)
         before, now = ({key: value for key, value in fixed.items() if key not in _SPLIT} for fixed in (before, now))
@@ -343,28 +296,3 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(saved[name])
-
-
-def _flush(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _explain(error: BaseException, destination: Path) -> str:
-    free = shutil.disk_usage(destination.parent).free
-    full = free < 1 << 20 or "No space left" in str(error) or getattr(error, "errno", 0) == errno.ENOSPC
-    reason = f"the disk is full ({free / 2**20:.0f} MiB free)" if full else f"{type(error).__name__}: {error}"
-    others = list_checkpoints(destination.parent)
-    kept = f"The checkpoint before it, {others[-1]}, is intact." if others else "There is no earlier checkpoint."
-    advice = " Free some space and continue with `--resume auto`." if full else ""
-    return f"could not save {destination}: {reason}. {kept}{advice}"

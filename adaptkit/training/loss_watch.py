@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adaptkit.errors import RunError
 from adaptkit.training import checkpoints
+from adaptkit.writing import staged_folder
 
 BATCH_FOLDER = "bad_batch"
 
@@ -103,10 +104,11 @@ class LossWatch:
     def _explain(self, step: _Step, problem: str, rates: Sequence[float]) -> str:
         folder = self._output_dir / BATCH_FOLDER
         try:
-            save_batches(folder, step.batches, self._decode)
+            with staged_folder(folder) as staged:
+                save_batches(staged, step.batches, self._decode)
             where = f"Its batch is in {folder}: look for a faulty sample there"
-        except checkpoints.WRITE_ERRORS as error:
-            where = f"Its batch could not be saved in {folder} ({error})"
+        except RunError as error:
+            where = f"Its batch could not be saved ({error})"
         saved = checkpoints.list_checkpoints(self._output_dir)
         return (
             f"stage {self._stage!r}: {problem} near step {step.number}, at learning rates "
@@ -124,11 +126,10 @@ def save_batches(folder: Path, batches: Sequence[Batch], decode: Callable[[Seque
     """Write batches as `batch-N.safetensors`, and what their conversations say as `batch-N.json`.
 
     Args:
-        folder: Made where it is not there.
+        folder: Where to.
         batches: As the model is given them.
         decode: Text of token ids, where there is a tokenizer.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for number, batch in enumerate(batches):
         # Copies: features of one medium may be one tensor several times
         copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in _tensors(batch)}

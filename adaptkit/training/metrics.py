@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from adaptkit.errors import RecipeError, RunError, unknown_name
 from adaptkit.training.throughput import SpeedMeter, Throughput
+from adaptkit.writing import explain_write_error, write_text
 
 REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """Name in a recipe, and the package it needs."""
@@ -36,13 +37,10 @@ class MetricsLog:
 
     def drop_after(self, step: int) -> None:
         """Drop this stage's lines after `step`, and any line that a kill cut off."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [
             line for line in read_metrics(self.path) if line.get("stage") != self.stage or line.get("step", 0) <= step
         ]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line.
@@ -55,7 +53,8 @@ class MetricsLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise RunError(f"could not write {self.path}: {error}. Continue with `--resume auto`.") from error
+            hint = "Continue with `--resume auto` then."
+            raise RunError(explain_write_error(error, self.path, hint)) from error
 
     def lines(self) -> list[dict[str, Any]]:
         """This stage's lines, oldest first."""
@@ -67,10 +66,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
     return [line for line in lines if isinstance(line, dict)]
 

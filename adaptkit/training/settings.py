@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from adaptkit.seeds import check_seed
+
 
 @dataclass(frozen=True)
 class GroupSettings:
@@ -102,6 +104,9 @@ class StageSettings:
     dataloader_num_workers: int = 0
     seed: int = 0
     use_cpu: bool = False
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed, f"stage {self.name!r}: seed")
 
     @property
     def batch_size(self) -> int:

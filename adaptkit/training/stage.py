@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
 from adaptkit.errors import DataError, RecipeError, RunStoppedError
+from adaptkit.failures import LOWER, machine_failures
 from adaptkit.processes import (
     ENGINES,
     SHARDED,
@@ -40,6 +41,7 @@ from adaptkit.training.spread_trainer import SpreadTrainer
 from adaptkit.training.throughput import Throughput
 from adaptkit.training.trainables import assert_trainable
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
+from adaptkit.writing import make_folder, remove_leftovers
 
 Evaluate = Callable[[nn.Module, int], Mapping[str, Any]]
 
@@ -184,6 +186,7 @@ def _run(
         shard(model, strategy)
         frozen = FrozenShards(model) if strategy in SHARDED else None
         request = stack.enter_context(StopRequest())
+        stack.enter_context(machine_failures(f"stage {settings.name!r}", LOWER))
         trainer = build_trainer([*watchers, StopCallback(request)])
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
         if frozen is not None:
@@ -198,8 +201,8 @@ def _run(
 
 
 def _find_start(output_dir: Path, resume: Path | str | None) -> Path | None:
-    output_dir.mkdir(parents=True, exist_ok=True)
-    checkpoints.remove_leftovers(output_dir)
+    make_folder(output_dir)
+    remove_leftovers(output_dir)
     found = checkpoints.find_resume_checkpoint(output_dir, resume)
     if found is not None:
         checkpoints.check_whole(found)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from adaptkit.errors import RunError
+from adaptkit.loading import reading
 from adaptkit.processes import TIMEOUT, num_processes
 from adaptkit.training import checkpoints
 from adaptkit.training.distributed import deepspeed_config
@@ -23,6 +24,7 @@ from adaptkit.training.loss_watch import LossWatch
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.settings import StageSettings
 from adaptkit.training.throughput import Throughput
+from adaptkit.writing import staging_path
 
 
 class WorkflowTrainer(Trainer):  # type: ignore[misc]
@@ -150,7 +152,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         output_dir = self.args.output_dir
         destination = Path(output_dir) / f"checkpoint-{self.state.global_step}"
         is_main = self.args.should_save
-        staged = checkpoints.staged_folder if is_main else _staged_by_main_process
+        staged = checkpoints.staged_checkpoint if is_main else _staged_by_main_process
         with staged(destination) as folder:
             self.accelerator.wait_for_everyone()
             self.args.output_dir = str(folder.parent)
@@ -204,7 +206,12 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
 
     def _load_optimizer_states(self, checkpoint: str | None) -> None:
         """What the parent loads of a checkpoint beside weights."""
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with reading(f"{checkpoint}: optimizer.pt or scheduler.pt", RunError, checkpoints.DAMAGED):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(f"{checkpoint}: rng_state.pth", RunError, checkpoints.DAMAGED):
+            super()._load_rng_state(checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
@@ -218,7 +225,7 @@ class _StepsOfTheSettings(TrainerCallback):  # type: ignore[misc]
 
 
 def _staged_by_main_process(destination: Path) -> AbstractContextManager[Path]:
-    return nullcontext(checkpoints.staging_path(destination))
+    return nullcontext(staging_path(destination))
 
 
 def stage_identity(

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from adaptkit.errors import unknown_name
 from adaptkit.hookspecs import Options
+from adaptkit.seeds import Seed
 from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.world import scenes
 from adaptkit.world.dataset import FACT_KIND, evaluation_items
@@ -33,7 +34,7 @@ class PhaseOptions(Options):
     name: str
     num_steps: int
     shares: dict[str, float]
-    seed: int = 0
+    seed: Seed = 0
     warmup_steps: int = 50
     decay_steps: int = 0
     sequence_length: int = 128
@@ -50,7 +51,7 @@ class PhaseOptions(Options):
 class DecoderOptions(Options):
     """What `recipes/world/decoder.yaml` may set."""
 
-    seed: int = 0
+    seed: Seed = 0
     hidden_size: int = 128
     intermediate_size: int = 256
     num_hidden_layers: int = 8

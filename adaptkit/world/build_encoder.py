@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from adaptkit.hookspecs import Options
+from adaptkit.seeds import Seed
 from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.world import scenes
 from adaptkit.world.patch_labels import Labels, label_patches, mirror_some
@@ -27,7 +28,7 @@ from adaptkit.world.storage import Progress, save_model
 class EncoderOptions(Options):
     """What `recipes/world/encoder.yaml` may set."""
 
-    seed: int = 0
+    seed: Seed = 0
     hidden_size: int = 96
     num_hidden_layers: int = 5
     num_attention_heads: int = 4

@@ -1,8 +1,6 @@
 """The world's data: image-side files in the LLaVA format, and held-out items to evaluate on."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,12 @@ from PIL import Image
 
 from adaptkit.boxes import Box
 from adaptkit.errors import DataError, unknown_name
+from adaptkit.seeds import check_seed
 from adaptkit.world import language, scenes
 from adaptkit.world.facts import candidate_answers, list_facts
 from adaptkit.world.language import IMAGE_TAG, QUESTION_KINDS, Message
 from adaptkit.world.scenes import Scene, Split
+from adaptkit.writing import staged_together, write_text
 
 FACT_KIND = "fact"
 DATA_KINDS = ("caption", "questions", "boxes", "text")
@@ -118,13 +118,12 @@ def write_world_data(
     Raises:
         DataError: The kind or the split is unknown, or a number is not positive.
     """
+    check_seed(seed)
     _check_arguments(kind, split, num_samples, questions_per_image, num_images)
     name = f"{kind}_{split}_{seed}"
     rng = np.random.default_rng((seed, DATA_KINDS.index(kind)))
     shown = scenes.sample_scenes(seed, min(num_images or num_samples, num_samples), split)
-    directory.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=directory, prefix=f".{name}-"))
-    try:
+    with staged_together(directory, [name, f"{name}.json"], replace=True) as folder:
         samples = []
         for number in range(num_samples):
             place = number % len(shown)
@@ -137,10 +136,8 @@ def write_world_data(
             (folder / name).mkdir()
             for place, scene in enumerate(shown):
                 scenes.render(scene).save(folder / name / f"{place:06d}.png", compress_level=1)
-        (folder / f"{name}.json").write_text(json.dumps(samples, indent=0))
-        return _publish(folder, directory, name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        write_text(folder / f"{name}.json", json.dumps(samples, indent=0))
+    return directory / f"{name}.json"
 
 
 def _check_arguments(kind: str, split: str, num_samples: int, questions_per_image: int, num_images: int | None) -> None:
@@ -186,18 +183,6 @@ def _messages(
 def _as_llava(messages: Conversation) -> list[dict[str, str]]:
     speakers = {"user": "human", "assistant": "gpt"}
     return [{"from": speakers[message["role"]], "value": message["content"]} for message in messages]
-
-
-def _publish(folder: Path, directory: Path, name: str) -> Path:
-    """Moves what was written into place; the json comes last, so that it never names a missing image."""
-    images, target = folder / name, directory / f"{name}.json"
-    if images.exists():
-        if (directory / name).exists():
-            target.unlink(missing_ok=True)
-            (directory / name).rename(folder / "old")
-        images.rename(directory / name)
-    (folder / target.name).rename(target)
-    return target
 
 
 def _fact_items(rng: np.random.Generator, num: int, split: Literal["train", "test"]) -> list[EvaluationItem]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from filelock import FileLock
 from pydantic import Field
 
 from adaptkit.errors import DataError
 from adaptkit.evaluation import register_evaluation_tasks
 from adaptkit.hookspecs import Options, Register, hookimpl
+from adaptkit.seeds import Seed
+from adaptkit.writing import make_folder, staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ class WorldDataOptions(Options):
     )
     num_samples: int = Field(1000, ge=1, description="Number of conversations.")
     split: Literal["train", "dev", "test"] = Field("train", description="Where the scenes come from.")
-    seed: int = Field(0, description="The same seed gives the same conversations.")
+    seed: Seed = Field(0, description="The same seed gives the same conversations.")
     questions_per_image: int = Field(6, ge=1, description="Questions of one conversation, at most.")
     num_images: int | None = Field(
         None, ge=1, description="Scenes that the conversations go round; as many as conversations by default."
@@ -77,16 +78,11 @@ def _generate(options: WorldDataOptions, cache_dir: Path) -> Path:
     directory = cache_dir / _fingerprint(values)
     name = f"{options.kind}_{options.split}_{options.seed}.json"
     if not directory.exists():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=cache_dir, prefix=".writing-"))
-        try:
-            write_world_data(staging / "data", **values)
-            (staging / "data").rename(directory)
-        except OSError:
-            if not directory.exists():  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        make_folder(cache_dir)
+        with FileLock(cache_dir / f"{directory.name}.lock"):
+            if not directory.exists():
+                with staged_folder(directory) as staged:
+                    write_world_data(staged, **values)
     return directory / name
 
 

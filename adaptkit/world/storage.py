@@ -1,7 +1,5 @@
 """Writing the built-in models to disk."""
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +11,7 @@ from transformers import PreTrainedModel
 
 from adaptkit.errors import RecipeError, join_lines
 from adaptkit.hookspecs import Options
+from adaptkit.writing import staged_folder
 
 OptionsType = TypeVar("OptionsType", bound=Options)
 Progress = Callable[[str], None]
@@ -25,7 +24,7 @@ def load_options(path: Path, options_type: type[OptionsType]) -> OptionsType:
         RecipeError: The file cannot be read, or says something that `options_type` does not take.
     """
     try:
-        return options_type.model_validate(yaml.safe_load(path.read_text()))
+        return options_type.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:
@@ -38,19 +37,7 @@ def save_model(model: PreTrainedModel, output: Path, save_rest: Callable[[Path],
 
     Weights are float16 on disk, to be small; the config says float32, so that is what they load as.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=output.parent))
     state = {name: value.to(torch.float16) for name, value in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=state)
-    save_rest(folder)
-    for path in (folder, *folder.iterdir()):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    _replace_folder(folder, output)
-
-
-def _replace_folder(folder: Path, output: Path) -> None:
-    old = Path(tempfile.mkdtemp(dir=output.parent))
-    if output.exists():
-        output.rename(old / output.name)
-    folder.rename(output)
-    shutil.rmtree(old)
+    with staged_folder(output) as folder:
+        model.save_pretrained(folder, state_dict=state)
+        save_rest(folder)

@@ -21,8 +21,8 @@ PACKAGE = Path(adaptkit.__file__).parent
 GROUPS = (
     {"errors", "hashing", "boxes", "hub"},
     {"terminal", "text_files"},
-    {"progress", "interfaces", "hookspecs", "processes", "reading"},
-    {"placement", "paths", "chat_templates", "markup"},
+    {"progress", "interfaces", "hookspecs", "processes", "reading", "writing", "loading", "seeds"},
+    {"placement", "paths", "chat_templates", "markup", "failures"},
     {"plugin_manager"},
     {"recipe"},
     {"surgery", "chat_template"},

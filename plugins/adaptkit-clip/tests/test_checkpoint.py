@@ -112,7 +112,7 @@ def test_a_folder_without_config_or_weights_says_which(copied: Path) -> None:
 def test_weights_cut_short_are_refused(copied: Path) -> None:
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert f"cannot load the encoder {copied}" in refusal(copied)
+    assert f"{copied / 'model.safetensors'} is damaged" in refusal(copied)
 
 
 def test_absent_tensors_are_refused_not_invented(copied: Path) -> None:
@@ -129,7 +129,7 @@ def test_another_family_is_refused_with_the_known_ones(copied: Path) -> None:
     words = refusal(copied)
     assert f"{copied}: model_type 'llama' is not one that 'clip' loads. Known: clip, clip_vision_model" in words
     (copied / "config.json").write_text("{")
-    assert "cannot read the config.json" in refusal(copied)
+    assert str(copied / "config.json") in refusal(copied)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_weights_cut_short_or_incomplete_are_refused(copied: Path) -> None:
     assert "lacks 2 of the encoder's tensors, layers.1.fc1.bias among them" in refusal(copied)
     file = copied / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    assert f"cannot load the encoder {copied}" in refusal(copied)
+    assert f"{copied / 'model.safetensors'} is damaged" in refusal(copied)
 
 
 def test_another_family_is_refused(copied: Path) -> None:
@@ -107,7 +107,7 @@ def test_another_family_is_refused(copied: Path) -> None:
     assert f"{copied}: model_type 'llama' is not 'whisper'" in refusal(copied)
     for broken in ("{", json.dumps({**config, "d_model": "wide"})):
         (copied / "config.json").write_text(broken)
-        assert "cannot read the config.json" in refusal(copied)
+        assert str(copied / "config.json") in refusal(copied)
 
 
 class Hostile:
@@ -140,9 +140,10 @@ def test_files_of_the_openai_package_are_found_read_or_refused(tmp_path: Path, m
     assert "does not hold a whole Whisper encoder" in refusal(file, **backend)
     for content in (pickle.dumps(Hostile(), protocol=2), b"no checkpoint", b""):
         file.write_bytes(content)
-        assert f"{file} is no checkpoint of the openai-whisper package" in refusal(file, **backend)
+        assert str(file) in refusal(file, **backend)
+        assert "a checkpoint of the openai-whisper package" in refusal(file, **backend)
     torch.save({"dims": Hostile(), "model_state_dict": {}}, file)
-    assert "is no checkpoint" in refusal(file, **backend)
+    assert "a checkpoint of the openai-whisper" in refusal(file, **backend)
     assert not Path("ran-code").exists()
 
 

@@ -52,7 +52,7 @@ def test_a_dry_run_needs_configs_alone_and_fits_eighty_columns(recipe) -> None:
     for words in (
         "each of 4 devices (ddp)",
         "nowhere.json",
-        "no usable tokenizer",
+        "tokenizer of base.path",
         "FLOPs/step",
         "nothing was trained",
     ):

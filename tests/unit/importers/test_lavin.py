@@ -155,7 +155,7 @@ def test_code_in_a_pickled_checkpoint_never_runs(
     places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save({"model": Runs()}, tmp_path / "checkpoint.pth")
-    with pytest.raises(adaptkit.ModelError, match="cannot be read as tensors alone"):
+    with pytest.raises(adaptkit.ModelError, match="holds more than tensors"):
         import_lavin(tmp_path, tmp_path / "out", places / "base", places / "encoder")
     assert "runs" not in capsys.readouterr().out
 

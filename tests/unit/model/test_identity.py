@@ -129,7 +129,7 @@ def test_generation_settings_come_back_whatever_they_are(tmp_path):
     loaded = adaptkit.load(tmp_path, base=base).generation_config
     assert (loaded.temperature, loaded.eos_token_id, loaded.max_new_tokens) == (0.9, [5, 6], 7)
     (tmp_path / "generation_config.json").write_text("[3")
-    with pytest.raises(ModelError, match=r"generation_config\.json is damaged"):
+    with pytest.raises(ModelError, match=r"generation_config\.json"):
         adaptkit.load(tmp_path, base=base)
 
 

@@ -73,7 +73,7 @@ def test_features_that_are_one_tensor_several_times_are_saved(tmp_path):
 
 def test_a_batch_that_cannot_be_saved_hides_no_loss(tmp_path):
     (tmp_path / "bad_batch").write_text("a file in the way")
-    with pytest.raises(RunError, match=r"the loss is nan near step 1.*Its batch could not be saved in .*bad_batch"):
+    with pytest.raises(RunError, match=r"the loss is nan near step 1.*Its batch could not be saved .*bad_batch"):
         watch_losses([float("nan")], tmp_path)
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.utils import logging
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Encoder
+from adaptkit.loading import load_stock
 from adaptkit_clip.checkpoint import missing, provide, resolve
 from adaptkit_clip.families import FAMILIES, Family, default_processor, family_of, num_prefix_tokens
 from adaptkit_clip.options import ClipOptions
-from adaptkit_clip.preprocessing import ClipPreprocessor, first_line, load_preprocessor, load_vision_config
+from adaptkit_clip.preprocessing import ClipPreprocessor, load_preprocessor, load_vision_config
 
 _NOT_CONTENT = {"path", "revision", "dtype"}
 _LATER = {"keep_registers", "tiles", "max_num_patches"}
@@ -204,18 +204,17 @@ def wrap_model(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
 
 def _load_model(options: ClipOptions, family: Family) -> nn.Module:
     dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
-    try:
-        with _quiet_about_the_text_half():
-            model, report = family.model_class.from_pretrained(
-                resolve(options.path),
-                revision=options.revision,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = missing(options.path, options.revision) or f"{first_line(error)}. {provide()}"
-        raise ModelError(f"cannot load the encoder {options.path}: {reason}") from error
+    advice = missing(options.path, options.revision) or provide()
+    with _quiet_about_the_text_half():
+        model, report = load_stock(
+            family.model_class,
+            resolve(options.path),
+            advice=advice,
+            revision=options.revision,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     absent = sorted(report["missing_keys"])
     if absent:
         raise ModelError(f"{options.path} lacks {len(absent)} of the vision model's tensors, {absent[0]} among them.")

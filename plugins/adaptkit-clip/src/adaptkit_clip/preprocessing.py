@@ -15,6 +15,7 @@ from transformers import AutoConfig
 
 from adaptkit.errors import ModelError
 from adaptkit.interfaces import Preprocessor
+from adaptkit.loading import load_stock
 from adaptkit_clip.checkpoint import provide, resolve
 from adaptkit_clip.families import IMAGENET, default_processor, family_name, family_of, num_registers
 from adaptkit_clip.options import ClipOptions
@@ -196,10 +197,9 @@ def load_vision_config(options: ClipOptions, *, local_files_only: bool = False) 
         ModelError: There is no checkpoint, or it is of another family.
     """
     place = resolve(options.path)
-    try:
-        config = AutoConfig.from_pretrained(place, revision=options.revision, local_files_only=local_files_only)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"cannot read the config.json of {options.path}: {first_line(error)}. {provide()}") from error
+    config = load_stock(
+        AutoConfig, place, advice=provide(), revision=options.revision, local_files_only=local_files_only
+    )
     try:
         family_of(config)
     except ModelError as error:
@@ -228,12 +228,7 @@ def _load_processor(options: ClipOptions, config: Any) -> Any:
             return default_processor(config)
     elif not _hub_has_processor(place, options.revision):
         return default_processor(config)
-    try:
-        return processor_class.from_pretrained(place, revision=options.revision)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"cannot read the preprocessor_config.json of {options.path}: {first_line(error)}. {provide()}"
-        ) from error
+    return load_stock(processor_class, place, advice=provide(), revision=options.revision)
 
 
 def _hub_has_processor(model_id: str, revision: str | None) -> bool:

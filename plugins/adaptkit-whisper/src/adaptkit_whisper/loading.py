@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,13 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as StockEncoder
 from transformers.utils import logging
 
 from adaptkit.errors import ModelError
+from adaptkit.loading import load_stock, reading
 from adaptkit_whisper import WhisperOptions
 from adaptkit_whisper.checkpoint import find_openai_file, has_processor_file, missing, provide, resolve
 from adaptkit_whisper.encoder import WhisperEncoder
@@ -51,10 +50,7 @@ def load_preprocessor(options: WhisperOptions) -> WhisperPreprocessor:
     place = resolve(options.path)
     if not has_processor_file(place, options.revision):
         return _stock_preprocessor(config, default_extractor(config), options)
-    try:
-        extractor = WhisperFeatureExtractor.from_pretrained(place, revision=options.revision)
-    except _READ_ERRORS as error:
-        raise ModelError(f"cannot read the preprocessor_config.json of {options.path}: {_head(error)}.") from error
+    extractor = load_stock(WhisperFeatureExtractor, place, revision=options.revision)
     return _stock_preprocessor(config, extractor, options)
 
 
@@ -82,10 +78,7 @@ def load_config(options: WhisperOptions) -> Any:
     Raises:
         ModelError: There is no checkpoint, or it is of another family.
     """
-    try:
-        config = AutoConfig.from_pretrained(resolve(options.path), revision=options.revision)
-    except _READ_ERRORS as error:
-        raise ModelError(f"cannot read the config.json of {options.path}: {_head(error)}. {provide()}") from error
+    config = load_stock(AutoConfig, resolve(options.path), advice=provide(), revision=options.revision)
     if config.model_type != "whisper":
         raise ModelError(f"{options.path}: model_type {config.model_type!r} is not 'whisper'. {provide()}")
     return config
@@ -107,19 +100,17 @@ def _stock_preprocessor(config: Any, extractor: Any, options: WhisperOptions) ->
 
 def _load_stock(options: WhisperOptions) -> nn.Module:
     dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
-    try:
-        with _quiet_about_the_decoder():
-            model, report = StockEncoder.from_pretrained(
-                resolve(options.path),
-                revision=options.revision,
-                dtype=dtype,
-                use_safetensors=True,
-                key_mapping={_WHOLE_MODEL: ""},
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = missing(options) or f"{_head(error)}. {provide()}"
-        raise ModelError(f"cannot load the encoder {options.path}: {reason}") from error
+    with _quiet_about_the_decoder():
+        model, report = load_stock(
+            StockEncoder,
+            resolve(options.path),
+            advice=missing(options) or provide(),
+            revision=options.revision,
+            dtype=dtype,
+            use_safetensors=True,
+            key_mapping={_WHOLE_MODEL: ""},
+            output_loading_info=True,
+        )
     absent = sorted(report["missing_keys"])
     if absent:
         raise ModelError(f"{options.path} lacks {len(absent)} of the encoder's tensors, {absent[0]} among them.")
@@ -147,12 +138,10 @@ def _read_openai(path: str) -> dict[str, Any]:
         ModelError: It is not there, or no such file.
     """
     file = find_openai_file(path)
-    try:
+    with reading(file, advice="It should be a checkpoint of the openai-whisper package."):
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         dims = {key: int(value) for key, value in checkpoint["dims"].items() if key.startswith("n_")}
         return {"dims": dims, "model_state_dict": checkpoint["model_state_dict"]}
-    except (*_READ_ERRORS, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{file} is no checkpoint of the openai-whisper package: {_head(error)}.") from error
 
 
 def _openai_model(checkpoint: dict[str, Any], options: WhisperOptions) -> nn.Module:
