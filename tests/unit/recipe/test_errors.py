@@ -86,7 +86,7 @@ def test_all_problems_together(workplace: Workplace) -> None:
          "1234567; put it in quotes"),
         ("1e-3", ".inf", "19: stages.align.optimizer.learning_rate: should be a finite number, not inf"),
         ("base:", "bse: 1\nbase:", "2: bse: no key named 'bse'. Did you mean 'base'? Known: accelerator, base, data, "
-         "data_root, description, evaluation, extends, logging, max_bad_fraction, modalities, name, output_dir, "
+         "data_root, date, description, evaluation, extends, logging, max_bad_fraction, modalities, name, output_dir, "
          "seed, stage_defaults, stages, workflows."),
         ("replace_ends: true", "lke: x\n    replace_ends: true", "10: workflows.sight.lke: no key named 'lke'. Did "
          "you mean 'like'? Known: insertion, like, modalities, replace_ends."),
