@@ -24,6 +24,7 @@ from adaptkit.chat_template import (
     Turn,
     locate,
     markup_of,
+    names_key,
     render_template,
     resolve_template,
 )
@@ -235,9 +236,9 @@ def _flatten(
 
 def _key_of(key: str, template: str) -> str:
     """The name by which a template knows a key of a message."""
-    if key not in REASONING_KEYS or key in template:
+    if key not in REASONING_KEYS or names_key(template, key):
         return key
-    return next((other for other in REASONING_KEYS if other in template), key)
+    return next((other for other in REASONING_KEYS if names_key(template, other)), key)
 
 
 def split_reasoning(text: str, template: str) -> tuple[dict[str, str], str]:
@@ -288,10 +289,10 @@ def _check_rendered(
             if not left_out:
                 continue
             history = add_generation_prompt or messages[index].get("weight") == 0
-            if key in REASONING_KEYS and key in template and history:
+            if key in REASONING_KEYS and names_key(template, key) and history:
                 continue
             advice = "Use a template that renders it (base.chat_template), move it into the content, or remove it"
-            if key in REASONING_KEYS and key in template and index < last:
+            if key in REASONING_KEYS and names_key(template, key) and index < last:
                 advice = (
                     "The template renders the reasoning of the last answer alone: make a sample of each answer, or "
                     "give this one the weight 0"

@@ -125,6 +125,11 @@ def render_template(tokenizer: Any, turns: list[Turn], add_generation_prompt: bo
     return str(text)
 
 
+def names_key(template: str, key: str) -> bool:
+    """Whether a template's text reads a key of a message: as an attribute, or by its quoted name."""
+    return re.search(rf"(\.|['\"]){re.escape(key)}(?!\w)", template) is not None
+
+
 @dataclass(frozen=True)
 class _Slot:
     """Where a template puts one text of a turn, and what it writes until the next one.
@@ -276,12 +281,12 @@ def _tail(tokenizer: Any, template: str, ending: str | None, after: str) -> int:
     """Length of the part of what follows an answer that generation must produce: through the end of the turn."""
     own = ending is not None and bool(ending.strip()) and after.startswith(ending)
     written = ending if own and ending is not None else after
-    token = _added_pattern(tokenizer).search(written)
-    if token:
-        return token.end()
     for string in end_of_turn(tokenizer, template).strings:
         if string in written:
             return written.index(string) + len(string)
+    token = _added_pattern(tokenizer).search(written)
+    if token:
+        return token.end()
     return len(ending) if ending is not None and after.startswith(ending) else 0
 
 
@@ -309,12 +314,10 @@ def _spans_by_prefix(tokenizer: Any, turns: list[Turn], text: str, template: str
                 "answer cannot be told from the rest. Use a template that renders every turn as given "
                 "(base.chat_template)"
             )
-        ends = [m.end() for m in pattern.finditer(through, len(prompt)) if not through[m.end() :].strip()]
-        ends += [
-            len(through.rstrip())
-            for string in end_of_turn(tokenizer, template).strings
-            if through.rstrip().endswith(string)
-        ]
+        end = end_of_turn(tokenizer, template)
+        places = [through.rfind(string, len(prompt)) + len(string) for string in end.strings if string in through]
+        ends = [place for place in places if not pattern.sub("", through[place:]).strip()]
+        ends += [m.end() for m in pattern.finditer(through, len(prompt)) if not through[m.end() :].strip()]
         spans.append((len(prompt), ends[0] if ends else len(through)))
     return spans
 
@@ -329,10 +332,18 @@ class TurnEnd:
     Attributes:
         token_ids: Ids, each of which ends a turn.
         strings: Text that does, where the tokenizer has no single token for it.
+        trailer: Text between what the assistant says and the token.
     """
 
     token_ids: tuple[int, ...] = ()
     strings: tuple[str, ...] = ()
+    trailer: str = ""
+
+    def cut(self, text: str) -> str:
+        """A generated text, up to where its turn ends; special tokens are no longer in it."""
+        for string in self.strings:
+            text = text.partition(string)[0]
+        return text.strip().removesuffix(self.trailer.strip()).strip()
 
 
 def end_of_turn(tokenizer: Any, template: str) -> TurnEnd:
@@ -349,9 +360,13 @@ def end_of_turn(tokenizer: Any, template: str) -> TurnEnd:
 def _find_end(tokenizer: Any, template: str) -> TurnEnd:
     tails = list(_tails(tokenizer, template))
     added = added_tokens(tokenizer)
-    found = [match[0] for tail in tails if (match := _added_pattern(tokenizer).search(tail))]
+    found = [match for tail in tails if (match := _added_pattern(tokenizer).search(tail))]
+    before = found[0].string[: found[0].start()].strip() if found else ""
+    before = before if all(tail.lstrip().startswith(before) for tail in tails) else ""
+    if before and len(found) < len(tails):
+        return TurnEnd(strings=(before,))  # which follows every answer, and a token only the last
     if found:
-        return TurnEnd(tuple(dict.fromkeys(added[token][0] for token in found)))
+        return TurnEnd(tuple(dict.fromkeys(added[match[0]][0] for match in found)), trailer=before)
     written = [tail.rstrip() for tail in tails[:1] if tail.strip()]
     ids = [_single_id(tokenizer, text) for text in written]
     if any(token_id is None for token_id in ids):
@@ -450,7 +465,7 @@ def answer_frame(tokenizer: Any, template: str | None) -> AnswerFrame:
         return AnswerFrame()
 
     def build() -> AnswerFrame:
-        key = next((key for key in REASONING_KEYS if key in template), None)
+        key = next((key for key in REASONING_KEYS if names_key(template, key)), None)
         asked: Turn = {"role": "user", "content": "\u00a7"}
         lead = separator = ""
         for more in ({}, {key: "\u00b6"}) if key else ({},):

@@ -166,7 +166,9 @@ class Message(TypedDict):
     refusal: NotRequired[str]
 
 
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+REASONING_KEYS = (
+    "reasoning_content", "reasoning", "thinking", "thought", "thoughts", "rationale", "chain_of_thought",
+)  # fmt: skip
 """Names under which an assistant's message holds its reasoning; templates know one of them."""
 
 MEANINGFUL_KEYS = (*REASONING_KEYS, "tool_calls", "function_call", "tool_call_id", "name", "refusal")

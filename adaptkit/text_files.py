@@ -33,6 +33,17 @@ _NO_TEXT = {
 }
 _NUM_LOOKED_AT = 1 << 20
 _CONTEXT = 200
+_LIKELY = (
+    ("SHIFT_JIS", 0.2, "\u3041\u30fe"),  # kana, full width
+    ("EUC-JP", 0.2, "\u3041\u30fe"),
+    ("EUC-KR", 0.9, "\uac00\ud7a3"),
+    ("WINDOWS-1251", 0.7, "\u0430\u044f"),  # small letters, of which texts mostly consist
+    ("KOI8-R", 0.7, "\u0430\u044f"),
+    ("GB2312", 0.0, "\u4e00\u9fff"),
+    ("BIG5", 0.0, "\u4e00\u9fff"),
+)
+"""Encodings in the order of how certain their letters are: name, share of all letters that tells, first and last."""
+
 _NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
 
 
@@ -93,17 +104,29 @@ def _remedy(encoding: str) -> str:
 def _likely_encoding(raw: bytes) -> str:
     """A guess at what encodes a text that is not UTF-8, by the name that iconv knows."""
     raw = raw[:_NUM_LOOKED_AT]
+    if raw.count(b"\0") > len(raw) * 11 // 20:
+        return "UTF-32LE" if raw[:1] != b"\0" else "UTF-32BE"
     if raw.count(b"\0") > len(raw) // 8:
         return "UTF-16LE" if raw[1::2].count(b"\0") > raw[::2].count(b"\0") else "UTF-16BE"
     pairs = 2 * len(_NEIGHBOURS.findall(raw))
     if pairs > sum(byte > 0x7F for byte in raw) // 2:  # Latin letters with accents stand alone
-        for encoding in ("GB18030", "BIG5", "SHIFT_JIS", "EUC-KR"):
-            try:
-                codecs.getincrementaldecoder(encoding)().decode(raw)
-            except UnicodeDecodeError:
-                continue
-            return encoding
+        return next(
+            (name for name, share, letters in _LIKELY if _share(raw, name, letters) >= share), "GB18030"
+        ).replace(
+            "GB2312",
+            "GB18030",  # which holds it, and more
+        )
     return "WINDOWS-1252"
+
+
+def _share(raw: bytes, encoding: str, letters: str) -> float:
+    """How many of the characters beyond ASCII are such letters, were the text in an encoding; -1 where it cannot be."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(raw)
+    except UnicodeDecodeError:
+        return -1
+    beyond = [character for character in text if character > "\x7f"]
+    return sum(letters[0] <= character <= letters[1] for character in beyond) / max(1, len(beyond))
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -201,6 +224,10 @@ def _advice(text: str, place: int, reason: str) -> str:
         return ": a line break or tab inside a text is written \\n or \\t"
     if "escape" in reason:
         return ": a backslash in a text is written \\\\; in paths write / instead"
+    if reason == "Extra data" and after[:1] == ",":
+        return ": take out the comma at the end of the line"
+    if reason == "Extra data" and after[:1] in "{[":
+        return ": each row needs a line of its own"
     if not after or reason.startswith("Unterminated string"):
         return ": it ends in the middle. The file is cut short, or a row goes over several lines in JSON Lines"
     return ""

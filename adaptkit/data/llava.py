@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from adaptkit.data.meaning import is_learned, refuse_unread_keys, system_message
 from adaptkit.data.media import Media, shown
 from adaptkit.data.rows import tag_pattern, text_part
-from adaptkit.errors import DataError, nearest_name, unknown_name
+from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message, more_of
 
 ROLES = {"human": "user", "gpt": "assistant"}
+_SHAREGPT_ROLES = ("user", "assistant", "system")
 
 
 class Turn(NamedTuple):
@@ -135,8 +137,11 @@ def _remedy(row: Mapping[str, Any], conversation: Any) -> str:
         return f", not {shown(conversation)}"
     if row.get("messages") is not None:
         return "; the row has 'messages' in its place, which the format messages reads"
-    nearest = nearest_name("conversations", map(str, row))
-    meant = f"; did you mean {nearest!r:.80}?" if nearest is not None else ""
+    if "from" in row and "value" in row:
+        return '; the row is a turn: a conversation is an object, {"conversations": [...]}, with its turns in the list'
+    nearest = get_close_matches("conversations", [str(key).lower() for key in row], n=1, cutoff=0.8)
+    near = next((str(key) for key in row if str(key).lower() in nearest), None)
+    meant = f"; is {near!r:.80} meant?" if near is not None else ""
     return f"{meant}; the row has {shown(list(row))}. What has columns in their place is read by the format table"
 
 
@@ -173,7 +178,8 @@ def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> Turn:
         raise DataError(f"turn {index} must be an object with 'from' and 'value'", kind="malformed")
     speaker, text = turn["from"], turn.get("value")
     if speaker not in roles:
-        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles)}", kind="malformed")
+        hint = "The format sharegpt reads that one." if speaker in _SHAREGPT_ROLES and speaker not in roles else ""
+        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles, hint=hint)}", kind="malformed")
     if not isinstance(text, str):
         raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}", kind="malformed")
     learned = is_learned(turn, f"turn {index}")

@@ -14,11 +14,14 @@ _PREFERENCE = "says which answer is preferred, and every answer is learned as it
 _UNREAD = {
     "tools": _TOOLS,
     "functions": _TOOLS,
+    "documents": "lists documents, which the prompt would not have",
+    "chat_template_kwargs": "sets options of the chat template, which would not be used",
     "history": "has earlier turns, which would be missing",
     **dict.fromkeys(("rejected", "rejected_response", "rejected_messages", "rejected_conversations"), _PREFERENCE),
 }
+_SYSTEM = ("system", "system_prompt", "system_message")
 _UNDESIRED = ("label", "kto_tag", "kto_label")
-_LEARNED = ("weight", "loss", "train")
+_LEARNED = ("weight", "loss", "train", "loss_scale", "loss_weight")
 
 
 def refuse_unread_keys(row: Mapping[str, Any]) -> None:
@@ -40,7 +43,7 @@ def refuse_unread_keys(row: Mapping[str, Any]) -> None:
 
 
 def system_message(row: Mapping[str, Any], first: Any, default: str | None) -> str | None:
-    """The system message of a row: its own, under `system` or as a first turn, or else a default.
+    """The system message of a row: its own, under `system` or `system_prompt`, or as a first turn, or else a default.
 
     Args:
         row: The row.
@@ -50,7 +53,8 @@ def system_message(row: Mapping[str, Any], first: Any, default: str | None) -> s
     Raises:
         DataError: It is no text, or the row has two that differ.
     """
-    own, first = (None if value == "" else value for value in (row.get("system"), first))
+    own = next((row[key] for key in _SYSTEM if row.get(key) not in (None, "")), None)
+    first = None if first == "" else first
     for value in (own, first):
         if value is not None and not isinstance(value, str):
             raise DataError(f"the system message must be text, not {type(value).__name__}", kind="malformed")

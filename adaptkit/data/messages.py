@@ -55,6 +55,8 @@ class MessagesLayout:
 
 
 def _remedy(row: Mapping[str, Any]) -> str:
+    if "role" in row and "content" in row:
+        return '; this one is a message: put the list of them under that key, {"messages": [...]}'
     if row.get("conversations") is None:
         return f"; this one has {shown(list(row))}"
     return "; this one has 'conversations' in their place, which the formats llava and sharegpt read"

@@ -77,6 +77,11 @@ def _boxes(objects: Mapping[str, Any], media: Sequence[tuple[str, Any]], sizes: 
             known[number] = _size(number, media, sizes)
         width, height = known[number]
         x, y = (width, height) if units == "norm1" else (1, 1)
+        if not (-1 <= x1 * x < x2 * x <= width + 1 and -1 <= y1 * y < y2 * y <= height + 1):
+            raise _malformed(
+                f"the box {shown([x1, y1, x2, y2])} of 'objects' does not lie in its medium of {width} by {height} "
+                f"pixels: they are x1, y1, x2, y2, in {'fractions' if units == 'norm1' else 'pixels'} (bbox_type)"
+            )
         texts.append(format_box(pad_box((x1 * x, y1 * y, x2 * x, y2 * y), width, height)))
     return texts
 

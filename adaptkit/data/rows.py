@@ -108,7 +108,8 @@ class RowSource:
             if isinstance(row, DataError):
                 raise DataError(str(row), kind=row.kind)
             if not isinstance(row, Mapping):
-                raise DataError(f"a row is an object with keys, not {type(row).__name__}", kind="malformed")
+                remedy = ". Put the turns under 'conversations' or 'messages'" if _are_turns(row) else ""
+                raise DataError(f"a row is an object with keys, not {type(row).__name__}{remedy}", kind="malformed")
             named = f" (id {shown(row['id'])})" if "id" in row else ""
             media = self._media if isinstance(self._media, Media) else self._media(index)
             media = media.beside(row, self._media_roots)

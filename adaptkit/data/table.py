@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ MAX_CELLS = 100_000_000
 """Each takes some fifty bytes and what it says."""
 
 _MAX_CELL = 2**31 - 1
+_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n")
 """Characters: a cell may hold a picture in base64."""
 
 
@@ -125,7 +127,9 @@ def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True, deli
             if other is not None:
                 raise DataError(f"{path} is {other}", kind="unreadable_file")
             text = decode_text(raw, str(path))
-            rows = _read_cells(text, delimiter or _delimiter(text, kind), path, quotes)
+            said = _SEPARATOR_LINE.match(text)  # as spreadsheets write it
+            text = text[said.end() :] if said else text
+            rows = _read_cells(text, delimiter or (said[1] if said else _delimiter(text, kind)), path, quotes)
         elif kind in COMPRESSED:
             raise DataError(f"{path} is compressed: unpack it", kind="unreadable_file")
         elif kind in READERS:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from adaptkit.chat_template import answer_frame
+from adaptkit.chat_template import TurnEnd, answer_frame, end_of_turn
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Message
 
@@ -186,7 +186,8 @@ def generation_settings(model: Any, processor: Any, questions: Sequence[Question
     tokenizer = processor.tokenizer
     stop = processor.stop_settings(getattr(model, "generation_config", None))
     frame = answer_frame(tokenizer, processor.chat_template)
-    written = [frame.lead, *stop.get("stop_strings", ())]  # cut off afterwards
+    end = end_of_turn(tokenizer, processor.chat_template) if processor.chat_template else TurnEnd()
+    written = [frame.lead, end.trailer, *end.strings]  # cut off afterwards
     if any(question.reasoning for question in questions):
         written.append(frame.separator)
     around = tokenizer(written, add_special_tokens=False)["input_ids"]

@@ -105,6 +105,14 @@ def _compare_ids(ours: AdaptkitProcessor, stock: Any, modality: str) -> None:
     theirs = stock.apply_chat_template(stock_messages, **options, return_tensors="pt")["input_ids"]
     mine = mine.masked_fill(mine == ours.placeholder_ids[modality], stock.image_token_id)
     if not torch.equal(mine, theirs):
+        added = theirs.shape[1] - mine.shape[1]
+        if added > 0 and torch.equal(mine, theirs[:, added:]):
+            raise ModelError(
+                f"the stock processor begins every conversation with {ours.tokenizer.decode(theirs[0, :added])!r}, "
+                "which the chat template does not write and the workflow was trained without. Train with a template "
+                "that begins with {{ bos_token }} (base.chat_template), or pass processor=None and prepare inputs "
+                "yourself."
+            )
         raise ModelError(
             f"the stock processor makes other token ids of a message with a picture: {theirs.shape[1]} of them, "
             f"{mine.shape[1]} here. The tokenizer joins the placeholder with its neighbours, so it cannot be exported "

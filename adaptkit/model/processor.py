@@ -21,7 +21,7 @@ from adaptkit.chat import (
     render,
     special_tokens_in,
 )
-from adaptkit.chat_template import check_template, resolve_template, stop_settings
+from adaptkit.chat_template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
 from adaptkit.errors import ArgumentError, DataError, ModelError, PluginError, unknown_name
 from adaptkit.interfaces import Message, Modality, Preprocessor
 from adaptkit.loading import load_stock, read_json, reading
@@ -205,9 +205,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
     def decode_answers(self, new_ids: Any) -> list[str]:
         """Texts of generated answers: without special tokens, and without the text that ends a turn where one does."""
         texts = [self.decode(row, skip_special_tokens=True) for row in new_ids]
-        for end in self.stop_settings().get("stop_strings", ()):
-            texts = [text.partition(end)[0] for text in texts]
-        return [text.strip() for text in texts]
+        end = end_of_turn(self.tokenizer, self.chat_template) if self.chat_template else TurnEnd()
+        return [end.cut(text) for text in texts]
 
     def special_tokens_in(self, messages: Sequence[Mapping[str, Any]]) -> list[str]:
         """Tokens that structure a conversation, and whose words stand in the text of messages."""

@@ -139,7 +139,7 @@ def asked(**more: Any) -> list[dict[str, Any]]:
     return [turn("user", "2+2?"), {**turn("assistant", "4"), **more}]
 
 
-@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking", "rationale", "thought"])
 def test_reasoning_is_learned_where_the_template_renders_it(key: str) -> None:
     tokenizer = thinking_tokenizer()
     encoded = encode(tokenizer, asked(**{key: "\nadd </think> them\n"}))

@@ -22,6 +22,11 @@ LAST_ONLY = (
     "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 )
 NO_END = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+WORDS_AND_END = CHATML.replace("<e>", "\n### End\n<e>")
+WORDS_EVERY_TIME = (
+    "{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}[end]\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]\n{% else %}<e>{% endif %}"
+)
 NEXT_ROLE = "{% for m in messages %}{{ '<s>' if m['role'] == 'user' else '<h>' }}{{ m['content'] }}{% endfor %}"
 RETURNS = CHATML.replace("<e>", "{{ '<h>' if loop.last and m['role'] == 'assistant' else '<e>' }}")
 NEEDS_SYSTEM = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('no') }}{% endif %}" + CHATML
@@ -40,11 +45,15 @@ NEEDS_SYSTEM = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('no')
         (NEXT_ROLE, ["<s>"], ()),
         (TEXT_END, [], ("<|im_end|>",)),
         (NO_END, [], ()),
+        (WORDS_AND_END, ["<e>"], ()),
+        (WORDS_EVERY_TIME, [], ("[end]",)),
     ],
 )
 def test_the_end_is_what_the_template_renders(template: str, tokens: list[str], strings: tuple[str, ...]) -> None:
     tokenizer = make_tokenizer(template)
-    assert end_of_turn(tokenizer, template) == TurnEnd(tuple(tokenizer.convert_tokens_to_ids(tokens)), strings)
+    trailer = "### End" if template == WORDS_AND_END else ""
+    end = TurnEnd(tuple(tokenizer.convert_tokens_to_ids(tokens)), strings, trailer)
+    assert end_of_turn(tokenizer, template) == end
     assert (describe_end_of_turn(tokenizer, template) is None) == bool(tokens)
     messages = [{"role": role, "content": "b"} for role in ("user", "assistant", "user", "assistant")]
     messages = messages if template != NEEDS_SYSTEM else [{"role": "system", "content": "s"}, *messages]
@@ -111,14 +120,17 @@ def test_a_saved_workflow_stops_where_its_template_ends_a_turn(base: Any, tmp_pa
 
 
 @pytest.mark.parametrize("end", ["<|im_start|>", "<|stop|>"])
+@pytest.mark.parametrize("trailer", ["", "\n[over]\n"])
 @pytest.mark.parametrize("lead", ["", "[none]\n"])
-def test_evaluation_reads_an_answer_up_to_its_end(base: Any, monkeypatch: Any, end: str, lead: str) -> None:
+def test_evaluation_reads_an_answer_up_to_its_end(
+    base: Any, monkeypatch: Any, end: str, lead: str, trailer: str
+) -> None:
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = LAST_DIFFERS.replace("<s>", "@").replace("<e>", end).replace("[none]\n", lead)
+    tokenizer.chat_template = LAST_DIFFERS.replace("<s>", "@").replace("<e>", trailer + end).replace("[none]\n", lead)
     model, processor = build(base, tokenizer)
 
     def generate(self: Any = None, *, input_ids: Any, generation_config: Any, **_: Any) -> Any:
-        said = tokenizer(f"{lead}Hello there.{end} and so on and on", add_special_tokens=False)["input_ids"]
+        said = tokenizer(f"{lead}Hello there.{trailer}{end} and so on and on", add_special_tokens=False)["input_ids"]
         said = said[: generation_config.max_new_tokens]
         ends = [i for i, token in enumerate(said) if token in generation_config.eos_token_id]
         said = said[: ends[0] + 1] if ends else said

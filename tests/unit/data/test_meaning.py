@@ -88,6 +88,9 @@ def test_objects_stand_where_their_tags_are(folder: Path, layout: str, units: st
         ({"ref": ["x"], "bbox": []}, "0 under 'bbox'"),
         ({"ref": ["x"], "bbox": [[1, 2, 3, 4]] * 2}, "2 under 'bbox'"),
         ({"bbox": [[1, 2, 3, 4]]}, "0 under 'ref'"),
+        ({"ref": ["x"], "bbox": [[100, 200, 300, 400]]}, "64 by 32 pixels"),
+        ({"ref": ["x"], "bbox": [[9, 2, 3, 4]]}, "64 by 32 pixels"),
+        ({"ref": ["x"], "bbox": [[1, 2, 3, 4]], "bbox_type": "norm1"}, "fractions"),
         ({"ref": ["x"], "bbox": [[1, 2]]}, "bbox"),
         ({"ref": ["x"], "bbox": [[1, 2, 3, 4]], "bbox_type": "norm1000"}, "bbox_type"),
         ({"ref": ["x"], "bbox": [[1, 2, 3, 4]], "image_id": [3]}, "medium 3"),
@@ -108,6 +111,8 @@ def test_objects_that_cannot_be_placed_are_refused(folder: Path, objects: Any, w
         {"tools": '[{"name": "search"}]'},
         {"functions": [{"name": "search"}]},
         {"history": [["q", "a"]]},
+        {"documents": [{"text": "x"}]},
+        {"chat_template_kwargs": {"enable_thinking": True}},
         {"rejected_response": "no"},
         {"rejected": [{"role": "assistant", "content": "no"}]},
         {"label": False},
@@ -145,8 +150,9 @@ def test_what_says_nothing_of_the_conversation_is_ignored(folder: Path, keys: di
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_system_message_of_a_row_is_read(folder: Path, layout: str) -> None:
-    sample = read(folder, layout, row_of(layout, "who ?", "me", system="Be brief."))
+@pytest.mark.parametrize("key", ["system", "system_prompt"])
+def test_the_system_message_of_a_row_is_read(folder: Path, layout: str, key: str) -> None:
+    sample = read(folder, layout, row_of(layout, "who ?", "me", **{key: "Be brief."}))
     assert (sample.messages[0]["role"], texts(sample)[0]) == ("system", "Be brief.")
 
 
@@ -158,9 +164,9 @@ def test_two_system_messages_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("key", ["weight", "loss", "train"])
+@pytest.mark.parametrize("key", ["weight", "loss", "train", "loss_scale"])
 def test_answers_that_are_not_to_be_learned(folder: Path, layout: str, key: str) -> None:
-    value: Any = 0 if key == "weight" else False
+    value: Any = 0 if key in ("weight", "loss_scale") else False
     assert read(folder, layout, row_of(layout, "q", "a", answer={key: value})).messages[-1].get("weight") == 0
     with pytest.raises(DataError, match=key):
         read(folder, layout, row_of(layout, "q", "a", answer={key: 0.5}))
@@ -173,7 +179,9 @@ def test_answers_that_are_not_to_be_learned(folder: Path, layout: str, key: str)
         ("llava", {"conversations": [{"role": "user", "content": "q"}]}, "'messages'"),
         ("messages", {"conversations": [{"from": "human", "value": "q"}]}, "sharegpt"),
         ("messages", {"messages": [{"from": "human", "value": "q"}]}, "'conversations'"),
-        ("llava", {"conversation": [{"from": "human", "value": "q"}]}, "did you mean 'conversation'"),
+        ("llava", {"conversation": [{"from": "human", "value": "q"}]}, "'conversation' meant"),
+        ("llava", {"conversations": [{"from": "user", "value": "q"}]}, "format sharegpt"),
+        ("llava", {"question": "q", "answer": "a"}, r"turns; the row has"),
         ("llava", {"instruction": "q", "output": "a"}, "format table"),
     ],
 )

@@ -65,7 +65,13 @@ def test_a_byte_order_mark_is_believed(tmp_path: Path, encoding: str, kind: str)
         (CHINESE, "utf-16-be", "UTF-16BE"),
         ("plain", "utf-16-le", "UTF-16LE"),
         (GERMAN, "latin-1", "WINDOWS-1252"),
-        (JAPANESE, "shift_jis", "GB18030|SHIFT_JIS"),
+        (CHINESE, "utf-32-le", "UTF-32LE"),
+        (JAPANESE, "shift_jis", "SHIFT_JIS"),
+        (JAPANESE, "euc-jp", "EUC-JP"),
+        ("이것은 무슨 색입니까", "euc-kr", "EUC-KR"),
+        ("圖中的貓是什麼顏色", "big5", "BIG5"),
+        ("какого цвета кошка", "cp1251", "WINDOWS-1251"),
+        ("какого цвета кошка", "koi8-r", "KOI8-R"),
     ],
 )
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
@@ -113,12 +119,13 @@ def test_one_conversation_may_be_the_whole_file(tmp_path: Path, kind: str, data_
         ('{"a": {"x": 1}, "b": {"x": 2}}', "2 objects by name"),
         ('{"info": {}, "annotations": [{}], "categories": [{}]}', "data convert"),
         ('{"instruction": "q", "output": "a"}', "instruction"),
+        ('{"a": 1},\n{"a": 2},\n', "comma at the end"),
         ("", "is empty"),
     ],
 )
 def test_what_is_no_json_is_refused_with_the_remedy(tmp_path: Path, content: str | bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        source(tmp_path, "llava", write(tmp_path / "rows.json", content))
+        source(tmp_path, "llava", write(tmp_path / "rows.json", content))[0]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
@@ -142,15 +149,40 @@ def test_names_are_found_as_other_systems_spell_them(tmp_path: Path, name: str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("C:\\data\\a.png", "Windows"), ("Pictures/A.PNG", "case"), ("a.PNG", "case")]
+    ("name", "words"),
+    [
+        ("C:\\data\\a.png", "Windows"),
+        ("Pictures/A.PNG", "case"),
+        ("a.PNG", "case"),
+        ("PICTURES/A.png", "case"),
+        (" a.png ", "blanks"),
+        ("Pictures%2FA.png", "%XX"),
+        ("/a.png", "relative"),
+    ],
 )
 def test_names_of_no_file_are_refused_with_the_remedy(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "Pictures").mkdir()
-    for place in ("a.png", "Pictures/A.png"):
+    for place in ("a.png", "Pictures/A.png", "pictures/a.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
         write(tmp_path / place, b"x")
     path = write(tmp_path / "rows.json", json.dumps([row("<image>", image=name)]))
     with pytest.raises(DataError, match=words):
         source(tmp_path, "llava", path)[0]
+
+
+@pytest.mark.parametrize("data_format", ["llava", "messages"])
+def test_turns_that_are_no_row_are_refused_with_the_remedy(tmp_path: Path, data_format: str) -> None:
+    key, turn = ("conversations", {"from": "human", "value": "q"})
+    if data_format == "messages":
+        key, turn = "messages", {"role": "user", "content": "q"}
+    for rows in ([turn, turn], [[turn, turn]]):
+        with pytest.raises(DataError, match=key):
+            source(tmp_path, data_format, write(tmp_path / "rows.json", json.dumps(rows)))[0]
+
+
+def test_the_line_in_which_a_spreadsheet_names_its_separator_is_no_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "sep=;\r\nname;label\r\nx;1,5\r\n")
+    assert answer_of(source(tmp_path, "table", path, question="q", answer="{{ label }}")[0]) == "1,5"
 
 
 def test_nothing_and_no_number_are_no_media(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_a_section_without_kinds_has_no_bars(data: ReportData) -> None:
 
 
 def test_the_table_names_every_score() -> None:
-    from rich.console import Console
+    from adaptkit.terminal import Console
 
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(render_results_table(RESULTS))
@@ -234,3 +234,4 @@ def test_the_table_names_every_score() -> None:
         "bit-identical",
     ):
         assert expected in text
+    assert "[bold]" not in text

@@ -107,9 +107,10 @@ def _check_high_bytes(image: Image.Image, where: str, bits: int | None) -> None:
 
 
 def _ambiguous(where: str, what: str, likely: int) -> DataError:
+    likely = next(bits for bits in (8, 10, 12, 14, 15, 16) if bits >= likely)
     return DataError(
         f"{where} stores 16 bits a value, but has {what}: are they of {likely} bits, or is it dark? Set the modality's "
-        f"`bits` ({likely}, or 12, 14, …, or 16 to read it as it is), or convert it to 8 bits."
+        f"`bits` to {likely}, or to 16 to read it as it is, or convert it to 8 bits."
     )
 
 
