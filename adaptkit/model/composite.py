@@ -22,7 +22,7 @@ from adaptkit.model.encoders import is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
 from adaptkit.model.loss import IGNORE_INDEX, shifted_loss, with_loss
 from adaptkit.model.passes import PassContexts, cache_of
-from adaptkit.model.saving import MAX_SHARD_BYTES, save_workflow
+from adaptkit.model.saving import save_workflow
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
 from adaptkit.model.stock_methods import StockMethodsMixin
 from adaptkit.model.training import WorkflowTrainingMixin
@@ -521,7 +521,7 @@ class AdaptkitForConditionalGeneration(
         is_main_process: bool = True,
         state_dict: Mapping[str, Tensor] | None = None,
         push_to_hub: bool = False,
-        max_shard_size: int | str = MAX_SHARD_BYTES,
+        max_shard_size: int | str | None = None,
         variant: str | None = None,
         token: bool | str | None = None,
         save_peft_format: bool = True,
@@ -537,7 +537,7 @@ class AdaptkitForConditionalGeneration(
             is_main_process: Whether this process writes; several of a distributed run may call this.
             state_dict: The workflow's own tensors, where they had to be gathered from several processes.
             push_to_hub: Whether to upload it as well, to `repo_id`, by default named like the folder.
-            max_shard_size: Largest file of tensors, in bytes or such as `"5GB"`.
+            max_shard_size: Largest file of tensors, in bytes or such as `"10GB"`; 5 GB by default.
             variant: Not supported.
             token: Of the hub's user.
             save_peft_format: Without meaning here.
@@ -555,9 +555,9 @@ class AdaptkitForConditionalGeneration(
         names = [*inspect.signature(self.push_to_hub).parameters]
         for name in hub_options:
             if name not in names or not push_to_hub:
-                known = [*inspect.signature(self.save_pretrained).parameters, *names]
-                reason = "needs push_to_hub=True." if name in names else unknown_name("argument", name, known)
-                raise ModelError(f"save_pretrained: {name}= {reason}")
+                known = {*inspect.signature(self.save_pretrained).parameters, *names} - {"hub_options"}
+                reason = f"{name}= needs push_to_hub=True." if name in names else unknown_name("argument", name, known)
+                raise ModelError(f"save_pretrained: {reason}")
         if not is_main_process:
             return
         directory = Path(save_directory)
@@ -589,8 +589,7 @@ class AdaptkitForConditionalGeneration(
         """
 
         def save(folder: Path) -> None:
-            size = MAX_SHARD_BYTES if max_shard_size is None else max_shard_size
-            save_workflow(self, folder, state_dict=state_dict, max_shard_size=size, for_upload=True)
+            save_workflow(self, folder, state_dict=state_dict, max_shard_size=max_shard_size, for_upload=True)
 
         return upload(
             save,

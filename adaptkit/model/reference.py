@@ -211,7 +211,8 @@ def encoder_relative_to_checkpoint(reference: Mapping[str, Any], checkpoint: Pat
     if path is None or not Path(path).is_absolute():
         return dict(reference)
     placed = relative_to_checkpoint({**reference, "path": path}, checkpoint, "path")
-    return {**placed, "options": {**reference["options"], "path": placed.pop("path")}}
+    place = placed.pop("path")
+    return {**placed, "options": {**reference["options"], "path": place}}
 
 
 def resolve_encoder(reference: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:

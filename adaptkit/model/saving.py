@@ -8,10 +8,12 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub.serialization import StateDictSplit
 from torch import Tensor
 
 from adaptkit.errors import ModelError
@@ -46,7 +48,7 @@ def save_workflow(
     directory: Path,
     *,
     state_dict: Mapping[str, Tensor] | None = None,
-    max_shard_size: int | str = MAX_SHARD_BYTES,
+    max_shard_size: int | str | None = None,
     for_upload: bool = False,
 ) -> None:
     """Write the workflow's own tensors as safetensors, and a `config.json` that names base and encoders.
@@ -59,21 +61,23 @@ def save_workflow(
         model: The workflow.
         directory: Where to.
         state_dict: Its own tensors, where they had to be gathered from several processes.
-        max_shard_size: Largest file of tensors, unless a single one is larger.
+        max_shard_size: Largest file of tensors, unless a single one is larger; 5 GB by default.
         for_upload: Whether other machines are to read it, so that folders of this one must not be named.
 
     Raises:
         ModelError: The folder holds the base, an encoder or another model, or is a file.
     """
     refuse_overwriting(directory, model)
+    directory = directory.resolve()
+    own = _own_tensors(model, state_dict)
+    split = _split(own, max_shard_size)
     config = _described(model, directory, for_upload=for_upload)
     directory.mkdir(parents=True, exist_ok=True)
-    outdated = {*directory.glob("model-*-of-*.safetensors"), *directory.glob(f"{TENSORS_FILE}*")}
+    outdated = set(_weight_files(directory))
     with tempfile.TemporaryDirectory(prefix=STAGING, dir=directory) as staging:
         folder = Path(staging) / "files"
         folder.mkdir()
-        own = model.trainable_state_dict() if state_dict is None else state_dict
-        _save_tensors({name: tensor.cpu() for name, tensor in own.items()}, folder, max_shard_size)
+        _save_tensors(own, folder, split)
         for name, entry in config.modalities.items():
             save_encoder(cast(Encoder, model.source_encoders[name]), entry["encoder"], folder / ENCODERS_FOLDER / name)
         config.save_pretrained(folder)
@@ -81,11 +85,42 @@ def save_workflow(
         model.generation_config.to_json_file(folder / "generation_config.json")
         for file in filter(Path.is_file, sorted(folder.rglob("*"))):
             place = directory / file.relative_to(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(place.parent, directory)
             file.replace(place)
             outdated.discard(place)
     for other in outdated:
         other.unlink()
+
+
+def _own_tensors(
+    model: AdaptkitForConditionalGeneration, state_dict: Mapping[str, Tensor] | None
+) -> Mapping[str, Tensor]:
+    """The workflow's own tensors: those in memory, or those of a caller, from which no other model can come.
+
+    Raises:
+        ModelError: The caller's are not the workflow's.
+    """
+    own = model.trainable_state_dict()
+    if state_dict is None:
+        return own
+    everything = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    absent, other = own.keys() - state_dict.keys(), state_dict.keys() - dict(everything).keys()
+    if absent or other:
+        raise ModelError(
+            f"state_dict is not this workflow's: {len(absent)} of its tensors are missing {sorted(absent)[:3]}, "
+            f"{len(other)} belong to no part of it {sorted(other)[:3]}. trainable_state_dict() gives its own."
+        )
+    return {name: state_dict[name] for name in own}
+
+
+def _make_folder(folder: Path, root: Path) -> None:
+    """Make a folder below another; what a link on the way leads to is left alone, and the link is replaced."""
+    if folder == root:
+        return
+    _make_folder(folder.parent, root)
+    if folder.is_symlink():
+        folder.unlink()
+    folder.mkdir(exist_ok=True)
 
 
 def _described(model: AdaptkitForConditionalGeneration, directory: Path, *, for_upload: bool) -> Any:
@@ -141,16 +176,33 @@ def refuse_overwriting(directory: Path, model: AdaptkitForConditionalGeneration 
     Raises:
         ModelError: The folder is that of the base or of an encoder, holds a model that is no workflow, or is a file.
     """
+    named, directory = directory, directory.resolve()  # `..` counts, too, after a folder that is yet to be made
     if directory.exists() and not directory.is_dir():
-        raise ModelError(f"{directory} is a file; a checkpoint is a folder. Name another place.")
+        raise ModelError(f"{named} is a file; a checkpoint is a folder. Name another place.")
     for what, folder in _sources(model):
         if folder.exists() and directory.exists() and folder.samefile(directory):
-            raise ModelError(f"{directory} is the folder of {what}, which would be overwritten. Name another folder.")
+            raise ModelError(f"{named} is the folder of {what}, which would be overwritten. Name another folder.")
     found = _model_type(directory / "config.json")
     if found not in (None, MODEL_TYPE):
         raise ModelError(
-            f"{directory} holds a model that is no workflow ({found}), which would be overwritten. Name another folder."
+            f"{named} holds a model that is no workflow ({found}), which would be overwritten. Name another folder."
         )
+    weights = next(filter(_is_only_copy, _weight_files(directory)), None) if found is None else None
+    if weights is not None:
+        raise ModelError(
+            f"{named} holds weights of another model ({weights.name}, without a config.json of a workflow), which "
+            "would be overwritten. Name another folder."
+        )
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """Files in a folder with names that the tensors of a workflow may get."""
+    return [*directory.glob("model-*-of-*.safetensors"), *directory.glob(f"{TENSORS_FILE}*")]
+
+
+def _is_only_copy(path: Path) -> bool:
+    """Whether content is lost where a file is replaced: not that of a link, of whichever kind."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
 
 
 def _sources(model: AdaptkitForConditionalGeneration | None) -> list[tuple[str, Path]]:
@@ -177,14 +229,26 @@ def _model_type(path: Path) -> str | None:
     return str(values.get("model_type") or "of unknown type") if isinstance(values, dict) else None
 
 
-def _save_tensors(state: dict[str, Tensor], directory: Path, max_shard_size: int | str) -> None:
-    """Write one file, or shards with an index where one would be larger than allowed."""
+def _split(state: Mapping[str, Tensor], max_shard_size: int | str | None) -> StateDictSplit:
+    """Which tensors go to which file: one, or shards where one would be larger than allowed.
+
+    Raises:
+        ModelError: The size is none.
+    """
+    size = MAX_SHARD_BYTES if max_shard_size is None else max_shard_size
+    is_number = isinstance(size, int) and not isinstance(size, bool)
+    if not (isinstance(size, str) or (is_number and size > 0)):
+        raise ModelError(f"max_shard_size={size!r}: give a number of bytes, or text such as '5GB'.")
     try:
-        split = split_torch_state_dict_into_shards(state, max_shard_size=max_shard_size)
+        return split_torch_state_dict_into_shards(dict(state), max_shard_size=size)
     except ValueError as error:
-        raise ModelError(f"max_shard_size={max_shard_size!r}: {error}") from error
+        raise ModelError(f"max_shard_size={size!r}: {error}") from error
+
+
+def _save_tensors(state: Mapping[str, Tensor], directory: Path, split: StateDictSplit) -> None:
+    """Write each file, and an index where there are several."""
     for file, names in split.filename_to_tensors.items():
-        write_tensors({name: state[name] for name in names}, directory / file)
+        write_tensors({name: state[name].cpu() for name in names}, directory / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"

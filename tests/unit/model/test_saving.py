@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from adaptkit_clip.preprocessing import default_processor
 from click.testing import CliRunner
 from huggingface_hub import HfApi, constants
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, CLIPVisionModel
 
 import adaptkit
@@ -54,11 +56,16 @@ def processor_of(model):
 # -- where -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["plain", "relative", "dots", "link", "clip", "unnamed"])
+@pytest.mark.parametrize("way", ["plain", "relative", "dots", "new", "link", "clip", "unnamed"])
 def test_frozen_models_are_not_overwritten(models, model, tmp_path, monkeypatch, way):
     (tmp_path / "link").symlink_to(models / "base")
     monkeypatch.chdir(models)
-    places = {"relative": Path("base"), "dots": models / "clip" / ".." / "base", "link": tmp_path / "link"}
+    places = {
+        "relative": Path("base"),
+        "dots": models / "clip" / ".." / "base",
+        "new": models / "nothing" / ".." / "base",  # a folder that saving would make
+        "link": tmp_path / "link",
+    }
     place = places.get(way, models / ("clip" if way == "clip" else "base"))
     before = contents(models)
     unnamed = adapt(tiny_decoder("llama", num_hidden_layers=2), tiny_clip_vision())  # it does not know the folder
@@ -66,6 +73,14 @@ def test_frozen_models_are_not_overwritten(models, model, tmp_path, monkeypatch,
         with pytest.raises(ModelError, match="would be overwritten"):
             what.save_pretrained(place)
     assert contents(models) == before
+
+
+def test_weights_without_a_config_are_not_overwritten(models, model, tmp_path):
+    shutil.copy(models / "base" / "model.safetensors", tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ModelError, match="weights of another model"):
+        model.save_pretrained(tmp_path)
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("command", [["train", "iaa_vision_tiny"], ["world", "build", "decoder"]])
@@ -91,6 +106,19 @@ def test_what_links_lead_to_is_left_alone(models, model, tmp_path):
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def test_folders_that_links_lead_to_are_left_alone(models, model, tmp_path):
+    shutil.copytree(models / "clip", tmp_path / "encoders" / "image")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "encoders").symlink_to(tmp_path / "encoders")
+    before = contents(tmp_path / "encoders")
+    encoder = CLIPVisionModel.from_pretrained(models / "clip")
+    with torch.no_grad():
+        next(encoder.parameters()).add_(1)
+    adapt(model.base, encoder).save_pretrained(tmp_path / "out")
+    assert contents(tmp_path / "encoders") == before
+    assert (tmp_path / "out" / "encoders" / "image" / "model.safetensors").is_file()
+
+
 # -- keyword by keyword ----------------------------------------------------------------------------------------------
 
 
@@ -105,6 +133,18 @@ def test_shards_are_as_large_as_asked_for_and_leave_nothing_of_the_last_save(mod
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
     with pytest.raises(ModelError, match="max_shard_size='large'"):
         model.save_pretrained(tmp_path / "other", max_shard_size="large")
+    model.save_pretrained(tmp_path, max_shard_size=None)
+
+
+def test_tensors_that_are_given_are_the_workflows(model, tmp_path):
+    model.save_pretrained(tmp_path / "whole", state_dict=model.state_dict())  # as trainers gather it
+    own = model.trainable_state_dict()
+    assert load_file(tmp_path / "whole" / "model.safetensors").keys() == own.keys()
+    missing = dict(list(own.items())[1:])
+    for given in (missing, {**own, "another": torch.ones(1)}):
+        with pytest.raises(ModelError, match=next(iter(own.keys() - given.keys() or {"another"}))):
+            model.save_pretrained(tmp_path / "out", state_dict=given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_processes_write_nothing(model, tmp_path):
@@ -119,6 +159,7 @@ def test_other_processes_write_nothing(model, tmp_path):
         ({"distributed_checkpoint": True}, "distributed_checkpoint is not supported"),
         ({"safe_serialization": False}, "safetensors only"),
         ({"repo_id": "org/name"}, "needs push_to_hub=True"),
+        ({"max_shard_size": -1}, "max_shard_size=-1"),
         ({"max_shard_sise": 3}, "Did you mean 'max_shard_size'"),
         ({"push_to_hub": True, "privat": True}, "Did you mean 'private'"),
     ],
