@@ -7,10 +7,19 @@ from typing import Any
 
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.loading import read_yaml
-from adaptkit.model.checkpoint import load
+from adaptkit.model.checkpoint import load, locate
 from adaptkit.model.processor import load_processor
 
 FINAL_FOLDER = "final"
+
+
+def located(checkpoint: Path) -> Path:
+    """The folder of a checkpoint, which may be given by the hub id of a workflow or of a run directory.
+
+    Raises:
+        ModelError: An id cannot be downloaded.
+    """
+    return locate(checkpoint, {})[0] if "/" in str(checkpoint) else checkpoint
 
 
 def workflow_folders(checkpoint: Path) -> dict[str, Path]:
@@ -19,6 +28,7 @@ def workflow_folders(checkpoint: Path) -> dict[str, Path]:
     Raises:
         ModelError: There is none.
     """
+    checkpoint = located(checkpoint)
     if (checkpoint / "config.json").is_file():
         return {checkpoint.name: checkpoint}
     final = checkpoint / FINAL_FOLDER

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="eval")
-@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--tasks",
     metavar="A,B",
@@ -49,7 +49,7 @@ def evaluate(
     trust_remote_code: bool,
     workflow: str | None,
 ) -> None:
-    """Score CHECKPOINT, a workflow's folder or a run directory, on benchmarks.
+    """Score CHECKPOINT, a workflow's folder or hub id or a run directory, on benchmarks.
 
     In a run directory, `world` asks for boxes through the workflow named `grounding` where there is one, and
     all else through the first workflow.
@@ -59,8 +59,10 @@ def evaluate(
     from adaptkit.evaluating import evaluate_task, mark_trained, prove_text, require_unchanged_text
     from adaptkit.evaluation.tables import render_results_table
     from adaptkit.progress import progress_bar
+    from adaptkit.runs import located
 
     quiet_libraries()
+    checkpoint = located(checkpoint)
     recipe = _run_recipe(checkpoint)
     configs = _task_configs(tasks, recipe)
     folders = _workflow_folders(checkpoint, workflow)

@@ -51,7 +51,7 @@ def generate(
     seed: int,
     trust_remote_code: bool,
 ) -> None:
-    """Answer one prompt with a workflow of CHECKPOINT: a workflow's folder or a run directory.
+    """Answer one prompt with a workflow of CHECKPOINT: a workflow's folder or hub id, or a run directory.
 
     Media stand before the prompt unless their tags are in it. A prompt without media goes to the text workflow, that is
     to the base, unless --workflow says otherwise.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +55,10 @@ def inspect(
     for each workflow, although workflows share them in memory.
     """
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.recipe import find_recipe
 
     quiet_libraries()
-    target = target if target.exists() else find_recipe(target)
-    if target.suffix in (".yaml", ".yml") or target.is_file():
+    target = target if target.exists() else _found(target)
+    if not target.is_dir():
         from adaptkit.cli.inspect_recipe import show_recipe
 
         show_recipe(target, overrides, workflow, as_json, parse_options(prediction))
@@ -67,6 +67,18 @@ def inspect(
         raise click.UsageError(f"{overrides[0]}: only a recipe has settings to override, and this is a checkpoint.")
     refuse_options(prediction, "only the stages of a recipe are predicted, and this is a checkpoint.")
     show_workflows(((name, describe(model)) for name, model in _models(target, workflow, trust_remote_code)), as_json)
+
+
+def _found(target: Path) -> Path:
+    """A recipe that is given by its name, or a checkpoint by its hub id."""
+    from adaptkit.recipe import find_recipe
+    from adaptkit.runs import located
+
+    found = find_recipe(target)
+    if not found.exists():
+        with suppress(ModelError):
+            return located(target)
+    return found
 
 
 def show_workflows(described: Iterable[tuple[str, dict[str, Any]]], as_json: bool) -> None:

@@ -26,7 +26,6 @@ from adaptkit.export.stock import (
 )
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.processor import AdaptkitProcessor
 
 _TOWER = "vision_tower."
@@ -60,7 +59,6 @@ def export_llava(
     Raises:
         ModelError: The workflow has no stock equal, or what was written does not compute the same.
     """
-    refuse_non_finite(model.trainable_state_dict().items(), "the workflow")
     problems = llava_problems(model, merge=merge)
     if problems:
         raise ModelError("this workflow cannot become a stock LLaVA: " + " Also: ".join(problems))

@@ -42,6 +42,7 @@ def written_whole(directory: Path) -> Iterator[Path]:
     Raises:
         ModelError: There is something at `directory` already.
     """
+    directory = directory.resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ModelError(f"{directory} is not empty. Name another folder, or remove it.")
     with staged_folder(directory) as folder:

@@ -48,7 +48,7 @@ def export_peft(
             written.
     """
     wrapped = low_rank_modules(model.language_model)
-    refuse_non_finite(model.trainable_state_dict().items(), "the workflow")
+    refuse_non_finite(model.named_parameters(), "the workflow")
     problem = _problem(model, wrapped)
     if problem:
         raise ModelError(f"this workflow cannot become a peft adapter: {problem}")

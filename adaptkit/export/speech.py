@@ -24,7 +24,6 @@ from adaptkit.export.speech_processor import write_qwen2_processor, write_voxtra
 from adaptkit.export.stock import StockFormat, export_stock, finish_config, stock_decoder, stock_generation_config
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.portable import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
 
@@ -70,7 +69,6 @@ def export_speech(
     Raises:
         ModelError: The workflow has no stock equal, or what was written does not compute the same.
     """
-    refuse_non_finite(model.trainable_state_dict().items(), "the workflow")
     problems = speech_problems(model, target, merge=merge)
     if problems:
         raise ModelError(f"this workflow cannot become a stock {TITLES[target]}: " + " Also: ".join(problems))

@@ -18,6 +18,7 @@ from adaptkit.export.output import ExportReport, written_whole
 from adaptkit.export.parts import measure_head
 from adaptkit.export.vocabulary import Placeholder, choose_placeholder, with_rows
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.portable import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.surgery import structural_copy
@@ -58,7 +59,7 @@ def export_stock(
     """Write a workflow in which no problem was found, read it back, and compare both.
 
     Raises:
-        ModelError: What was written does not compute the same; nothing is left behind.
+        ModelError: Values are no numbers, or what was written does not compute the same; nothing is left behind.
     """
     (name,) = model.encoders
     dtype = dtype or model.base.dtype
@@ -66,6 +67,8 @@ def export_stock(
         rows = int(cast(Tensor, model.get_input_embeddings().weight).shape[0])
         check_vocabulary(processor.tokenizer, rows)
     ours = copy_to_write(model, dtype, merge=merge)
+    where = "the workflow" if dtype == model.base.dtype else f"the workflow in {str(dtype).removeprefix('torch.')}"
+    refuse_non_finite(ours.named_parameters(), where)
     entry = model.config.modalities[name]
     rows = int(cast(Tensor, ours.get_input_embeddings().weight).shape[0])
     tokenizer = None if processor is None else processor.tokenizer

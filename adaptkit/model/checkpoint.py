@@ -244,6 +244,11 @@ def _load_base(
             "the machine that this was uploaded from. Pass it: adaptkit.load(directory, base=base)."
         )
     source = resolve_reference(config.base, directory)
+    if Path(source).is_absolute() and not Path(source).exists():
+        raise ModelError(
+            f"{directory}: its base is the folder {source}, which is not here. Put it there, or pass it: "
+            "adaptkit.load(directory, base=base)."
+        )
     revision = config.base.get("revision")
     if "revision" in options and Path(source).is_dir():
         raise ModelError(

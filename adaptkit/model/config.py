@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import adaptkit
-from adaptkit.errors import ArgumentError
+from adaptkit.errors import ArgumentError, ModelError
 
 MODEL_TYPE = "adaptkit"
 
@@ -52,6 +52,14 @@ class AdaptkitConfig(PreTrainedConfig):  # type: ignore[misc]
         kwargs.setdefault("adaptkit_version", adaptkit.__version__)
         kwargs.setdefault("tie_word_embeddings", bool(getattr(text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Not supported: a config alone would name folders of this machine, and no tensors would come with it.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise ModelError(f"a workflow's config is uploaded with the workflow: model.push_to_hub({repo_id!r}).")
 
     @property
     def _attn_implementation(self) -> str | None:

@@ -168,6 +168,17 @@ def test_a_missing_tensor_is_noticed(tmp_path, monkeypatch):
         export_llava(workflow(), None, tmp_path / "out")
 
 
+@pytest.mark.parametrize("whose", ["own", "base"])
+def test_values_that_are_no_numbers_or_become_none_are_named(tmp_path, whose):
+    model = workflow(replace_ends=False)
+    owner = model.base if whose == "base" else model
+    name, tensor = [(n, p) for n, p in owner.named_parameters() if p.requires_grad == (whose == "own")][-1]
+    tensor.data.view(-1)[0] = 1e6 if whose == "base" else float("nan")  # 1e6 is infinite in float16
+    with pytest.raises(ModelError, match=f"{'float16' if whose == 'base' else ''}.*{name}"):
+        export_llava(model, None, tmp_path / "out", dtype=torch.float16 if whose == "base" else None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ModelError, match="not empty"):

@@ -218,6 +218,8 @@ def test_an_encoder_in_a_folder_is_not_uploaded_as_a_path(model, hub):
     for what in (model, processor_of(model)):
         with pytest.raises(ModelError, match=r"modality 'image': its encoder is in the folder .*/clip"):
             what.push_to_hub("org/name")
+    with pytest.raises(ModelError, match=r"model\.push_to_hub"):
+        model.config.push_to_hub("org/name")
     assert not hub.files
 
 
@@ -283,6 +285,10 @@ def test_a_workflow_is_loaded_by_id_with_the_hubs_options(cache, model, tmp_path
         assert load("org/flow").config.layer_map == model.config.layer_map
         load("org/flow", revision=COMMITS[1], local_files_only=True, cache_dir=cache)
     assert adaptkit.load_processor("org/flow", revision=COMMITS[1]).modalities.keys() == {"image"}
+    for command in (["inspect", "org/flow"], ["generate", "org/flow", "--prompt", "Say", "--max-new-tokens", "1"]):
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 0, result.output
+    assert "org/nothing" in CliRunner().invoke(cli, ["eval", "org/nothing"]).output
     with pytest.raises(ModelError, match="org/nothing is not a folder here, and cannot be downloaded"):
         adaptkit.load("org/nothing")
 
