@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import split_torch_state_dict_into_shards
-from huggingface_hub.serialization import StateDictSplit
 from torch import Tensor
 
 from adaptkit.errors import ModelError
@@ -229,7 +228,7 @@ def _model_type(path: Path) -> str | None:
     return str(values.get("model_type") or "of unknown type") if isinstance(values, dict) else None
 
 
-def _split(state: Mapping[str, Tensor], max_shard_size: int | str | None) -> StateDictSplit:
+def _split(state: Mapping[str, Tensor], max_shard_size: int | str | None) -> Any:
     """Which tensors go to which file: one, or shards where one would be larger than allowed.
 
     Raises:
@@ -245,7 +244,7 @@ def _split(state: Mapping[str, Tensor], max_shard_size: int | str | None) -> Sta
         raise ModelError(f"max_shard_size={size!r}: {error}") from error
 
 
-def _save_tensors(state: Mapping[str, Tensor], directory: Path, split: StateDictSplit) -> None:
+def _save_tensors(state: Mapping[str, Tensor], directory: Path, split: Any) -> None:
     """Write each file, and an index where there are several."""
     for file, names in split.filename_to_tensors.items():
         write_tensors({name: state[name].cpu() for name in names}, directory / file)
