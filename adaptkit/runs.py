@@ -11,15 +11,20 @@ from adaptkit.model.checkpoint import load, locate
 from adaptkit.model.processor import load_processor
 
 FINAL_FOLDER = "final"
+_WHAT = "A checkpoint is a workflow's folder or hub id, or a run directory in which `adaptkit train` has finished."
 
 
 def located(checkpoint: Path) -> Path:
     """The folder of a checkpoint, which may be given by the hub id of a workflow or of a run directory.
 
     Raises:
-        ModelError: An id cannot be downloaded.
+        ModelError: There is no such folder, and an id cannot be downloaded.
     """
-    return locate(checkpoint, {})[0] if "/" in str(checkpoint) else checkpoint
+    folder = locate(checkpoint, {})[0] if "/" in str(checkpoint) else checkpoint
+    if not folder.is_dir():
+        what = "is a file" if folder.is_file() else "does not exist"
+        raise ModelError(f"{checkpoint} {what}. {_WHAT}")
+    return folder
 
 
 def workflow_folders(checkpoint: Path) -> dict[str, Path]:
@@ -34,11 +39,7 @@ def workflow_folders(checkpoint: Path) -> dict[str, Path]:
     final = checkpoint / FINAL_FOLDER
     found = {path.name: path for path in sorted(final.glob("*/")) if (path / "config.json").is_file()}
     if not found:
-        what = "holds no finished workflow" if checkpoint.is_dir() else "does not exist"
-        raise ModelError(
-            f"{checkpoint} {what}. A checkpoint is a workflow's folder, or a run directory in which "
-            "`adaptkit train` has finished."
-        )
+        raise ModelError(f"{checkpoint} holds no finished workflow. {_WHAT}")
     return {name: found[name] for name in sorted(found, key=lambda n: (_order(checkpoint, n), n))}
 
 

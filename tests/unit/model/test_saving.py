@@ -288,7 +288,8 @@ def test_a_workflow_is_loaded_by_id_with_the_hubs_options(cache, model, tmp_path
     for command in (["inspect", "org/flow"], ["generate", "org/flow", "--prompt", "Say", "--max-new-tokens", "1"]):
         result = CliRunner().invoke(cli, command)
         assert result.exit_code == 0, result.output
-    assert "org/nothing" in CliRunner().invoke(cli, ["eval", "org/nothing"]).output
+    for name in ("org/nothing", "nothing"):
+        assert f"Error: {name} " in CliRunner().invoke(cli, ["eval", name]).output
     with pytest.raises(ModelError, match="org/nothing is not a folder here, and cannot be downloaded"):
         adaptkit.load("org/nothing")
 
