@@ -33,7 +33,7 @@ def check_arguments(options: dict[str, Any]) -> None:
         ArgumentError: One cannot be honoured, or two contradict each other.
     """
     for name, advice in _REFUSED.items():
-        if options.pop(name, None):
+        if options.pop(name, None) not in (None, False):
             raise ArgumentError(f"{name} is not supported for a workflow. {advice}")
     if options.pop("output_loading_info", False):
         raise ArgumentError("output_loading_info is for from_pretrained: adaptkit.load returns the model, or raises.")

@@ -778,7 +778,8 @@ def _with_source(part: Any, source: Any) -> Any:
 
 def _kind_of(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return f"a list with type {type(value[0]).__name__}" if value else "an empty list"
+        other = next((one for one in value if not isinstance(one, str)), None)
+        return "an empty list" if other is None else f"a list that holds a value of type {type(other).__name__}"
     return f"of type {type(value).__name__}"
 
 

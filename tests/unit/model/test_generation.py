@@ -14,7 +14,6 @@ from transformers import (
 )
 
 from adaptkit.errors import DataError
-from adaptkit.testing import tiny_tokenizer
 from tests.unit.model.conftest import PLACEHOLDER_ID, batch_of, build
 
 INSIDE = 258  # a word that no prompt holds
@@ -59,23 +58,16 @@ def generated(model, inputs, **options):
 
 
 OPTIONS = {
-    "repetition": {"repetition_penalty": 1.5},
-    "encoder repetition": {"encoder_repetition_penalty": 1.5},
-    "n-grams": {"no_repeat_ngram_size": 2},
-    "n-grams of the prompt": {"encoder_no_repeat_ngram_size": 2},
-    "bias": {"sequence_bias": [[[5], 2.0], [[6, 7], -3.0]]},
-    "bad words": {"bad_words_ids": [[5], [7, 8]]},
+    "sequences": {"no_repeat_ngram_size": 2, "encoder_no_repeat_ngram_size": 3, "bad_words_ids": [[5], [7, 8]]},
     "watermark": {"watermarking_config": WatermarkingConfig()},
-    "prompt lookup": {"prompt_lookup_num_tokens": 5},
     "prompt lookup, penalties": {
         "prompt_lookup_num_tokens": 5,
         "repetition_penalty": 1.3,
         "encoder_repetition_penalty": 1.2,
     },
-    "beams": {"num_beams": 3, "encoder_repetition_penalty": 1.2},
+    "beams": {"num_beams": 2, "encoder_repetition_penalty": 1.2},
     "one's own processor": {"logits_processor": LogitsProcessorList([PenaliseSeen()])},
     "one's own criterion": {"stopping_criteria": StoppingCriteriaList([StopAtWords()])},
-    "stop strings": {"stop_strings": ["a", "b"], "tokenizer": tiny_tokenizer()},
     "a prefix function": {"prefix_allowed_tokens_fn": lambda row, ids: [5, 6] if ids.max() < 259 else None},
 }
 
