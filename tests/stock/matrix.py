@@ -533,7 +533,7 @@ def _reason(error: BaseException) -> str:
         text = text.replace(str(Path(subject.folder).parent), "…")
     text = re.sub(r"<class '([^']*)'>", r"\1", text).replace("`", "'")
     text = re.sub(r"AdaptkitForConditionalGeneration|AdaptkitProcessor", "workflow", text)
-    text = re.split(r"(?<=[.:;]) (?=Known|Model type|The only)|(?<=\.) (?=[A-CE-Z])", text)[0]
+    text = re.split(r"(?<=[.:;?]) (?=Known|Model type|The only)|(?<=\.) (?=[A-CE-Z])", text)[0]
     return text if len(text) <= 160 else text[:159] + "…"
 
 
