@@ -162,15 +162,14 @@ def _check_keys(spec: Any) -> None:
 def _check_name(name: Any, spec: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
     """Refuse a name that must be an installed modality's and is none.
 
-    Whoever passes encoder features as tensors needs no modality to read files, and may use a name of their own; not
-    where a plugin's encoder wants a plugin's inputs, nor where the name is a misspelt one. A given `type`, even None,
-    says what is meant.
+    Whoever passes tensors needs no modality to read files, and may use a name of their own; not where the encoder is
+    a plugin's by name, nor where the name is a misspelt one. A given `type`, even None, says what is meant.
     """
     if not isinstance(name, str) or not name:
         raise ModelError(wrong_type("its name", "text", name))
     installed = get_plugin_manager().names("modality")
     wanted = spec.get("type", name)
-    is_own = not (reference.get("name") or reference.get("adopted_by")) and nearest_name(name, installed) is None
+    is_own = not reference.get("name") and nearest_name(name, installed) is None
     if wanted is None or wanted in installed or ("type" not in spec and is_own):
         return
     hint = 'Name it so, or say which it is: "type": NAME; None where no installed one reads it.'

@@ -53,7 +53,10 @@ MODALITIES = {
     "an encoder as the spec": ({"image": "VISION"}, ["modality 'image'", '{"encoder": ...', "CLIPVisionModel"]),
     "a misspelt modality": ({"images": {"encoder": "VISION"}}, ["'images'", "Did you mean 'image'"]),
     "a misspelt modality of an own encoder": ({"imgae": {"encoder": OwnEncoder()}}, ["'imgae'", "'image'"]),
-    "an unknown modality of a plugin's encoder": ({"view": {"encoder": "VISION"}}, ["'view'", '"type"', "image"]),
+    "an unknown modality of a plugin's encoder": (
+        {"view": {"encoder": {"name": "clip", "path": "world:encoder"}}},
+        ["'view'", '"type"', "image"],
+    ),
     "an unknown type": ({"view": {"encoder": "VISION", "type": "imag"}}, ["'imag'", "'image'"]),
     "a number for a name": ({3: {"encoder": "VISION"}}, ["modality 3", "name"]),
     "an unknown key": ({"image": {"encoder": "VISION", "projektor": "linear"}}, ["'projektor'", "'projector'"]),
