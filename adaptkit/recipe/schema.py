@@ -158,7 +158,7 @@ class StageConfig(Section):
         warmup_ratio: Share of the steps over which the learning rate rises.
         warmup_steps: The same as a number.
         loss_spike: The stage stops where its loss is so many times the median of the last steps and above where it
-            began; null for no limit.
+            began; `.inf` for no limit.
         max_steps: Ends the stage early; -1 leaves it to `num_train_epochs`.
         per_device_train_batch_size: Conversations per device and forward pass.
         max_length: Longest conversation in tokens, placeholders included; what is over is cut off.
@@ -192,7 +192,7 @@ class StageConfig(Section):
     warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
     warmup_steps: int = Field(default=0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
-    loss_spike: float | None = Field(default=5.0, gt=1)
+    loss_spike: float = Field(default=5.0, gt=1)
     num_train_epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
     per_device_train_batch_size: PositiveInt = 8

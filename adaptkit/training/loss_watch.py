@@ -46,12 +46,12 @@ class LossWatch:
     Args:
         stage: Name of the stage, for messages.
         output_dir: The stage's folder; the batch goes to `bad_batch` in it.
-        spike: How many times; None for no limit.
+        spike: How many times; infinity for no limit.
         decode: Text of token ids, to show what a batch said.
     """
 
     def __init__(
-        self, stage: str, output_dir: Path, spike: float | None, decode: Callable[[Sequence[int]], str] | None = None
+        self, stage: str, output_dir: Path, spike: float, decode: Callable[[Sequence[int]], str] | None = None
     ) -> None:
         self._stage = stage
         self._output_dir = output_dir
@@ -89,7 +89,7 @@ class LossWatch:
     def _problem(self, loss: float) -> str | None:
         if not math.isfinite(loss):
             return f"the loss is {loss}"
-        if self._spike is None or not self._first:
+        if math.isinf(self._spike) or not self._first:
             return None
         if len(self._first) < _FIRST_STEPS:
             began = self._first[0]

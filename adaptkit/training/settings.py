@@ -58,7 +58,7 @@ class StageSettings:
         warmup_steps: The same in steps; where positive it overrides `warmup_ratio`.
         max_grad_norm: Gradients are scaled down to this norm; 0 leaves them.
         loss_spike: The stage stops where the loss is so many times its median of the last steps and above where it
-            began; None for no limit.
+            began; infinity for no limit.
         num_train_epochs: Passes over the data; may be a fraction.
         max_steps: Optimiser steps; where positive it overrides `num_train_epochs`.
         per_device_train_batch_size: Samples per device and forward pass; with `packing` it says only how long a row
@@ -87,7 +87,7 @@ class StageSettings:
     warmup_ratio: float = 0.03
     warmup_steps: int = 0
     max_grad_norm: float = 1.0
-    loss_spike: float | None = 5.0
+    loss_spike: float = 5.0
     num_train_epochs: float = 1.0
     max_steps: int = -1
     per_device_train_batch_size: int = 8

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from adaptkit.errors import RecipeError
-from adaptkit.recipe import Recipe, dump_recipe, load_recipe, opening_comment, recipe_from_values
+from adaptkit.recipe import Recipe, dump_recipe, load_recipe, opening_comment, recipe_from_values, schema
 
 from .conftest import SMALL_RECIPE, EyeOptions, Workplace
 
@@ -122,3 +123,23 @@ def test_opening_comment() -> None:
 def test_loading_needs_only_the_file(workplace: Workplace) -> None:
     path = workplace.write("\ufeff" + SMALL_RECIPE)
     assert load_recipe(str(path), plugins=workplace.plugins).name == "small"
+
+
+def test_null_is_the_default_wherever_it_is_accepted() -> None:
+    """Loading leaves keys out whose value is null, so that null can mean nothing else."""
+    types = {value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, BaseModel)}
+    fields = [(kind.__name__, name, field) for kind in types for name, field in kind.model_fields.items()]
+    other = [
+        f"{kind}.{name}"
+        for kind, name, field in fields
+        if not field.is_required() and field.get_default(call_default_factory=True) is not None and _takes_null(field)
+    ]
+    assert not other
+
+
+def _takes_null(field: FieldInfo) -> bool:
+    try:
+        TypeAdapter(field.annotation).validate_python(None)
+    except ValidationError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 """A loss that leaves the numbers or jumps stops the stage, and its batch is there to look at."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -33,18 +34,18 @@ def test_an_unlucky_batch_late_in_training_passes(tmp_path):
 def test_a_jump_above_where_it_began_stops(tmp_path):
     with pytest.raises(RunError, match=r"'align': the loss jumped to 9, 18\.0 times its median of 0\.5.*near step 61"):
         watch_losses([2.0] * 20 + [0.5] * 40 + [9.0], tmp_path)
-    watch_losses([2.0] * 20 + [0.5] * 40 + [9.0], tmp_path / "other", spike=None)
+    watch_losses([2.0] * 20 + [0.5] * 40 + [9.0], tmp_path / "other", spike=math.inf)
 
 
 def test_a_loss_that_diverges_from_the_first_steps_stops(tmp_path):
     with pytest.raises(RunError, match=r"jumped to 60, 5\.6 times that of the first step.*near step 3"):
         watch_losses([10.8, 0.5, 60.0, 136.0], tmp_path)
     watch_losses([0.05, 0.9, 0.05, 11.0], tmp_path / "unlucky")
-    watch_losses([10.8, 0.5, 60.0, 136.0], tmp_path / "unwatched", spike=None)
+    watch_losses([10.8, 0.5, 60.0, 136.0], tmp_path / "unwatched", spike=math.inf)
 
 
 def test_the_batch_is_saved_and_readable(tmp_path):
-    watch = LossWatch("align", tmp_path, None, lambda ids: " ".join(map(str, ids)))
+    watch = LossWatch("align", tmp_path, math.inf, lambda ids: " ".join(map(str, ids)))
     watch.add(1, torch.tensor(1.0), batch((7, 8), item=torch.ones(2)))
     watch.add(1, torch.tensor(float("nan")), batch((9,), item=[torch.ones(2), torch.zeros(3)]))
     with pytest.raises(
@@ -64,7 +65,7 @@ def test_the_batch_is_saved_and_readable(tmp_path):
 
 def test_features_that_are_one_tensor_several_times_are_saved(tmp_path):
     stored = torch.arange(6.0)
-    watch = LossWatch("align", tmp_path, None)
+    watch = LossWatch("align", tmp_path, math.inf)
     watch.add(1, torch.tensor(float("nan")), batch((9,), item=[stored[:2], stored[2:], stored[:2]]))
     with pytest.raises(RunError, match="Its batch is in"):
         watch.check([1e-3])
@@ -78,7 +79,7 @@ def test_a_batch_that_cannot_be_saved_hides_no_loss(tmp_path):
 
 
 def test_losses_that_wait_are_all_looked_at_and_only_the_last_keeps_its_features(tmp_path):
-    watch = LossWatch("align", tmp_path, None)
+    watch = LossWatch("align", tmp_path, math.inf)
     for step, loss in enumerate([1.0, float("inf"), 1.0], start=1):
         watch.add(step, torch.tensor(loss), batch((step,), item=torch.ones(2)))
     with pytest.raises(RunError, match="the loss is inf near step 2"):
