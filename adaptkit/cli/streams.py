@@ -38,10 +38,16 @@ def guard_output() -> None:
         stream: TextIO | None = getattr(sys, name)
         if stream is None:  # closed before the start: what is opened next must not take its place
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, io.BufferedWriter):
+        elif isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, io.BufferedWriter | io.FileIO):
             stream.flush()
             _replaced.append(stream)
-            raw = io.BufferedWriter(_Dropping(stream.fileno(), "w", closefd=False))
-            line_buffering = name == "stderr" or stream.line_buffering
-            guarded = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=line_buffering)
+            raw = _Dropping(stream.fileno(), "w", closefd=False)
+            unbuffered = isinstance(stream.buffer, io.FileIO)  # as PYTHONUNBUFFERED wants it
+            guarded = io.TextIOWrapper(
+                raw if unbuffered else io.BufferedWriter(raw),
+                stream.encoding,
+                "backslashreplace",
+                line_buffering=name == "stderr" or stream.line_buffering,
+                write_through=unbuffered,
+            )
             setattr(sys, name, guarded)

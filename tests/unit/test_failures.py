@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,13 +70,14 @@ def test_seeds_are_checked_in_python(seed: object) -> None:
     assert StageSettings(name="align", train=("projector",), seed=MAX_SEED).seed == MAX_SEED
 
 
-@pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> int:
+@pytest.fixture(params=["buffered", "unbuffered"])
+def piped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Standard output is a pipe that nobody reads any more, in ASCII; gives its descriptor."""
     reader, writer = os.pipe()
     os.close(reader)
-    raw = io.BufferedWriter(io.FileIO(writer, "w", closefd=False))
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    raw = io.FileIO(writer, "w", closefd=False)
+    buffer: Any = io.BufferedWriter(raw) if request.param == "buffered" else raw
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii", write_through=buffer is raw))
     return writer
 
 
