@@ -166,6 +166,43 @@ def staged_together(output: Path | str, names: Sequence[str], *, replace: bool =
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def staged_files(directory: Path | str) -> Iterator[Path]:
+    """Give a folder to write in, whose files take their places in `directory`, each whole, once the block ends well.
+
+    Other files of `directory` stay; a link is replaced, and what it leads to is left alone.
+
+    Raises:
+        RunError: Something could not be written.
+    """
+    directory = Path(directory)
+    with _explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        staging = directory / f"{STAGING}files-{os.getpid()}"
+        folder = staging / "files"
+        try:
+            folder.mkdir(parents=True)
+            yield folder
+            sync_folder(folder)
+            for file in filter(Path.is_file, sorted(folder.rglob("*"))):
+                place = directory / file.relative_to(folder)
+                _make_below(place.parent, directory)
+                file.replace(place)
+            sync(directory)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _make_below(folder: Path, root: Path) -> None:
+    """Make a folder below another; what a link on the way leads to is left alone, and the link is replaced."""
+    if folder == root:
+        return
+    _make_below(folder.parent, root)
+    if folder.is_symlink():
+        folder.unlink()
+    folder.mkdir(exist_ok=True)
+
+
 def _undo(staging: Path) -> None:
     """Delete what an attempt left that was stopped, also between its renames."""
     if (staging / _COMMIT).is_file():

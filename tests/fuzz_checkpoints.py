@@ -37,6 +37,9 @@ import adaptkit
 from adaptkit.errors import AdaptkitError
 from adaptkit.importers import import_iaa_official, import_lavin
 from adaptkit.importers.lavin import tensor_names
+from adaptkit.recipe import load_recipe
+from adaptkit.runner import train_recipe
+from adaptkit.terminal import Console
 from adaptkit.testing.fuzzing import end_with, fuzzing_console
 from adaptkit.testing.mutations import mutate_bytes
 from adaptkit.testing.tiny import tiny_clip_vision, tiny_decoder, tiny_tokenizer
@@ -151,7 +154,7 @@ def build_world(root: Path) -> None:
         rows.append({"id": number, "image": f"{number}.png", "conversations": turns})
     (root / "data.json").write_text(json.dumps(rows), encoding="utf-8")
     (root / "recipe.yaml").write_text(yaml.safe_dump(_recipe(root), sort_keys=False), encoding="utf-8")
-    _command("train", root / "recipe.yaml", "--output", root / "run")
+    _train(root, "run")
     (root / "run/results.json").unlink(missing_ok=True)
     _write_other_workflows(root)
     _write_lavin(root)
@@ -300,7 +303,7 @@ USES = {
         (_FINAL, *_MODELS),
     ),
     "train": Use(
-        lambda root: _command("train", root / "recipe.yaml", "--output", root / "new"),
+        lambda root: _train(root, "new"),
         ("recipe.yaml", *_MODELS, "data.json", "cache/*/*", "cache/*/*/*"),
     ),
     "resume": Use(
@@ -319,15 +322,19 @@ USES = {
 }  # fmt: skip
 
 
+def _train(root: Path, output: str, resume: str | None = None) -> None:
+    """All stages, without the evaluation behind them, which starts processes of its own."""
+    recipe = load_recipe(root / "recipe.yaml")
+    train_recipe(recipe, root / output, Console(file=io.StringIO()), resume=resume)
+
+
 def _resume(root: Path) -> None:
-    """Go on from the middle of the stage."""
-    newest, first = root / "run/align/checkpoint-2", root / "run/align/checkpoint-1"
-    changed = not newest.is_dir() or not _same(newest, root.with_name("pristine") / "run/align/checkpoint-2")
-    if not changed:
+    """Go on from the middle of the stage, unless it is its end that was damaged."""
+    newest = root / "run/align/checkpoint-2"
+    if newest.is_dir() and _same(newest, root.with_name("pristine") / "run/align/checkpoint-2"):
         shutil.rmtree(newest)
     shutil.rmtree(root / "run/final", ignore_errors=True)
-    del first
-    _command("train", root / "recipe.yaml", "--output", root / "run", "--resume", "auto")
+    _train(root, "run", "auto")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -37,6 +36,7 @@ from adaptkit.model.text_options import Row, TextOptions
 from adaptkit.model.uploading import upload
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.vocabulary import check_vocabulary
+from adaptkit.writing import staged_files, write_json
 
 PROCESSOR_FILE = "processor_config.json"
 STOCK_PLURALS = ("images", "videos", "audio")
@@ -561,13 +561,11 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         return upload(self._write, repo_id, "Upload processor", **kwargs)
 
     def _write(self, directory: Path) -> Path:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save_pretrained(directory)
         modalities = {name: _written_beside(inputs.spec, directory) for name, inputs in self.modalities.items()}
-        values = {**self.to_dict(), "modalities": modalities}
-        path = directory / PROCESSOR_FILE
-        path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return path
+        with staged_files(directory) as folder:
+            self.tokenizer.save_pretrained(folder)
+            write_json(folder / PROCESSOR_FILE, {**self.to_dict(), "modalities": modalities})
+        return directory / PROCESSOR_FILE
 
     def to_dict(self) -> dict[str, Any]:
         """What `save_pretrained` writes beside the tokenizer."""

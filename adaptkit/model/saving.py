@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from adaptkit.model.reference import (
     relative_to_checkpoint,
 )
 from adaptkit.paths import resolve_model_path
-from adaptkit.writing import STAGING
+from adaptkit.writing import staged_files
 
 if TYPE_CHECKING:
     from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -71,22 +70,15 @@ def save_workflow(
     own = _own_tensors(model, state_dict)
     split = _split(own, max_shard_size)
     config = _described(model, directory, for_upload=for_upload)
-    directory.mkdir(parents=True, exist_ok=True)
     outdated = set(_weight_files(directory))
-    with tempfile.TemporaryDirectory(prefix=STAGING, dir=directory) as staging:
-        folder = Path(staging) / "files"
-        folder.mkdir()
+    with staged_files(directory) as folder:
         _save_tensors(own, folder, split)
         for name, entry in config.modalities.items():
             save_encoder(cast(Encoder, model.source_encoders[name]), entry["encoder"], folder / ENCODERS_FOLDER / name)
         config.save_pretrained(folder)
         # Unlike save_pretrained it takes what has no effect, as a base may have it
         model.generation_config.to_json_file(folder / "generation_config.json")
-        for file in filter(Path.is_file, sorted(folder.rglob("*"))):
-            place = directory / file.relative_to(folder)
-            _make_folder(place.parent, directory)
-            file.replace(place)
-            outdated.discard(place)
+        outdated -= {directory / file.name for file in folder.iterdir()}
     for other in outdated:
         other.unlink()
 
@@ -110,16 +102,6 @@ def _own_tensors(
             f"{len(other)} belong to no part of it {sorted(other)[:3]}. trainable_state_dict() gives its own."
         )
     return {name: state_dict[name] for name in own}
-
-
-def _make_folder(folder: Path, root: Path) -> None:
-    """Make a folder below another; what a link on the way leads to is left alone, and the link is replaced."""
-    if folder == root:
-        return
-    _make_folder(folder.parent, root)
-    if folder.is_symlink():
-        folder.unlink()
-    folder.mkdir(exist_ok=True)
 
 
 def _described(model: AdaptkitForConditionalGeneration, directory: Path, *, for_upload: bool) -> Any:
