@@ -124,7 +124,7 @@ class RunStoppedError(RunError):
 
 def nearest_name(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice most like `name`, or None where nothing is close."""
-    matches = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.55)
     return matches[0] if matches else None
 
 

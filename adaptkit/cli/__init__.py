@@ -45,10 +45,13 @@ cli = LazyGroup(
 def main() -> None:
     """Run the command line of this process, and exit."""
     warnings.formatwarning = _format_warning
-    from adaptkit.cli.streams import guard_output
+    from adaptkit.cli.streams import guard_output, retire_output
 
     guard_output()
-    cli.main(sys.argv[1:], prog_name="adaptkit")
+    try:
+        cli.main(sys.argv[1:], prog_name="adaptkit")
+    finally:
+        retire_output()
 
 
 def _format_warning(

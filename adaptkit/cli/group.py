@@ -66,8 +66,10 @@ class LazyGroup(NamingGroup):
 
     def unknown_command(self, ctx: click.Context, name: str, known: list[str]) -> str:
         meant = command_like(name)
-        if meant is None or meant.split()[0] not in known:
+        if meant is None or meant.split()[0] not in (*known, "--help", "--version"):
             return super().unknown_command(ctx, name, known)
+        if meant.startswith("-"):
+            return f"no command named {name!r}. Did you mean `{ctx.command_path} {meant}`?"
         return f"no command named {name!r}. Did you mean `{ctx.command_path} {meant}`? See `{ctx.command_path} --help`."
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -106,6 +108,9 @@ class LazyGroup(NamingGroup):
 
     def _advice(self, ctx: click.Context, error: click.ClickException) -> str | None:
         if isinstance(error, click.NoSuchOption):
+            if error.ctx is not None:
+                hidden = {o for p in error.ctx.command.params if getattr(p, "hidden", False) for o in p.opts}
+                vars(error)["possibilities"] = [o for o in error.possibilities or () if o not in hidden]
             hint = option_hint(error, ctx.meta[ARGUMENTS])
             if hint is not None:
                 vars(error)["possibilities"] = None

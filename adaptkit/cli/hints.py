@@ -61,19 +61,23 @@ _VALUE = "VALUE"
 _COMMANDS = {
     "ask": "generate",
     "benchmark": "eval",
+    "chat": "generate",
     "check": "data check",
     "convert": "data convert",
     "env": "doctor",
     "finetune": "train",
     "fit": "train",
+    "help": "--help",
     "infer": "generate",
     "info": "doctor",
     "list": "recipes",
     "ls": "recipes",
     "predict": "generate",
+    "resume": "train RECIPE --output RUN --resume auto",
     "show": "inspect",
     "test": "eval",
     "validate": "data check",
+    "version": "--version",
 }
 """What other programs call a command."""
 
@@ -116,7 +120,7 @@ def option_hint(error: click.NoSuchOption, arguments: Sequence[str]) -> str | No
         return None
     if takes_settings:
         return setting_hint(word, value, arguments)
-    return _media_hint(key, value) if "media" in options else None
+    return _media_hint(key, value, alike=bool(error.possibilities)) if "media" in options else None
 
 
 def setting_hint(word: str, value: str, arguments: Sequence[str]) -> str | None:
@@ -147,15 +151,16 @@ def _stages(arguments: Sequence[str]) -> list[str]:
     return []
 
 
-def _media_hint(key: str, value: str) -> str | None:
-    """How a file of an installed modality is given."""
+def _media_hint(key: str, value: str, *, alike: bool) -> str | None:
+    """How a file of an installed modality is given; of another word only where no option is spelt `alike`."""
     from adaptkit.plugin_manager import get_plugin_manager
 
     installed = get_plugin_manager().names("modality")
     name = key if key in installed else nearest_name(key, installed)
     if name is not None:
         return f"Write --media {name}={'FILE' if value == _VALUE else value}"
-    if Path(value).is_file() or re.search(r"\.[A-Za-z]\w*$", value):
+    may_be_file = value != _VALUE and not alike and not re.fullmatch(r"[-+.\d]+", value)
+    if may_be_file or Path(value).is_file() or re.search(r"\.[A-Za-z]\w*$", value):
         return f"Media are given as --media NAME=FILE; installed: {', '.join(installed) or 'no modality'}."
     return None
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +28,14 @@ class _Dropping(io.FileIO):
             if error.errno not in _GONE:
                 raise
             return memoryview(data).nbytes
+
+
+def retire_output() -> None:
+    """Send what is printed while the process exits to standard error: the answer of a command is complete."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        os.dup2(2, 1)
+    sys.stdout = sys.stderr
 
 
 def guard_output() -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -134,9 +134,12 @@ def describe_model(model: Any, *, tensors: bool = True) -> Description:
 
 
 def _settings(config: Any) -> Description:
-    if config is None:
-        return {}
-    return {key: _plain(value) for key, value in config.to_dict().items() if key not in _NOT_COMPARED}
+    return {} if config is None else config_settings(config.to_dict())
+
+
+def config_settings(values: dict[str, Any]) -> Description:
+    """What of a configuration's values decides something, as text."""
+    return {key: _plain(value) for key, value in values.items() if key not in _NOT_COMPARED}
 
 
 def _plain(value: Any) -> str:
@@ -204,8 +207,28 @@ def _module_of(function: Any) -> str:
 
 def _function(function: Any) -> str:
     name = f"{_module_of(function)}{getattr(function, '__qualname__', type(function).__qualname__)}"
+    text = _function_text(function, ())
+    return f"{name} ({_digest(text)[:12]})" if text else name
+
+
+def _function_text(function: Any, within: tuple[Any, ...]) -> str:
+    """Code and defaults of a function and of those that it wraps; nothing where it is not written in Python."""
+    function = getattr(function, "__func__", function)  # of a method
     code = getattr(function, "__code__", None)
-    return name if code is None else f"{name} ({_digest(_code_text(code))[:12]})"
+    if code is None or function in within:
+        return ""
+    defaults = dict(enumerate(function.__defaults__ or ())) | (function.__kwdefaults__ or {})
+    plain = {name: value for name, value in defaults.items() if isinstance(value, bool | int | float | str | None)}
+    cells = [_cell(cell) for cell in function.__closure__ or ()]
+    wrapped = [_function_text(one, (*within, function)) for one in cells if isinstance(one, FunctionType)]
+    return repr((_code_text(code), plain, wrapped))
+
+
+def _cell(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing was put into it yet
+        return None
 
 
 def _code_text(code: CodeType) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adaptkit.errors import ArgumentError
+import torch
+
+from adaptkit.errors import ArgumentError, unknown_name
 from adaptkit.model.config import AdaptkitConfig
 
 AUTO_CLASS_OPTIONS = frozenset(
@@ -41,10 +43,18 @@ def check_arguments(options: dict[str, Any]) -> None:
     if older is not None and options.get("dtype") not in (None, older):
         raise ArgumentError(f"torch_dtype={older} and dtype={options['dtype']} were given: pass dtype alone.")
     options["dtype"] = older if options.get("dtype") is None else options["dtype"]
+    _check_dtype(options["dtype"])
     if isinstance(options.get("attn_implementation"), dict):
         options["attn_implementation"] = AdaptkitConfig(
             attn_implementation=options["attn_implementation"]
         )._attn_implementation
+
+
+def _check_dtype(dtype: Any) -> None:
+    known = {name for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+    if isinstance(dtype, str) and dtype not in {"auto", *known}:
+        usual = ("auto", "bfloat16", "float16", "float32", "float64")
+        raise ArgumentError(unknown_name("dtype", dtype, usual))
 
 
 def loading_options(

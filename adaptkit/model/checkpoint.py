@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
-from adaptkit.errors import ModelError, wrong_type
+from adaptkit.errors import ArgumentError, ModelError, unknown_name, wrong_type
 from adaptkit.hub import is_hub_id
 from adaptkit.interfaces import Encoder
 from adaptkit.loading import cause, indexed_files, load_stock, read_json, reading
@@ -35,6 +36,9 @@ from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
 
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 """Arguments that say where on the hub a checkpoint is, and how it is downloaded."""
+
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+_USUAL_OPTIONS = ("dtype", "device_map", "attn_implementation", "quantization_config", "max_memory", *HUB_OPTIONS)
 
 
 def load(
@@ -189,14 +193,17 @@ def load_config(directory: Path) -> AdaptkitConfig:
     path = directory / CONFIG_NAME
     if not path.exists():
         what = "is not a folder" if not directory.is_dir() else "holds no config.json"
+        workflows = sorted(str(found.parent) for found in directory.glob(f"final/*/{CONFIG_NAME}"))
+        if workflows:
+            raise ModelError(f"{directory} is a run. Load one of its workflows: {', '.join(workflows)}.")
         raise ModelError(
             f"{directory}: {what}. A checkpoint is a folder that `adaptkit train` or save_pretrained wrote."
         )
     values = _special_floats(read_json(path))
     if values.get("model_type") != MODEL_TYPE:
         raise ModelError(
-            f"{directory} is a {values.get('model_type')!r} checkpoint, not an adaptkit workflow. Give a workflow's "
-            "folder or a run directory."
+            f"{directory} is a {values.get('model_type')!r} checkpoint, not an adaptkit workflow. Give the folder of "
+            "one, such as RUN/final/WORKFLOW."
         )
     check_saved_config(values, path)
     with reading(path):
@@ -260,7 +267,20 @@ def _load_base(
     if "quantization" in config.base and "quantization_config" not in options:
         options = {**options, **_quantized(config.base, source, dtype, options["revision"])}
     advice = f"It is the base of {directory}: put it there, or pass it: adaptkit.load(directory, base=base)."
-    base: PreTrainedModel = load_stock(AutoModelForCausalLM, source, advice=advice, dtype=dtype, **options)
+    try:
+        base: PreTrainedModel = load_stock(AutoModelForCausalLM, source, advice=advice, dtype=dtype, **options)
+    except ModelError as error:
+        found = _UNEXPECTED.search(str(error))
+        if found is None or found[1] not in options:
+            raise
+        raise ArgumentError(
+            unknown_name(
+                "argument of adaptkit.load",
+                found[1],
+                _USUAL_OPTIONS,
+                hint="Others are those of AutoModelForCausalLM.from_pretrained and settings of the base's config.",
+            )
+        ) from error
     remember_origin(base, options["revision"], options.get("cache_dir"))
     return base
 

@@ -21,7 +21,7 @@ from adaptkit.chat import (
     special_tokens_in,
 )
 from adaptkit.chat_template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
-from adaptkit.errors import ArgumentError, DataError, ModelError, PluginError, unknown_name
+from adaptkit.errors import ArgumentError, DataError, ModelError, PluginError, unknown_name, wrong_type
 from adaptkit.interfaces import Message, Modality, Preprocessor
 from adaptkit.loading import load_stock, read_json, reading
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
@@ -443,6 +443,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         """Accept transformers' and OpenAI's ways of writing a part: `{"type": "image", "path": source}` and its kin."""
         normalised: list[Message] = []
         for message in messages:
+            if not isinstance(message, Mapping):
+                raise DataError(wrong_type("message", '{"role": ..., "content": ...}', message))
             content = message.get("content")
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
             parts = [self._normalise_part(part) for part in parts]
@@ -460,6 +462,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             sources = [part[key] for key in SOURCE_KEYS if part.get(key) is not None]
             if len(sources) == 1:
                 return {"type": kind, kind: sources[0]}
+        if isinstance(kind, str) and kind != "text" and kind not in self.modalities:
+            raise DataError(unknown_name("part type", kind, ["text", *self.modalities]))
         return part
 
     # -- batches -------------------------------------------------------------------------------------------------

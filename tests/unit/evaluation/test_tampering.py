@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 from transformers.models.llama import modeling_llama
+from transformers.utils import can_return_tuple
 
 from adaptkit.evaluation.fresh_base import describe_model, describe_tokenizer
 from adaptkit.evaluation.proof import failures
@@ -29,6 +30,17 @@ def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     return self.down_proj(self.act_fn(self.gate_proj(args[0])) * self.up_proj(args[0]))
 
 
+def _wrapped_forward() -> Any:
+    original = modeling_llama.LlamaForCausalLM.forward
+
+    @can_return_tuple
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(self, *args, **kwargs)
+
+    return forward
+
+
 def _attention(module: Any, *args: Any, **kwargs: Any) -> Any:
     return AttentionInterface()["eager"](module, *args, **kwargs)
 
@@ -45,6 +57,14 @@ TAMPERINGS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "function of one object": (lambda b, _: setattr(b.model, "forward", lambda *a, **k: None), "model.forward"),
     "class": (lambda _, m: m.setattr(modeling_llama.LlamaMLP, "forward", _forward), "LlamaMLP.forward"),
     "function": (lambda _, m: m.setattr(modeling_llama, "rotate_half", lambda x: -x), "rotate_half"),
+    "defaults": (
+        lambda _, m: m.setattr(modeling_llama.apply_rotary_pos_emb, "__defaults__", (2,)),
+        "apply_rotary_pos_emb",
+    ),
+    "function of the same name within the same wrapper": (
+        lambda _, m: m.setattr(modeling_llama.LlamaForCausalLM, "forward", _wrapped_forward()),
+        "LlamaForCausalLM.forward",
+    ),
     "attention": (lambda _, m: m.setitem(AttentionInterface._global_mapping, "sdpa", _attention), "attention sdpa"),
     "buffer": (lambda b, _: _nudge(b), "rotary_emb.inv_freq"),
     "config": (lambda b, _: setattr(b.config, "use_cache", False), "config.use_cache"),

@@ -142,6 +142,8 @@ CALLS: dict[str, tuple[Any, list[str]]] = {
     "a base by its path": (lambda m: adaptkit.adapt("gpt2", {}), ["base", "str", "from_pretrained"]),
     "replace_ends as a text": (lambda m: adaptkit.adapt(m.base, {}, None, "yes"), ["replace_ends", "True or False"]),
     "replace_ends as a number": (lambda m: adaptkit.adapt(m.base, {}, None, 1), ["replace_ends", "int"]),
+    "a workflow as a base": (lambda m: adaptkit.adapt(m, {}), ["already", "workflow.base"]),
+    "load of a dtype that is none": (lambda m: adaptkit.load(".", dtype="flaot16"), ["'flaot16'", "'float16'"]),
     "load without a folder": (lambda m: adaptkit.load(None), ["directory", "NoneType"]),
     "load of a number": (lambda m: adaptkit.load(5), ["directory", "int"]),
     "load onto a path": (lambda m: adaptkit.load(".", base="gpt2"), ["base", "str"]),
