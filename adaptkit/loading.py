@@ -6,6 +6,7 @@ wrong while a file is read or used becomes an error that names it.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.errors import AdaptkitError, ArgumentError, ModelError
 
 MAX_LAYERS = 10_000
 MAX_SIZE = 1 << 40
@@ -21,6 +22,7 @@ MAX_SIZE = 1 << 40
 
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 _LAYERS = re.compile(r"(num_|n_)\w*layers?|n_layer|num_layers|\w*_layers|depths?")
+_UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 _UNSUPPORTED = re.compile(r"Unsupported (?:global|class|operand)\S*:?\s*(?:GLOBAL\s+)?([\w.]+)", re.IGNORECASE)
 
 
@@ -46,7 +48,7 @@ def reading(place: Path | str, error_class: type[AdaptkitError] = ModelError, ad
         error.args = (f"{place}: {error.args[0]}", *error.args[1:])
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or _is_of_writing(error):
             raise
         culprit = _culprit(Path(place), error) if Path(place).is_dir() else None
         what = _cannot(*culprit) if culprit else _cannot(place, error)
@@ -103,6 +105,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in text for words in ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     )
+
+
+def _is_of_writing(error: BaseException) -> bool:
+    """Whether something could not be written while a file was read and used."""
+    text = str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS)
+    return full or "No space left on device" in text or "Error while serializing" in text
 
 
 def read_text(path: Path, error_class: type[AdaptkitError] = ModelError, advice: str = "") -> str:
@@ -207,6 +216,11 @@ def load_stock(
         _check_config(str(source), options, advice, trust_remote_code=trust_remote_code)
         try:
             return loader.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+        except TypeError as error:
+            unknown = _UNKNOWN_ARGUMENT.search(str(error))
+            if unknown is None or unknown[1] not in options:
+                raise
+            raise ArgumentError(f"{source}: no argument named {unknown[1]!r}. Leave it out.") from error
         except ValueError as error:
             if "trust_remote_code" not in str(error):
                 raise

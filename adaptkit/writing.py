@@ -115,7 +115,7 @@ def staged_folder(destination: Path | str, *, hint: str = "") -> Iterator[Path]:
     destination = Path(os.path.realpath(destination))
     folder = staging_path(destination)
     staging = folder.parent
-    with _explained(destination, hint):
+    with _explained(destination, hint, folder):
         try:
             shutil.rmtree(staging, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -142,7 +142,7 @@ def staged_together(output: Path | str, names: Sequence[str], *, replace: bool =
     output = Path(os.path.realpath(output))
     staging = output / f"{STAGING}together"
     made = not output.exists()
-    with _explained(output):
+    with _explained(output, "", staging):
         _undo(staging)
         taken = [str(output / name) for name in names if (output / name).exists()]
         if taken and not replace:
@@ -180,6 +180,7 @@ def staged_files(directory: Path | str) -> Iterator[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         staging = directory / f"{STAGING}files-{os.getpid()}"
         folder = staging / "files"
+        shutil.rmtree(staging, ignore_errors=True)  # of a process of the same number, as in containers
         try:
             folder.mkdir(parents=True)
             yield folder
@@ -261,10 +262,13 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path, hint: str = "") -> Iterator[None]:
+def _explained(path: Path, hint: str = "", staging: Path | None = None) -> Iterator[None]:
     try:
         yield
-    except AdaptkitError:
+    except AdaptkitError as error:
+        if staging is not None:  # nobody finds it there
+            shown = [arg.replace(str(staging), str(path)) if isinstance(arg, str) else arg for arg in error.args]
+            error.args = tuple(shown)
         raise
     except Exception as error:
         if not is_write_error(error) or _is_elsewhere(error, path):

@@ -217,7 +217,7 @@ def _write_lavin(root: Path) -> None:
 
 
 _IAA = {
-    "architectures": ["IAALlamaForCausalLM"], "model_type": "IAA", "torch_dtype": "float32", "vocab_size": 60,
+    "architectures": ["IAALlamaForCausalLM"], "model_type": "IAA", "torch_dtype": "float32", "vocab_size": 259,
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "rms_norm_eps": 1e-4, "rope_theta": 20000.0, "max_position_embeddings": 64,
     "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2, "mm_vision_select_layer": -2,
@@ -235,8 +235,8 @@ def _write_iaa(folder: Path) -> None:
     for suffix, projector in (("", "mm_projector"), ("_grounding", "mm_projector_G")):
         shapes |= {f"model.condition_layers{suffix}.{j}.{n}": shape for j in range(2) for n, shape in layer.items()}
         shapes |= {
-            f"model.embed_tokens_condition{suffix}.weight": (60, 32),
-            f"lm_head_condtion{suffix}.weight": (60, 32),
+            f"model.embed_tokens_condition{suffix}.weight": (259, 32),
+            f"lm_head_condtion{suffix}.weight": (259, 32),
         }
         shapes |= {f"model.norm_condition{suffix}.weight": (32,)}
         shapes |= {f"model.{projector}.{i}.{n}": s for i in (0, 2) for n, s in (("weight", (32, 32)), ("bias", (32,)))}

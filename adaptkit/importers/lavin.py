@@ -77,7 +77,8 @@ def import_lavin(
         PluginError: No installed plugin provides the encoder `clip`.
     """
     tensors, arguments = _read(Path(source))
-    shape = _shape_of(tensors)
+    with reading(_file_of(Path(source))):
+        shape = _shape_of(tensors)
     with staged_together(output, [WORKFLOW]) as staging:
         options = {
             **shape.options,
@@ -90,7 +91,8 @@ def import_lavin(
             {"policy": "mma", **options},
         )
         names = tensor_names(model)
-        _check(tensors, names, model)
+        with reading(_file_of(Path(source))):
+            _check(tensors, names, model)
         model.load_own_tensors({names[name]: value.reshape(_own_shape(value)) for name, value in tensors.items()})
         folder = staging / WORKFLOW
         model.save_pretrained(folder)

@@ -27,7 +27,7 @@ from adaptkit.model.integrity import read_tensors
 from adaptkit.model.origin import remember_origin
 from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import holds_content, resolve_encoder, resolve_reference
-from adaptkit.model.saved_config import check_saved_config
+from adaptkit.model.saved_config import check_generation_config, check_saved_config
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
 from adaptkit.model.stock_methods import num_rows
 from adaptkit.paths import as_path
@@ -100,7 +100,7 @@ def load(
         model.load_own_tensors(tensors)
     for name, entry in config.modalities.items():
         model.config.modalities[name].update(entry)
-    _load_generation_config(model, directory)
+    _load_generation_config(model, config, directory)
     return model
 
 
@@ -170,16 +170,18 @@ def _refuse_options(base: PreTrainedModel, dtype: torch.dtype | str | None, opti
         )
 
 
-def _load_generation_config(model: AdaptkitForConditionalGeneration, directory: Path) -> None:
+def _load_generation_config(model: AdaptkitForConditionalGeneration, config: AdaptkitConfig, directory: Path) -> None:
     """Take the generation settings that were saved with the workflow, where they were."""
     path = directory / "generation_config.json"
     if not path.exists():
         return
     with reading(path, advice="Restore it, or delete it."):
-        model.generation_config = GenerationConfig.from_dict(read_json(path))
+        values = read_json(path)
+        check_generation_config(values, path)
+        model.generation_config = GenerationConfig.from_dict(values)
     if model.generation_config.stop_strings:
         beside = (directory / "tokenizer_config.json").is_file()
-        base = resolve_reference(model.config.base, directory)
+        base = resolve_reference(config.base, directory)
         model.stop_tokenizer = str(directory) if beside else base
 
 

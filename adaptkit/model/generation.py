@@ -19,6 +19,7 @@ from transformers import (
 from transformers.generation.candidate_generator import CandidateGenerator
 
 from adaptkit.errors import DataError
+from adaptkit.loading import load_stock
 from adaptkit.model.in_vocabulary import (
     CandidatesInVocabulary,
     CriteriaInVocabulary,
@@ -170,7 +171,7 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         """As stock; the tokenizer that stop strings need is the one of the workflow where none is given."""
         if generation_config.stop_strings and tokenizer is None:
             if isinstance(self.stop_tokenizer, str):
-                self.stop_tokenizer = AutoTokenizer.from_pretrained(self.stop_tokenizer)
+                self.stop_tokenizer = load_stock(AutoTokenizer, self.stop_tokenizer)
             tokenizer = self.stop_tokenizer
         criteria = super()._get_stopping_criteria(generation_config, stopping_criteria, tokenizer=tokenizer, **kwargs)
         if self._placeholders_outside():

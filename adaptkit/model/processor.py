@@ -21,9 +21,9 @@ from adaptkit.chat import (
     special_tokens_in,
 )
 from adaptkit.chat_template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
-from adaptkit.errors import ArgumentError, DataError, ModelError, PluginError, unknown_name, wrong_type
+from adaptkit.errors import AdaptkitError, ArgumentError, DataError, ModelError, PluginError, unknown_name, wrong_type
 from adaptkit.interfaces import Message, Modality, Preprocessor
-from adaptkit.loading import load_stock, read_json, reading
+from adaptkit.loading import cause, is_out_of_memory, load_stock, read_json, reading
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
 from adaptkit.model.config import AdaptkitConfig
@@ -32,15 +32,13 @@ from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_enc
 from adaptkit.model.saved_config import check_saved_modality
 from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
 from adaptkit.model.template_variables import names_variable, with_variables
-from adaptkit.model.text_options import Row, TextOptions
+from adaptkit.model.text_options import STOCK_PLURALS, Row, TextOptions
 from adaptkit.model.uploading import upload
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.vocabulary import check_vocabulary
 from adaptkit.writing import staged_files, write_json
 
 PROCESSOR_FILE = "processor_config.json"
-STOCK_PLURALS = ("images", "videos", "audio")
-"""Media keywords of transformers' processors, in the order in which it numbers them."""
 SOURCE_KEYS = ("path", "url", "base64", "data")
 TEMPLATE_KEYWORDS = (
     *("chat_template", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize"),
@@ -69,6 +67,7 @@ class ModalityInputs:
         end: Text that stands after them.
         projector: `{"name": ..., "options": ...}`, which may change the number of positions.
         spec: How to build this again.
+        place: Where the preprocessing is described, for messages.
     """
 
     name: str
@@ -80,10 +79,23 @@ class ModalityInputs:
     end: str | None = None
     projector: Mapping[str, Any] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
+    place: str | None = None
 
     def load(self, source: Any) -> Tensor:
         """Encoder inputs of one item, without a batch dimension."""
-        return self.preprocessor(self.modality.load(source))
+        item = self.modality.load(source)
+        try:
+            return self.preprocessor(item)
+        except AdaptkitError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            where = self.place or f"the encoder of {self.name!r}"
+            raise ModelError(
+                f"{where}: the preprocessing that is described there fails ({cause(error)}). Fetch it again; if it is "
+                "undamaged, tell the author of the plugin."
+            ) from error
 
     def num_positions(self, inputs: Tensor) -> int:
         """Decoder positions that one item takes."""
@@ -111,7 +123,7 @@ class ModalityInputs:
         component = manager.get("projector", self.projector["name"])
         if "num_positions" not in component.extra:
             return positions
-        options = manager.options("projector", self.projector["name"], self.projector["options"])
+        options = manager.options("projector", self.projector["name"], self.projector.get("options") or {})
         return int(component.extra["num_positions"](options, positions))
 
 
@@ -602,7 +614,12 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             elif name not in known:
                 raise ArgumentError(unknown_name("keyword of a workflow's processor", name, known))
         tokenizer_options = {name: value for name, value in given.items() if name != "chat_template"}
-        processor = load_processor(pretrained_model_name_or_path, tokenizer_options=tokenizer_options, **hub)
+        processor = load_processor(
+            pretrained_model_name_or_path,
+            tokenizer_options=tokenizer_options,
+            trust_remote_code=kwargs.get("trust_remote_code"),
+            **hub,
+        )
         processor.chat_template = given.get("chat_template") or processor.chat_template
         processor.padding_side = given.get("padding_side", processor.padding_side)
         return processor
@@ -629,7 +646,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             preprocessor = model.source_encoders[name].build_preprocessor()
             modalities[name] = modality_inputs(name, entry, preprocessor=preprocessor)
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+            code = type(model.base).__module__.startswith("transformers_modules.")  # that its loader trusted
+            tokenizer = load_stock(AutoTokenizer, source, trust_remote_code=code, padding_side="left")
         check_vocabulary(tokenizer, model.config.get_text_config(decoder=True).vocab_size)
         return cls(tokenizer, modalities, **options)
 
@@ -676,6 +694,11 @@ def load_processor(
     if rows is not None:
         check_vocabulary(tokenizer, rows, f"{directory}: ")
     with reading(path if path.exists() else directory / "config.json"):
+        if config is not None and set(specs) != set(config.modalities):
+            raise ModelError(
+                f"{path}: modalities are {sorted(specs)}, but those of the model are {sorted(config.modalities)}. Save "
+                "the processor again."
+            )
         modalities = {name: modality_inputs(name, spec, directory) for name, spec in specs.items()}
         return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
 
@@ -720,9 +743,22 @@ def modality_inputs(
     modality = manager.build("modality", spec.get("type") or name, spec.get("options") or {})
     if preprocessor is None:
         preprocessor = _preprocessor(name, spec, directory)
+    if "name" in spec["projector"]:
+        manager.options("projector", spec["projector"]["name"], spec["projector"].get("options") or {})
     texts = {key: spec.get(key) for key in ("placeholder", "start", "end")}
+    encoder = spec.get("encoder") or {}
+    place = (encoder.get("options") or {}).get("path")
+    if "adopted_by" in encoder and directory is not None:
+        place = str(directory / ENCODERS_FOLDER / name)
     return ModalityInputs(
-        name, modality, preprocessor, int(spec["placeholder_id"]), projector=spec["projector"], spec=spec, **texts
+        name,
+        modality,
+        preprocessor,
+        int(spec["placeholder_id"]),
+        projector=spec["projector"],
+        spec=spec,
+        place=place,
+        **texts,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 
@@ -31,6 +31,9 @@ REFUSED = {
     "sampling_rate": "give each item as (samples, rate)",
 }
 """Keywords of transformers' processors that a workflow's has no use for, and why."""
+
+STOCK_PLURALS = ("images", "videos", "audio")
+"""Media keywords of transformers' processors, in the order in which it numbers them."""
 
 MEDIA_OPTIONS = "_kwargs"
 """How transformers' keywords end that hold the options of one kind of input."""
@@ -77,7 +80,7 @@ class TextOptions:
         _check("padding_side", self.padding_side, ["left", "right"])
         for name in ("max_length", "pad_to_multiple_of"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if isinstance(value, bool) or not (value is None or (isinstance(value, SupportsIndex) and int(value) > 0)):
                 raise ArgumentError(f"{name}={value!r}: a positive whole number is needed.")
         if self.return_tensors not in (None, "pt", "auto"):
             raise ArgumentError(
@@ -104,7 +107,7 @@ class TextOptions:
                     if inner in given or inner in options:
                         raise ArgumentError(f"{inner} was given twice: in {name} and beside it.")
                     options[inner] = one
-            elif name.endswith(MEDIA_OPTIONS) and name not in known:
+            elif name.endswith(MEDIA_OPTIONS) and name.removesuffix(MEDIA_OPTIONS) in (*STOCK_PLURALS, *others):
                 if value:
                     raise ArgumentError(f"{name}={value!r}: {_PREPROCESSING}.")
             else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import random
@@ -10,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import adaptkit
-from adaptkit.errors import AdaptkitError, ModelError, PluginError
+from adaptkit import writing
+from adaptkit.errors import AdaptkitError, ArgumentError, ModelError, PluginError
 from adaptkit.loading import cause, load_stock, reading
 from tests.fuzz_checkpoints import USES, World, fuzz, trials
 
@@ -125,14 +129,74 @@ def test_modalities_have_no_paths_for_names(workflow: Path, name: str) -> None:
 
 
 def test_torchs_advice_to_run_code_is_not_passed_on(tmp_path: Path) -> None:
-    import torch
-
     torch.save({"a": Path("x")}, tmp_path / "adapters.pth")
     with pytest.raises(ModelError, match=r"adapters\.pth") as caught, reading(tmp_path / "adapters.pth"):
         torch.load(tmp_path / "adapters.pth", weights_only=True)
     assert "weights_only" not in str(caught.value)
     assert "likely succeed" not in str(caught.value)
     assert "more than tensors" in cause(caught.value.__cause__ or caught.value)
+
+
+def test_stop_strings_ask_for_no_code(world: World, workflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(workflow / "generation_config.json", stop_strings=["never"])
+    change(world.root / "base/tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Model", None]},
+           tokenizer_class="Unheard")  # fmt: skip
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    model = adaptkit.load(workflow)
+    with contextlib.suppress(AdaptkitError):  # refused, or read without the code
+        model.generate(torch.tensor([[3, 5]]), max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "named"),
+    [
+        ("generation_config.json", {"eos_token_id": [[]]}, "eos_token_id"),
+        ("generation_config.json", {"output_hidden_states": ["a"]}, "output_hidden_states"),
+        ("generation_config.json", {"max_new_tokens": "12", "temperature": [1]}, r"max_new_tokens.*temperature"),
+        ("processor_config.json", {"modalities": {}}, "modalities"),
+        ("encoders/image/preprocessor_config.json", {"image_mean": 1.5}, "preprocessing"),
+        ("encoders/image/preprocessor_config.json", {"crop_size": {"height": 32, "width": [1]}}, "preprocessing"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(
+    world: World, workflow: Path, file: str, damage: dict[str, Any], named: str
+) -> None:
+    adaptkit.load_processor(workflow).save_pretrained(workflow)
+    change(workflow / file, **damage)
+
+    def use() -> None:
+        adaptkit.load(workflow)
+        adaptkit.load_processor(workflow)(text="<image>", images=[world.root / "0.png"])
+
+    with pytest.raises(ModelError, match=named) as caught:
+        use()
+    assert str((workflow / file).parent) in str(caught.value)
+
+
+def test_a_projector_is_looked_up_where_a_processor_names_it(workflow: Path) -> None:
+    processor = adaptkit.load_processor(workflow)
+    processor.save_pretrained(workflow)
+    modalities = processor.to_dict()["modalities"]
+    modalities["image"]["projector"] = {"name": "linaer"}
+    change(workflow / "processor_config.json", modalities=modalities)
+    with pytest.raises(PluginError, match=r"processor_config\.json.*linear"):
+        adaptkit.load_processor(workflow)
+
+
+def test_arguments_of_loading_are_told_from_damage(workflow: Path) -> None:
+    with pytest.raises(ArgumentError, match="'typo'"):
+        adaptkit.load(workflow, typo=1)
+
+
+def test_a_full_disk_is_no_damage_of_what_is_read(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space"), reading(tmp_path / "config.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_messages_name_no_staging(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught, writing.staged_together(tmp_path, ["x"]) as folder:
+        raise ModelError(f"{folder / 'x'}: the tokenizer is another's")
+    assert str(caught.value) == f"{tmp_path / 'x'}: the tokenizer is another's"
 
 
 @pytest.mark.parametrize("layers", [10**400, 2**63, 1_000_000])

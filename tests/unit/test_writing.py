@@ -37,8 +37,16 @@ def write_together(root: Path, text: str) -> None:
             (folder / name / "config.json").write_text(text)
 
 
-WRITERS = {"file": write_file, "folder": write_folder, "together": write_together}
+def write_files(root: Path, text: str) -> None:
+    with writing.staged_files(root) as folder:
+        (folder / "config.json").write_text(text)
+        (folder / "encoders").mkdir()
+        (folder / "encoders" / "config.json").write_text(text)
+
+
+WRITERS = {"files": write_files, "file": write_file, "folder": write_folder, "together": write_together}
 WHOLE = {
+    "files": {"config.json", "encoders/config.json"},
     "file": {"report.html"},
     "folder": {"exported/config.json", "exported/deeper/weights"},
     "together": {"imported/base/config.json", "imported/vision/config.json"},
@@ -79,7 +87,7 @@ def test_a_killed_writer_leaves_all_or_nothing_and_nothing_in_the_way(
         with contextlib.suppress(Killed):
             WRITERS[name](tmp_path, "first")
         left = found(tmp_path)
-    if name != "together":
+    if name in ("file", "folder"):
         assert left.keys() in (set(), WHOLE[name])
     if left.keys() == WHOLE[name] and name == "together":
         return  # complete: a retry is refused, and rightly
@@ -91,7 +99,9 @@ def full(*arguments: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize(("name", "place"), [("file", "report.html"), ("folder", "exported"), ("together", "imported")])
+@pytest.mark.parametrize(
+    ("name", "place"), [("file", "report.html"), ("folder", "exported"), ("together", "imported"), ("files", "")]
+)
 def test_a_full_disk_names_the_file_and_leaves_what_was_there(
     name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
