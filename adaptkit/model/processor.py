@@ -32,13 +32,15 @@ from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_enc
 from adaptkit.model.saved_config import check_saved_modality
 from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
 from adaptkit.model.template_variables import names_variable, with_variables
-from adaptkit.model.text_options import STOCK_PLURALS, Row, TextOptions
+from adaptkit.model.text_options import Row, TextOptions
 from adaptkit.model.uploading import upload
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.vocabulary import check_vocabulary
 from adaptkit.writing import staged_files, write_json
 
 PROCESSOR_FILE = "processor_config.json"
+STOCK_PLURALS = ("images", "videos", "audio")
+"""Media keywords of transformers' processors, in the order in which it numbers them."""
 SOURCE_KEYS = ("path", "url", "base64", "data")
 TEMPLATE_KEYWORDS = (
     *("chat_template", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize"),
@@ -384,7 +386,9 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
 
     def _options(self, given: Mapping[str, Any], others: Collection[str] = (), hint: str = "") -> TextOptions:
         media = [name for inputs in self.modalities.values() for name in (inputs.name, inputs.modality.plural)]
-        return TextOptions.of({"padding_side": self.padding_side, **given}, [*media, *others], hint)
+        return TextOptions.of(
+            {"padding_side": self.padding_side, **given}, [*media, *others], hint, (*STOCK_PLURALS, *media)
+        )
 
     def _refuse_surplus(
         self, queues: Mapping[str, Sequence[Any]], num_given: Mapping[str, int], what: str, places: str

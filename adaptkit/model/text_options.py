@@ -32,9 +32,6 @@ REFUSED = {
 }
 """Keywords of transformers' processors that a workflow's has no use for, and why."""
 
-STOCK_PLURALS = ("images", "videos", "audio")
-"""Media keywords of transformers' processors, in the order in which it numbers them."""
-
 MEDIA_OPTIONS = "_kwargs"
 """How transformers' keywords end that hold the options of one kind of input."""
 
@@ -88,13 +85,16 @@ class TextOptions:
             )
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], others: Collection[str] = (), hint: str = "") -> TextOptions:
+    def of(
+        cls, given: Mapping[str, Any], others: Collection[str] = (), hint: str = "", media: Collection[str] = ()
+    ) -> TextOptions:
         """Options by keyword, flat or in `text_kwargs` and `common_kwargs`.
 
         Args:
             given: Keywords of a call.
             others: What else the call takes, to suggest it.
             hint: What else an unknown keyword could be.
+            media: Kinds of input for which there are such options as `images_kwargs`.
 
         Raises:
             ArgumentError: A keyword is unknown, was given twice, or is one that a workflow cannot honour.
@@ -107,7 +107,7 @@ class TextOptions:
                     if inner in given or inner in options:
                         raise ArgumentError(f"{inner} was given twice: in {name} and beside it.")
                     options[inner] = one
-            elif name.endswith(MEDIA_OPTIONS) and name.removesuffix(MEDIA_OPTIONS) in (*STOCK_PLURALS, *others):
+            elif name.endswith(MEDIA_OPTIONS) and name.removesuffix(MEDIA_OPTIONS) in media:
                 if value:
                     raise ArgumentError(f"{name}={value!r}: {_PREPROCESSING}.")
             else:
