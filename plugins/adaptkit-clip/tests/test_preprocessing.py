@@ -104,7 +104,7 @@ def test_a_processor_of_another_size_is_refused(checkpoints: dict[str, Path], tm
 def test_a_broken_processor_file_is_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((checkpoints["clip"] / "config.json").read_bytes())
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"cannot read the preprocessor_config\.json of"):
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
         build(tmp_path)
 
 

@@ -99,7 +99,7 @@ def test_a_checkpoints_own_settings_are_used(checkpoints: dict[str, Path], tmp_p
     with pytest.raises(ModelError, match=r"makes 128 mel bins \(feature_size\), its model takes 80"):
         build(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"cannot read the preprocessor_config\.json of"):
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
         build(tmp_path)
 
 
