@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import adaptkit
-from adaptkit.errors import AdaptkitError
+from adaptkit.errors import AdaptkitError, RunError
 from adaptkit.importers import import_iaa_official, import_lavin
 from adaptkit.importers.lavin import tensor_names
 from adaptkit.recipe import load_recipe
@@ -391,9 +391,13 @@ class World:
             with _quiet(), _time_limit():
                 use.run(self.root)
         except AdaptkitError as error:
+            if isinstance(error, RunError) and "not proven" in str(error):
+                return False, None  # and says what differs, as it should where files change meanwhile
             words = (path.name, str(path.parent), path.stem.replace("_", " "))
             if not any(word in str(error) for word in words):
                 return False, f"{trial.file}, {trial.what}: the file is not named: {error}"
+            return False, None
+        except click.UsageError:
             return False, None
         except Exception:
             return False, f"{trial.file}, {trial.what}: {traceback.format_exc()}"

@@ -17,7 +17,7 @@ from transformers.utils import CONFIG_NAME
 from adaptkit.errors import ArgumentError, ModelError, unknown_name, wrong_type
 from adaptkit.hub import is_hub_id
 from adaptkit.interfaces import Encoder
-from adaptkit.loading import cause, indexed_files, load_stock, read_json, reading
+from adaptkit.loading import cause, check_generation_config, indexed_files, load_stock, read_json, reading
 from adaptkit.model.assembly import adapt, check_base
 from adaptkit.model.auto_options import check_arguments, loading_options
 from adaptkit.model.composite import AdaptkitForConditionalGeneration

@@ -191,7 +191,8 @@ class FeatureCache:
         try:
             for key, *place in map(json.loads, whole.splitlines()):
                 entry = self._entries[key] = _Entry(*place)
-                if min(entry.offset, entry.positions, entry.size) < 0 or entry.offset % self._itemsize:
+                numbers = (entry.offset, entry.positions, entry.size)
+                if not all(type(number) is int and number >= 0 for number in numbers) or entry.offset % self._itemsize:
                     raise ValueError("a place that there is not")
                 self._end = max(self._end, entry.offset + entry.positions * entry.size * self._itemsize)
         except (ValueError, TypeError) as error:
