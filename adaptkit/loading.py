@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import AdaptkitError, ArgumentError, ModelError
+from adaptkit.generation_settings import check_generation_config
 
 MAX_LAYERS = 10_000
 MAX_SIZE = 1 << 40
@@ -23,21 +24,6 @@ MAX_SIZE = 1 << 40
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 _LAYERS = re.compile(r"(num_|n_)\w*layers?|n_layer|num_layers|\w*_layers|depths?")
 _UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
-_GENERATION = {
-    "a token id or a list of them": re.compile(r"(bos|eos|pad|decoder_start|forced_bos|forced_eos)_token_id"),
-    "a list of token ids": re.compile(r"(begin_)?suppress_tokens"),
-    "true or false": re.compile(
-        r"do_sample|use_cache|remove_invalid_values|renormalize_logits|output_\w+|return_dict\w*"
-    ),
-    "a whole number": re.compile(
-        r"(max|min)_(length|new_tokens)|top_k|num_beams|num_return_sequences|no_repeat_ngram_size|num_beam_groups"
-    ),
-    "a number": re.compile(
-        r"temperature|top_p|top_h|min_p|typical_p|\w+_cutoff|(encoder_)?repetition_penalty|length_penalty|guidance_scale"
-        r"|max_time|penalty_alpha|diversity_penalty"
-    ),
-}
-"""Settings of generation by what they should be."""
 _UNSUPPORTED = re.compile(r"Unsupported (?:global|class|operand)\S*:?\s*(?:GLOBAL\s+)?([\w.]+)", re.IGNORECASE)
 
 
@@ -271,30 +257,6 @@ def _check_generation(model: Any, source: str | Path) -> None:
     config = getattr(model, "generation_config", None)
     if config is not None:
         check_generation_config(config.to_dict(), Path(source) / "generation_config.json")
-
-
-def check_generation_config(values: Mapping[str, Any], path: Path) -> None:
-    """Make sure that settings of generation are of the kinds that generation takes.
-
-    Raises:
-        ModelError: One is not; the message names it.
-    """
-    for key, value in values.items():
-        kind = next((kind for kind, pattern in _GENERATION.items() if pattern.fullmatch(key)), None)
-        if kind is not None and value is not None and not _is_of(value, kind):
-            raise ModelError(f"{path}: {key} is {value!r:.60}; it should be {kind}.")
-
-
-def _is_of(value: Any, kind: str) -> bool:
-    if "list" in kind and isinstance(value, list):
-        return all(_is_of(one, "a token id") for one in value)
-    if kind == "true or false":
-        return isinstance(value, bool)
-    if isinstance(value, bool) or kind == "a list of token ids":
-        return False
-    if kind == "a number":
-        return isinstance(value, int | float) and abs(value) < MAX_SIZE
-    return isinstance(value, int) and -1 <= value < (1 << 31)
 
 
 def _cached(source: str, revision: str | None) -> Path:

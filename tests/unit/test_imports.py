@@ -20,7 +20,7 @@ PACKAGE = Path(adaptkit.__file__).parent
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
     {"errors", "hashing", "boxes", "hub"},
-    {"terminal", "text_files"},
+    {"terminal", "text_files", "generation_settings"},
     {"progress", "interfaces", "hookspecs", "processes", "reading", "writing", "loading", "seeds"},
     {"placement", "paths", "chat_templates", "markup", "failures"},
     {"plugin_manager"},
