@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from adaptkit.errors import AdaptkitError, RecipeError, RunError
+from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
 from adaptkit.model.loss import has_liger
 from adaptkit.paths import cache_dir
 from adaptkit.plugin_manager import get_plugin_manager
@@ -41,7 +41,7 @@ def require_all(recipe: Recipe) -> None:
     """
     problems = unmet_requirements(recipe)
     if problems:
-        raise RecipeError("\n".join([f"recipe {recipe.name!r} cannot run here:", *(f"  {p}" for p in problems)]))
+        raise RecipeError(join_lines([f"recipe {recipe.name!r} cannot run here:", *(f"  {p}" for p in problems)]))
 
 
 def _said(check: object, *arguments: object) -> Iterator[str]:

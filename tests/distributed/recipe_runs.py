@@ -27,11 +27,11 @@ from tests.distributed.forking import forked
 # A file that is opened, renamed or removed at each moment: before the recipe is there, between the stages, while the
 # result is written, and while it is evaluated and told
 MOMENTS = {
-    "recipe": ("os.rename", ".recipe.yaml.tmp"),
+    "recipe": ("os.rename", ".staging-recipe.yaml"),
     "between": ("os.mkdir", "instruct"),
     "final": ("os.rename", "final/.staging"),
     "second": ("os.mkdir", "final/.staging-grounding"),
-    "results": ("open", ".results.json.tmp"),
+    "results": ("open", ".staging-results.json"),
     "report": ("open", "report.html"),
 }
 

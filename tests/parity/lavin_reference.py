@@ -6,10 +6,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
-
-from adaptkit.testing import tiny_tokenizer
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 NUM_HEADS = 4
 
@@ -54,7 +59,15 @@ def write_base(tensors: dict[str, Tensor], folder: Path) -> None:
     model = LlamaForCausalLM(config)
     model.load_state_dict(state)
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    _tokenizer(config.vocab_size).save_pretrained(folder)
+
+
+def _tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+    """Words that nobody reads: what is compared are ids."""
+    words = ["<unk>", "<s>", "</s>", *(f"w{index}" for index in range(3, vocab_size))]
+    core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def write_encoder(tensors: dict[str, Tensor], folder: Path) -> None:
