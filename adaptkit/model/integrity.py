@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,9 +22,20 @@ _NUM_NAMED = 3
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file with a checksum."""
+    """Write a safetensors file with a checksum; the same tensors give the same bytes."""
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(whole, path, {"format": "pt", CHECKSUM: hash_tensors(whole.items())})
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in order: safetensors writes several keys in one that differs from time to time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import nn
 import adaptkit
 from adaptkit.errors import ModelError
 from adaptkit.export.peft import export_peft
-from adaptkit.model.integrity import is_finite, read_tensors, refuse_non_finite
+from adaptkit.model.integrity import is_finite, read_tensors, refuse_non_finite, write_tensors
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from tests.unit.model.conftest import build
 
@@ -97,3 +97,11 @@ def test_finite_is_told_in_every_dtype(dtype):
 def test_files_without_checksum_are_read(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
     assert read_tensors(tmp_path / "a.safetensors")["a"].tolist() == [1, 1]
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
+    tensors = {"ä.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(3)}
+    for number in range(12):
+        write_tensors(tensors, tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert torch.equal(read_tensors(tmp_path / "0.safetensors")["ä.weight"], tensors["ä.weight"])
