@@ -65,13 +65,14 @@ def select(manager: PluginManager, name: str) -> list[tuple[str, list[Component]
     Raises:
         PluginError: Nothing has this name.
     """
-    if (project := Path(name) / "pyproject.toml").is_file():
+    folder = name
+    if (project := Path(folder) / "pyproject.toml").is_file():
         try:
             distribution = str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["name"])
         except (ValueError, LookupError, TypeError) as error:
             raise PluginError(f"{project}: no name of a package can be read from it: {error}") from error
         if manager.problem_of(distribution) is not None:
-            return select(manager, distribution)
+            name = distribution
     packages = manager.plugins | {broken.name: broken.package for broken in manager.broken.values()}
     named = [plugin for plugin in packages if plugin == name]
     named = named or [plugin for plugin, package in packages.items() if is_of(package, name)]
@@ -80,12 +81,12 @@ def select(manager: PluginManager, name: str) -> list[tuple[str, list[Component]
     found = [c for c in manager.components() if c.name == name or (c.pattern and re.fullmatch(c.pattern, name))]
     if found:
         return [(component.plugin, [component]) for component in found]
-    if (Path(name) / "pyproject.toml").is_file():
-        raise PluginError(f"the package in {name} is not installed: `pip install -e {name}`, then check it.")
     known = {*packages, *(package.split()[0] for package in packages.values()), *(c.name for c in manager.components())}
     for plugin, package in manager.excluded.items():
         if name == plugin or is_of(package, name):
             raise PluginError(f"{name}: {manager.problem_of(package.split()[0])}.")
+    if project.is_file():
+        raise PluginError(f"the package in {folder} is not installed: `pip install -e {folder}`, then check it.")
     hint = "Give the name of an entry point, a package or a component. Is the package installed?"
     raise PluginError(unknown_name("plugin", name, known, hint=hint))
 
