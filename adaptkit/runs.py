@@ -9,6 +9,7 @@ from adaptkit.errors import ModelError, unknown_name
 from adaptkit.loading import read_yaml
 from adaptkit.model.checkpoint import load, locate
 from adaptkit.model.processor import load_processor
+from adaptkit.writing import STAGING
 
 FINAL_FOLDER = "final"
 _WHAT = "A checkpoint is a workflow's folder or hub id, or a run directory in which `adaptkit train` has finished."
@@ -37,7 +38,10 @@ def workflow_folders(checkpoint: Path) -> dict[str, Path]:
     if (checkpoint / "config.json").is_file():
         return {checkpoint.name: checkpoint}
     final = checkpoint / FINAL_FOLDER
-    found = {path.name: path for path in sorted(final.glob("*/")) if (path / "config.json").is_file()}
+    folders = {path.name: path for path in sorted(final.glob("*/")) if not path.name.startswith(STAGING)}
+    found = {name: path for name, path in folders.items() if (path / "config.json").is_file()}
+    if not found and folders:
+        raise ModelError(f"{next(iter(folders.values())) / 'config.json'} is missing, or is no file. {_WHAT}")
     if not found:
         raise ModelError(f"{checkpoint} holds no finished workflow. {_WHAT}")
     return {name: found[name] for name in sorted(found, key=lambda n: (_order(checkpoint, n), n))}

@@ -326,9 +326,12 @@ def _check_base(config: AdaptkitConfig, base: PreTrainedModel, directory: Path) 
 
 def _check_encoders(config: AdaptkitConfig, model: AdaptkitForConditionalGeneration, directory: Path) -> None:
     for name, encoder in model.source_encoders.items():
-        if not holds_content(encoder, config.modalities[name]["encoder"]):
+        reference = config.modalities[name]["encoder"]
+        if not holds_content(encoder, reference):
+            inside = directory / ENCODERS_FOLDER / name
+            place = (reference.get("options") or {}).get("path") or (inside if inside.is_dir() else "this one")
             raise ModelError(
-                f"{directory} was trained with another encoder for {name!r}: the weights of this one differ (content "
+                f"{directory} was trained with another encoder for {name!r}: the weights of {place} differ (content "
                 "hash). Load the right one, or pass allow_different_base=True if you know that they are "
                 "interchangeable."
             )
