@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from adaptkit.chat_templates import FAMILY_TEMPLATES, load_chat_template
 from adaptkit.errors import RecipeError
 from adaptkit.interfaces import Message, Modality, Sample
-from adaptkit.loading import reading
+from adaptkit.loading import load_stock, reading
 from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, ModalityConfig, Recipe, recipe_from_values
 from adaptkit.testing import tiny_config
+from adaptkit.vocabulary import num_token_ids
 from adaptkit.world.language import conversation, list_questions
 from adaptkit.world.scenes import sample_scenes
 
@@ -137,20 +138,22 @@ def _base_stand_in(recipe: Recipe, directory: Path) -> dict[str, Any]:
     placeholders = [m.placeholder for m in recipe.modalities.values() if m.placeholder]
     tokenizer = stand_in_tokenizer(template, placeholders)
     num_layers = max([MIN_LAYERS, *(_layers_needed(w.insertion.placement) for w in recipe.workflows.values())])
-    config = tiny_config(
-        family,
-        num_positions=NUM_POSITIONS,
-        vocab_size=len(tokenizer),
-        num_hidden_layers=num_layers,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    settings = {
+        "num_positions": NUM_POSITIONS,
+        "num_hidden_layers": num_layers,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    # A family's own tokenizer class adds tokens that it cannot do without
+    tiny_config(family, vocab_size=len(tokenizer), **settings).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    num_ids = num_token_ids(load_stock(AutoTokenizer, directory))
+    config = tiny_config(family, vocab_size=max(num_ids, len(tokenizer)), **settings)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
     return {
         "path": str(directory),
         "revision": None,

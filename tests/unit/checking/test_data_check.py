@@ -284,7 +284,7 @@ def test_a_dry_run_that_would_stop_says_so(write: Callable[[list[Any]], Path]) -
     result = CliRunner().invoke(cli, ["train", *arguments, "--dry-run"])
     assert result.exit_code == 2
     assert "10 of 100 samples looked at are bad" in result.output
-    assert "text.png" in result.output
+    assert "text.png" in "".join(result.output.split())  # a long path is wrapped
 
 
 @pytest.mark.parametrize("workers", [1, 2])
