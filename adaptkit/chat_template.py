@@ -68,7 +68,10 @@ def prints_date(template: str) -> bool:
 
 
 def _with_date(template: str, date: datetime | None) -> str:
-    """The template with a function of its own in place of the one that gives today's date."""
+    """The template with a function of its own in place of the one that gives today's date.
+
+    A macro, since transformers turns a function that is passed as a template's variable into text.
+    """
     if date is None or not prints_date(template):
         return template
     directives = [f"%{flag}{letter}" for flag in ("-", "") for letter in _DIRECTIVES]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,23 +129,24 @@ def read_json(path: Path, error_class: type[AdaptkitError] = ModelError, advice:
     Raises:
         AdaptkitError: It is missing, cannot be read, is no JSON, or holds something else.
     """
-    text = read_text(path, error_class, advice)
-    with reading(path, error_class, advice):
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise error_class(f"{path}: holds {_kind(values)} where an object is needed. {advice}".rstrip())
-        return values
+    return _read_mapping(path, json.loads, "an object", error_class, advice)
 
 
 def read_yaml(path: Path, error_class: type[AdaptkitError] = ModelError, advice: str = "") -> dict[str, Any]:
     """The mapping in a YAML file; see `read_json`."""
     import yaml
 
+    return _read_mapping(path, yaml.safe_load, "a mapping", error_class, advice)
+
+
+def _read_mapping(
+    path: Path, parse: Callable[[str], Any], needed: str, error_class: type[AdaptkitError], advice: str
+) -> dict[str, Any]:
     text = read_text(path, error_class, advice)
     with reading(path, error_class, advice):
-        values = yaml.safe_load(text)
+        values = parse(text)
         if not isinstance(values, dict):
-            raise error_class(f"{path}: holds {_kind(values)} where a mapping is needed. {advice}".rstrip())
+            raise error_class(f"{path}: holds {_kind(values)} where {needed} is needed. {advice}".rstrip())
         return values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.inspection import describe_components
 from adaptkit.model.loss import chosen_mode
 from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.saving import frozen_content
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.processes import (
     ENGINES,
@@ -399,22 +400,24 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     num_steps = settings.num_steps(len(data.sampler), num_processes())
     refuse_outdated(run.recipe, run.output_dir, stage, num_steps, resume)
     print_stage(run.console, stage, number, model, len(data.sampler), num_steps)
-    run.stages[stage.name] = train_stage(
-        model,
-        data.dataset,
-        data.collator,
-        settings,
-        sampler=data.sampler,
-        output_dir=run.output_dir / stage.name,
-        resume=stage_resume(resume, stage),
-        processor=processor,
-        console=run.console,
-        metrics_path=run.output_dir / METRICS_FILE,
-        report_to=run.recipe.logging.report_to,
-        strategy=run.recipe.accelerator.strategy,
-        steps_after=_steps_after(run, stage),
-        identity=recipe_identity(run.recipe, stage, run.tokenizer, sources),
-    )
+    # Where weights are sharded, sharding records them, for as long as the model lives
+    with nullcontext() if _shares_out(run.recipe) else frozen_content(model):
+        run.stages[stage.name] = train_stage(
+            model,
+            data.dataset,
+            data.collator,
+            settings,
+            sampler=data.sampler,
+            output_dir=run.output_dir / stage.name,
+            resume=stage_resume(resume, stage),
+            processor=processor,
+            console=run.console,
+            metrics_path=run.output_dir / METRICS_FILE,
+            report_to=run.recipe.logging.report_to,
+            strategy=run.recipe.accelerator.strategy,
+            steps_after=_steps_after(run, stage),
+            identity=recipe_identity(run.recipe, stage, run.tokenizer, sources),
+        )
     run.workflows[stage.workflow] = (model.eval(), processor)
 
 

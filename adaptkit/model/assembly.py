@@ -14,7 +14,7 @@ from adaptkit.interfaces import Encoder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
-from adaptkit.model.integrity import refuse_non_finite
+from adaptkit.model.integrity import refuse_non_finite_model
 from adaptkit.model.origin import origin_of
 from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
@@ -116,7 +116,7 @@ def _build_modalities(
         with _naming(f"modality {name!r}"):
             _check_keys(spec)
             encoders[name], reference = build_encoder(spec["encoder"], spec.get("encoder_options"))
-            refuse_non_finite(encoders[name].named_parameters(), f"the encoder of the modality {name!r}")
+            refuse_non_finite_model(encoders[name], f"the encoder of the modality {name!r}")
             _check_name(name, spec, reference)
             projectors[name], projector = _build_projector(
                 spec.get("projector", "mlp2x_gelu"), encoders[name].feature_size, hidden_size
@@ -187,7 +187,7 @@ def check_base(base: Any) -> None:
         )
     if base.config.is_encoder_decoder:
         raise ModelError(f"{type(base).__name__} is an encoder-decoder; adaptkit adapts decoder LLMs.")
-    refuse_non_finite(base.named_parameters(), f"the base {getattr(base, 'name_or_path', '') or type(base).__name__}")
+    refuse_non_finite_model(base, f"the base {getattr(base, 'name_or_path', '') or type(base).__name__}")
 
 
 def _check_values(base: PreTrainedModel, encoders: Mapping[str, Encoder], replace_ends: bool) -> None:

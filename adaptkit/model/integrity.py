@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from weakref import WeakSet
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.hashing import hash_tensors
@@ -71,6 +72,16 @@ def refuse_non_finite(named_tensors: Iterable[tuple[str, Tensor]], where: str) -
             f"{where}: {', '.join(names[:_NUM_NAMED])}{more} hold(s) non-finite values (NaN or infinity), so "
             "nothing that is computed with them means anything. Use an earlier checkpoint, or fetch the file again."
         )
+
+
+_finite: WeakSet[nn.Module] = WeakSet()
+
+
+def refuse_non_finite_model(model: nn.Module, where: str) -> None:
+    """As `refuse_non_finite` of a frozen model, whose tensors are read once however many workflows share it."""
+    if model not in _finite:
+        refuse_non_finite(model.named_parameters(), where)
+        _finite.add(model)
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -6,7 +6,8 @@ import copy
 import json
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -236,21 +237,32 @@ def _save_tensors(state: Mapping[str, Tensor], directory: Path, split: Any) -> N
         (directory / f"{TENSORS_FILE}.index.json").write_text(text, encoding="utf-8")
 
 
-# -- frozen models whose weights are about to be sharded ---------------------------------------------------------------
+# -- frozen models that are not to be hashed at every save ------------------------------------------------------------
 
 
 def remember_content(model: AdaptkitForConditionalGeneration) -> None:
-    """Take down what a checkpoint says of base and encoders, before their weights are sharded over processes."""
+    """Record what a checkpoint says of base and encoders, before their weights are sharded over processes."""
     _remembered[model.base] = base_reference(model.base)
     for encoder in model.source_encoders.values():
         _remembered[encoder] = content_record(cast(Encoder, encoder))
 
 
+@contextmanager
+def frozen_content(model: AdaptkitForConditionalGeneration) -> Iterator[None]:
+    """Hash base and encoders once for all checkpoints that are saved inside; a stage changes neither."""
+    remember_content(model)
+    try:
+        yield
+    finally:
+        for module in (model.base, *model.source_encoders.values()):
+            del _remembered[module]
+
+
 def reference_of(base: Any) -> dict[str, Any]:
-    """`base_reference` of a base as it is now, or as it was before it was sharded."""
+    """`base_reference` of a base as it is now, or as it was recorded."""
     return dict(_remembered[base]) if base in _remembered else base_reference(base)
 
 
 def record_of(encoder: Any) -> dict[str, str]:
-    """`content_record` of an encoder as it is now, or as it was before it was sharded."""
+    """`content_record` of an encoder as it is now, or as it was recorded."""
     return dict(_remembered[encoder]) if encoder in _remembered else content_record(encoder)
