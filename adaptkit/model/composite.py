@@ -26,7 +26,7 @@ from adaptkit.model.saving import save_workflow
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
 from adaptkit.model.stock_methods import StockMethodsMixin
 from adaptkit.model.training import WorkflowTrainingMixin
-from adaptkit.model.uploading import upload
+from adaptkit.model.uploading import check_upload_options, upload
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
 from adaptkit.surgery.quantization import check_move
 
@@ -547,17 +547,14 @@ class AdaptkitForConditionalGeneration(
             hub_options: `repo_id` and what `push_to_hub` takes.
 
         Raises:
-            ModelError: An argument is not supported or unknown, or the folder holds another model.
+            ArgumentError: An argument is unknown.
+            ModelError: An argument is not supported, or the folder holds another model.
         """
         _refuse_arguments(variant=variant, distributed_checkpoint=distributed_checkpoint)
         if not safe_serialization:
             raise ModelError("safe_serialization=False: tensors are written as safetensors only.")
-        names = [*inspect.signature(self.push_to_hub).parameters]
-        for name in hub_options:
-            if name not in names or not push_to_hub:
-                known = {*inspect.signature(self.save_pretrained).parameters, *names} - {"hub_options"}
-                reason = f"{name}= needs push_to_hub=True." if name in names else unknown_name("argument", name, known)
-                raise ModelError(f"save_pretrained: {reason}")
+        known = {*inspect.signature(self.save_pretrained).parameters} - {"hub_options"}
+        check_upload_options(hub_options, "save_pretrained", known, push_to_hub=push_to_hub)
         if not is_main_process:
             return
         directory = Path(save_directory)
@@ -570,39 +567,25 @@ class AdaptkitForConditionalGeneration(
         self,
         repo_id: str,
         *,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
         max_shard_size: int | str | None = None,
-        tags: list[str] | None = None,
         state_dict: Mapping[str, Tensor] | None = None,
+        tags: list[str] | None = None,
+        **options: Any,
     ) -> Any:
         """Upload what `save_pretrained` writes; arguments are those of transformers, and `state_dict`.
 
         A base that was loaded from a folder is not named in what is uploaded, with a warning.
 
         Raises:
+            ArgumentError: An argument is unknown.
             ModelError: An encoder was loaded from a folder by name, which others do not have.
         """
 
         def save(folder: Path) -> None:
             save_workflow(self, folder, state_dict=state_dict, max_shard_size=max_shard_size, for_upload=True)
 
-        return upload(
-            save,
-            repo_id,
-            "Upload model",
-            commit_message=commit_message,
-            commit_description=commit_description,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-            tags=[*(self.model_tags or []), *(tags or [])] or None,
-        )
+        check_upload_options(options, "push_to_hub", ["max_shard_size", "state_dict"])
+        return upload(save, repo_id, "Upload model", tags=[*(self.model_tags or []), *(tags or [])] or None, **options)
 
 
 def _refuse_arguments(**given: Any) -> None:

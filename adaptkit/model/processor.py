@@ -33,7 +33,7 @@ from adaptkit.model.saved_config import check_saved_modality
 from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
 from adaptkit.model.template_variables import names_variable, with_variables
 from adaptkit.model.text_options import Row, TextOptions
-from adaptkit.model.uploading import upload
+from adaptkit.model.uploading import check_upload_options, upload
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.vocabulary import check_vocabulary
 from adaptkit.writing import staged_files, write_json
@@ -558,12 +558,12 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             kwargs: `repo_id` and what `push_to_hub` takes.
 
         Raises:
-            ModelError: The folder holds such a model, or an argument is unknown.
+            ArgumentError: An argument is unknown.
+            ModelError: The folder holds such a model.
         """
         directory = Path(save_directory)
+        check_upload_options(kwargs, "save_pretrained", ["push_to_hub"], push_to_hub=push_to_hub)
         repo_id = kwargs.pop("repo_id", directory.resolve().name)
-        if kwargs and not push_to_hub:
-            raise ModelError(f"save_pretrained: {', '.join(kwargs)} is for push_to_hub=True, or unknown. Leave it out.")
         refuse_overwriting(directory)
         path = self._write(directory)
         if push_to_hub:
@@ -578,6 +578,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         """
         for name, inputs in self.modalities.items():
             refuse_folder(name, inputs.spec.get("encoder") or {})
+        check_upload_options(kwargs, "push_to_hub")
         return upload(self._write, repo_id, "Upload processor", **kwargs)
 
     def _write(self, directory: Path) -> Path:

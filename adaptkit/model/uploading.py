@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from transformers.utils.hub import create_and_tag_model_card
+
+from adaptkit.errors import ArgumentError, unknown_name
+
+UPLOAD_OPTIONS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
+"""Keywords of `upload`, by the names of transformers' `push_to_hub`."""
+
+
+def check_upload_options(
+    given: Mapping[str, Any], method: str, others: Collection[str] = (), *, push_to_hub: bool = True
+) -> None:
+    """Make sure that arguments are those of an upload.
+
+    Args:
+        given: By name.
+        method: What was called.
+        others: What else it takes, to suggest it.
+        push_to_hub: Whether there is an upload at all.
+
+    Raises:
+        ArgumentError: One is unknown, or has nothing to apply to.
+    """
+    known = (*UPLOAD_OPTIONS, "repo_id")
+    for name in given:
+        if name not in known:
+            raise ArgumentError(f"{method}: {unknown_name('argument', name, {*known, *others})}")
+        if not push_to_hub:
+            raise ArgumentError(f"{method}: {name}= needs push_to_hub=True.")
 
 
 def upload(

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, CLIP
 import adaptkit
 from adaptkit.build import build_processor
 from adaptkit.cli import cli
-from adaptkit.errors import ModelError
+from adaptkit.errors import AdaptkitError, ModelError
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 
 COMMITS = ["a" * 40, "b" * 40]
@@ -165,7 +165,7 @@ def test_other_processes_write_nothing(model, tmp_path):
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(model, tmp_path, options, words):
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(AdaptkitError, match=words):
         model.save_pretrained(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
