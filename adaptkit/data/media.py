@@ -137,7 +137,7 @@ class Media:
         path = PurePath(name.replace("\\", "/"))
         cases = (path.with_suffix(path.suffix.swapcase()), path.with_name(path.name.lower())) if path.name else ()
         others = {str(case): "upper and lower case" for case in (*cases, str(path).lower())}
-        others |= {name.strip(): "blanks around it", unquote(name): "characters written as %XX"}
+        others |= {name.strip(): "whitespace around it", unquote(name): "characters written as %XX"}
         others |= {str(path).lstrip("/"): "what it begins with: names are relative to the folder of the media"}
         found = next((other for other in others if other and self.has(other)), None)
         return "" if found is None else f". There is {found!r:.200}, which differs in {others[found]}"

@@ -57,7 +57,7 @@ class TensorSource:
         """One tensor.
 
         Raises:
-            ModelError: It holds values that are no numbers.
+            ModelError: It holds non-finite values.
         """
         with reading(self.stored[name].file), safe_open(self.stored[name].file, framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)

@@ -232,7 +232,7 @@ def load_tensors(directory: Path) -> dict[str, Tensor]:
     """Read a workflow's own tensors, from one safetensors file or several.
 
     Raises:
-        ModelError: A file is missing, damaged, or holds values that are no numbers.
+        ModelError: A file is missing, damaged, or holds non-finite values.
     """
     index = directory / f"{TENSORS_FILE}.index.json"
     names = [TENSORS_FILE]

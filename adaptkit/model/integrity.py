@@ -43,7 +43,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, compared with its checksum where it has one.
 
     Raises:
-        ModelError: It is missing, damaged, or holds values that are no numbers.
+        ModelError: It is missing, damaged, or holds non-finite values.
     """
     if not path.exists():
         raise ModelError(f"{path} is missing: the checkpoint is incomplete.")

@@ -56,7 +56,7 @@ class StockMethodsMixin(_Model):  # type: ignore[misc]
         rows = num_rows(self)
         wanted = rows if new_num_tokens is None else new_num_tokens
         if not isinstance(wanted, int) or wanted < 1:
-            raise ModelError(f"resize_token_embeddings: {wanted!r} is no number of tokens.")
+            raise ModelError(f"resize_token_embeddings: {wanted!r} is not a number of tokens.")
         if pad_to_multiple_of:
             wanted = -(-wanted // pad_to_multiple_of) * pad_to_multiple_of
         for name, entry in self.config.modalities.items():

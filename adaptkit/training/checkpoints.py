@@ -33,7 +33,7 @@ DEFAULTS = "defaults"
 
 What a checkpoint does not name has been added to adaptkit since, and may only have its default.
 """
-DAMAGED = "The checkpoint is damaged: delete it, and --resume auto goes on from the one before."
+DAMAGED = "The checkpoint is damaged: delete it, and --resume auto resumes from the one before."
 
 _HYPERPARAMETERS = (
     *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.betas", "optimizer.eps"),

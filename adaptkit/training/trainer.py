@@ -172,7 +172,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         names = self.names_not_finite()
         if names:
             raise RunError(
-                f"stage {self._settings.name!r}: {names[0]} holds values that are no numbers after step "
+                f"stage {self._settings.name!r}: {names[0]} holds non-finite values after step "
                 f"{self.state.global_step}; nothing was saved. Lower the learning rate or max_grad_norm."
             )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptkit.plugin_manager import PluginManager
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.scaffold import write_scaffold
 
 NAME = "gyro"
@@ -44,6 +44,7 @@ class Installed:
 
     def manager(self) -> PluginManager:
         """All that is installed, and this."""
+        get_plugin_manager()  # of the process: made before the environment limits which plugins load
         self._monkeypatch.setenv("ADAPTKIT_PLUGINS", f"adaptkit-image,{PLUGIN}")
         from importlib.metadata import entry_points
 

@@ -284,7 +284,7 @@ def test_weights_that_are_no_numbers_are_never_saved(model, tmp_path):
             if state.global_step == 3:
                 model.lm_head.weight.data[0, 0] = float("nan")
 
-    with pytest.raises(RunError, match=r"lm_head.weight holds values that are no numbers after step 4"):
+    with pytest.raises(RunError, match=r"lm_head.weight holds non-finite values after step 4"):
         train(model, tmp_path, settings(), callbacks=[Poison()])
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-2"]
 
