@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from adaptkit import Options, hookimpl
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Encoder, Modality, Preprocessor
-from adaptkit.plugin_manager import PluginManager
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.testing import ContractError, check_encoder, check_modality, check_projector
+from adaptkit.testing.plugins import select
 
 WIDTH = 6
 COUNTER = itertools.count()
@@ -359,3 +360,11 @@ def test_what_is_not_registered_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     manager = manager_of(Parts(), monkeypatch)
     with pytest.raises(ContractError, match=r"no encoder named 'serie'\. Did you mean 'series'"):
         check_encoder("serie", {}, None, manager=manager)
+
+
+def test_a_package_is_found_by_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by one that has the name of the package."""
+    manager = get_plugin_manager()
+    plugins = Path(__file__).parents[3] / "plugins"
+    monkeypatch.chdir(plugins)
+    assert select(manager, "adaptkit-image") == select(manager, str(plugins / "adaptkit-image"))
