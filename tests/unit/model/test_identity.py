@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 import adaptkit
 from adaptkit.errors import ModelError
 from adaptkit.model.reference import content_hash
+from adaptkit.model.saving import frozen_content
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.training.checkpoints import staged_folder
 
@@ -79,6 +80,19 @@ def test_what_is_saved_again_is_what_is_there(stored, tmp_path, change):
     model.save_pretrained(tmp_path / "encoder")
     with pytest.raises(ModelError, match="another encoder for 'image'"):
         adaptkit.load(tmp_path / "before", encoders={"image": model.source_encoders["image"]})
+
+
+def test_checkpoints_of_one_stage_share_what_was_hashed_once(tmp_path):
+    base = tiny_decoder("llama", num_hidden_layers=2)
+    model = build(base)
+    with frozen_content(model):
+        model.save_pretrained(tmp_path / "inside")
+        base.model.norm.weight.data += 1  # a stage that does so is stopped
+        model.save_pretrained(tmp_path / "again")
+    model.save_pretrained(tmp_path / "after")
+    inside, again, after = (recorded(tmp_path / name)["base"] for name in ("inside", "again", "after"))
+    assert inside == again
+    assert after["content_hash"] == content_hash(base) != inside["content_hash"]
 
 
 def test_saved_buffers_count_and_older_checkpoints_did_without(tmp_path):
