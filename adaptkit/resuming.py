@@ -14,7 +14,7 @@ from transformers.utils import CONFIG_NAME
 
 from adaptkit.chat_template import prints_date, resolve_template
 from adaptkit.errors import RecipeError, RunError
-from adaptkit.evaluation.fresh_base import describe_tokenizer
+from adaptkit.evaluation.fresh_base import config_settings, describe_tokenizer
 from adaptkit.hookspecs import Options
 from adaptkit.interfaces import DataSource
 from adaptkit.loading import read_json, read_text, reading
@@ -139,10 +139,11 @@ def stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
 def refuse_other_models(
     model: AdaptkitForConditionalGeneration, output_dir: Path, stage: StageConfig, resume: str | None
 ) -> None:
-    """A stage goes on only with the frozen models that it began with; their places may change.
+    """A stage resumes only with the frozen models that it began with; their places may change.
 
     Raises:
-        RecipeError: The base or an encoder has other weights than its checkpoint was trained beside.
+        RecipeError: The base or an encoder has other weights than its checkpoint was trained beside, or the base
+            another configuration.
     """
     newest = _goes_on_from(output_dir, stage, resume)
     path = None if newest is None else newest / CONFIG_NAME
@@ -159,6 +160,14 @@ def refuse_other_models(
                 f"cannot resume {newest}: {key} has other weights now than it had. Restore them to continue, or start "
                 "afresh with another `--output`."
             )
+    here, there = (config_settings(values) for values in (model.config.text_config.to_dict(), trained["text_config"]))
+    # Of both, since releases of transformers add keys
+    changed = [f"{key} ({here[key]} instead of {there[key]})" for key in here if here[key] != there.get(key, here[key])]
+    if changed:
+        raise RecipeError(
+            f"cannot resume {newest}: the configuration of base.path has other values now than it had: "
+            f"{', '.join(changed)}. Restore them to continue, or start afresh with another `--output`."
+        )
 
 
 def _goes_on_from(output_dir: Path, stage: StageConfig, resume: str | None) -> Path | None:

@@ -246,6 +246,15 @@ def test_other_weights_of_a_frozen_model_are_not_gone_on_with(finished, models, 
     assert f"{said} has other weights now than it had" in " ".join(result.output.split())
 
 
+def test_another_configuration_of_the_base_is_not_gone_on_with(finished, models, tmp_path):
+    shutil.copytree(models / "base", tmp_path / "other")
+    config = tmp_path / "other" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "rms_norm_eps": 0.1}))
+    result = invoke(*finished, "--resume", "auto", f"base.path={tmp_path / 'other'}", "stages.ground.max_steps=5")
+    assert result.exit_code == 2, result.output
+    assert all(words in " ".join(result.output.split()) for words in ("base.path", "rms_norm_eps (0.1 instead of"))
+
+
 @pytest.mark.parametrize("place", ["run", "run/aline/checkpoint-3", "nowhere/align/checkpoint-3"])
 def test_what_is_no_checkpoint_is_not_taken_for_auto(finished, tmp_path, place):
     result = invoke(*finished, "--resume", tmp_path / place)
