@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from adaptkit.chat import EncodedConversation
-from adaptkit.chat_template import check_template, refuse_random, resolve_template
-from adaptkit.chat_templates import load_chat_template
+from adaptkit.chat.encoding import EncodedConversation
+from adaptkit.chat.shipped import load_chat_template
+from adaptkit.chat.template import check_template, refuse_random, resolve_template
+from adaptkit.chat.vocabulary import check_vocabulary, num_token_ids
 from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.collator import Collator, PackedCollator
 from adaptkit.data.dataset import ConversationDataset
@@ -24,18 +25,17 @@ from adaptkit.data.mixture import Mixture
 from adaptkit.data.packing import PackedDataset, PackSampler
 from adaptkit.data.sampler import EpochSampler
 from adaptkit.errors import AdaptkitError, DataError, ModelError, RecipeError
+from adaptkit.files.loading import load_stock
+from adaptkit.files.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.interfaces import DataContext, DataSource, Encoder, Modality, Sample, box_size_of
-from adaptkit.loading import load_stock
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.encoders import build_encoder, settled
 from adaptkit.model.origin import remember_origin
 from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
-from adaptkit.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, DataConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
 from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized
-from adaptkit.vocabulary import check_vocabulary, num_token_ids
 
 FLASH = "flash_attention_2"
 NUM_FIRST_SAMPLES = 8

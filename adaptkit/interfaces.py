@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptkit.hashing import hash_tensors
+from adaptkit.files.hashing import hash_tensors
 
 
 class Modality(ABC):

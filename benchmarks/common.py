@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
-from adaptkit.chat import IGNORE_INDEX
+from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.data.collator import Collator, PackedCollator
 from adaptkit.data.packing import PackedDataset
 from adaptkit.model.composite import AdaptkitForConditionalGeneration

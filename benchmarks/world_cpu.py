@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import adaptkit
 from adaptkit.build import build_base, build_tokenizer
-from adaptkit.chat import encode_conversation
+from adaptkit.chat.encoding import encode_conversation
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.recipe import BaseConfig
 from adaptkit.world.language import conversation, iter_questions

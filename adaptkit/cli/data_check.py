@@ -13,7 +13,7 @@ from adaptkit.errors import DataError, join_lines
 from adaptkit.terminal import Console, echo_json
 
 if TYPE_CHECKING:
-    from adaptkit.checking import Plan
+    from adaptkit.data_tools.check import Plan
 
 RECIPE_ENDINGS = (".yaml", ".yml")
 
@@ -76,9 +76,9 @@ def check(
     PATH... is a recipe, which settings such as data_root=/data may follow, or one or more data files. Every sample is
     read and encoded as in training. Exit code 2: more is bad than may be, or nothing can be read.
     """
-    from adaptkit.checking import plan_files, run_check
     from adaptkit.cli.data_report import print_report, report_as_json
     from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.data_tools.check import plan_files, run_check
     from adaptkit.progress import progress_bar
     from adaptkit.recipe import find_recipe
 
@@ -126,7 +126,7 @@ def _plan_of_recipe(
     max_bad_fraction: float | None,
     reads_media: bool,
 ) -> Plan:
-    from adaptkit.checking import plan_recipe
+    from adaptkit.data_tools.check import plan_recipe
     from adaptkit.recipe import load_recipe
 
     recipe, *overrides = paths

@@ -13,7 +13,7 @@ from adaptkit.seeds import MAX_SEED
 from adaptkit.terminal import Console, echo
 
 if TYPE_CHECKING:
-    from adaptkit.grounding import Summary
+    from adaptkit.data_tools.convert import Summary
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -83,7 +83,7 @@ def refcoco(folders: tuple[Path, ...], split: str, split_by: tuple[str, ...], **
 
     Each DIR holds instances.json and refs(SPLIT_BY).p, of which nothing but plain values is read.
     """
-    from adaptkit.grounding import convert_refcoco
+    from adaptkit.data_tools.convert import convert_refcoco
 
     _run(convert_refcoco, folders, options, split=split, split_by=split_by)
 
@@ -97,7 +97,7 @@ def flickr30k(folder: Path, split: str, **options: Any) -> None:
 
     DIR holds Sentences, Annotations and the lists of the splits, train.txt, val.txt and test.txt.
     """
-    from adaptkit.grounding import convert_flickr30k
+    from adaptkit.data_tools.convert import convert_flickr30k
 
     _run(convert_flickr30k, folder, options, split=split)
 
@@ -110,7 +110,7 @@ def coco(annotations: Path, **options: Any) -> None:
 
     FILE is instances_train2017.json or of its layout. Crowds are left out.
     """
-    from adaptkit.grounding import convert_coco
+    from adaptkit.data_tools.convert import convert_coco
 
     _run(convert_coco, annotations, options)
 
@@ -125,13 +125,13 @@ def objects365(annotations: Path, skip_fake: bool, skip_reflected: bool, **optio
 
     FILE is zhiyuan_objv2_train.json or of its layout. Crowds are left out.
     """
-    from adaptkit.grounding import convert_objects365
+    from adaptkit.data_tools.convert import convert_objects365
 
     _run(convert_objects365, annotations, options, skip_fake=skip_fake, skip_reflected=skip_reflected)
 
 
 def _run(converter: Callable[..., Summary], source: Any, options: dict[str, Any], **more: Any) -> None:
-    from adaptkit.grounding import ConversationOptions
+    from adaptkit.data_tools.convert import ConversationOptions
     from adaptkit.progress import progress_bar
 
     if options["seed"] is not None and options["limit"] is None:

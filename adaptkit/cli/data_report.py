@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from adaptkit.checking import KINDS, Findings, Report
-from adaptkit.checking.findings import BAD
+from adaptkit.data_tools.check import KINDS, Findings, Report
+from adaptkit.data_tools.check.findings import BAD
 from adaptkit.terminal import Console, styled
 
 BAR_WIDTH = 36

@@ -7,16 +7,16 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from adaptkit.build import MediaStore, StageData, build_sources, build_stage_data, build_tokenizer, missing_resources
-from adaptkit.chat import label_segments
-from adaptkit.checking import Spread, look_at_spread
+from adaptkit.chat.encoding import label_segments
 from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, prepare_skeleton
 from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
+from adaptkit.data_tools.check import Spread, look_at_spread
 from adaptkit.errors import DataError, ModelError, inert_text, join_lines
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
-from adaptkit.requirements import unmet_requirements
-from adaptkit.runner import Run, check_stages, fitting_stage, print_stage, print_token_warnings, stage_settings
+from adaptkit.run.requirements import unmet_requirements
+from adaptkit.run.runner import Run, check_stages, fitting_stage, print_stage, print_token_warnings, stage_settings
 from adaptkit.terminal import Console, styled
 
 _ADVICE = "`adaptkit data check RECIPE` finds all of them."

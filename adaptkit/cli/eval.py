@@ -54,12 +54,12 @@ def evaluate(
     In a run directory, `world` asks for boxes through the workflow named `grounding` where there is one, and
     all else through the first workflow.
     """
-    from adaptkit.chat_template import fix_date
+    from adaptkit.chat.template import fix_date
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.evaluating import evaluate_task, mark_trained, prove_text, require_unchanged_text
     from adaptkit.evaluation.tables import render_results_table
+    from adaptkit.model.run_folders import located
     from adaptkit.progress import progress_bar
-    from adaptkit.runs import located
+    from adaptkit.run.scoring import evaluate_task, mark_trained, prove_text, require_unchanged_text
 
     quiet_libraries()
     checkpoint = located(checkpoint)
@@ -99,8 +99,8 @@ def evaluate(
 
 def _run_recipe(checkpoint: Path) -> Recipe | None:
     """The resolved recipe of the run that a checkpoint is or belongs to, so that the same numbers come out again."""
+    from adaptkit.model.run_folders import FINAL_FOLDER
     from adaptkit.recipe import load_recipe
-    from adaptkit.runs import FINAL_FOLDER
 
     place = checkpoint.resolve()
     run = place.parents[1] if place.parent.name == FINAL_FOLDER else place
@@ -169,7 +169,7 @@ def _has_relative_path(options: Mapping[str, Any]) -> bool:
 
 
 def _workflow_folders(checkpoint: Path, workflow: str | None) -> dict[str, Path]:
-    from adaptkit.runs import find_workflow, workflow_folders
+    from adaptkit.model.run_folders import find_workflow, workflow_folders
 
     if workflow is None:
         return workflow_folders(checkpoint)

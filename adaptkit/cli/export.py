@@ -43,7 +43,7 @@ def export(
     from adaptkit.export import export_llava, export_peft, export_speech
     from adaptkit.model.checkpoint import load
     from adaptkit.model.processor import load_processor
-    from adaptkit.runs import find_workflow
+    from adaptkit.model.run_folders import find_workflow
 
     quiet_libraries()
     folder = find_workflow(checkpoint, workflow)

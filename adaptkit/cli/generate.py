@@ -63,7 +63,7 @@ def generate(
     import torch
 
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.runs import load_workflow
+    from adaptkit.model.run_folders import load_workflow
 
     quiet_libraries()
     text_only = workflow == "text" or (workflow is None and not given)

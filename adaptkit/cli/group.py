@@ -13,8 +13,8 @@ import click
 from adaptkit import __version__
 from adaptkit.cli.hints import LISTING, argument_hint, command_like, option_hint
 from adaptkit.errors import AdaptkitError, RunStoppedError, inert, unknown_name
-from adaptkit.launch import leave_report
-from adaptkit.processes import PeerError, num_processes, process_index
+from adaptkit.processes.group import PeerError, num_processes, process_index
+from adaptkit.processes.launch import leave_report
 
 DEBUG = "--debug"
 ARGUMENTS = f"{__name__}.arguments"
@@ -138,7 +138,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
 
 def _failure(error: BaseException) -> str | None:
     """What the machine did, where it was that."""
-    from adaptkit.failures import LOWER, explain_failure
+    from adaptkit.files.failures import LOWER, explain_failure
 
     return explain_failure(error, LOWER) if isinstance(error, Exception) else None
 

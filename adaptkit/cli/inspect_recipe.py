@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.build import built_parts
-from adaptkit.cli.inspect import describe, show_workflows
 from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, prepare_skeleton
 from adaptkit.cli.prediction_tables import as_values, show_predictions
+from adaptkit.cli.workflow_tables import describe, show_workflows
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.recipe import Recipe, StageConfig, load_recipe
-from adaptkit.runner import Run, stage_settings
+from adaptkit.run.runner import Run, stage_settings
 from adaptkit.terminal import Console
 
 

@@ -14,18 +14,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from adaptkit.build import built_parts
 from adaptkit.errors import ModelError, RecipeError, join_lines
+from adaptkit.files.loading import load_stock, reading
+from adaptkit.files.paths import missing_model, resolve_model_path
 from adaptkit.interfaces import Encoder
-from adaptkit.loading import load_stock, reading
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import ModalityInputs, modality_inputs
-from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.prediction.batches import BatchShape, Medium, build_batch
 from adaptkit.prediction.building import pack_base, turn_into_shadows, without_weights
 from adaptkit.prediction.memory import StepMemory, check_devices, largest_unit, predict_step, spread
 from adaptkit.prediction.shadows import shadow_of
 from adaptkit.recipe import BaseConfig, Recipe, StageConfig
-from adaptkit.runner import Run, stage_settings
+from adaptkit.run.runner import Run, stage_settings
 from adaptkit.surgery import decoder_layers, max_positions
 from adaptkit.terminal import Console
 from adaptkit.training.flops import flop_rates

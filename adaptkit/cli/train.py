@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from adaptkit import launch, processes
 from adaptkit.cli.group import DEBUG
 from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
+from adaptkit.processes import group as processes
+from adaptkit.processes import launch
 from adaptkit.terminal import Console, echo_message
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe
-    from adaptkit.runner import Run
+    from adaptkit.run.runner import Run
 
 
 _OF_THE_RUN = {
@@ -109,9 +110,9 @@ def _launch(context: click.Context, num_processes: int, arguments: list[str]) ->
 
 def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Console, started: float) -> None:
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.evaluating import REPORT_FILE, evaluate_run, require_unchanged_text
     from adaptkit.evaluation.tables import identity_line, render_results_table
-    from adaptkit.runner import BAD_SAMPLES_FILE, train_recipe
+    from adaptkit.run.runner import BAD_SAMPLES_FILE, train_recipe
+    from adaptkit.run.scoring import REPORT_FILE, evaluate_run, require_unchanged_text
 
     quiet_libraries()
     directory = output or Path(recipe.output_dir or Path("runs") / recipe.name)
@@ -148,10 +149,10 @@ def _rehearse(recipe: Recipe, console: Console) -> None:
     from rich.table import Table
 
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.evaluating import prove_text, require_unchanged_text
     from adaptkit.evaluation.tables import identity_line
-    from adaptkit.rehearsal import rehearsal_of
-    from adaptkit.runner import train_recipe
+    from adaptkit.run.rehearsal import rehearsal_of
+    from adaptkit.run.runner import train_recipe
+    from adaptkit.run.scoring import prove_text, require_unchanged_text
 
     quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="adaptkit-rehearsal-") as folder:

@@ -21,9 +21,9 @@ def train_encoder(recipe_path: Path, overrides: tuple[str, ...], output: Path | 
     It learns to tell the words of each item's answer. A recipe then names its folder as the encoder's path.
     """
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.encoder_training import run_encoder_recipe
     from adaptkit.progress import progress_bar
     from adaptkit.recipe import load_encoder_recipe
+    from adaptkit.run.encoder_training import run_encoder_recipe
 
     recipe = load_encoder_recipe(recipe_path, overrides)
     quiet_libraries()

@@ -24,7 +24,7 @@ from adaptkit.compare.measures import (
 from adaptkit.evaluation.dots import Dot, Spot, dot_chart, scatter_chart, standalone
 from adaptkit.evaluation.pages import count, num_bytes, percent, render_page
 from adaptkit.evaluation.report import title_of
-from adaptkit.writing import write_json, write_text
+from adaptkit.files.writing import write_json, write_text
 
 JSON_FILE = "comparison.json"
 MARKDOWN_FILE = "comparison.md"

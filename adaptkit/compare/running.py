@@ -18,11 +18,11 @@ from filelock import FileLock, Timeout
 from adaptkit.compare.variants import Variant
 from adaptkit.compare.worker import FAILED_FILE, MEASURED_FILE, VARIANT_FILE
 from adaptkit.errors import RecipeError, join_lines
-from adaptkit.evaluating import RESULTS_FILE
+from adaptkit.files.writing import write_text
 from adaptkit.recipe import Recipe, dump_recipe, load_recipe
-from adaptkit.runner import METRICS_FILE
+from adaptkit.run.runner import METRICS_FILE
+from adaptkit.run.scoring import RESULTS_FILE
 from adaptkit.training.metrics import read_metrics
-from adaptkit.writing import write_text
 
 LOG_FILE = "log.txt"
 WORKER = (sys.executable, "-m", "adaptkit.compare.worker")

@@ -18,14 +18,14 @@ import torch
 from filelock import FileLock
 
 from adaptkit.errors import AdaptkitError
-from adaptkit.evaluating import evaluate_run, require_unchanged_text
 from adaptkit.evaluation.harness import versions
+from adaptkit.files.writing import write_json
+from adaptkit.model.run_folders import FINAL_FOLDER
 from adaptkit.recipe import Recipe, load_recipe
-from adaptkit.runner import METRICS_FILE, Run, train_recipe
-from adaptkit.runs import FINAL_FOLDER
+from adaptkit.run.runner import METRICS_FILE, Run, train_recipe
+from adaptkit.run.scoring import evaluate_run, require_unchanged_text
 from adaptkit.terminal import Console
 from adaptkit.training.metrics import read_metrics
-from adaptkit.writing import write_json
 
 VARIANT_FILE = "variant.yaml"
 """The recipe of a run, with its seed, as the comparison wrote it."""

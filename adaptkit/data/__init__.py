@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from adaptkit.data.options import (
+from adaptkit.data.formats.options import (
     FileOptions,
     HfDatasetOptions,
     LlavaOptions,
@@ -33,7 +33,7 @@ FORMATS: dict[str, tuple[type[Options], str]] = {
     "webdataset": (WebDatasetOptions, "Webdataset shards: tar archives with the texts and media of each sample."),
     "hf_dataset": (HfDatasetOptions, "Hugging Face datasets: saved to disk, of local files or the hub, or streamed."),
 }
-"""Options and description of each format; `adaptkit.data.formats` has what builds it."""
+"""Options and description of each format; `adaptkit.data.formats.building` has what builds it."""
 
 
 @hookimpl
@@ -55,7 +55,7 @@ def _deferred(what: str, name: str) -> Callable[..., Any]:
     """A function of a format whose module is imported when it is called."""
 
     def call(*arguments: Any) -> Any:
-        return getattr(import_module("adaptkit.data.formats"), what)(name, *arguments)
+        return getattr(import_module("adaptkit.data.formats.building"), what)(name, *arguments)
 
     return call
 

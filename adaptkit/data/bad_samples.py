@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from adaptkit.errors import Lines, RunError, join_lines
-from adaptkit.writing import explain_write_error, make_folder, write_bytes
+from adaptkit.files.writing import explain_write_error, make_folder, write_bytes
 
 _NUM_EXAMPLES = 5
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from adaptkit.chat import IGNORE_INDEX
+from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.data.dataset import Item
 from adaptkit.data.packing import unpacked
 from adaptkit.interfaces import Batch

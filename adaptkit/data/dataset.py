@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from adaptkit.chat import IGNORE_INDEX, EncodedConversation, truncate
+from adaptkit.chat.encoding import IGNORE_INDEX, EncodedConversation, truncate
 from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.mixture import Mixture
 from adaptkit.errors import DataError, RunError

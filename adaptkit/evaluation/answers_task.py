@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from adaptkit.boxes import unpad_box
-from adaptkit.chat import split_reasoning
+from adaptkit.chat.boxes import unpad_box
+from adaptkit.chat.encoding import split_reasoning
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.evaluation import AnswersTaskOptions
 from adaptkit.evaluation.boxes import parse_box

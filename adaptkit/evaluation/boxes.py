@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from adaptkit.boxes import Box, unpad_box
+from adaptkit.chat.boxes import Box, unpad_box
 
 IOU_THRESHOLD = 0.5
 _MAX_BOX_CHARS = 1_000

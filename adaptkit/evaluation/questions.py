@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from adaptkit.chat_template import TurnEnd, answer_frame, end_of_turn
+from adaptkit.chat.template import TurnEnd, answer_frame, end_of_turn
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Message
 

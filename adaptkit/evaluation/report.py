@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from adaptkit.boxes import Box, unpad_box
+from adaptkit.chat.boxes import Box, unpad_box
 from adaptkit.errors import without_secrets
 from adaptkit.evaluation.charts import line_chart
 from adaptkit.evaluation.pages import percent, render_page
 from adaptkit.evaluation.proof import failures
-from adaptkit.writing import write_text
+from adaptkit.files.writing import write_text
 
 if TYPE_CHECKING:
     from adaptkit.evaluation.scores import Answer

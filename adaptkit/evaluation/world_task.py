@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from adaptkit.chat import render
+from adaptkit.chat.encoding import render
 from adaptkit.errors import DataError
 from adaptkit.evaluation import WorldTaskOptions
 from adaptkit.evaluation.harness import describe_harness

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from adaptkit.errors import ModelError
-from adaptkit.loading import cause
+from adaptkit.files.loading import cause
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}

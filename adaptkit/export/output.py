@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit.errors import ModelError
-from adaptkit.writing import staged_folder
+from adaptkit.files.writing import staged_folder
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from adaptkit.export.checks import HALF_TOLERANCE, TOLERANCES
 from adaptkit.export.copies import low_rank_modules
 from adaptkit.export.output import ExportReport, written_whole
 from adaptkit.export.vocabulary import for_generation
+from adaptkit.files.paths import resolve_model_path
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.origin import origin_of
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.model.stock_methods import num_rows
-from adaptkit.paths import resolve_model_path
 from adaptkit.surgery import structural_copy
 
 _PREFIX = "base_model.model."

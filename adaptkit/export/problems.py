@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from adaptkit.errors import ModelError
 from adaptkit.export.copies import copy_to_write, low_rank_modules
 from adaptkit.export.parts import find_trunk, measure_head
-from adaptkit.loading import cause
+from adaptkit.files.loading import cause
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 
 VISION_MODELS = ("clip_vision_model", "siglip_vision_model")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from adaptkit.chat.vocabulary import check_vocabulary
 from adaptkit.export.checks import Medium, compare_logits
 from adaptkit.export.copies import copy_to_write
 from adaptkit.export.output import ExportReport, written_whole
@@ -22,7 +23,6 @@ from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.portable import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.surgery import structural_copy
-from adaptkit.vocabulary import check_vocabulary
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
-from adaptkit.chat_template import stop_settings
+from adaptkit.chat.template import stop_settings
+from adaptkit.chat.vocabulary import check_vocabulary
 from adaptkit.errors import ModelError
-from adaptkit.hashing import StreamHasher
+from adaptkit.files.hashing import StreamHasher
+from adaptkit.files.loading import load_stock, read_json, reading
+from adaptkit.files.paths import missing_model, resolve_model_path
+from adaptkit.files.writing import staged_together
 from adaptkit.importers.results import ImportedWorkflows
 from adaptkit.importers.streaming import TensorSource, write_checkpoint
 from adaptkit.importers.towers import ENCODER_FOLDER, Tower, find_tower, write_tower
-from adaptkit.loading import load_stock, read_json, reading
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
@@ -30,11 +33,8 @@ from adaptkit.model.origin import place_of
 from adaptkit.model.portable import portable_text_config
 from adaptkit.model.reference import HASHES, content_record, encoder_relative_to_checkpoint, relative_to_checkpoint
 from adaptkit.model.saving import MAX_SHARD_BYTES
-from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder
-from adaptkit.vocabulary import check_vocabulary
-from adaptkit.writing import staged_together
 
 RELEASED_LAYERS = (0, 1, 5, 6, 10, 11, 15, 16, 20, 21, 25, 26, 30, 31)
 """Hard-coded in the authors' model for 32 layers; a checkpoint's config does not say it."""

@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from adaptkit.chat_templates import load_chat_template
+from adaptkit.chat.shipped import load_chat_template
 from adaptkit.errors import ModelError
+from adaptkit.files.loading import load_stock, reading
+from adaptkit.files.paths import missing_model, resolve_model_path
+from adaptkit.files.writing import staged_together
 from adaptkit.importers.results import ImportedWorkflows
-from adaptkit.loading import load_stock, reading
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.processor import load_processor
-from adaptkit.paths import missing_model, resolve_model_path
 from adaptkit.surgery import Decoder, attention_blocks, attention_of, mlp_of
-from adaptkit.writing import staged_together
 
 MODALITY = "image"
 WORKFLOW = "vision"

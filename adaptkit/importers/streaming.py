@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from adaptkit.errors import ModelError
-from adaptkit.loading import indexed_files, reading
+from adaptkit.files.loading import indexed_files, reading
 from adaptkit.model.integrity import refuse_non_finite, write_tensors
 from adaptkit.model.saving import MAX_SHARD_BYTES
 from adaptkit.model.saving import TENSORS_FILE as SINGLE_FILE

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError
+from adaptkit.files.loading import read_json
+from adaptkit.files.paths import missing_model, portable_model_path, resolve_model_path
 from adaptkit.importers.streaming import TensorSource, write_checkpoint
-from adaptkit.loading import read_json
-from adaptkit.paths import missing_model, portable_model_path, resolve_model_path
 
 ENCODER_FOLDER = "encoder"
 PREFIX = "model.vision_tower.vision_tower."

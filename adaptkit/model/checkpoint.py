@@ -15,10 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.utils import CONFIG_NAME
 
 from adaptkit.errors import ArgumentError, ModelError, unknown_name, wrong_type
-from adaptkit.generation_settings import check_generation_config
-from adaptkit.hub import is_hub_id
+from adaptkit.files.generation_config import check_generation_config
+from adaptkit.files.hub import is_hub_id
+from adaptkit.files.loading import cause, indexed_files, load_stock, read_json, reading
+from adaptkit.files.paths import as_path
 from adaptkit.interfaces import Encoder
-from adaptkit.loading import cause, indexed_files, load_stock, read_json, reading
 from adaptkit.model.assembly import adapt, check_base
 from adaptkit.model.auto_options import check_arguments, loading_options
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -31,7 +32,6 @@ from adaptkit.model.reference import holds_content, resolve_encoder, resolve_ref
 from adaptkit.model.saved_config import check_saved_config
 from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
 from adaptkit.model.stock_methods import num_rows
-from adaptkit.paths import as_path
 from adaptkit.surgery import check_materialised
 from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from adaptkit.errors import ModelError, PluginError, wrong_type
+from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.interfaces import Encoder, Preprocessor
-from adaptkit.loading import load_stock, read_json, reading
 from adaptkit.model.origin import is_model_id, origin_of
 from adaptkit.model.reference import settled_encoder
 from adaptkit.plugin_manager import get_plugin_manager

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.generation.candidate_generator import CandidateGenerator
 
 from adaptkit.errors import DataError
-from adaptkit.loading import load_stock
+from adaptkit.files.loading import load_stock
 from adaptkit.model.in_vocabulary import (
     CandidatesInVocabulary,
     CriteriaInVocabulary,

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
-from adaptkit.hashing import hash_tensors
-from adaptkit.loading import reading
+from adaptkit.files.hashing import hash_tensors
+from adaptkit.files.loading import reading
 
 CHECKSUM = "adaptkit_sha256"
 """Key of a file's metadata under which the hash of its tensors stands; files of others and of before have none."""

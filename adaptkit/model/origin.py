@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from adaptkit.hub import cached_commit, cached_snapshots, snapshot_origin
-from adaptkit.paths import WORLD_PREFIX, portable_model_path
+from adaptkit.files.hub import cached_commit, cached_snapshots, snapshot_origin
+from adaptkit.files.paths import WORLD_PREFIX, portable_model_path
 from adaptkit.surgery.quantization import PACKED_WEIGHTS
 
 

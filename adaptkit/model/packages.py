@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import PluginError
-from adaptkit.loading import is_distribution_name
+from adaptkit.files.loading import is_distribution_name
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.plugin_manager import get_plugin_manager
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
-from adaptkit.chat import (
+from adaptkit.chat.encoding import (
     IGNORE_INDEX,
     Brackets,
     EncodedConversation,
@@ -20,10 +20,12 @@ from adaptkit.chat import (
     render,
     special_tokens_in,
 )
-from adaptkit.chat_template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
+from adaptkit.chat.template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
+from adaptkit.chat.vocabulary import check_vocabulary
 from adaptkit.errors import AdaptkitError, ArgumentError, DataError, ModelError, PluginError, unknown_name, wrong_type
+from adaptkit.files.loading import cause, is_out_of_memory, load_stock, read_json, reading
+from adaptkit.files.writing import staged_files, write_json
 from adaptkit.interfaces import Message, Modality, Preprocessor
-from adaptkit.loading import cause, is_out_of_memory, load_stock, read_json, reading
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
 from adaptkit.model.config import AdaptkitConfig
@@ -35,8 +37,6 @@ from adaptkit.model.template_variables import names_variable, with_variables
 from adaptkit.model.text_options import Row, TextOptions
 from adaptkit.model.uploading import check_upload_options, upload
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.vocabulary import check_vocabulary
-from adaptkit.writing import staged_files, write_json
 
 PROCESSOR_FILE = "processor_config.json"
 STOCK_PLURALS = ("images", "videos", "audio")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adaptkit.hashing import hash_tensors
-from adaptkit.hub import cached_commit
+from adaptkit.files.hashing import hash_tensors
+from adaptkit.files.hub import cached_commit
+from adaptkit.files.paths import final_place, resolve_model_path
 from adaptkit.model.origin import is_model_id, origin_of, place_of
-from adaptkit.paths import final_place, resolve_model_path
 from adaptkit.surgery.quantization import PACKED_WEIGHTS, quantization_of
 
 HASHES = {"content_hash": torch.bfloat16, "content_hash_float16": torch.float16}

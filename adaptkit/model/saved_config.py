@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from adaptkit.errors import ModelError
-from adaptkit.generation_settings import check_kinds
-from adaptkit.loading import is_plain_name
+from adaptkit.files.generation_config import check_kinds
+from adaptkit.files.loading import is_plain_name
 
 _Text = Annotated[str, Field(max_length=10_000)]
 

@@ -16,7 +16,9 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from torch import Tensor
 
 from adaptkit.errors import ModelError
-from adaptkit.hub import cached_snapshots
+from adaptkit.files.hub import cached_snapshots
+from adaptkit.files.paths import resolve_model_path
+from adaptkit.files.writing import staged_files
 from adaptkit.interfaces import Encoder
 from adaptkit.model.config import MODEL_TYPE
 from adaptkit.model.encoders import folders_of, save_encoder, settled
@@ -29,8 +31,6 @@ from adaptkit.model.reference import (
     encoder_relative_to_checkpoint,
     relative_to_checkpoint,
 )
-from adaptkit.paths import resolve_model_path
-from adaptkit.writing import staged_files
 
 if TYPE_CHECKING:
     from adaptkit.model.composite import AdaptkitForConditionalGeneration

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptkit.chat import IGNORE_INDEX
+from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.errors import RecipeError
 
 MAX_POSITIONS = 1 << 26

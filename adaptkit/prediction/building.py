@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from adaptkit.loading import load_stock
+from adaptkit.files.loading import load_stock
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.prediction.shadows import Shadow, shadow_building, shadow_of
 

@@ -35,7 +35,7 @@ def dump_recipe(recipe: Recipe, *, plugins: PluginManager | None = None) -> str:
 
 def without_variables(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values, to be saved and compared: text of environment variables by its hash."""
-    from adaptkit.hashing import hash_of_text
+    from adaptkit.files.hashing import hash_of_text
 
     values = recipe.model_dump(mode="json")
     for place, text in recipe.written().items():

@@ -11,8 +11,8 @@ from jinja2 import Environment, StrictUndefined
 
 from adaptkit import __version__
 from adaptkit.errors import PluginError, unknown_name
+from adaptkit.files.writing import staged_folder, write_text
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
-from adaptkit.writing import staged_folder, write_text
 
 __all__ = ["SCAFFOLDS", "Scaffold", "write_scaffold"]
 

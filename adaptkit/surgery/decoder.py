@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adaptkit.errors import ModelError, wrong_type
-from adaptkit.loading import cause
+from adaptkit.files.loading import cause
 from adaptkit.surgery.context import extend_module, with_first_output
 from adaptkit.surgery.copying import structural_copy, trainable_copy
 from adaptkit.surgery.stock import Renumbering, compare_depths, stock_skeleton

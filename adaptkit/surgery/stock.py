@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from adaptkit.errors import ModelError
-from adaptkit.loading import cause
+from adaptkit.files.loading import cause
 
 _SCALARS = (bool, int, float, str, type(None))
 _NOT_STRUCTURE = frozenset(("training", "gradient_checkpointing"))

@@ -1,4 +1,4 @@
-"""Checkpoint folders that are either whole or not there, as `adaptkit.writing` makes them.
+"""Checkpoint folders that are either whole or not there, as `adaptkit.files.writing` makes them.
 
 Whatever stops the process, `checkpoint-N` is complete where it exists, and the one before it goes only after that.
 """
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import TrainerState
 
 from adaptkit.errors import ModelError, RecipeError, RunError
-from adaptkit.hashing import same_text
-from adaptkit.loading import read_json, reading
+from adaptkit.files.hashing import same_text
+from adaptkit.files.loading import read_json, reading
+from adaptkit.files.writing import remove_folder, replace_folder, staged_folder
 from adaptkit.model.checkpoint import load_tensors
-from adaptkit.writing import remove_folder, replace_folder, staged_folder
 
 STAGE_FILE = "adaptkit_stage.json"
 STATE_FILE = "trainer_state.json"

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from adaptkit.processes import any_process
+from adaptkit.processes.group import any_process
 
 PATIENCE_S = 5.0
 """A launcher may pass on a signal that reached this process by itself: what comes so soon after is the same one."""

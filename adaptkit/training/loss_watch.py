@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptkit.errors import RunError
+from adaptkit.files.writing import staged_folder
 from adaptkit.training import checkpoints
-from adaptkit.writing import staged_folder
 
 BATCH_FOLDER = "bad_batch"
 

@@ -13,8 +13,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from adaptkit.errors import RecipeError, RunError, unknown_name
+from adaptkit.files.writing import explain_write_error, write_text
 from adaptkit.training.throughput import SpeedMeter, Throughput
-from adaptkit.writing import explain_write_error, write_text
 
 REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """Name in a recipe, and the package it needs."""

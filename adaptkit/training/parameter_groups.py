@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 
 from adaptkit.errors import ModelError, RecipeError, unknown_name
 from adaptkit.surgery.quantization import require_bitsandbytes
-from adaptkit.training.distributed import num_dimensions
+from adaptkit.training.distributed.strategies import num_dimensions
 from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.training.settings import GroupSettings, OptimizerSettings
 

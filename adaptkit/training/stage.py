@@ -18,8 +18,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
 from adaptkit.errors import DataError, RecipeError, RunStoppedError
-from adaptkit.failures import LOWER, machine_failures
-from adaptkit.processes import (
+from adaptkit.files.failures import LOWER, machine_failures
+from adaptkit.files.writing import make_folder, remove_leftovers
+from adaptkit.processes.group import (
     ENGINES,
     SHARDED,
     ZERO_STAGES,
@@ -31,17 +32,16 @@ from adaptkit.processes import (
 )
 from adaptkit.terminal import Console
 from adaptkit.training import checkpoints
-from adaptkit.training.distributed import FrozenShards, check_optimizers, deepspeed_state, shard
+from adaptkit.training.distributed.strategies import FrozenShards, check_optimizers, deepspeed_state, shard
+from adaptkit.training.distributed.trainer import SpreadTrainer
 from adaptkit.training.interruption import StopCallback, StopRequest
 from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters
 from adaptkit.training.preparation import prepared
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.settings import StageSettings
-from adaptkit.training.spread_trainer import SpreadTrainer
 from adaptkit.training.throughput import Throughput
 from adaptkit.training.trainables import assert_trainable
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
-from adaptkit.writing import make_folder, remove_leftovers
 
 Evaluate = Callable[[nn.Module, int], Mapping[str, Any]]
 
@@ -102,7 +102,7 @@ def train_stage(
         console: Where progress is shown; None shows none.
         metrics_path: JSONL file of metrics, which several stages may share; `output_dir/metrics.jsonl` by default.
         report_to: "tensorboard", "wandb", both or neither.
-        strategy: How several processes share the work, see `adaptkit.training.distributed`. After a stage with one of
+        strategy: How several processes share the work, see `training.distributed`. After a stage with one of
             its `ENGINES` the model is of no more use: load the checkpoint into a new one.
         steps_after: Steps of later stages, for the time left that is shown.
         identity: What else a resumed run must share with the one it goes on from, as JSON values: where the data come

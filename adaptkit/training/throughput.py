@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptkit.chat import IGNORE_INDEX
+from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.training.flops import FlopRates, flop_rates
 

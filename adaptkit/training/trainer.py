@@ -15,16 +15,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from adaptkit.errors import RunError
-from adaptkit.loading import reading
-from adaptkit.processes import TIMEOUT, num_processes
+from adaptkit.files.loading import reading
+from adaptkit.files.writing import staging_path
+from adaptkit.processes.group import TIMEOUT, num_processes
 from adaptkit.training import checkpoints
-from adaptkit.training.distributed import deepspeed_config
+from adaptkit.training.distributed.strategies import deepspeed_config
 from adaptkit.training.interruption import leave_signals_alone
 from adaptkit.training.loss_watch import LossWatch
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.settings import StageSettings
 from adaptkit.training.throughput import Throughput
-from adaptkit.writing import staging_path
 
 
 class WorkflowTrainer(Trainer):  # type: ignore[misc]

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from adaptkit.boxes import Box
+from adaptkit.chat.boxes import Box
 from adaptkit.errors import DataError, unknown_name
+from adaptkit.files.writing import staged_together, write_text
 from adaptkit.seeds import check_seed
 from adaptkit.world import language, scenes
 from adaptkit.world.facts import candidate_answers, list_facts
 from adaptkit.world.language import IMAGE_TAG, QUESTION_KINDS, Message
 from adaptkit.world.scenes import Scene, Split
-from adaptkit.writing import staged_together, write_text
 
 FACT_KIND = "fact"
 DATA_KINDS = ("caption", "questions", "boxes", "text")

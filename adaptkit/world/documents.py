@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptkit.boxes import format_box
+from adaptkit.chat.boxes import format_box
 from adaptkit.world import language
 from adaptkit.world.dataset import FACT_KIND
 from adaptkit.world.facts import Fact

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from adaptkit.errors import DataError
 from adaptkit.evaluation import register_evaluation_tasks
+from adaptkit.files.writing import make_folder, staged_folder
 from adaptkit.hookspecs import Options, Register, hookimpl
 from adaptkit.seeds import Seed
-from adaptkit.writing import make_folder, staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def register_data_sources(register: Register) -> None:
 
 
 def _build(options: WorldDataOptions, context: DataContext) -> DataSource:
-    from adaptkit.data.llava import LlavaLayout
+    from adaptkit.data.formats.llava import LlavaLayout
     from adaptkit.data.media import Media
     from adaptkit.data.rows import RowSource, load_rows
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptkit.boxes import Box, format_box
+from adaptkit.chat.boxes import Box, format_box
 from adaptkit.world.facts import DIGITS
 from adaptkit.world.scenes import CELLS, COLORS, SHAPES, SIZES, Scene, SceneObject
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from adaptkit.boxes import Box
+from adaptkit.chat.boxes import Box
 
 IMAGE_SIZE = 64
 SHAPES = ("circle", "square", "triangle", "star", "cross")

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from adaptkit.errors import RecipeError, join_lines
+from adaptkit.files.writing import staged_folder
 from adaptkit.hookspecs import Options
-from adaptkit.writing import staged_folder
 
 OptionsType = TypeVar("OptionsType", bound=Options)
 Progress = Callable[[str], None]

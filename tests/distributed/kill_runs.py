@@ -16,8 +16,8 @@ import torch
 from transformers import TrainerCallback
 
 from adaptkit.errors import RunStoppedError
-from adaptkit.hashing import hash_tensors
-from adaptkit.processes import is_main_process, num_processes, process_group
+from adaptkit.files.hashing import hash_tensors
+from adaptkit.processes.group import is_main_process, num_processes, process_group
 from adaptkit.training.metrics import read_metrics
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage

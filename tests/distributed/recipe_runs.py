@@ -16,11 +16,11 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from adaptkit import evaluating
-from adaptkit.evaluating import evaluate_run
-from adaptkit.processes import is_main_process
+from adaptkit.processes.group import is_main_process
 from adaptkit.recipe import load_recipe
-from adaptkit.runner import train_recipe
+from adaptkit.run import scoring as evaluating
+from adaptkit.run.runner import train_recipe
+from adaptkit.run.scoring import evaluate_run
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 from tests.distributed.forking import forked
 

@@ -13,9 +13,9 @@ import torch
 from transformers import TrainerCallback
 
 import adaptkit
-from adaptkit.processes import is_main_process, process_group
+from adaptkit.processes.group import is_main_process, process_group
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
-from adaptkit.training.distributed import local_part
+from adaptkit.training.distributed.strategies import local_part
 from adaptkit.training.metrics import read_metrics
 from adaptkit.training.settings import OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage

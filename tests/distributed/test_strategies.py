@@ -16,11 +16,11 @@ from torch.utils.data import BatchSampler
 
 import adaptkit
 from adaptkit.errors import ModelError, RecipeError, RunError
-from adaptkit.processes import check_strategy
+from adaptkit.processes.group import check_strategy
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
-from adaptkit.training.distributed import assert_spread, check_optimizers, shard
+from adaptkit.training.distributed.strategies import assert_spread, check_optimizers, shard
+from adaptkit.training.distributed.trainer import Repeated, ShareOfBatches
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
-from adaptkit.training.spread_trainer import Repeated, ShareOfBatches
 from tests.distributed.spread_runs import DATA_DEPENDENT, GLOBAL_BATCH, NUM_PROCESSES, Order
 
 pytestmark = pytest.mark.timeout(900)  # all runs happen in the first test: a minute or two, unless the machine is busy

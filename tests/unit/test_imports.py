@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,29 +20,27 @@ PACKAGE = Path(adaptkit.__file__).parent
 
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
-    {"errors", "hashing", "boxes", "hub"},
-    {"terminal", "text_files", "generation_settings"},
-    {"progress", "interfaces", "hookspecs", "processes", "reading", "writing", "loading", "seeds"},
-    {"placement", "paths", "chat_templates", "markup", "failures"},
-    {"plugin_manager"},
+    {"errors", "seeds", "placement", "interfaces", "hookspecs", "plugin_manager"},
+    {"terminal"},
+    {"progress", "files"},
+    {"processes"},
     {"recipe"},
-    {"surgery", "chat_template"},
-    {"chat", "vocabulary"},
-    {"data", "grounding", "model", "policies", "projectors"},
-    {"build", "runs"},
-    {"training", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
-    {"caching", "requirements", "resuming"},
-    {"runner", "rehearsal", "encoder_training", "prediction"},
-    {"evaluating"},
-    {"checking", "compare", "launch"},
+    {"surgery", "chat"},
+    {"data", "model", "policies", "projectors"},
+    {"build"},
+    {"training", "inference", "evaluation", "export", "importers", "serving", "world", "testing", "scaffold"},
+    {"run", "prediction"},
+    {"data_tools", "compare"},
     {"cli"},
     {"__main__"},
 )
+CONTRACTS = GROUPS[0]
 RANK = {name: rank for rank, group in enumerate(GROUPS) for name in group}
 
-# What may look the other way: the world trains its models with our optimisers; the benchmark `world` takes its items
-# from the world, whose hooks register it.
+# What may look the other way: by default an encoder's fingerprint is the hash of its weights; the world trains its
+# models with our optimisers; the benchmark `world` takes its items from the world, whose hooks register it.
 NEIGHBOURS = {
+    ("interfaces", "files.hashing"),
     ("world", "training.optimizers"),
     ("evaluation", "world"),
     ("world.hooks", "evaluation"),
@@ -52,8 +51,7 @@ KNOWS_MODALITIES = {
     "cli",
     "export",
     "importers",
-    "grounding",  # reads the layouts of public datasets of pictures
-    "testing.fuzz_grounding",  # writes them
+    "data_tools.convert",  # reads the layouts of public datasets of pictures
     "evaluation.world_task",  # asks about the world's images
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
 }
@@ -104,7 +102,8 @@ def test_imports_run_one_way() -> None:
         own = importer.split(".")[0]
         for imported in imported_names(path) if own else ():
             other = imported.split(".")[0]
-            if other != own and RANK[other] >= RANK[own] and not is_neighbour(importer, imported):
+            free = {own, other} <= CONTRACTS or other == own or is_neighbour(importer, imported)
+            if RANK[other] >= RANK[own] and not free:
                 wrong.append(f"{importer} imports {imported}")
     assert not wrong, "\n".join(wrong)
 
@@ -113,19 +112,18 @@ def test_only_the_builder_and_the_command_line_see_a_recipe() -> None:
     readers = {
         dotted(p).split(".")[0] for p in modules() if any(n.split(".")[0] == "recipe" for n in imported_names(p))
     }
-    assert readers <= {
-        "recipe",
-        "build",
-        "rehearsal",
-        "evaluating",
-        "requirements",
-        "resuming",
-        "runner",
-        "encoder_training",
-        "checking",
-        "compare",
-        "cli",
-    }
+    assert readers <= {"recipe", "build", "run", "data_tools", "compare", "cli"}
+
+
+@pytest.mark.xfail(strict=True, reason="model.composite and model.saving import each other")
+def test_no_module_imports_itself_through_others() -> None:
+    """Imports inside functions count: one that dodges a cycle means that something belongs further left."""
+    graph = {dotted(path): set(imported_names(path)) for path in modules() if path.name != "__init__.py"}
+    sorter = TopologicalSorter({name: imported & graph.keys() for name, imported in graph.items()})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_the_core_does_not_import_plugins() -> None:
@@ -154,7 +152,7 @@ def code_words(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def knows_modalities(path: Path) -> bool:
-    return dotted(path) in KNOWS_MODALITIES or dotted(path).split(".")[0] in KNOWS_MODALITIES
+    return any(f"{dotted(path)}.".startswith(f"{known}.") for known in KNOWS_MODALITIES)
 
 
 @pytest.mark.parametrize("path", [path for path in modules() if not knows_modalities(path)], ids=dotted)

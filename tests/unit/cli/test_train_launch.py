@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from adaptkit import launch
 from adaptkit.cli import cli
 from adaptkit.cli.group import LazyGroup
 from adaptkit.errors import DataError, RunStoppedError
-from adaptkit.launch import Outcome
+from adaptkit.processes import launch
+from adaptkit.processes.launch import Outcome
 
 TINY = str(Path(__file__).resolve().parents[3] / "recipes" / "iaa_vision_tiny.yaml")
 DDP = "accelerator.strategy=ddp"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adaptkit.chat import IGNORE_INDEX, EncodedConversation
+from adaptkit.chat.encoding import IGNORE_INDEX, EncodedConversation
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Sample
 

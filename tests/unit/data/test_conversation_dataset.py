@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from adaptkit.chat import EncodedConversation
+from adaptkit.chat.encoding import EncodedConversation
 from adaptkit.data import dataset as dataset_module
 from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.collator import Collator

@@ -12,7 +12,7 @@ from adaptkit_image.stand_in import write_picture
 from adaptkit.errors import DataError, PluginError
 from adaptkit.interfaces import DataContext
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.rehearsal import sample_conversations
+from adaptkit.run.rehearsal import sample_conversations
 
 
 @pytest.fixture

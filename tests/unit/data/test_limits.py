@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from adaptkit.data import rows, table, webdataset
-from adaptkit.data.stand_in import write_shard
+from adaptkit.data import rows
+from adaptkit.data.formats import table, webdataset
+from adaptkit.data.formats.stand_in import write_shard
 from adaptkit.errors import DataError
 from adaptkit.interfaces import DataContext
 from adaptkit.plugin_manager import get_plugin_manager
@@ -39,7 +40,7 @@ def test_the_text_of_a_conversation_is_limited_in_every_format(tmp_path, name):
         path = write_shard(tmp_path / "rows.tar", [("0", {"json": json.dumps(row).encode()})])
     if name in ("parquet", "hf_dataset"):
         pytest.importorskip("datasets")
-        from adaptkit.data.stand_in import write_dataset, write_parquet
+        from adaptkit.data.formats.stand_in import write_dataset, write_parquet
 
         write = {"parquet": write_parquet, "hf_dataset": write_dataset}[name]
         path = write(tmp_path / "rows.parquet", [row])

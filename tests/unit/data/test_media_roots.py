@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adaptkit.data.stand_in import write_dataset, write_parquet, write_shard
+from adaptkit.data.formats.stand_in import write_dataset, write_parquet, write_shard
 from adaptkit.errors import DataError
 from adaptkit.interfaces import DataContext, DataSource
 from adaptkit.plugin_manager import get_plugin_manager

@@ -12,11 +12,11 @@ import pytest
 
 from adaptkit.build import build_stage_data
 from adaptkit.data.dataset import ConversationDataset
+from adaptkit.data.formats.table import TableLayout
 from adaptkit.data.media import Media
 from adaptkit.data.mixture import Mixture
 from adaptkit.data.rows import RowSource
 from adaptkit.data.stream import StreamRows
-from adaptkit.data.table import TableLayout
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.interfaces import is_stream
 from adaptkit.recipe import load_recipe

@@ -15,12 +15,12 @@ import adaptkit
 from adaptkit.build import build_sources
 from adaptkit.cli import cli
 from adaptkit.errors import DataError
-from adaptkit.evaluating import mark_trained
 from adaptkit.evaluation import AnswersTaskOptions, TextTaskOptions, scores
 from adaptkit.evaluation.answers_task import AnswersTask, read_questions
 from adaptkit.evaluation.text_task import TextTask
 from adaptkit.interfaces import DataSource
 from adaptkit.recipe import load_recipe
+from adaptkit.run.scoring import mark_trained
 
 Answering = Callable[[Callable[[Any, bool], str]], None]
 

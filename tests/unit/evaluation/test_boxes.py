@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptkit.boxes import format_box, pad_box, unpad_box
+from adaptkit.chat.boxes import format_box, pad_box, unpad_box
 from adaptkit.evaluation import boxes
 from adaptkit.evaluation.boxes import BoxVerdict, box_iou, parse_box, precision, score_boxes
 

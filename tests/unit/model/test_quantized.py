@@ -13,7 +13,7 @@ import adaptkit
 from adaptkit.errors import ModelError
 from adaptkit.evaluation import fresh_base
 from adaptkit.evaluation.text_identity import loading_of, text_logits
-from adaptkit.hashing import hash_tensors
+from adaptkit.files.hashing import hash_tensors
 from adaptkit.model.inspection import describe_components
 from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
 from adaptkit.testing import tiny_clip_vision, tiny_decoder

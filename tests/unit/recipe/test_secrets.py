@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptkit.errors import AdaptkitError, RecipeError
-from adaptkit.hashing import hash_of_text, same_text
+from adaptkit.files.hashing import hash_of_text, same_text
 from adaptkit.recipe import dump_recipe, load_recipe, load_values, without_variables, written_description
 from tests.unit.recipe.conftest import SMALL_RECIPE, Workplace
 
@@ -84,7 +84,7 @@ def test_nothing_is_shown_of_a_file_that_is_no_recipe(workplace: Workplace, cont
 
 
 def test_a_file_without_jinja_is_no_chat_template(tmp_path):
-    from adaptkit.chat_templates import load_chat_template
+    from adaptkit.chat.shipped import load_chat_template
 
     path = tmp_path / "passwd"
     path.write_text(VALUE)

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from adaptkit.boxes import format_box
+from adaptkit.chat.boxes import format_box
 from adaptkit.world import facts, language, scenes
 from adaptkit.world.language import QUESTION_KINDS
 from adaptkit.world.scenes import Scene

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from adaptkit.errors import DataError
+from adaptkit.files.media import SourceReader
 from adaptkit.interfaces import Modality
-from adaptkit.reading import SourceReader
 from adaptkit_audio import AudioOptions
 from adaptkit_audio.clip import AudioClip
 from adaptkit_audio.decoding import check_length, check_samples, decode, from_array

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from adaptkit.errors import ModelError, unknown_name
-from adaptkit.hub import hub_refusal, is_cached, missing_files
+from adaptkit.files.hub import hub_refusal, is_cached, missing_files
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _WORLD = "world:"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from adaptkit.errors import DataError, ModelError
+from adaptkit.files.loading import load_stock
 from adaptkit.interfaces import Encoder
-from adaptkit.loading import load_stock
 from adaptkit_clip.checkpoint import missing, provide, resolve
 from adaptkit_clip.families import FAMILIES, Family, default_processor, family_of, num_prefix_tokens
 from adaptkit_clip.options import ClipOptions

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from adaptkit.errors import ModelError
+from adaptkit.files.loading import load_stock
 from adaptkit.interfaces import Preprocessor
-from adaptkit.loading import load_stock
 from adaptkit_clip.checkpoint import provide, resolve
 from adaptkit_clip.families import IMAGENET, default_processor, family_name, family_of, num_registers
 from adaptkit_clip.options import ClipOptions

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
 from adaptkit.errors import DataError
+from adaptkit.files.media import SourceReader
 from adaptkit.interfaces import Modality
-from adaptkit.reading import SourceReader
 from adaptkit_image import ImageOptions
 from adaptkit_image.pixels import is_one_color, is_plain, to_rgb
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError
-from adaptkit.hub import hub_refusal
+from adaptkit.files.hub import hub_refusal
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"

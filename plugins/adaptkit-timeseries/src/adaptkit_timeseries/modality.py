@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptkit.errors import DataError
+from adaptkit.files.media import SourceReader
+from adaptkit.files.text import decode_text
 from adaptkit.interfaces import Modality
-from adaptkit.reading import SourceReader
-from adaptkit.text_files import decode_text
 from adaptkit_timeseries import SeriesOptions
 from adaptkit_timeseries.series import Series, column_names
 from adaptkit_timeseries.showing import render

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit.errors import ModelError, unknown_name
-from adaptkit.hub import hub_refusal
+from adaptkit.files.hub import hub_refusal
 from adaptkit_timm.options import TimmOptions
 
 HUB = "hf-hub:"

@@ -13,7 +13,7 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from adaptkit.errors import DataError
-from adaptkit.hashing import hash_tensors
+from adaptkit.files.hashing import hash_tensors
 from adaptkit.interfaces import Encoder
 from adaptkit_timm.backbone import build_backbone, data_config, fill, intermediate, probe, probe_name
 from adaptkit_timm.checkpoint import find, source_name

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from adaptkit.errors import ModelError
-from adaptkit.hub import hub_refusal, is_cached, missing_files
+from adaptkit.files.hub import hub_refusal, is_cached, missing_files
 from adaptkit_whisper import WhisperOptions
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")

@@ -17,7 +17,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as Stock
 from transformers.utils import logging
 
 from adaptkit.errors import ModelError
-from adaptkit.loading import load_stock, reading
+from adaptkit.files.loading import load_stock, reading
 from adaptkit_whisper import WhisperOptions
 from adaptkit_whisper.checkpoint import find_openai_file, has_processor_file, missing, provide, resolve
 from adaptkit_whisper.encoder import WhisperEncoder

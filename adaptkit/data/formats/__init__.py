@@ -1,0 +1,1 @@
+"""Readers of data formats, a file each."""

@@ -1,0 +1,192 @@
+"""LLaVA's layout of a row: a conversation between "human" and "gpt", with media by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from adaptkit.data.formats.meaning import is_learned, refuse_unread_keys, system_message
+from adaptkit.data.media import Media, shown
+from adaptkit.data.rows import tag_pattern, text_part
+from adaptkit.errors import DataError, unknown_name
+from adaptkit.interfaces import Message, more_of
+
+ROLES = {"human": "user", "gpt": "assistant"}
+_SHAREGPT_ROLES = ("user", "assistant", "system")
+
+
+class Turn(NamedTuple):
+    """One turn: its role, its text, and whether an answer is learned."""
+
+    role: str
+    text: str
+    learned: bool
+
+
+class LlavaLayout:
+    """A row as LLaVA and ALLaVA write it.
+
+    A row names its media under their modality's name, as one or a list; each tag in a human turn stands for the next
+    of them. A leading answer is dropped, as LLaVA's trainer does. An answer of `weight`, `loss` or `train` 0 is read
+    and not learned. Unknown keys are ignored but for those that say what the conversation means (`meaning`).
+
+    Args:
+        tags: Tag of each modality, `{"image": "<image>"}`.
+        move_media_to_front: Put each turn's media before its text, one line each. Where a row has more tags
+            than media, those of a turn count once.
+        system: System message of conversations that have none, under `system`.
+    """
+
+    def __init__(
+        self, tags: Mapping[str, str], *, move_media_to_front: bool = False, system: str | None = None
+    ) -> None:
+        self.move_media_to_front = move_media_to_front
+        self.system = system
+        self._modalities = {tag: modality for modality, tag in tags.items()}
+        self._tag_pattern = tag_pattern(tags)
+
+    def read(self, row: Mapping[str, Any], media: Media) -> list[Message]:
+        """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
+        refuse_unread_keys(row)
+        system, turns = self._read_turns(row)
+        found = {modality: self._media(row, modality, media) for modality in self._modalities.values()}
+        # Text and tags alternate: those at odd places are tags. An answer is all text.
+        pieces = [self._tag_pattern.split(turn.text) if turn.role == "user" else [turn.text] for turn in turns]
+        if self.move_media_to_front:
+            num_tags = sum(len(turn[1::2]) for turn in pieces)
+            collapse = num_tags > sum(map(len, found.values()))
+            pieces = [_move_tags_to_front(turn, collapse) for turn in pieces]
+        self._check_counts(pieces, found, row)
+        remaining = {modality: iter(items) for modality, items in found.items()}
+        messages: list[Message] = [] if system is None else [{"role": "system", "content": [text_part(system)]}]
+        for turn, texts in zip(turns, pieces):
+            message: Message = {"role": turn.role, "content": self._parts(texts, remaining)}
+            messages.append(message if turn.learned else {**message, "weight": 0})
+        return messages
+
+    def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[Turn]]:
+        """The system message, and the turns."""
+        return system_message(row, None, self.system), read_turns(row, ROLES)
+
+    def _media_key(self, row: Mapping[str, Any], modality: str) -> str:
+        return modality
+
+    def _media(self, row: Mapping[str, Any], modality: str, media: Media) -> list[Any]:
+        key = self._media_key(row, modality)
+        return media.find_all(row.get(key), key, modality)
+
+    def _check_counts(
+        self, pieces: Sequence[list[str]], media: Mapping[str, list[Any]], row: Mapping[str, Any]
+    ) -> None:
+        tags = [tag for turn in pieces for tag in turn[1::2]]
+        for tag, modality in self._modalities.items():
+            num_tags, num_media = tags.count(tag), len(media[modality])
+            if num_tags != num_media:
+                key = self._media_key(row, modality)
+                raise DataError(
+                    f"{num_media} under {key!r}, but {num_tags} {tag} in human turns: the file must place each with a "
+                    "tag of its own",
+                    kind="tag_count",
+                )
+
+    def _parts(self, pieces: list[str], remaining: Mapping[str, Iterator[Any]]) -> list[dict[str, Any]]:
+        parts: list[dict[str, Any]] = []
+        for i, piece in enumerate(pieces):
+            if i % 2:
+                modality = self._modalities[piece]
+                parts.append({"type": modality, modality: next(remaining[modality])})
+            elif piece:
+                parts.append(text_part(piece))
+        return parts
+
+
+def _move_tags_to_front(pieces: list[str], collapse: bool) -> list[str]:
+    tags = pieces[1::2]
+    if not tags:
+        return pieces
+    moved = [""]
+    for tag in dict.fromkeys(tags) if collapse else tags:
+        moved += [tag, "\n"]
+    moved[-1] = ("\n" + "".join(pieces[::2]).strip()).rstrip()
+    return moved
+
+
+def read_turns(row: Mapping[str, Any], roles: Mapping[str, str]) -> list[Turn]:
+    """The turns `{"from", "value"}` of a row, beginning with the user's; a leading answer is dropped.
+
+    Args:
+        row: Has a list of turns under `conversations`.
+        roles: Role of each speaker.
+
+    Raises:
+        DataError: A turn is malformed, comes out of turn, or answers nothing.
+    """
+    conversation = row.get("conversations")
+    if not isinstance(conversation, list) or not conversation:
+        raise DataError(f"'conversations' must be a list of turns{_remedy(row, conversation)}", kind="malformed")
+    turns = [_read_turn(turn, i, roles) for i, turn in enumerate(conversation)]
+    first = int(turns[0].role == "assistant")
+    check_turns([(turn.role, turn.text) for turn in turns[first:]], first)
+    return turns[first:]
+
+
+def _remedy(row: Mapping[str, Any], conversation: Any) -> str:
+    """What to do about a row without turns."""
+    if conversation is not None:
+        return f", not {shown(conversation)}"
+    if row.get("messages") is not None:
+        return "; the row has 'messages' in its place, which the format messages reads"
+    if "from" in row and "value" in row:
+        return '; the row is a turn: a conversation is an object, {"conversations": [...]}, with its turns in the list'
+    nearest = get_close_matches("conversations", [str(key).lower() for key in row], n=1, cutoff=0.8)
+    near = next((str(key) for key in row if str(key).lower() in nearest), None)
+    meant = f"; is {near!r:.80} meant?" if near is not None else ""
+    return f"{meant}; the row has {shown(list(row))}. What has columns in their place is read by the format table"
+
+
+def check_turns(turns: Sequence[tuple[str, str]], first: int = 0) -> None:
+    """The user and the assistant take turns, and every answer says something.
+
+    Args:
+        turns: Role and text of each; texts of media alone may be empty.
+        first: Number of the first, for messages.
+
+    Raises:
+        DataError: They do not.
+    """
+    for i, (role, text) in enumerate(turns, start=first):
+        expected = ("user", "assistant")[(i - first) % 2]
+        if role != expected:
+            raise DataError(
+                f"turn {i} is from the {role}: the user and the assistant must take turns", kind="malformed"
+            )
+        if role == "assistant" and not text.strip():
+            raise DataError(f"turn {i}: the answer is empty", kind="empty_answer")
+    if len(turns) < 2:
+        raise DataError("no question with an answer", kind="empty_answer")
+
+
+def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> Turn:
+    if isinstance(turn, dict) and "role" in turn and "from" not in turn:
+        raise DataError(
+            f"turn {index} has 'role' and 'content' in place of 'from' and 'value': call the list 'messages', which "
+            "the format messages reads",
+            kind="malformed",
+        )
+    if not isinstance(turn, dict) or not isinstance(turn.get("from"), str):
+        raise DataError(f"turn {index} must be an object with 'from' and 'value'", kind="malformed")
+    speaker, text = turn["from"], turn.get("value")
+    if speaker not in roles:
+        hint = "The format sharegpt reads that one." if speaker in _SHAREGPT_ROLES and speaker not in roles else ""
+        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles, hint=hint)}", kind="malformed")
+    if not isinstance(text, str):
+        raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}", kind="malformed")
+    learned = is_learned(turn, f"turn {index}")
+    if more := more_of(turn):
+        raise DataError(
+            f"turn {index} has {next(iter(more))!r}, which this layout does not read: write the conversation as "
+            "'messages', or put it into the 'value'",
+            kind="not_rendered",
+        )
+    return Turn(roles[speaker], text, learned)

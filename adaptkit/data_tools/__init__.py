@@ -1,0 +1,1 @@
+"""Training data before a run: checked, and converted from public datasets."""

@@ -1,0 +1,1 @@
+"""What lies on disk: paths, the hub, hashes, damaged files named, atomic and staged writing."""

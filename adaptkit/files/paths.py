@@ -1,0 +1,72 @@
+"""Where models and caches are: built-in models by name, everything else where the user says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from adaptkit.errors import ModelError, wrong_type
+from adaptkit.files.writing import STAGING
+
+WORLD_PREFIX = "world:"
+CACHE_VARIABLE = "ADAPTKIT_CACHE"
+
+
+def as_path(what: str, value: Any) -> Path:
+    """A path as a `Path`.
+
+    Raises:
+        ModelError: It is none.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ModelError(wrong_type(what, "a path or a hub id", value))
+    return Path(value)
+
+
+def resolve_model_path(path: str) -> str:
+    """Turn `world:NAME` into the folder of a built-in model; leave other paths and hub ids as they are."""
+    if path.startswith(WORLD_PREFIX):
+        return str(Path(__file__).parent / "world" / "models" / path.removeprefix(WORLD_PREFIX))
+    return path
+
+
+def portable_model_path(path: str) -> str:
+    """Undo `resolve_model_path`, so that a checkpoint names a built-in model alike on every machine."""
+    models = Path(__file__).parent / "world" / "models"
+    if path and Path(path).resolve().parent == models.resolve():
+        return WORLD_PREFIX + Path(path).name
+    return path
+
+
+def final_place(folder: Path) -> Path:
+    """Where a folder will lie, absolute, once what is being written in it is renamed to its place."""
+    folder = folder.resolve()
+    return Path(*(part for part in folder.parts if not part.startswith(STAGING)))
+
+
+def missing_model(path: str, revision: str | None = None) -> str | None:
+    """Say what is not on this machine of a model named by folder, built-in name or hub id; None where it is there."""
+    resolved = resolve_model_path(path)
+    if (Path(resolved) / "config.json").is_file():
+        return None
+    if path.startswith(WORLD_PREFIX):
+        return f"{path!r} is no built-in model (`adaptkit doctor` lists them)"
+    if Path(resolved).is_dir():
+        return f"the folder {resolved!r} holds no config.json, so it is no model checkpoint"
+    if resolved.count("/") != 1 or resolved.startswith((".", "/", "~")):
+        return f"there is no folder {resolved!r}"
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(resolved, "config.json", revision=revision), str):
+        return None
+    return (
+        f"{resolved!r} is neither a folder nor in the Hugging Face cache of this machine. Fetch it with "
+        f"`hf download {resolved}`, or name a folder that holds it"
+    )
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: generated data and encoder features (`ADAPTKIT_CACHE` moves it)."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "adaptkit"
+    return Path(os.environ.get(CACHE_VARIABLE) or default).expanduser()

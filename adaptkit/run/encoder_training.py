@@ -1,0 +1,123 @@
+"""From an encoder's recipe to its folder: what `adaptkit train-encoder` runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaptkit.errors import DataError, RecipeError
+from adaptkit.files.paths import cache_dir
+from adaptkit.files.writing import staged_folder
+from adaptkit.hookspecs import Component
+from adaptkit.interfaces import DataContext, Encoder, Modality, Sample
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.recipe import EncoderRecipe
+from adaptkit.training.encoder import EncoderResult, EncoderSettings, LabelledItem, Progress, train_encoder
+
+SCORES_FILE = "training.json"
+
+
+def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) -> EncoderResult:
+    """Make an encoder, train it, and write it with its preprocessing.
+
+    Args:
+        recipe: What to make, and from which data.
+        output: Folder that a recipe's `encoder.path` then names.
+        progress: As in `train_encoder`.
+
+    Raises:
+        RecipeError: Data is not there, or the folder is in use.
+        DataError: The data has no usable items.
+    """
+    if output.exists():
+        raise RecipeError(f"{output} is there already: name another folder with --output, or remove it.")
+    manager = get_plugin_manager()
+    modality: Modality = manager.build("modality", recipe.modality, {})
+    items = {name: _items(recipe, name, modality) for name in recipe.data}
+    _check_words(items)
+    component = manager.get("encoder", recipe.encoder.name)
+    settings = EncoderSettings(**recipe.training.model_dump())
+    with staged_folder(output) as folder:
+        torch.manual_seed(settings.seed)
+        encoder = _build(recipe, component, folder)
+        result = train_encoder(encoder, items["train"], items.get("held_out", []), settings, progress)
+        encoder.save_pretrained(folder)  # type: ignore[operator]
+        scores = {"recipe": recipe.model_dump(mode="json"), **asdict(result)}
+        (folder / SCORES_FILE).write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return result
+
+
+def _build(recipe: EncoderRecipe, component: Component, folder: Path) -> Encoder:
+    """The encoder before training: drawn at random, or a model that is there.
+
+    Raises:
+        RecipeError: The model to start from is not there.
+    """
+    made = {"path": recipe.encoder.start_from}
+    if recipe.encoder.config is not None:
+        made = component.extra["create"](recipe.encoder.config, folder).model_dump()
+    options = component.options.model_validate({**made, **recipe.encoder.options})
+    missing = component.extra["missing"](options) if "missing" in component.extra else None
+    if missing:
+        raise RecipeError(f"encoder.start_from: {missing}")
+    encoder: Encoder = component.build(options)
+    return encoder
+
+
+def _items(recipe: EncoderRecipe, name: str, modality: Modality) -> list[LabelledItem]:
+    """The first medium of each conversation, and the answer to it; what cannot be read is left out.
+
+    Raises:
+        RecipeError: The dataset is not there.
+        DataError: No item is usable.
+    """
+    config = recipe.data[name]
+    context = DataContext(recipe.data_folder(), {recipe.modality: modality.tag}, cache_dir())
+    component = get_plugin_manager().get("data source", config.format)
+    missing = component.extra["missing"](config.options, context) if "missing" in component.extra else None
+    if missing:
+        raise RecipeError(f"data.{name}: {missing}")
+    source = component.build(config.options, context)
+    items, problems = [], []
+    for index in range(len(source)):
+        try:
+            items.append(_item(source[index], recipe.modality, modality))
+        except DataError as error:
+            problems.append(str(error))
+    if not items:
+        raise DataError(f"data.{name}: none of {len(source)} items is usable: {problems[0]}")
+    return items
+
+
+def _check_words(items: Mapping[str, list[LabelledItem]]) -> None:
+    """Held-out answers must be made of words that training answers have; others could never be told.
+
+    Raises:
+        DataError: They are not.
+    """
+    words = {name: {word for item in found for word in item.answer.split()} for name, found in items.items()}
+    unseen = sorted(words.get("held_out", set()) - words["train"])
+    if unseen:
+        raise DataError(
+            f"data.held_out: no training item has the word(s) {', '.join(map(repr, unseen[:5]))} of its answers "
+            f"({len(unseen)} in all), so they could never be told. Compare the answers' templates and the labels."
+        )
+
+
+def _item(sample: Sample, name: str, modality: Modality) -> LabelledItem:
+    media = [part[name] for message in sample.messages for part in message["content"] if part["type"] == name]
+    if not media:
+        raise DataError(f"{sample.location}: no {name}")
+    loaded = modality.load(media[0])
+    answer = "".join(part["text"] for part in sample.messages[-1]["content"] if part["type"] == "text")
+    return LabelledItem(_loader(loaded, modality), answer)
+
+
+def _loader(loaded: Any, modality: Modality) -> Callable[[np.random.Generator | None], Any]:
+    return lambda rng: loaded if rng is None else modality.augment(loaded, rng)

@@ -1,0 +1,159 @@
+"""What a run needs of this machine beside models and data, found out before anything is loaded or encoded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
+from adaptkit.files.paths import cache_dir
+from adaptkit.model.loss import has_liger
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.processes.group import SHARDED, require_packages
+from adaptkit.recipe import Recipe, StageConfig, components_of
+from adaptkit.surgery.quantization import require_bitsandbytes
+from adaptkit.training.metrics import require_reporters
+from adaptkit.training.preparation import has_compiler
+
+FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+"""Attention that is a package of its own, and what that is imported as."""
+
+
+def unmet_requirements(recipe: Recipe) -> list[str]:
+    """Say which packages, devices and abilities a recipe's stages and benchmarks need and do not find here.
+
+    Each names the key of the recipe, and what to do.
+    """
+    return list(dict.fromkeys([*_of_the_run(recipe), *_of_stages(recipe), *_of_components(recipe), *_of_tasks(recipe)]))
+
+
+def require_all(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot run here.
+
+    Raises:
+        RecipeError: All that is missing, together.
+    """
+    problems = unmet_requirements(recipe)
+    if problems:
+        raise RecipeError(join_lines([f"recipe {recipe.name!r} cannot run here:", *(f"  {p}" for p in problems)]))
+
+
+def _said(check: object, *arguments: object) -> Iterator[str]:
+    """What a check raises, as a problem."""
+    try:
+        check(*arguments)  # type: ignore[operator]
+    except AdaptkitError as error:
+        yield str(error)
+
+
+def _of_the_run(recipe: Recipe) -> Iterator[str]:
+    for name in recipe.logging.report_to:
+        yield from _said(require_reporters, [name])
+    yield from _said(require_packages, recipe.accelerator.strategy)
+    if recipe.base.quantization is not None:
+        yield from _said(require_bitsandbytes, f"base.quantization: {recipe.base.quantization}")
+    wanted = recipe.base.attn_implementation
+    package = FLASH_PACKAGES.get(wanted or "")
+    if package is not None and importlib.util.find_spec(package) is None:
+        yield (
+            f"base.attn_implementation: {wanted} needs the package {package.replace('_', '-')}, which is not "
+            "installed. Take auto, which uses it where it is there."
+        )
+    elif package is not None and not torch.cuda.is_available():
+        yield f"base.attn_implementation: {wanted} needs a GPU, and none is seen. Take auto or sdpa."
+
+
+def _of_stages(recipe: Recipe) -> Iterator[str]:
+    for stage in recipe.stages:
+        where = f"stages.{stage.name}"
+        optimizers = {stage.optimizer.name, *(g.name for p, g in stage.optimizer.groups.items() if p in stage.train)}
+        if "adamw_8bit" in optimizers:
+            yield from _said(require_bitsandbytes, f"{where}.optimizer: adamw_8bit")
+        yield from _of_kernels(where, stage, recipe.accelerator.strategy)
+
+
+def _of_kernels(where: str, stage: StageConfig, strategy: str) -> Iterator[str]:
+    if stage.loss == "liger":
+        if not has_liger():
+            yield (
+                f"{where}.loss: liger needs the package liger-kernel (pip install 'adaptkit[liger]'). Take auto, which "
+                "does without."
+            )
+        elif not torch.cuda.is_available():
+            yield f"{where}.loss: liger needs a GPU, and none is seen. Take auto, which does without."
+        elif strategy in SHARDED:
+            yield f"{where}.loss: liger needs the whole head, and accelerator.strategy={strategy} shards it. Take auto."
+    if stage.torch_compile and not has_compiler():
+        needed = "triton" if torch.cuda.is_available() else "a C++ compiler"
+        yield f"{where}.torch_compile needs {needed}, and none is found. Install it, or set it to false."
+    if stage.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        yield f"{where}.bf16: this GPU cannot compute in bfloat16. Set it to false."
+
+
+def _of_components(recipe: Recipe) -> Iterator[str]:
+    """What plugins say they would not find, of the kinds that `missing_resources` does not ask."""
+    for config in components_of(recipe):
+        if config.kind not in ("encoder", "data source"):
+            check = get_plugin_manager().get(config.kind, config.component).extra.get("missing")
+            problem = None if check is None else check(config.options)
+            if problem:
+                yield f"{config.kind} {config.component}: {problem}"
+
+
+def _of_tasks(recipe: Recipe) -> Iterator[str]:
+    """Benchmarks that the workflows, in the order in which they are trained, cannot answer."""
+    trained = list(dict.fromkeys(stage.workflow for stage in recipe.stages))
+    workflows = {name: recipe.workflows[name].modalities or list(recipe.modalities) for name in trained}
+    for index, task in enumerate(recipe.evaluation.tasks):
+        component = get_plugin_manager().get("evaluation task", task.name)
+        ask = component.extra.get("problems")
+        for problem in [] if ask is None else ask(task.options, workflows):
+            yield f"evaluation.tasks[{index}] ({task.name}): {problem}"
+        yield from _said(component.build, task.options)
+
+
+# -- places ----------------------------------------------------------------------------------------------------------
+
+
+def require_places(recipe: Recipe, output_dir: Path) -> None:
+    """Make sure that a run can write where it will.
+
+    Raises:
+        RecipeError: It cannot; the message names the folder.
+    """
+    cached = any(modality.cache_features for modality in recipe.modalities.values())
+    places = {"--output": output_dir} | ({"ADAPTKIT_CACHE": cache_dir()} if cached else {})
+    for name, folder in places.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise RecipeError(
+                f"{name}: {folder} cannot be written to: {error.strerror or error}. Name another folder with {name}."
+            ) from None
+
+
+def require_space(output_dir: Path, num_bytes: int, stage: str) -> None:
+    """Make sure that a checkpoint fits on the disk.
+
+    Args:
+        output_dir: Where it goes.
+        num_bytes: Of its tensors and optimiser state.
+        stage: Whose it is, for the message.
+
+    Raises:
+        RunError: It does not.
+    """
+    free = shutil.disk_usage(output_dir).free
+    if num_bytes > free:
+        raise RunError(
+            f"a checkpoint of stage {stage!r} takes about {num_bytes / 2**30:,.1f} GiB, and the disk of "
+            f"{os.fspath(output_dir)} has {free / 2**30:,.1f} GiB left. Free some space, or name another --output."
+        )

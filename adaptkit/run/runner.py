@@ -1,0 +1,519 @@
+"""All stages of a recipe, from its names to finished workflows: what `adaptkit train` and comparisons run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from transformers import PreTrainedModel
+
+import adaptkit
+from adaptkit.build import (
+    CachedFeatures,
+    MediaStore,
+    build_base,
+    build_encoders,
+    build_processor,
+    build_sources,
+    build_stage_data,
+    build_tokenizer,
+    build_workflow,
+    built_parts,
+    missing_resources,
+    modality_specs,
+    stage_mixture,
+    task_sources,
+)
+from adaptkit.chat.encoding import special_tokens_in
+from adaptkit.chat.template import describe_end_of_turn, fix_date
+from adaptkit.chat.vocabulary import describe_special_tokens, describe_unknown_words
+from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
+from adaptkit.evaluation.fresh_base import Description, describe_model
+from adaptkit.evaluation.proof import NUM_NAMED
+from adaptkit.evaluation.text_identity import differences_of, loading_of
+from adaptkit.files.writing import remove_leftovers, staged_folder
+from adaptkit.interfaces import DataSource, Encoder, Message
+from adaptkit.model.checkpoint import load_tensors
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.inspection import describe_components
+from adaptkit.model.loss import chosen_mode
+from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.run_folders import FINAL_FOLDER
+from adaptkit.model.saving import frozen_content
+from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.processes.group import (
+    ENGINES,
+    SHARDED,
+    check_strategy,
+    is_main_process,
+    main_process_first,
+    num_processes,
+    on_main_process,
+    process_group,
+    wait_for_all,
+)
+from adaptkit.progress import progress_bar
+from adaptkit.recipe import Recipe, StageConfig, dump_recipe, for_processes
+from adaptkit.run.features import cache_features
+from adaptkit.run.requirements import require_all, require_places, require_space
+from adaptkit.run.resuming import (
+    check_resume,
+    dated,
+    earlier_recipe,
+    locked,
+    recipe_identity,
+    recorded,
+    refuse_other_models,
+    refuse_outdated,
+    stage_resume,
+)
+from adaptkit.surgery import max_positions
+from adaptkit.terminal import Console, styled
+from adaptkit.training.checkpoints import load_weights
+from adaptkit.training.distributed.strategies import check_optimizers, check_policy
+from adaptkit.training.parameter_groups import build_optimizer
+from adaptkit.training.preparation import prepared
+from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
+from adaptkit.training.stage import StageResult, train_stage
+
+METRICS_FILE = "metrics.jsonl"
+BAD_SAMPLES_FILE = "bad_samples.jsonl"
+
+
+@dataclass
+class Run:
+    """One run of a recipe, and what its stages share.
+
+    Attributes:
+        recipe: What is run.
+        output_dir: The run directory.
+        console: Where progress is shown.
+        base: The frozen decoder.
+        tokenizer: Its tokenizer.
+        encoders: Frozen encoders by modality, shared by all workflows.
+        workflows: Model and processor of each workflow, as its last stage left it.
+        stages: Result of each stage.
+        task_sources: What each benchmark reads, opened before training so that what is wrong shows early.
+        cached: Features of modalities that are encoded beforehand.
+        described: The base as it was loaded, by which it is judged after each stage.
+    """
+
+    recipe: Recipe
+    output_dir: Path
+    console: Console
+    base: PreTrainedModel
+    tokenizer: Any
+    encoders: dict[str, Encoder] = field(default_factory=dict)
+    workflows: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = field(default_factory=dict)
+    stages: dict[str, StageResult] = field(default_factory=dict)
+    sources: dict[str, DataSource] = field(default_factory=dict)
+    task_sources: list[dict[str, dict[str, DataSource]]] = field(default_factory=list)
+    cached: dict[str, CachedFeatures] = field(default_factory=dict)
+    described: Description = field(default_factory=dict)
+
+    def processor(self, workflow: str) -> AdaptkitProcessor:
+        """The processor of a workflow, also before it is trained."""
+        return build_processor(
+            self.specs(workflow), self.tokenizer, special_tokens_in_text=self.recipe.base.special_tokens_in_text
+        )
+
+    def specs(self, workflow: str) -> dict[str, dict[str, Any]]:
+        """What `build.modality_specs` says of a workflow."""
+        return modality_specs(self.recipe, workflow, self.tokenizer, self.base)
+
+    def build_stage_model(self, stage: StageConfig) -> AdaptkitForConditionalGeneration:
+        """The stage's workflow, on what the stage it starts from left, where that has run."""
+        specs = self.specs(stage.workflow)
+        for name in specs:
+            if name not in self.encoders:
+                self.encoders[name] = build_encoders({name: specs[name]})[name].to(self.base.device)
+        torch.manual_seed(self.recipe.seed)
+        model = build_workflow(
+            self.recipe, stage.workflow, built_parts(self.recipe, stage), self.base, self.encoders, specs
+        )
+        if stage.start_from in self.stages:
+            model.load_own_tensors(load_tensors(self.stages[stage.start_from].checkpoint), partial=True)
+        model.to(self.base.device)
+        return model
+
+
+def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
+    """Check that everything is there, and load what all stages share.
+
+    Raises:
+        RecipeError: A model or dataset is not on this machine; all are named together.
+    """
+    problems = missing_resources(recipe)
+    if problems:
+        raise RecipeError(
+            join_lines(
+                [
+                    f"recipe {recipe.name!r} names what is not on this machine:",
+                    *(f"  {problem}" for problem in problems),
+                    "The comment that the recipe opens with may say how to make it. "
+                    "`adaptkit train RECIPE --rehearse` tries the whole recipe on tiny stand-ins instead.",
+                ]
+            )
+        )
+    with console.status(f"loading the base {recipe.base.path}"):
+        base = build_base(recipe.base, _device(shared_out=_shares_out(recipe)))
+        tokenizer = build_tokenizer(recipe.base)
+    fix_date(tokenizer, recipe.date)
+    described = describe_model(base, tensors=not _shares_out(recipe)) | _described_loading(base)
+    return Run(recipe, output_dir, console, base, tokenizer, described=described)
+
+
+def _shares_out(recipe: Recipe) -> bool:
+    """Whether stages share the frozen weights out over processes, so that no device ever holds all."""
+    return recipe.accelerator.strategy in SHARDED and num_processes() > 1
+
+
+def _device(*, shared_out: bool) -> str | None:
+    """Where frozen models go: this process's GPU, if there is one and it is to hold all of them."""
+    return "cuda" if torch.cuda.is_available() and not shared_out else None
+
+
+def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: str | None = None) -> Run:
+    """Train all stages of a recipe into a run directory.
+
+    Args:
+        recipe: What to run.
+        output_dir: The run directory.
+        console: Where progress is shown.
+        resume: `"auto"` continues the run that the directory holds, from the newest complete checkpoint of each stage;
+            a checkpoint's path continues its stage from there.
+
+    Raises:
+        RecipeError: Something the recipe names is missing, the directory holds a run already, the recipe does not fit
+            the number of processes, or `resume` is no checkpoint.
+        RunError: A stage failed, or changed the base.
+        RunStoppedError: SIGTERM asked the run to stop, and a stage has saved.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(process_group())
+        check_strategy(recipe.accelerator.strategy, num_processes())
+        check_resume(recipe, output_dir, resume)
+        check_stages(recipe)
+        on_main_process(lambda: require_places(recipe, output_dir))
+        stack.enter_context(locked(output_dir))
+        asked = recipe
+        earlier = on_main_process(lambda: earlier_recipe(output_dir, resume))
+        recipe = dated(for_processes(recipe, num_processes(), earlier), earlier)
+        _print_resplit(asked, recipe, console)
+        run = prepare_run(recipe, output_dir, console)
+        names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
+        run.sources = main_process_first(lambda: build_sources(recipe, names))
+        print_token_warnings(run)
+        if is_main_process():
+            run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
+            stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
+        wait_for_all()
+        if not _shares_out(recipe):
+            _try_stages(run)
+        _run_stages(run, resume)
+    if is_main_process():  # by itself from here: the others have nothing left to do
+        _finish(run)
+    return run
+
+
+def _print_resplit(asked: Recipe, recipe: Recipe, console: Console) -> None:
+    """Say where gradients are accumulated otherwise than asked for, as another number of processes goes on."""
+    for before, stage in zip(asked.stages, recipe.stages, strict=True):
+        if before.gradient_accumulation_steps != stage.gradient_accumulation_steps:
+            console.print(
+                f"stage {stage.name!r}: gradient_accumulation_steps is {stage.gradient_accumulation_steps} instead of "
+                f"{before.gradient_accumulation_steps}, so that a step of {num_processes()} process(es) has "
+                "as many samples as before"
+            )
+
+
+def print_token_warnings(run: Run) -> None:
+    """Warn of an end of turn that is no token, of words that the tokenizer does not know, and of special tokens."""
+    if not is_main_process():
+        return
+    as_tokens = run.recipe.base.special_tokens_in_text
+
+    def find(messages: Sequence[Message]) -> list[str]:
+        return special_tokens_in(run.tokenizer, messages)
+
+    warnings = [describe_end_of_turn(run.tokenizer, run.tokenizer.chat_template)]
+    for name, source in run.sources.items():
+        warnings.append(describe_unknown_words(run.tokenizer, name, source))
+        warnings.append(describe_special_tokens(name, source, find, as_tokens=as_tokens))
+    for warning in warnings:
+        if warning is not None:
+            run.console.print(warning, style="yellow", highlight=False)
+
+
+def check_stages(recipe: Recipe) -> None:
+    """Make sure, before the first stage trains, that none will be refused for its optimiser or its policy.
+
+    Raises:
+        AdaptkitError: One would be, or something is missing that the run needs of this machine.
+    """
+    require_all(recipe)
+    strategy = recipe.accelerator.strategy
+    for stage in recipe.stages:
+        check_optimizers(strategy, stage_settings(stage))
+        insertion = recipe.workflows[stage.workflow].insertion
+        if "insertion" in built_parts(recipe, stage):
+            check_policy(strategy, get_plugin_manager().build("insertion policy", insertion.policy, insertion.values()))
+
+
+def _try_stages(run: Run) -> None:
+    """Build every stage's model and optimiser once, so that what a later one cannot do shows before the first trains.
+
+    Raises:
+        AdaptkitError: A stage cannot be trained as the recipe says; the message names it.
+        RunError: A stage's checkpoint is larger than what the disk has left.
+    """
+    for stage in run.recipe.stages:
+        settings = stage_settings(stage)
+        policy = run.recipe.workflows[stage.workflow].insertion.policy
+        try:
+            model = run.build_stage_model(stage)
+            _require_unchanged(run, f"the policy {policy!r} of the workflow {stage.workflow!r}", tensors=False)
+            model.set_trainable(stage.train)
+            with prepared(model, settings):
+                build_optimizer(model, settings.train, settings.optimizer)
+                chosen_mode(settings.loss, model.get_output_embeddings(), 0)
+        except AdaptkitError as error:
+            raise type(error)(f"stage {stage.name!r}: {error}") from error
+        own = sum(tensor.nbytes for tensor in model.trainable_state_dict().values())
+        averages = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+        del model
+        if is_main_process():
+            require_space(run.output_dir, own + averages, stage.name)
+
+
+def _run_stages(run: Run, resume: str | None) -> None:
+    whole = not _shares_out(run.recipe)
+    stages = run.recipe.stages
+    for number, stage in enumerate(stages, start=1):
+        if number > 1 and not whole:
+            _reload_frozen(run)  # the stage before has cut it up, and has compared the parts
+        _run_stage(run, stage, f"{number}/{len(stages)}", resume)
+        if whole:
+            _require_unchanged(run, f"stage {stage.name!r}")
+        what = "tensors, settings, code" if whole else "tensors, shard by shard"
+        run.console.print(f"stage {stage.name}: the base is unchanged ({what})")
+
+
+def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
+    """Make sure that nothing of the base is otherwise than it was loaded.
+
+    Raises:
+        RunError: Something is; the message names it.
+    """
+    before = run.described
+    if not tensors:
+        before = {name: value for name, value in before.items() if not name.startswith("tensor ")}
+    now = describe_model(run.base, tensors=tensors) | _described_loading(run.base)
+    changed = differences_of(now, before)
+    if changed:
+        named, more = "; ".join(changed[:NUM_NAMED]), len(changed) - NUM_NAMED
+        what = (
+            "tensors of the frozen base" if any(name.startswith("tensor ") for name in changed) else "the frozen base"
+        )
+        raise RunError(
+            f"{who} changed {what}: {named}{f' and {more} more' if more > 0 else ''}. The run is stopped, and "
+            "its result must not be used. Only an error in a plugin or in adaptkit does that; please report it with "
+            "the recipe."
+        )
+
+
+def _described_loading(base: PreTrainedModel) -> Description:
+    """How a process would load the base once more: a base that said otherwise would be compared with another one."""
+    names = ("base", "architecture", "revision", "dtype", "attn_implementation", "trust_remote_code", "quantization")
+    loading = loading_of(base)
+    return {f"loaded: {name}": str(loading[name]) for name in names}
+
+
+def _reload_frozen(run: Run, *, shared_out: bool = True) -> None:
+    run.workflows.clear()
+    run.encoders.clear()
+    del run.base  # first, so that there are never two
+    run.base = build_base(run.recipe.base, _device(shared_out=shared_out))
+
+
+def _finish(run: Run) -> None:
+    """Write the trained workflows, and leave them where they can be evaluated."""
+    if run.recipe.accelerator.strategy in ENGINES and num_processes() > 1:
+        _rebuild_workflows(run, shared_out=_shares_out(run.recipe))
+    final = run.output_dir / FINAL_FOLDER
+    remove_leftovers(final)
+    for name, (model, processor) in run.workflows.items():
+        with staged_folder(final / name) as folder:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+    if _shares_out(run.recipe) and _fits_one_gpu(run.base):
+        _rebuild_workflows(run, shared_out=False)
+
+
+def _fits_one_gpu(base: torch.nn.Module) -> bool:
+    """Whether this process's GPU, if it has one, has room for a base twice over: for it and what is inserted."""
+    if not torch.cuda.is_available():
+        return False
+    torch.cuda.empty_cache()
+    return 2 * sum(p.nbytes for p in base.parameters()) < torch.cuda.mem_get_info()[0]
+
+
+def _rebuild_workflows(run: Run, *, shared_out: bool) -> None:
+    """Build each workflow from its last checkpoint, since an engine changed the one that it trained.
+
+    Args:
+        run: The run.
+        shared_out: Whether the GPU may be too small for the whole, so that it is built in the memory of the host.
+    """
+    if _shares_out(run.recipe):
+        _reload_frozen(run, shared_out=shared_out)
+    last = {stage.workflow: stage for stage in run.recipe.stages}
+    for name, stage in last.items():
+        model = run.build_stage_model(stage)
+        load_weights(model, run.stages[stage.name].checkpoint)
+        processor = run.processor(name)
+        model.stop_at(processor.stop_settings(model.generation_config))
+        run.workflows[name] = (model.eval(), processor)
+
+
+def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) -> None:
+    model = run.build_stage_model(stage)
+    model.set_trainable(stage.train)
+    processor = run.processor(stage.workflow)
+    model.stop_at(processor.stop_settings(model.generation_config))
+    _encode_beforehand(run, processor)
+    media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
+    cached = {name: media.cached[name].example for name in media.cached}
+    model.features_given = {name: example for name, example in cached.items() if example is not None}
+    sources = {name: run.sources[name] for name in stage.data}
+    fitting = fitting_stage(run, stage)
+    data = build_stage_data(run.recipe, fitting, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
+    if resume is not None:
+        on_main_process(lambda: refuse_other_models(model, run.output_dir, stage, resume))
+        on_main_process(data.conversations.strike_out_repaired)
+    settings = stage_settings(stage)
+    num_steps = settings.num_steps(len(data.sampler), num_processes())
+    refuse_outdated(run.recipe, run.output_dir, stage, num_steps, resume)
+    print_stage(run.console, stage, number, model, len(data.sampler), num_steps)
+    # Where weights are sharded, sharding records them, for as long as the model lives
+    with nullcontext() if _shares_out(run.recipe) else frozen_content(model):
+        run.stages[stage.name] = train_stage(
+            model,
+            data.dataset,
+            data.collator,
+            settings,
+            sampler=data.sampler,
+            output_dir=run.output_dir / stage.name,
+            resume=stage_resume(resume, stage),
+            processor=processor,
+            console=run.console,
+            metrics_path=run.output_dir / METRICS_FILE,
+            report_to=run.recipe.logging.report_to,
+            strategy=run.recipe.accelerator.strategy,
+            steps_after=_steps_after(run, stage),
+            identity=recipe_identity(run.recipe, stage, run.tokenizer, sources),
+        )
+    run.workflows[stage.workflow] = (model.eval(), processor)
+
+
+def fitting_stage(run: Run, stage: StageConfig) -> StageConfig:
+    """A stage with conversations no longer than the base has positions, which is said."""
+    positions = max_positions(run.base)
+    if positions is None or stage.max_length <= positions:
+        return stage
+    run.console.print(
+        f"stage {stage.name!r}: conversations are cut at {positions:,} positions, since the base has no more; "
+        f"max_length is {stage.max_length:,}"
+    )
+    return stage.model_copy(update={"max_length": positions})
+
+
+def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:
+    """Encode every medium of the recipe's data once, for modalities whose recipe wants that."""
+    for name, inputs in processor.modalities.items():
+        encoder = run.encoders[name]
+        if name in run.cached or not (run.recipe.modalities[name].cache_features and encoder.cacheable):
+            continue
+        encoder.to(_device(shared_out=False) or run.base.device)
+        with progress_bar(run.console, f"encoding {name} inputs") as advance:
+            run.cached[name] = cache_features(name, inputs, encoder, run.sources.values(), advance)
+        encoder.to(run.base.device)
+
+
+def _steps_after(run: Run, stage: StageConfig) -> int:
+    """Steps of later stages; of packed ones as many as without packing, which nobody can tell before."""
+    later = run.recipe.stages[run.recipe.stages.index(stage) + 1 :]
+    total = 0
+    for other in later:
+        settings = replace(stage_settings(other), packing=False)
+        total += settings.num_steps(stage_mixture(other, run.sources).epoch_size, num_processes())
+    return total
+
+
+def stage_settings(stage: StageConfig) -> StageSettings:
+    """A stage's knobs as the training engine takes them."""
+    optimizer = stage.optimizer
+    groups: dict[str, GroupSettings] = {
+        part: GroupSettings(group.name, group.learning_rate, group.weight_decay)
+        for part, group in optimizer.groups.items()
+        if part in stage.train  # stage_defaults may speak of parts that not every stage trains
+    }
+    shared = StageSettings.__dataclass_fields__.keys() & type(stage).model_fields.keys() - {"optimizer", "train"}
+    return StageSettings(
+        **{name: getattr(stage, name) for name in shared},
+        train=tuple(stage.train),
+        optimizer=OptimizerSettings(
+            name=optimizer.name,
+            learning_rate=optimizer.learning_rate,
+            weight_decay=optimizer.weight_decay,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            adamw_learning_rate=optimizer.adamw_learning_rate,
+            groups=groups,
+        ),
+    )
+
+
+def _recipe_header() -> str:
+    packages = sorted({component.package for component in get_plugin_manager().components()})
+    return f"# Resolved by adaptkit {adaptkit.__version__}; plugins: {', '.join(packages)}\n"
+
+
+def print_stage(
+    console: Console,
+    stage: StageConfig,
+    number: str,
+    model: AdaptkitForConditionalGeneration,
+    num_batches: int | None,
+    num_steps: int,
+) -> None:
+    """Show what a stage trains and what it leaves alone; an epoch has so many conversations, or packs of them.
+
+    Without `num_batches`, as where its data is not there, nothing is said of epochs and steps.
+    """
+    table = Table(title=f"Stage {number}: {stage.name}", title_justify="left", title_style="bold", box=None)
+    for column, justify in (("component", "left"), ("parameters", "right"), ("in this stage", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for size in describe_components(model):
+        state = styled("trained", "green") if size.name in stage.train else "frozen"
+        table.add_row(size.name, f"{size.num_parameters:,}", state)
+    console.print()
+    console.print(table)
+    counts = ""
+    if num_batches is not None:
+        counts = f"{num_batches:,} {'packs' if stage.packing else 'conversations'} an epoch, {num_steps:,} "
+    console.print(
+        f"workflow {stage.workflow}, {counts}steps of {_step_size(stage)}, "
+        f"learning rate {stage.optimizer.learning_rate:g}"
+    )
+
+
+def _step_size(stage: StageConfig) -> str:
+    """Samples or packs of one optimiser step, and over how many processes."""
+    size = stage_settings(stage).batch_size * stage.gradient_accumulation_steps
+    return f"{size * num_processes():,} over {num_processes()} processes" if num_processes() > 1 else f"{size:,}"

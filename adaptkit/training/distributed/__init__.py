@@ -1,0 +1,1 @@
+"""A stage on several devices: strategies, and their state."""

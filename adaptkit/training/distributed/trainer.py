@@ -1,0 +1,232 @@
+"""The trainer for several processes: what a process reads, holds and writes of a run that it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from transformers import set_seed
+from transformers import trainer as transformers_trainer
+
+from adaptkit.chat.encoding import IGNORE_INDEX
+from adaptkit.processes.group import ENGINES, SHARDED, ZERO_STAGES, any_process, num_processes, process_index
+from adaptkit.training.distributed.optimizer_state import Spread, load_whole_state, whole_state
+from adaptkit.training.distributed.strategies import assert_spread, local_part, whole_tensors
+from adaptkit.training.trainer import WorkflowTrainer
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A sample that another process learns from: this one goes along, and learns nothing.
+
+    Attributes:
+        index: What the sampler gave.
+    """
+
+    index: Any
+
+
+class WithRepeats(Dataset[Any]):
+    """A dataset that has no labels where an index is `Repeated`."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, index: Any) -> Any:
+        """An item, or a pack of them."""
+        if not isinstance(index, Repeated):
+            return self._dataset[index]
+        item = self._dataset[index.index]
+        return [_unlabelled(one) for one in item] if isinstance(item, list) else _unlabelled(item)
+
+
+def _unlabelled(item: Any) -> dict[str, Any]:
+    return {**item, "labels": 0 * item["labels"] + IGNORE_INDEX}
+
+
+class ShareOfBatches(Sampler[list[Any]]):
+    """This process's share of each batch of all processes, in their order.
+
+    So an optimiser step sees the same samples however many processes there are. The last batch of an epoch is split as
+    evenly as it goes; where it holds fewer samples than there are processes, the others get one as a `Repeated`.
+
+    Args:
+        batches: Of all processes together.
+        rank: Number of this process.
+        num_shares: Number of processes.
+    """
+
+    def __init__(self, batches: BatchSampler, rank: int, num_shares: int) -> None:
+        self.sampler: Any = batches.sampler  # accelerate looks for it, to tell it the epoch
+        self._batches = batches
+        self._rank = rank
+        self._num_shares = num_shares
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, where the sampler has several."""
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for batch in self._batches:
+            if len(batch) < self._num_shares:
+                yield [batch[self._rank]] if self._rank < len(batch) else [Repeated(batch[0])]
+                continue
+            size, larger = divmod(len(batch), self._num_shares)
+            start = self._rank * size + min(self._rank, larger)
+            yield batch[start : start + size + (self._rank < larger)]
+
+
+class SpreadTrainer(WorkflowTrainer):
+    """`WorkflowTrainer` in one of several processes.
+
+    Args:
+        model: A `WorkflowModel`; shared out already where the strategy is one of `SHARDED`.
+        strategy: How the work is shared.
+        arguments: As its parent's.
+        options: As its parent's.
+    """
+
+    def __init__(self, model: nn.Module, *arguments: Any, strategy: str, **options: Any) -> None:
+        self._strategy = strategy
+        self._proven = False
+        self._groups: list[list[nn.Parameter]] = []
+        self._plain_optimizer: Optimizer | None = None
+        super().__init__(model, *arguments, **options)
+        if strategy == "fsdp":
+            self._leave_to_fsdp()
+
+    def _leave_to_fsdp(self) -> None:
+        """Keep accelerate, which knows nothing of it, from wrapping a model that PyTorch has shared out."""
+        clip = self.accelerator.clip_grad_norm_
+        self.accelerator.prepare_model = lambda model, *args, **kwargs: model
+        self.accelerator.clip_grad_norm_ = lambda *args, **kwargs: _gathered(clip(*args, **kwargs))
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if self._strategy not in SHARDED:  # else its parts are where they belong, and the whole would not fit
+            super()._move_model_to_device(model, device)
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def build_loader(self, **options: Any) -> DataLoader[Any]:
+        """This process's share of the batches."""
+        batches = BatchSampler(self._sampler, self._settings.batch_size * num_processes(), drop_last=False)
+        loader: DataLoader[Any] = DataLoader(
+            WithRepeats(self.train_dataset),
+            batch_sampler=ShareOfBatches(batches, process_index(), num_processes()),
+            **options,
+        )
+        prepared: DataLoader[Any] = prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
+        return prepared
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The optimiser, whose groups are noted before an engine rearranges them."""
+        optimizer = super().create_optimizer(model)
+        if self._plain_optimizer is None:
+            self._plain_optimizer = optimizer
+            self._groups = [list(group["params"]) for group in optimizer.param_groups]
+        return optimizer
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward, once it is known that the strategy is the one that was asked for."""
+        if not self._proven:
+            assert_spread(self._strategy, self.model, model)
+            self._proven = True
+        return super().training_step(model, *args, **kwargs)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; a checkpoint that is gone on from is ours also where DeepSpeed trains."""
+        with _own_checkpoints():
+            return super().train(*args, **kwargs)
+
+    def finish(self) -> None:
+        """Let go of the engine and of what it holds on to."""
+        engine: Any = self.model_wrapped
+        self.accelerator.free_memory()
+        if self._strategy in ZERO_STAGES:
+            engine.destroy()
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model's own tensors, gathered where they are shared out, and what goes with them."""
+        if self._strategy not in SHARDED:
+            super().save_model(output_dir, _internal_call)
+            return
+        tensors = whole_tensors(self.model, keep=self.args.should_save)
+        if self.args.should_save:
+            self.write_model(str(output_dir or self.args.output_dir), state_dict=tensors)
+
+    def names_not_finite(self) -> list[str]:
+        """Names of own tensors with values that are no numbers, in this process or, unnamed, in another."""
+        own = self.model.trainable_state_dict()
+        parts = [(name, p) for name, p in self.model.named_parameters() if name in own]
+        names = [name for name, parameter in parts if not torch.isfinite(local_part(parameter)).all()]
+        anywhere = any_process(bool(names))
+        return names or ["a tensor in another process"] * anywhere
+
+    def _spread(self) -> Spread:
+        assert self._plain_optimizer is not None
+        engine = self.model_wrapped if self._strategy in ZERO_STAGES else None
+        return Spread(self._plain_optimizer, self._groups, engine)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._strategy not in ENGINES:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_state(self._spread(), keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / "optimizer.pt")
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _load_optimizer_states(self, checkpoint: str | None) -> None:
+        if self._strategy not in ENGINES or checkpoint is None:
+            super()._load_optimizer_states(checkpoint)
+            return
+        saved = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
+        load_whole_state(self._spread(), saved)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._strategy not in ENGINES:  # else it was done while the model was whole
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and not (Path(checkpoint) / f"rng_state_{process_index()}.pth").is_file():
+            # It was written by fewer processes: a new draw, and not that of the stage's beginning once more
+            set_seed((self.args.seed + 1_000_003 * self.state.global_step + process_index()) % 2**32)
+            return
+        super()._load_rng_state(checkpoint)
+
+
+def _gathered(norm: Tensor) -> Tensor:
+    from torch.distributed.tensor import DTensor
+
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+@contextmanager
+def _own_checkpoints() -> Iterator[None]:
+    """Keep transformers from looking for a checkpoint of DeepSpeed's own kind, which holds all frozen weights."""
+    module = cast(Any, transformers_trainer)
+    before = module.deepspeed_load_checkpoint
+    module.deepspeed_load_checkpoint = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        module.deepspeed_load_checkpoint = before

@@ -1,0 +1,495 @@
+"""Damaged models, runs and checkpoints of others: each is used, or refused with an error that names the file.
+
+`python -m tests.fuzz.checkpoints` damages one file at a time of all that `load`, `generate`, `inspect`,
+`eval`, `export`, `--resume` and `import` read. Anything but success and an `AdaptkitError` that names the file, or its
+folder, is a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import yaml
+from PIL import Image
+from rich.status import Status
+from rich.table import Table
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+import adaptkit
+from adaptkit.errors import AdaptkitError, RunError
+from adaptkit.importers import import_iaa_official, import_lavin
+from adaptkit.importers.lavin import tensor_names
+from adaptkit.recipe import load_recipe
+from adaptkit.run.runner import train_recipe
+from adaptkit.terminal import Console
+from adaptkit.testing.mutations import mutate_bytes
+from adaptkit.testing.tiny import tiny_clip_vision, tiny_decoder, tiny_tokenizer
+from tests.fuzz.fuzzing import end_with, fuzzing_console
+
+TIMEOUT_S = 60
+
+_JUNK: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 7, 1.5, float("nan"), float("inf"), 1e308, 2**63, 10**400, "", "x", "é" * 40),
+    *("\ud800", "a\0b", "../../x", "/etc/passwd", "http://x/y", [], {}, [None], [[]], [{}], {"a": 1}, {"": {"": ""}}),
+)
+_TEXT_SUFFIXES = (".json", ".yaml", ".jsonl")
+
+Damage = Callable[[Path], None]
+
+
+@dataclass
+class Outcomes:
+    """What became of the damaged files of one use."""
+
+    used: int = 0
+    refused: int = 0
+    slowest_s: float = 0.0
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A way of reading files.
+
+    Attributes:
+        run: Reads what lies in a folder that `build_world` wrote.
+        reads: Patterns of the files that it reads there.
+    """
+
+    run: Callable[[Path], object]
+    reads: tuple[str, ...]
+
+
+# -- what is damaged -------------------------------------------------------------------------------------------------
+
+
+def damages(file: Path, rng: random.Random, num_values: int) -> Iterator[tuple[str, Damage]]:
+    """Ways of damaging a file: some of the whole, and `num_values` of single values or bytes."""
+    raw = file.read_bytes()
+    yield "missing", Path.unlink
+    yield "a folder", _make_folder
+    yield "empty", _writing(b"")
+    yield "cut", _writing(raw[: len(raw) // 2])
+    yield "binary", _writing(bytes(range(256)) * 4)
+    if file.suffix in _TEXT_SUFFIXES:
+        for text in ("null", "[]", "{}", "3", '"x"', "[" * 100_000, '{"a":' * 3000, "\ufeff" + raw.decode()):
+            yield f"is {text[:9]}", _writing(text.encode())
+    for _ in range(num_values):
+        if file.suffix in _TEXT_SUFFIXES and rng.random() < 0.9:
+            yield _damaged_value(file, raw, rng)
+        else:
+            yield "bytes", _writing(mutate_bytes(raw, rng))
+
+
+def _damaged_value(file: Path, raw: bytes, rng: random.Random) -> tuple[str, Damage]:
+    values = yaml.safe_load(raw) if file.suffix == ".yaml" else [json.loads(line) for line in raw.splitlines()] if (
+        file.suffix == ".jsonl") else json.loads(raw)  # fmt: skip
+    places = list(_places(values))
+    place = rng.choice([p for p in places if len(p) <= rng.randint(1, 6)] or places)
+    parent = values
+    for key in place[:-1]:
+        parent = parent[key]
+    if rng.random() < 0.15:
+        what = "without"
+        del parent[place[-1]]
+    else:
+        junk = rng.choice(_JUNK)
+        what = f"{junk!r:.30} at"
+        parent[place[-1]] = junk
+    text = yaml.safe_dump(values) if file.suffix == ".yaml" else "".join(f"{json.dumps(v)}\n" for v in values) if (
+        file.suffix == ".jsonl") else json.dumps(values)  # fmt: skip
+    return f"{what} {'.'.join(map(str, place))}", _writing(text.encode(errors="surrogatepass"))
+
+
+def _places(values: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if place:
+        yield place
+    if isinstance(values, dict | list):
+        for key in list(values if isinstance(values, dict) else range(len(values))):
+            yield from _places(values[key], (*place, key))
+
+
+def _writing(raw: bytes) -> Damage:
+    def write(path: Path) -> None:
+        path.write_bytes(raw)
+
+    return write
+
+
+def _make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+# -- what there is to read -------------------------------------------------------------------------------------------
+
+
+def build_world(root: Path) -> None:
+    """Write tiny models, data, a trained run, other workflows, and checkpoints in the form of others."""
+    tiny_decoder("llama", num_hidden_layers=3).save_pretrained(root / "base")
+    tiny_tokenizer().save_pretrained(root / "base")
+    tiny_clip_vision(num_hidden_layers=4).save_pretrained(root / "encoder")
+    rows = []
+    for number in range(4):
+        Image.new("RGB", (30, 20 + number), (20 * number, 90, 60)).save(root / f"{number}.png")
+        turns = [{"from": "human", "value": "<image>\nwhich?"}, {"from": "gpt", "value": f"number {number}"}]
+        rows.append({"id": number, "image": f"{number}.png", "conversations": turns})
+    (root / "data.json").write_text(json.dumps(rows), encoding="utf-8")
+    (root / "recipe.yaml").write_text(yaml.safe_dump(_recipe(root), sort_keys=False), encoding="utf-8")
+    _train(root, "run")
+    (root / "run/results.json").unlink(missing_ok=True)
+    _write_other_workflows(root)
+    _write_lavin(root)
+    _write_iaa(root / "iaa")
+
+
+def _recipe(root: Path) -> dict[str, Any]:
+    encoder = {"name": "clip", "path": str(root / "encoder")}
+    return {
+        "name": "small",
+        "base": {"path": str(root / "base"), "dtype": "float32"},
+        "modalities": {"image": {"encoder": encoder, "projector": {"name": "mlp2x_gelu"}, "cache_features": True}},
+        "workflows": {"vision": {"insertion": {"policy": "inner_adapter", "placement": {"layers": [1]}}}},
+        "data": {"pictures": {"format": "llava", "path": str(root / "data.json")}},
+        "stages": [
+            {
+                "name": "align", "workflow": "vision", "train": ["projector", "insertion"], "data": {"pictures": 1.0},
+                "max_steps": 2, "per_device_train_batch_size": 2, "save_steps": 1, "logging_steps": 1,
+                "optimizer": {"learning_rate": 1e-3},
+            }
+        ],
+        "evaluation": {"tasks": [{"name": "answers", "datasets": ["pictures"]}], "limit": 1},
+    }  # fmt: skip
+
+
+def _write_other_workflows(root: Path) -> None:
+    """One whose encoder lies in it, in shards, and an exported adapter."""
+    base = AutoModelForCausalLM.from_pretrained(root / "base")
+    image = {"encoder": tiny_clip_vision(), "projector": "linear", "placeholder_id": 999}
+    model = adaptkit.adapt(base, {"image": image}, {"policy": "inner_adapter", "placement": {"layers": [0]}})
+    model.save_pretrained(root / "adopted")
+    names = sorted(model.trainable_state_dict())
+    tensors = model.trainable_state_dict()
+    weight_map: dict[str, str] = {}
+    for number, part in enumerate((names[::2], names[1::2])):
+        file = f"model-{number}.safetensors"
+        save_file({name: tensors[name].contiguous() for name in part}, root / "adopted" / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    (root / "adopted/model.safetensors").unlink()
+    (root / "adopted/model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def _write_lavin(root: Path) -> None:
+    image = {
+        "encoder": {
+            "name": "clip", "path": str(root / "encoder"), "feature_layers": [4], "tokens": "cls", "pad": "stretch",
+            "normalization": "imagenet",
+        },
+        "projector": {"name": "mlp_silu", "hidden_size": 12},
+        "placeholder_id": 999,
+    }  # fmt: skip
+    base = AutoModelForCausalLM.from_pretrained(root / "base")
+    model = adaptkit.adapt(base, {"image": image}, {"policy": "mma"})
+    own = model.trainable_state_dict()
+    (root / "lavin").mkdir()
+    tensors = {theirs: own[ours].clone() for theirs, ours in tensor_names(model).items()}
+    torch.save({"model": tensors, "epoch": 19}, root / "lavin/checkpoint-19.pth")
+    (root / "lavin_safe").mkdir()
+    save_file(tensors, root / "lavin_safe/adapters.safetensors")
+
+
+_IAA = {
+    "architectures": ["IAALlamaForCausalLM"], "model_type": "IAA", "torch_dtype": "float32", "vocab_size": 259,
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "rms_norm_eps": 1e-4, "rope_theta": 20000.0, "max_position_embeddings": 64,
+    "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2, "mm_vision_select_layer": -2,
+    "mm_vision_select_feature": "patch", "mm_projector_type": "mlp2x_gelu", "mm_hidden_size": 32,
+    "image_aspect_ratio": "pad", "ehce_layers": [0, 2], "mm_vision_tower": "tower_config",
+}  # fmt: skip
+
+
+def _write_iaa(folder: Path) -> None:
+    """The authors' form of IAA, in two shards, with the vision tower inside."""
+    known = {*LlamaConfig().to_dict(), "rope_theta"} - {"architectures", "model_type"}
+    llama = LlamaForCausalLM(LlamaConfig(**{key: value for key, value in _IAA.items() if key in known}))
+    shapes = {name: tuple(p.shape) for name, p in llama.named_parameters()}
+    layer = {n.removeprefix("model.layers.0."): s for n, s in shapes.items() if ".layers.0." in n}
+    for suffix, projector in (("", "mm_projector"), ("_grounding", "mm_projector_G")):
+        shapes |= {f"model.condition_layers{suffix}.{j}.{n}": shape for j in range(2) for n, shape in layer.items()}
+        shapes |= {
+            f"model.embed_tokens_condition{suffix}.weight": (259, 32),
+            f"lm_head_condtion{suffix}.weight": (259, 32),
+        }
+        shapes |= {f"model.norm_condition{suffix}.weight": (32,)}
+        shapes |= {f"model.{projector}.{i}.{n}": s for i in (0, 2) for n, s in (("weight", (32, 32)), ("bias", (32,)))}
+    tensors = {name: torch.full(shape, 0.01) for name, shape in shapes.items()}
+    tower = tiny_clip_vision()
+    for name, tensor in tower.state_dict().items():
+        if "position_ids" not in name:
+            tensors[f"model.vision_tower.vision_tower.vision_model.{name.removeprefix('vision_model.')}"] = tensor
+    tower.config.save_pretrained(folder / "tower_config")
+    (folder / "config.json").write_text(json.dumps(_IAA))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
+    tiny_tokenizer().save_pretrained(folder)
+    names = sorted(tensors)
+    weight_map: dict[str, str] = {}
+    for shard in range(2):
+        file = f"model-{shard + 1:05}-of-00002.safetensors"
+        save_file({name: tensors[name].contiguous() for name in names[shard::2]}, folder / file)
+        weight_map |= dict.fromkeys(names[shard::2], file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+# -- how it is read --------------------------------------------------------------------------------------------------
+
+
+def _command(name: str, *arguments: object) -> None:
+    """A command of `adaptkit`, without what turns errors into messages."""
+    from adaptkit.cli import cli
+
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        command.main([str(argument) for argument in arguments], prog_name=name, standalone_mode=False)
+
+
+def _load(root: Path, name: str) -> None:
+    folder = root / name
+    model = adaptkit.load(folder)
+    processor = adaptkit.load_processor(folder)
+    messages = [{"role": "user", "content": [{"type": "image", "image": root / "0.png"},
+                                              {"type": "text", "text": "which?"}]}]  # fmt: skip
+    batch = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    model.generate(**batch, max_new_tokens=2)
+
+
+_MODELS = ("base/*", "encoder/*")
+_FINAL = "run/final/vision/*"
+_CHECKPOINT = ("run/align/checkpoint-1/*", "run/align/checkpoint-2/*")
+
+USES = {
+    "load": Use(lambda root: _load(root, "run/final/vision"), (_FINAL, *_MODELS)),
+    "load adopted": Use(lambda root: _load(root, "adopted"), ("adopted/*", "adopted/encoders/image/*")),
+    "generate": Use(
+        lambda root: _command("generate", root / "run", "--prompt", "which?", "--image", root / "0.png",
+                              "--max-new-tokens", "2"),
+        (_FINAL, "run/recipe.yaml", *_MODELS, "0.png"),
+    ),
+    "inspect": Use(lambda root: _command("inspect", root / "run"), (_FINAL, "run/recipe.yaml", *_MODELS)),
+    "eval": Use(
+        lambda root: _command("eval", root / "run", "--json"),
+        (_FINAL, "run/recipe.yaml", *_MODELS, "data.json", "run/results.json", "run/metrics.jsonl"),
+    ),
+    "export": Use(
+        lambda root: _command("export", root / "run", "--to", "llava", "--output", root / "exported"),
+        (_FINAL, *_MODELS),
+    ),
+    "train": Use(
+        lambda root: _train(root, "new"),
+        ("recipe.yaml", *_MODELS, "data.json", "cache/*/*", "cache/*/*/*"),
+    ),
+    "resume": Use(
+        lambda root: _resume(root),
+        (*_CHECKPOINT, "run/*.jsonl", "run/recipe.yaml", "recipe.yaml", "cache/*/*", "cache/*/*/*"),
+    ),
+    "import lavin": Use(
+        lambda root: import_lavin(root / "lavin", root / "out", root / "base", root / "encoder"),
+        ("lavin/*", *_MODELS),
+    ),
+    "import lavin safetensors": Use(
+        lambda root: import_lavin(root / "lavin_safe", root / "out", root / "base", root / "encoder"),
+        ("lavin_safe/*",),
+    ),
+    "import iaa": Use(lambda root: import_iaa_official(root / "iaa", root / "out"), ("iaa/*", "iaa/tower_config/*")),
+}  # fmt: skip
+
+
+def _train(root: Path, output: str, resume: str | None = None) -> None:
+    """All stages, without the evaluation behind them, which starts processes of its own."""
+    recipe = load_recipe(root / "recipe.yaml")
+    train_recipe(recipe, root / output, Console(file=io.StringIO()), resume=resume)
+
+
+def _resume(root: Path) -> None:
+    """Go on from the middle of the stage, unless it is its end that was damaged."""
+    newest = root / "run/align/checkpoint-2"
+    if newest.is_dir() and _same(newest, root.with_name("pristine") / "run/align/checkpoint-2"):
+        shutil.rmtree(newest)
+    shutil.rmtree(root / "run/final", ignore_errors=True)
+    _train(root, "run", "auto")
+
+
+def _same(one: Path, other: Path) -> bool:
+    names = {path.name for path in one.iterdir()} | {path.name for path in other.iterdir()}
+    return all(
+        (one / n).is_file() and (other / n).is_file() and (one / n).read_bytes() == (other / n).read_bytes()
+        for n in names
+    )
+
+
+# -- trying it -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One file, and what is done to it."""
+
+    file: str
+    what: str
+    damage: Damage
+
+
+def trials(root: Path, use: Use, seed: int, num_values: int) -> list[Trial]:
+    """All damage that is done to the files of a use."""
+    found = []
+    for file in sorted({path for pattern in use.reads for path in root.glob(pattern) if path.is_file()}):
+        name = file.relative_to(root).as_posix()
+        if file.name not in ("lock", "README.md"):
+            found += [Trial(name, what, do) for what, do in damages(file, random.Random(f"{seed} {name}"), num_values)]
+    return found
+
+
+class World:
+    """The files, and a copy from which they are restored after each trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.pristine = folder / "world", folder / "pristine"
+        self.root.mkdir()
+        os.environ["ADAPTKIT_CACHE"] = str(self.root / "cache")
+        with _quiet():
+            build_world(self.root)
+        shutil.copytree(self.root, self.pristine)
+
+    def restore(self) -> None:
+        """Undo what a trial did."""
+        shutil.rmtree(self.root)
+        shutil.copytree(self.pristine, self.root)
+
+    def problem(self, use: Use, trial: Trial) -> tuple[bool, str | None]:
+        """Whether damaged files were used all the same, and what went wrong otherwise than it should."""
+        path = self.root / trial.file
+        trial.damage(path)
+        try:
+            with _quiet(), _time_limit():
+                use.run(self.root)
+        except AdaptkitError as error:
+            if isinstance(error, RunError) and "not proven" in str(error):
+                return False, None  # and says what differs, as it should where files change meanwhile
+            words = (path.name, str(path.parent), path.stem.replace("_", " "))
+            if not any(word in str(error) for word in words):
+                return False, f"{trial.file}, {trial.what}: the file is not named: {error}"
+            return False, None
+        except click.UsageError:
+            return False, None
+        except Exception:
+            return False, f"{trial.file}, {trial.what}: {traceback.format_exc()}"
+        finally:
+            self.restore()
+        return True, None
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    def stop(number: int, frame: Any) -> None:
+        raise TimeoutError(f"more than {TIMEOUT_S} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(TIMEOUT_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logging.set_verbosity(before)
+
+
+def fuzz(
+    world: World, use: Use, chosen: Sequence[tuple[int, Trial]], progress: Callable[[int], None] = lambda done: None
+) -> Outcomes:
+    """Try damaged files, each by its number."""
+    outcomes = Outcomes()
+    for done, (number, trial) in enumerate(chosen, start=1):
+        start = time.perf_counter()
+        used, problem = world.problem(use, trial)
+        if problem is not None:
+            outcomes.failures.append((number, problem))
+        elif used:
+            outcomes.used += 1
+        else:
+            outcomes.refused += 1
+        outcomes.slowest_s = max(outcomes.slowest_s, time.perf_counter() - start)
+        progress(done)
+    return outcomes
+
+
+def _show(status: Status, name: str, done: int) -> None:
+    status.update(f"{name} {done:,}")
+
+
+@click.command()
+@click.option("--values", default=40, show_default=True, help="Single values and places damaged in each file.")
+@click.option("--limit", type=int, help="Files damaged in all for each use, drawn at random.")
+@click.option("--seed", default=0, show_default=True, help="Of the damage.")
+@click.option("--use", "names", multiple=True, type=click.Choice(list(USES)), help="Only this one; repeatable.")
+@click.option("--only", type=int, help="Only the trial of this number, to try a failure again.")
+@click.option("--failures", type=click.Path(path_type=Path), help="Write all failures to this file.")
+def main(
+    values: int, limit: int | None, seed: int, names: tuple[str, ...], only: int | None, failures: Path | None
+) -> None:
+    """Use damaged files: each must be used, or be refused with an error that names it."""
+    console = fuzzing_console()
+    results: dict[str, Outcomes] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder))
+        for name in names or USES:
+            chosen = list(enumerate(trials(world.root, USES[name], seed, values)))
+            if only is not None:
+                chosen = chosen[only : only + 1]
+            elif limit is not None and limit < len(chosen):
+                chosen = sorted(random.Random(f"{seed} {name}").sample(chosen, limit), key=lambda pair: pair[0])
+            with console.status(name) as status:
+                results[name] = fuzz(world, USES[name], chosen, partial(_show, status, name))
+    table = Table(title="Damaged files", title_justify="left")
+    for column in ("use", "damaged", "used", "refused", "failures", "slowest"):
+        table.add_column(column, justify="left" if column == "use" else "right")
+    for name, found in results.items():
+        total = found.used + found.refused + len(found.failures)
+        numbers = (total, found.used, found.refused, len(found.failures))
+        table.add_row(name, *(f"{number:,}" for number in numbers), f"{found.slowest_s:.1f} s")
+    if failures is not None:
+        lines = [f"## {name} {number}\n{text}\n" for name, o in results.items() for number, text in o.failures]
+        failures.write_text("\n".join(lines), encoding="utf-8")
+    end_with(console, table, "--use", seed, {name: found.failures for name, found in results.items()})
+
+
+if __name__ == "__main__":
+    main()
