@@ -144,7 +144,8 @@ class Media:
 
     def _inside(self, path: Path, modality: str) -> Path:
         found = Path(os.path.realpath(path))
-        if not any(found.is_relative_to(root) for root in _opened(self.folder, self.roots)):
+        roots = tuple(Path(os.path.abspath(root)) for root in (self.folder, *self.roots))
+        if not any(found.is_relative_to(root) for root in _opened(roots)):
             leads = "" if found == path else f", which is {str(found)!r:.400},"
             folders = ", ".join(str(folder) for folder in dict.fromkeys((self.folder, *self.roots)))
             raise DataError(
@@ -156,9 +157,9 @@ class Media:
 
 
 @lru_cache(maxsize=256)
-def _opened(folder: Path, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+def _opened(roots: tuple[Path, ...]) -> tuple[Path, ...]:
     """The folders below which media may lie, without links; of a snapshot of the hub also what its links lead to."""
-    found = [Path(os.path.realpath(root)) for root in (folder, *roots)]
+    found = [Path(os.path.realpath(root)) for root in roots]
     snapshots = [place for root in found for place in (root, *root.parents) if place.parent.name == "snapshots"]
     return (*found, *(snapshot.parent.parent / "blobs" for snapshot in snapshots))
 

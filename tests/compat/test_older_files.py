@@ -1,7 +1,8 @@
 """What earlier versions of adaptkit wrote still loads and resumes.
 
-`before-1` was written at commit b82e811: a recipe with its base, encoder and data, the run that it left when it was
-killed in its third stage, its feature cache, and the workflows of the same run when it was not killed.
+Each folder holds what one commit wrote from the recipe, base, encoder and data of `before-1`: the run that it left when
+it was killed in its third stage, its feature cache, and the workflows of the same run when it was not killed.
+`before-1` is of commit b82e811, `before-2` of 7cd847b.
 """
 
 import json
@@ -16,13 +17,14 @@ from safetensors.torch import load_file
 import adaptkit
 from adaptkit.cli import cli
 
-FILES = Path(__file__).parent / "before-1"
+FILES = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="module", params=["before-1", "before-2"])
+def folder(request, tmp_path_factory):
     copy = tmp_path_factory.mktemp("older") / "files"
-    shutil.copytree(FILES, copy)
+    shutil.copytree(FILES / "before-1", copy, ignore=shutil.ignore_patterns("run", "cache", "final"))
+    shutil.copytree(FILES / request.param, copy, dirs_exist_ok=True)
     return copy
 
 
