@@ -144,7 +144,7 @@ class Media:
 
     def _inside(self, path: Path, modality: str) -> Path:
         found = Path(os.path.realpath(path))
-        roots = tuple(Path(os.path.abspath(root)) for root in (self.folder, *self.roots))
+        roots = tuple(root.absolute() for root in (self.folder, *self.roots))
         if not any(found.is_relative_to(root) for root in _opened(roots)):
             leads = "" if found == path else f", which is {str(found)!r:.400},"
             folders = ", ".join(str(folder) for folder in dict.fromkeys((self.folder, *self.roots)))
