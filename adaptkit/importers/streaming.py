@@ -14,8 +14,8 @@ from torch import Tensor
 from adaptkit.errors import ModelError
 from adaptkit.files.loading import indexed_files, reading
 from adaptkit.model.integrity import refuse_non_finite, write_tensors
+from adaptkit.model.overwriting import TENSORS_FILE as SINGLE_FILE
 from adaptkit.model.saving import MAX_SHARD_BYTES
-from adaptkit.model.saving import TENSORS_FILE as SINGLE_FILE
 
 
 @dataclass(frozen=True)

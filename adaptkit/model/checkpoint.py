@@ -27,10 +27,11 @@ from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
 from adaptkit.model.encoders import load_encoder
 from adaptkit.model.integrity import read_tensors
 from adaptkit.model.origin import remember_origin
+from adaptkit.model.overwriting import TENSORS_FILE
 from adaptkit.model.packages import require_packages
 from adaptkit.model.reference import holds_content, resolve_encoder, resolve_reference
 from adaptkit.model.saved_config import check_saved_config
-from adaptkit.model.saving import ENCODERS_FOLDER, TENSORS_FILE
+from adaptkit.model.saving import ENCODERS_FOLDER
 from adaptkit.model.stock_methods import num_rows
 from adaptkit.surgery import check_materialised
 from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -22,11 +21,10 @@ from adaptkit.model.encoders import is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
 from adaptkit.model.loss import IGNORE_INDEX, shifted_loss, with_loss
 from adaptkit.model.passes import PassContexts, cache_of
-from adaptkit.model.saving import save_workflow
+from adaptkit.model.saving import WorkflowSavingMixin
 from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
 from adaptkit.model.stock_methods import StockMethodsMixin
 from adaptkit.model.training import WorkflowTrainingMixin
-from adaptkit.model.uploading import check_upload_options, upload
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
 from adaptkit.surgery.quantization import check_move
 
@@ -37,6 +35,7 @@ PARTS = ("projector", "insertion", "ends")
 class AdaptkitForConditionalGeneration(
     WorkflowTrainingMixin,
     WorkflowGenerationMixin,
+    WorkflowSavingMixin,
     StockMethodsMixin,
     PreTrainedModel,  # type: ignore[misc]
 ):
@@ -64,9 +63,6 @@ class AdaptkitForConditionalGeneration(
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-
-    loader: Callable[..., Any]
-    """`from_pretrained`, set by `adaptkit.model.checkpoint`, which knows how to find bases and encoders."""
 
     def __init__(
         self,
@@ -498,97 +494,3 @@ class AdaptkitForConditionalGeneration(
         if self._own_names:
             name = self._own_names[0]
             yield cast(nn.Parameter, self.get_parameter(name))
-
-    # -- disk ----------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a workflow; see `adaptkit.load`."""
-        if args:
-            raise ModelError("from_pretrained of a workflow takes keyword arguments only; see adaptkit.load.")
-        return cls.loader(pretrained_model_name_or_path, **kwargs)
-
-    @classmethod
-    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
-        raise ModelError(
-            "a workflow is not made of a configuration alone: it shares its base's tensors. Use adaptkit.adapt or "
-            "from_pretrained."
-        )
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        is_main_process: bool = True,
-        state_dict: Mapping[str, Tensor] | None = None,
-        push_to_hub: bool = False,
-        max_shard_size: int | str | None = None,
-        variant: str | None = None,
-        token: bool | str | None = None,
-        save_peft_format: bool = True,
-        save_original_format: bool = True,
-        distributed_checkpoint: bool = False,
-        safe_serialization: bool = True,
-        **hub_options: Any,
-    ) -> None:
-        """Write the workflow's own tensors (safetensors) and its configuration; see `adaptkit.load`.
-
-        Args:
-            save_directory: A folder, which must not hold the base, an encoder or another model that is no workflow.
-            is_main_process: Whether this process writes; several of a distributed run may call this.
-            state_dict: The workflow's own tensors, where they had to be gathered from several processes.
-            push_to_hub: Whether to upload it as well, to `repo_id`, by default named like the folder.
-            max_shard_size: Largest file of tensors, in bytes or such as `"10GB"`; 5 GB by default.
-            variant: Not supported.
-            token: Of the hub's user.
-            save_peft_format: Without meaning here.
-            save_original_format: Without meaning here.
-            distributed_checkpoint: Not supported.
-            safe_serialization: Tensors are always written as safetensors.
-            hub_options: `repo_id` and what `push_to_hub` takes.
-
-        Raises:
-            ArgumentError: An argument is unknown.
-            ModelError: An argument is not supported, or the folder holds another model.
-        """
-        _refuse_arguments(variant=variant, distributed_checkpoint=distributed_checkpoint)
-        if not safe_serialization:
-            raise ModelError("safe_serialization=False: tensors are written as safetensors only.")
-        known = {*inspect.signature(self.save_pretrained).parameters} - {"hub_options"}
-        check_upload_options(hub_options, "save_pretrained", known, push_to_hub=push_to_hub)
-        if not is_main_process:
-            return
-        directory = Path(save_directory)
-        save_workflow(self, directory, state_dict=state_dict, max_shard_size=max_shard_size)
-        if push_to_hub:
-            repo_id = hub_options.pop("repo_id", directory.resolve().name)
-            self.push_to_hub(repo_id, token=token, max_shard_size=max_shard_size, state_dict=state_dict, **hub_options)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        max_shard_size: int | str | None = None,
-        state_dict: Mapping[str, Tensor] | None = None,
-        tags: list[str] | None = None,
-        **options: Any,
-    ) -> Any:
-        """Upload what `save_pretrained` writes; arguments are those of transformers, and `state_dict`.
-
-        A base that was loaded from a folder is not named in what is uploaded, with a warning.
-
-        Raises:
-            ArgumentError: An argument is unknown.
-            ModelError: An encoder was loaded from a folder by name, which others do not have.
-        """
-
-        def save(folder: Path) -> None:
-            save_workflow(self, folder, state_dict=state_dict, max_shard_size=max_shard_size, for_upload=True)
-
-        check_upload_options(options, "push_to_hub", ["max_shard_size", "state_dict"])
-        return upload(save, repo_id, "Upload model", tags=[*(self.model_tags or []), *(tags or [])] or None, **options)
-
-
-def _refuse_arguments(**given: Any) -> None:
-    names = [name for name, value in given.items() if value]
-    if names:
-        raise ModelError(f"save_pretrained: {', '.join(names)} is not supported for workflows. Leave it out.")

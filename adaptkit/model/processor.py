@@ -30,9 +30,10 @@ from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import load_preprocessor
+from adaptkit.model.overwriting import refuse_overwriting
 from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder, resolve_reference
 from adaptkit.model.saved_config import check_saved_modality
-from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder, refuse_overwriting
+from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder
 from adaptkit.model.template_variables import names_variable, with_variables
 from adaptkit.model.text_options import Row, TextOptions
 from adaptkit.model.uploading import check_upload_options, upload

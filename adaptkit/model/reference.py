@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from adaptkit.surgery.quantization import PACKED_WEIGHTS, quantization_of
 
 HASHES = {"content_hash": torch.bfloat16, "content_hash_float16": torch.float16}
 """Keys of a record of a frozen model's content, and to what its values are rounded for each."""
+
+_recorded: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 RELATIVE_PATH = "relative_path"
 """Key of a reference to a folder elsewhere: where that lies as seen from the checkpoint."""
@@ -134,6 +138,37 @@ def base_reference(base: Any) -> dict[str, Any]:
         **content_record(base),
         **({} if quantization is None else {"quantization": quantization}),
     }
+
+
+# -- frozen models whose content is hashed once for several checkpoints -----------------------------------------------
+
+
+def record_content(model: Any) -> None:
+    """Record what a checkpoint says of base and encoders, before their weights are sharded over processes."""
+    _recorded[model.base] = base_reference(model.base)
+    for encoder in model.source_encoders.values():
+        _recorded[encoder] = content_record(encoder)
+
+
+@contextmanager
+def frozen_content(model: Any) -> Iterator[None]:
+    """Hash base and encoders once for all checkpoints that are saved inside; a stage changes neither."""
+    record_content(model)
+    try:
+        yield
+    finally:
+        for module in (model.base, *model.source_encoders.values()):
+            del _recorded[module]
+
+
+def reference_of(base: Any) -> dict[str, Any]:
+    """`base_reference` of a base, as it is now or as it was recorded."""
+    return dict(_recorded[base]) if base in _recorded else base_reference(base)
+
+
+def record_of(encoder: Any) -> dict[str, str]:
+    """`content_record` of an encoder, as it is now or as it was recorded."""
+    return dict(_recorded[encoder]) if encoder in _recorded else content_record(encoder)
 
 
 # -- places ----------------------------------------------------------------------------------------------------------

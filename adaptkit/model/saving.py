@@ -3,47 +3,141 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import warnings
-import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import split_torch_state_dict_into_shards
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from adaptkit.errors import ModelError
-from adaptkit.files.hub import cached_snapshots
-from adaptkit.files.paths import resolve_model_path
 from adaptkit.files.writing import staged_files
 from adaptkit.interfaces import Encoder
-from adaptkit.model.config import MODEL_TYPE
-from adaptkit.model.encoders import folders_of, save_encoder, settled
+from adaptkit.model.encoders import save_encoder, settled
 from adaptkit.model.integrity import write_tensors
-from adaptkit.model.origin import is_model_id, origin_of
+from adaptkit.model.overwriting import TENSORS_FILE, refuse_overwriting, weight_files
 from adaptkit.model.packages import packages_of
 from adaptkit.model.reference import (
-    base_reference,
-    content_record,
     encoder_relative_to_checkpoint,
+    record_of,
+    reference_of,
     relative_to_checkpoint,
 )
-
-if TYPE_CHECKING:
-    from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.uploading import check_upload_options, upload
 
 ENCODERS_FOLDER = "encoders"
-TENSORS_FILE = "model.safetensors"
 MAX_SHARD_BYTES = 5_000_000_000
 
-_remembered: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+# A mixin beside the model class, whose methods it calls
+_Model: Any = PreTrainedModel if TYPE_CHECKING else object
+
+
+class WorkflowSavingMixin(_Model):  # type: ignore[misc]
+    """How a composite is saved, uploaded and loaded."""
+
+    loader: Callable[..., Any]
+    """`from_pretrained`, set by `adaptkit.model.checkpoint`, which knows how to find bases and encoders."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a workflow; see `adaptkit.load`."""
+        if args:
+            raise ModelError("from_pretrained of a workflow takes keyword arguments only; see adaptkit.load.")
+        return cls.loader(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
+        raise ModelError(
+            "a workflow is not made of a configuration alone: it shares its base's tensors. Use adaptkit.adapt or "
+            "from_pretrained."
+        )
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str | None = None,
+        variant: str | None = None,
+        token: bool | str | None = None,
+        save_peft_format: bool = True,
+        save_original_format: bool = True,
+        distributed_checkpoint: bool = False,
+        safe_serialization: bool = True,
+        **hub_options: Any,
+    ) -> None:
+        """Write the workflow's own tensors (safetensors) and its configuration; see `adaptkit.load`.
+
+        Args:
+            save_directory: A folder, which must not hold the base, an encoder or another model that is no workflow.
+            is_main_process: Whether this process writes; several of a distributed run may call this.
+            state_dict: The workflow's own tensors, where they had to be gathered from several processes.
+            push_to_hub: Whether to upload it as well, to `repo_id`, by default named like the folder.
+            max_shard_size: Largest file of tensors, in bytes or such as `"10GB"`; 5 GB by default.
+            variant: Not supported.
+            token: Of the hub's user.
+            save_peft_format: Without meaning here.
+            save_original_format: Without meaning here.
+            distributed_checkpoint: Not supported.
+            safe_serialization: Tensors are always written as safetensors.
+            hub_options: `repo_id` and what `push_to_hub` takes.
+
+        Raises:
+            ArgumentError: An argument is unknown.
+            ModelError: An argument is not supported, or the folder holds another model.
+        """
+        _refuse_arguments(variant=variant, distributed_checkpoint=distributed_checkpoint)
+        if not safe_serialization:
+            raise ModelError("safe_serialization=False: tensors are written as safetensors only.")
+        known = {*inspect.signature(self.save_pretrained).parameters} - {"hub_options"}
+        check_upload_options(hub_options, "save_pretrained", known, push_to_hub=push_to_hub)
+        if not is_main_process:
+            return
+        directory = Path(save_directory)
+        save_workflow(self, directory, state_dict=state_dict, max_shard_size=max_shard_size)
+        if push_to_hub:
+            repo_id = hub_options.pop("repo_id", directory.resolve().name)
+            self.push_to_hub(repo_id, token=token, max_shard_size=max_shard_size, state_dict=state_dict, **hub_options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        max_shard_size: int | str | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+        tags: list[str] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Upload what `save_pretrained` writes; arguments are those of transformers, and `state_dict`.
+
+        A base that was loaded from a folder is not named in what is uploaded, with a warning.
+
+        Raises:
+            ArgumentError: An argument is unknown.
+            ModelError: An encoder was loaded from a folder by name, which others do not have.
+        """
+
+        def save(folder: Path) -> None:
+            save_workflow(self, folder, state_dict=state_dict, max_shard_size=max_shard_size, for_upload=True)
+
+        check_upload_options(options, "push_to_hub", ["max_shard_size", "state_dict"])
+        return upload(save, repo_id, "Upload model", tags=[*(self.model_tags or []), *(tags or [])] or None, **options)
+
+
+def _refuse_arguments(**given: Any) -> None:
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise ModelError(f"save_pretrained: {', '.join(names)} is not supported for workflows. Leave it out.")
 
 
 def save_workflow(
-    model: AdaptkitForConditionalGeneration,
+    model: WorkflowSavingMixin,
     directory: Path,
     *,
     state_dict: Mapping[str, Tensor] | None = None,
@@ -71,7 +165,7 @@ def save_workflow(
     own = _own_tensors(model, state_dict)
     split = _split(own, max_shard_size)
     config = _described(model, directory, for_upload=for_upload)
-    outdated = set(_weight_files(directory))
+    outdated = set(weight_files(directory))
     with staged_files(directory) as folder:
         _save_tensors(own, folder, split)
         for name, entry in config.modalities.items():
@@ -84,15 +178,13 @@ def save_workflow(
         other.unlink()
 
 
-def _own_tensors(
-    model: AdaptkitForConditionalGeneration, state_dict: Mapping[str, Tensor] | None
-) -> Mapping[str, Tensor]:
+def _own_tensors(model: WorkflowSavingMixin, state_dict: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
     """The workflow's own tensors: those in memory, or those of a caller, from which no other model can come.
 
     Raises:
         ModelError: The caller's are not the workflow's.
     """
-    own = model.trainable_state_dict()
+    own: dict[str, Tensor] = model.trainable_state_dict()
     if state_dict is None:
         return own
     everything = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
@@ -105,7 +197,7 @@ def _own_tensors(
     return {name: state_dict[name] for name in own}
 
 
-def _described(model: AdaptkitForConditionalGeneration, directory: Path, *, for_upload: bool) -> Any:
+def _described(model: WorkflowSavingMixin, directory: Path, *, for_upload: bool) -> Any:
     """The workflow's config as it is to be written at a place."""
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
@@ -152,65 +244,6 @@ def refuse_folder(modality: str, reference: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_overwriting(directory: Path, model: AdaptkitForConditionalGeneration | None = None) -> None:
-    """Refuse to write a workflow over what it was built on, or over another model.
-
-    Raises:
-        ModelError: The folder is that of the base or of an encoder, holds a model that is no workflow, or is a file.
-    """
-    named, directory = directory, directory.resolve()  # `..` counts, too, after a folder that is yet to be made
-    if directory.exists() and not directory.is_dir():
-        raise ModelError(f"{named} is a file; a checkpoint is a folder. Name another place.")
-    for what, folder in _sources(model):
-        if folder.exists() and directory.exists() and folder.samefile(directory):
-            raise ModelError(f"{named} is the folder of {what}, which would be overwritten. Name another folder.")
-    found = _model_type(directory / "config.json")
-    if found not in (None, MODEL_TYPE):
-        raise ModelError(
-            f"{named} holds a model that is no workflow ({found}), which would be overwritten. Name another folder."
-        )
-    weights = next(filter(_is_only_copy, _weight_files(directory)), None) if found is None else None
-    if weights is not None:
-        raise ModelError(
-            f"{named} holds weights of another model ({weights.name}, without a config.json of a workflow), which "
-            "would be overwritten. Name another folder."
-        )
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    """Files in a folder with names that the tensors of a workflow may get."""
-    return [*directory.glob("model-*-of-*.safetensors"), *directory.glob(f"{TENSORS_FILE}*")]
-
-
-def _is_only_copy(path: Path) -> bool:
-    """Whether content is lost where a file is replaced: not that of a link, of whichever kind."""
-    return path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
-
-
-def _sources(model: AdaptkitForConditionalGeneration | None) -> list[tuple[str, Path]]:
-    """Folders that a workflow's frozen models were loaded from."""
-    if model is None:
-        return []
-    origin = origin_of(model.base)
-    folders = cached_snapshots(origin.name) if is_model_id(origin) else []
-    if origin.name and not is_model_id(origin):
-        folders = [Path(resolve_model_path(origin.name))]
-    found = [("the base", folder) for folder in folders]
-    for name, encoder in model.source_encoders.items():
-        reference = model.config.modalities[name]["encoder"]
-        found += [(f"the encoder of {name!r}", folder) for folder in folders_of(encoder, reference)]
-    return found
-
-
-def _model_type(path: Path) -> str | None:
-    """What a config.json says that it describes; None where there is none, or none that can be read."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return str(values.get("model_type") or "of unknown type") if isinstance(values, dict) else None
-
-
 def _split(state: Mapping[str, Tensor], max_shard_size: int | str | None) -> Any:
     """Which tensors go to which file: one, or shards where one would be larger than allowed.
 
@@ -235,34 +268,3 @@ def _save_tensors(state: Mapping[str, Tensor], directory: Path, split: Any) -> N
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (directory / f"{TENSORS_FILE}.index.json").write_text(text, encoding="utf-8")
-
-
-# -- frozen models that are not to be hashed at every save ------------------------------------------------------------
-
-
-def remember_content(model: AdaptkitForConditionalGeneration) -> None:
-    """Record what a checkpoint says of base and encoders, before their weights are sharded over processes."""
-    _remembered[model.base] = base_reference(model.base)
-    for encoder in model.source_encoders.values():
-        _remembered[encoder] = content_record(cast(Encoder, encoder))
-
-
-@contextmanager
-def frozen_content(model: AdaptkitForConditionalGeneration) -> Iterator[None]:
-    """Hash base and encoders once for all checkpoints that are saved inside; a stage changes neither."""
-    remember_content(model)
-    try:
-        yield
-    finally:
-        for module in (model.base, *model.source_encoders.values()):
-            del _remembered[module]
-
-
-def reference_of(base: Any) -> dict[str, Any]:
-    """`base_reference` of a base as it is now, or as it was recorded."""
-    return dict(_remembered[base]) if base in _remembered else base_reference(base)
-
-
-def record_of(encoder: Any) -> dict[str, str]:
-    """`content_record` of an encoder as it is now, or as it was recorded."""
-    return dict(_remembered[encoder]) if encoder in _remembered else content_record(encoder)

@@ -43,8 +43,8 @@ from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.inspection import describe_components
 from adaptkit.model.loss import chosen_mode
 from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.reference import frozen_content
 from adaptkit.model.run_folders import FINAL_FOLDER
-from adaptkit.model.saving import frozen_content
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.processes.group import (
     ENGINES,

@@ -115,7 +115,6 @@ def test_only_the_builder_and_the_command_line_see_a_recipe() -> None:
     assert readers <= {"recipe", "build", "run", "data_tools", "compare", "cli"}
 
 
-@pytest.mark.xfail(strict=True, reason="model.composite and model.saving import each other")
 def test_no_module_imports_itself_through_others() -> None:
     """Imports inside functions count: one that dodges a cycle means that something belongs further left."""
     graph = {dotted(path): set(imported_names(path)) for path in modules() if path.name != "__init__.py"}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.files.hashing import hash_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.saving import remember_content
+from adaptkit.model.reference import record_content
 from adaptkit.processes.group import ENGINES, SHARDED, ZERO_STAGES, any_process, is_main_process
 from adaptkit.surgery import InsertionPolicy, decoder_layers
 from adaptkit.training.settings import StageSettings
@@ -148,7 +148,7 @@ def _remember_sources(model: nn.Module) -> None:
     for name, encoder in model.source_encoders.items():
         if "adopted_by" in model.config.modalities[name]["encoder"]:  # a checkpoint holds a copy of such a one
             model.source_encoders[name] = copy.deepcopy(encoder)
-    remember_content(model)
+    record_content(model)
 
 
 def _shard_with_fsdp(model: nn.Module) -> None:
