@@ -12,6 +12,8 @@ from adaptkit.files.writing import STAGING
 WORLD_PREFIX = "world:"
 CACHE_VARIABLE = "ADAPTKIT_CACHE"
 
+_WORLD_MODELS = Path(__file__).parents[1] / "world" / "models"
+
 
 def as_path(what: str, value: Any) -> Path:
     """A path as a `Path`.
@@ -27,14 +29,13 @@ def as_path(what: str, value: Any) -> Path:
 def resolve_model_path(path: str) -> str:
     """Turn `world:NAME` into the folder of a built-in model; leave other paths and hub ids as they are."""
     if path.startswith(WORLD_PREFIX):
-        return str(Path(__file__).parent / "world" / "models" / path.removeprefix(WORLD_PREFIX))
+        return str(_WORLD_MODELS / path.removeprefix(WORLD_PREFIX))
     return path
 
 
 def portable_model_path(path: str) -> str:
     """Undo `resolve_model_path`, so that a checkpoint names a built-in model alike on every machine."""
-    models = Path(__file__).parent / "world" / "models"
-    if path and Path(path).resolve().parent == models.resolve():
+    if path and Path(path).resolve().parent == _WORLD_MODELS.resolve():
         return WORLD_PREFIX + Path(path).name
     return path
 

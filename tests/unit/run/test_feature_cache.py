@@ -9,7 +9,7 @@ import torch
 
 from adaptkit.errors import DataError, RunError
 from adaptkit.run.feature_cache import FeatureCache
-from adaptkit.training import feature_cache
+from adaptkit.run import feature_cache
 
 
 def item(number, positions=3):
