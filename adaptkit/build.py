@@ -174,19 +174,22 @@ def build_tokenizer(config: BaseConfig) -> Any:
 def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrainedModel) -> dict[str, dict[str, Any]]:
     """For each modality of a workflow what `adapt` and the processor need: references and placeholder ids.
 
+    Without a tokenizer, all placeholders are ids outside the vocabulary.
+
     Raises:
-        RecipeError: A placeholder is no single token of the tokenizer.
+        RecipeError: A placeholder is not a single token of the tokenizer.
     """
-    rows = int(base.get_input_embeddings().weight.shape[0])
-    check_vocabulary(tokenizer, rows, f"base.path: {recipe.base.path!r}: ")
-    first_free = max(rows, num_token_ids(tokenizer))
+    first_free = rows = int(base.get_input_embeddings().weight.shape[0])
+    if tokenizer is not None:
+        check_vocabulary(tokenizer, rows, f"base.path: {recipe.base.path!r}: ")
+        first_free = max(rows, num_token_ids(tokenizer))
     mode = _feature_mode(recipe.workflows[workflow].insertion)
     specs: dict[str, dict[str, Any]] = {}
     names = recipe.workflows[workflow].modalities or list(recipe.modalities)
     for index, name in enumerate(names):
         modality = recipe.modalities[name]
         placeholder_id = first_free + index
-        if modality.placeholder is not None:
+        if modality.placeholder is not None and tokenizer is not None:
             placeholder_id = tokenizer.convert_tokens_to_ids(modality.placeholder)
             if placeholder_id is None or placeholder_id == tokenizer.unk_token_id:
                 raise RecipeError(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+
 from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
 from adaptkit.build import MediaStore, StageData, build_sources, build_stage_data, build_tokenizer, missing_resources
 from adaptkit.chat.encoding import label_segments
-from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, prepare_skeleton
+from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, load_skeletons
 from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.data_tools.check import Spread, look_at_spread
 from adaptkit.errors import DataError, ModelError, inert_text, join_lines
+from adaptkit.interfaces import DataSource
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
+from adaptkit.run.loaded import LoadedModels
 from adaptkit.run.requirements import unmet_requirements
-from adaptkit.run.runner import Run, check_stages, fitting_stage, print_stage, print_token_warnings, stage_settings
+from adaptkit.run.runner import check_stages, fitting_stage, print_stage, print_token_warnings, stage_settings
 from adaptkit.terminal import Console, styled
 
 _ADVICE = "`adaptkit data check RECIPE` finds all of them."
@@ -40,24 +44,22 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
         check_stages(recipe)
     options = options or PredictionOptions()
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
-    run = prepare_skeleton(recipe, console)
-    missing = _open_data(run)
-    spreads: dict[tuple[str, ...], Spread] = {}
+    skeletons = load_skeletons(recipe)
+    missing, data = _open_data(skeletons, console)
     doubts: list[str] = []
-    predictor, num_steps = Predictor(run, options), {}
+    predictor, num_steps = Predictor(skeletons, options), {}
     predictions: list[StagePrediction] = []
     for number, stage in enumerate(recipe.stages, start=1):
-        data = None if missing else _stage_data(run, stage)
+        stage_data = None if data is None else data.of_stage(stage)
         settings = stage_settings(stage)
-        num_batches = None if data is None else len(data.sampler)
+        num_batches = None if stage_data is None else len(stage_data.sampler)
         if num_batches is not None or settings.max_steps > 0:
             num_steps[stage.name] = settings.num_steps(num_batches or 0, options.devices(recipe)[1])
         place, steps = f"{number}/{len(recipe.stages)}", num_steps.get(stage.name, 0)
         print_stage(console, stage, place, predictor.model(stage), num_batches, steps)
-        if data is not None:
-            media = MediaStore(run.processor(stage.workflow))
-            _show_example(run, data.conversations, media)
-            doubts += _look_at_data(run, stage, media, spreads)
+        if data is not None and stage_data is not None:
+            data.show_example(stage, stage_data.conversations)
+            doubts += data.look_at(stage)
         with console.status(f"predicting the memory of stage {stage.name}"):
             try:
                 predictions.append(predictor.predict(stage))
@@ -80,67 +82,85 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     return not (missing or problems)
 
 
-def _open_data(run: Run) -> list[str]:
-    """Give a run its tokenizer and data; what is missing of them, if anything is."""
-    problems = [problem for problem in missing_resources(run.recipe) if not problem.startswith("modalities.")]
+def _open_data(models: LoadedModels, console: Console) -> tuple[list[str], _Data | None]:
+    """Open the data of a recipe: what is missing, if anything is, or the data."""
+    recipe = models.recipe
+    problems = [problem for problem in missing_resources(recipe) if not problem.startswith("modalities.")]
     try:
-        run.tokenizer = build_tokenizer(run.recipe.base)
+        models = replace(models, tokenizer=build_tokenizer(recipe.base))
     except ModelError as error:
         problems.append(str(error))
-    if not problems:
-        run.sources = build_sources(run.recipe, dict.fromkeys(n for stage in run.recipe.stages for n in stage.data))
-        print_token_warnings(run)
-    return problems
+    if problems:
+        return problems, None
+    sources = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage.data))
+    print_token_warnings(models, sources, console)
+    return [], _Data(models, sources, console)
 
 
-def _look_at_data(run: Run, stage: StageConfig, media: MediaStore, spreads: dict[tuple[str, ...], Spread]) -> list[str]:
-    """Print what a look at samples of every kind finds; why the stage could not be trained, if so.
+@dataclass(frozen=True)
+class _Data:
+    """The data of a recipe, as its stages read it.
 
-    Args:
-        run: The run, with its data.
-        stage: One of its stages.
-        media: Reads its media.
-        spreads: What was found so far, by dataset and modalities; it is added to.
+    Attributes:
+        models: With the tokenizer.
+        sources: Datasets by name.
+        console: Where examples are shown.
+        spreads: What samples of each dataset are like, by dataset and modalities; filled as stages are looked at.
     """
-    found: dict[str, Spread] = {}
-    for name in stage.data:
+
+    models: LoadedModels
+    sources: dict[str, DataSource]
+    console: Console
+    spreads: dict[tuple[str, ...], Spread] = field(default_factory=dict)
+
+    def media(self, stage: StageConfig) -> MediaStore:
+        """Reads the media of a stage."""
+        return MediaStore(self.models.processor(stage.workflow))
+
+    def of_stage(self, stage: StageConfig) -> StageData:
+        """What the stage would train on."""
+        sources = {name: self.sources[name] for name in stage.data}
+        fitting = fitting_stage(self.models.base, stage, self.console)
+        return build_stage_data(self.models.recipe, fitting, sources, self.media(stage), None)
+
+    def look_at(self, stage: StageConfig) -> list[str]:
+        """Print what a look at samples of every kind finds; why the stage could not be trained, if so."""
+        found = {name: self._spread(name, self.media(stage)) for name in stage.data}
+        expected = sum(spread.bad_fraction * spread.num_samples for spread in found.values())
+        tolerated = self.models.recipe.max_bad_fraction
+        if expected <= tolerated * sum(spread.num_samples for spread in found.values()):
+            return []
+        bad = "; ".join(f"data.{name}: {_summary(spread)}" for name, spread in found.items() if spread.num_bad)
+        return [f"  stage {stage.name}: {bad}; max_bad_fraction is {tolerated:g}"]
+
+    def _spread(self, name: str, media: MediaStore) -> Spread:
         key = (name, *media.processor.modalities)
-        if key not in spreads:
-            with run.console.status(f"looking at samples of {name}"):
-                spread = spreads[key] = look_at_spread(run.sources[name], media)
+        if key not in self.spreads:
+            with self.console.status(f"looking at samples of {name}"):
+                spread = self.spreads[key] = look_at_spread(self.sources[name], media)
             if spread.num_bad:
-                run.console.print(f"data.{name}: {_summary(spread)}", style="yellow", highlight=False)
+                self.console.print(f"data.{name}: {_summary(spread)}", style="yellow", highlight=False)
                 for problem in spread.problems:
-                    run.console.print(Padding(inert_text(problem), (0, 0, 0, 2)))
-        found[name] = spreads[key]
-    expected = sum(spread.bad_fraction * spread.num_samples for spread in found.values())
-    if expected <= run.recipe.max_bad_fraction * sum(spread.num_samples for spread in found.values()):
-        return []
-    bad = "; ".join(f"data.{name}: {_summary(spread)}" for name, spread in found.items() if spread.num_bad)
-    return [f"  stage {stage.name}: {bad}; max_bad_fraction is {run.recipe.max_bad_fraction:g}"]
+                    self.console.print(Padding(inert_text(problem), (0, 0, 0, 2)))
+        return self.spreads[key]
+
+    def show_example(self, stage: StageConfig, dataset: ConversationDataset) -> None:
+        """The first usable conversation of the first epoch, decoded, with its labelled part marked."""
+        media = self.media(stage)
+        for index in dataset.mixture.indices(0):
+            try:
+                encoded = media.encode(dataset.mixture[index])
+            except DataError as error:
+                self.console.print(styled("bad sample:", "yellow"), str(error))
+                continue
+            text = Text()
+            for segment, labelled in label_segments(self.models.tokenizer, encoded):
+                text.append(inert_text(segment), style="bold green" if labelled else "dim")
+            positions = f"one conversation of {len(encoded.input_ids)} positions"
+            self.console.print(f"{positions}; green is what is learned:")
+            self.console.print(Padding.indent(text, 2))
+            return
 
 
 def _summary(spread: Spread) -> str:
     return f"{spread.num_bad:,} of {spread.num_rows:,} samples looked at are bad"
-
-
-def _stage_data(run: Run, stage: StageConfig) -> StageData:
-    media = MediaStore(run.processor(stage.workflow))
-    sources = {name: run.sources[name] for name in stage.data}
-    return build_stage_data(run.recipe, fitting_stage(run, stage), sources, media, None)
-
-
-def _show_example(run: Run, dataset: ConversationDataset, media: MediaStore) -> None:
-    """The first usable conversation of the first epoch, decoded, with its labelled part marked."""
-    for index in dataset.mixture.indices(0):
-        try:
-            encoded = media.encode(dataset.mixture[index])
-        except DataError as error:
-            run.console.print(styled("bad sample:", "yellow"), str(error))
-            continue
-        text = Text()
-        for segment, labelled in label_segments(run.tokenizer, encoded):
-            text.append(inert_text(segment), style="bold green" if labelled else "dim")
-        run.console.print(f"one conversation of {len(encoded.input_ids)} positions; green is what is learned:")
-        run.console.print(Padding.indent(text, 2))
-        return

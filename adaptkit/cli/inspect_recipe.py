@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.build import built_parts
-from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, prepare_skeleton
+from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, load_skeletons
 from adaptkit.cli.prediction_tables import as_values, show_predictions
 from adaptkit.cli.workflow_tables import describe, show_workflows
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.recipe import Recipe, StageConfig, load_recipe
-from adaptkit.run.runner import Run, stage_settings
+from adaptkit.run.runner import stage_settings
 from adaptkit.terminal import Console
 
 
@@ -31,10 +31,10 @@ def show_recipe(
         if name == workflow:
             raise ModelError(message)
         console.print(message, style="yellow", highlight=False)
-    run = prepare_skeleton(recipe, console)
-    predictor = Predictor(run, options)
+    models = load_skeletons(recipe)
+    predictor = Predictor(models, options)
     stages = [stage for stage in recipe.stages if stage.workflow in names]
-    described = _described(run, predictor, names, stages)
+    described = _described(recipe, predictor, names, stages)
     if not as_json:
         show_workflows(described, as_json)
     with console.status("predicting memory"):
@@ -46,12 +46,12 @@ def show_recipe(
 
 
 def _described(
-    run: Run, predictor: Predictor, names: list[str], stages: list[StageConfig]
+    recipe: Recipe, predictor: Predictor, names: list[str], stages: list[StageConfig]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each workflow as its most complete stage builds it."""
     for name in names:
         own = [stage for stage in stages if stage.workflow == name]
-        yield name, describe(predictor.model(max(own, key=lambda stage: len(built_parts(run.recipe, stage)))))
+        yield name, describe(predictor.model(max(own, key=lambda stage: len(built_parts(recipe, stage)))))
 
 
 def _with_predictions(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from adaptkit.build import built_parts
@@ -25,9 +24,9 @@ from adaptkit.prediction.building import pack_base, turn_into_shadows, without_w
 from adaptkit.prediction.memory import StepMemory, check_devices, largest_unit, predict_step, spread
 from adaptkit.prediction.shadows import shadow_of
 from adaptkit.recipe import BaseConfig, Recipe, StageConfig
-from adaptkit.run.runner import Run, stage_settings
+from adaptkit.run.loaded import LoadedModels, load_encoders
+from adaptkit.run.runner import stage_settings
 from adaptkit.surgery import decoder_layers, max_positions
-from adaptkit.terminal import Console
 from adaptkit.training.flops import flop_rates
 
 
@@ -93,24 +92,8 @@ class StagePrediction:
     step_s: float | None
 
 
-class _AnyPlaceholder:
-    """Stands in for a tokenizer where only ids of placeholders are asked for: any that mean nothing else will do."""
-
-    unk_token_id = None
-
-    def __init__(self, first_id: int) -> None:
-        self._ids: dict[str, int] = {}
-        self._first_id = first_id
-
-    def convert_tokens_to_ids(self, token: str) -> int:
-        return self._ids.setdefault(token, self._first_id + len(self._ids))
-
-    def get_vocab(self) -> dict[str, int]:
-        return {}
-
-
-def prepare_skeleton(recipe: Recipe, console: Console) -> Run:
-    """A run whose base has no weights: its config is enough.
+def load_skeletons(recipe: Recipe) -> LoadedModels:
+    """The models of a recipe without weights and without a tokenizer: their configs are enough.
 
     Raises:
         RecipeError: The base's config is not on this machine.
@@ -127,8 +110,8 @@ def prepare_skeleton(recipe: Recipe, console: Console) -> Run:
             )
         )
     base = skeleton_base(recipe.base)
-    rows = int(cast(Tensor, base.get_input_embeddings().weight).shape[0])
-    return Run(recipe, Path(), console, base, _AnyPlaceholder(rows + len(recipe.modalities)))
+    with without_weights():
+        return load_encoders(recipe, base)
 
 
 def skeleton_base(config: BaseConfig) -> PreTrainedModel:
@@ -153,13 +136,13 @@ def skeleton_base(config: BaseConfig) -> PreTrainedModel:
     return base.eval()
 
 
-def skeleton_model(run: Run, stage: StageConfig) -> AdaptkitForConditionalGeneration:
+def skeleton_model(models: LoadedModels, stage: StageConfig) -> AdaptkitForConditionalGeneration:
     """A stage's workflow without weights, its base packed as the recipe says."""
-    quantization = run.recipe.base.quantization or _packed_on_disk(run.base)
+    quantization = models.recipe.base.quantization or _packed_on_disk(models.base)
     if quantization is not None:  # packing changes the base that workflows share
-        run.base = skeleton_base(run.recipe.base)
+        models = replace(models, base=skeleton_base(models.recipe.base))
     with without_weights():
-        model = run.build_stage_model(stage)
+        model = models.build_stage_model(stage)
     turn_into_shadows(model, model.base, *model.source_encoders.values())
     if quantization is not None:
         pack_base(model, quantization)
@@ -170,33 +153,33 @@ class Predictor:
     """Predicts stages one by one; those that differ in nothing that takes memory are computed once.
 
     Args:
-        run: From `prepare_skeleton`.
+        models: From `load_skeletons`.
         options: What the predictions are for.
 
     Raises:
         RecipeError: An option is out of range, or strategy and devices do not fit each other.
     """
 
-    def __init__(self, run: Run, options: PredictionOptions) -> None:
-        options.devices(run.recipe)
-        for stage in run.recipe.stages:
+    def __init__(self, models: LoadedModels, options: PredictionOptions) -> None:
+        options.devices(models.recipe)
+        for stage in models.recipe.stages:
             options.shape(stage)
-        self._run, self._options = run, options
+        self._loaded, self._options = models, options
         self._known: dict[str, StagePrediction] = {}
         self._models: dict[str, AdaptkitForConditionalGeneration] = {}
 
     def model(self, stage: StageConfig) -> AdaptkitForConditionalGeneration:
         """The stage's workflow without weights."""
-        key = _what_is_built(self._run.recipe, stage)
+        key = _what_is_built(self._loaded.recipe, stage)
         if key not in self._models:
-            self._models[key] = skeleton_model(self._run, stage)
+            self._models[key] = skeleton_model(self._loaded, stage)
         return self._models[key]
 
     def predict(self, stage: StageConfig) -> StagePrediction:
         """What a stage will need."""
-        key = _what_matters(self._run.recipe, stage)
+        key = _what_matters(self._loaded.recipe, stage)
         if key not in self._known:
-            self._known[key] = predict_stage(self._run, stage, self.model(stage), self._options)
+            self._known[key] = predict_stage(self._loaded, stage, self.model(stage), self._options)
         return replace(self._known[key], name=stage.name)
 
 
@@ -231,7 +214,7 @@ def _packed_on_disk(base: PreTrainedModel) -> str | None:
 
 
 def predict_stage(
-    run: Run, stage: StageConfig, model: AdaptkitForConditionalGeneration, options: PredictionOptions
+    models: LoadedModels, stage: StageConfig, model: AdaptkitForConditionalGeneration, options: PredictionOptions
 ) -> StagePrediction:
     """Memory of each device, and operations of a step.
 
@@ -239,20 +222,20 @@ def predict_stage(
         RecipeError: An option is out of range.
         ModelError: What the model allocates depends on values that it computes.
     """
-    strategy, num_devices = options.devices(run.recipe)
-    shape = _within(max_positions(run.base), options.shape(stage), given=options.length is not None)
-    specs = run.specs(stage.workflow)
+    strategy, num_devices = options.devices(models.recipe)
+    shape = _within(max_positions(models.base), options.shape(stage), given=options.length is not None)
+    specs = models.specs(stage.workflow)
     inputs = {name: modality_inputs(name, spec) for name, spec in specs.items()}
     with tempfile.TemporaryDirectory() as folder:
         media = {
-            name: _medium(run.recipe, name, one, model, Path(folder), shape.num_conversations)
+            name: _medium(models.recipe, name, one, model, Path(folder), shape.num_conversations)
             for name, one in inputs.items()
         }
     batch, num_supervised = build_batch(shape, media)
     settings = stage_settings(stage)
     step = predict_step(model, batch, settings)
     memory = spread(step, strategy, num_devices, largest_unit(decoder_layers(model.language_model)))
-    flops = stage.gradient_accumulation_steps * _flops(model, shape, media, num_supervised, run.recipe)
+    flops = stage.gradient_accumulation_steps * _flops(model, shape, media, num_supervised, models.recipe)
     return StagePrediction(stage.name, shape, memory, flops, None if options.rate is None else flops / options.rate)
 
 

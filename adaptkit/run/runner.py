@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.table import Table
@@ -16,29 +15,22 @@ import adaptkit
 from adaptkit.build import (
     CachedFeatures,
     MediaStore,
-    build_base,
-    build_encoders,
-    build_processor,
     build_sources,
     build_stage_data,
-    build_tokenizer,
-    build_workflow,
     built_parts,
     missing_resources,
-    modality_specs,
     stage_mixture,
     task_sources,
 )
 from adaptkit.chat.encoding import special_tokens_in
-from adaptkit.chat.template import describe_end_of_turn, fix_date
+from adaptkit.chat.template import describe_end_of_turn
 from adaptkit.chat.vocabulary import describe_special_tokens, describe_unknown_words
 from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
 from adaptkit.evaluation.fresh_base import Description, describe_model
 from adaptkit.evaluation.proof import NUM_NAMED
 from adaptkit.evaluation.text_identity import differences_of, loading_of
 from adaptkit.files.writing import remove_leftovers, staged_folder
-from adaptkit.interfaces import DataSource, Encoder, Message
-from adaptkit.model.checkpoint import load_tensors
+from adaptkit.interfaces import DataSource, Message
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.inspection import describe_components
 from adaptkit.model.loss import chosen_mode
@@ -60,6 +52,7 @@ from adaptkit.processes.group import (
 from adaptkit.progress import progress_bar
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe, for_processes
 from adaptkit.run.features import cache_features
+from adaptkit.run.loaded import LoadedModels, load_models
 from adaptkit.run.requirements import require_all, require_places, require_space
 from adaptkit.run.resuming import (
     check_resume,
@@ -90,62 +83,43 @@ class Run:
     """One run of a recipe, and what its stages share.
 
     Attributes:
-        recipe: What is run.
+        models: The frozen models that its stages share.
         output_dir: The run directory.
         console: Where progress is shown.
-        base: The frozen decoder.
-        tokenizer: Its tokenizer.
-        encoders: Frozen encoders by modality, shared by all workflows.
+        sources: Datasets of the stages, by name.
+        task_sources: What each benchmark reads, opened before training so that what is wrong shows early.
+        described: The base as it was loaded, by which it is judged after each stage.
         workflows: Model and processor of each workflow, as its last stage left it.
         stages: Result of each stage.
-        task_sources: What each benchmark reads, opened before training so that what is wrong shows early.
         cached: Features of modalities that are encoded beforehand.
-        described: The base as it was loaded, by which it is judged after each stage.
     """
 
-    recipe: Recipe
+    models: LoadedModels
     output_dir: Path
     console: Console
-    base: PreTrainedModel
-    tokenizer: Any
-    encoders: dict[str, Encoder] = field(default_factory=dict)
+    sources: dict[str, DataSource]
+    task_sources: list[dict[str, dict[str, DataSource]]]
+    described: Description
     workflows: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = field(default_factory=dict)
     stages: dict[str, StageResult] = field(default_factory=dict)
-    sources: dict[str, DataSource] = field(default_factory=dict)
-    task_sources: list[dict[str, dict[str, DataSource]]] = field(default_factory=list)
     cached: dict[str, CachedFeatures] = field(default_factory=dict)
-    described: Description = field(default_factory=dict)
 
-    def processor(self, workflow: str) -> AdaptkitProcessor:
-        """The processor of a workflow, also before it is trained."""
-        return build_processor(
-            self.specs(workflow), self.tokenizer, special_tokens_in_text=self.recipe.base.special_tokens_in_text
-        )
-
-    def specs(self, workflow: str) -> dict[str, dict[str, Any]]:
-        """What `build.modality_specs` says of a workflow."""
-        return modality_specs(self.recipe, workflow, self.tokenizer, self.base)
+    @property
+    def recipe(self) -> Recipe:
+        """What is run."""
+        return self.models.recipe
 
     def build_stage_model(self, stage: StageConfig) -> AdaptkitForConditionalGeneration:
-        """The stage's workflow, on what the stage it starts from left, where that has run."""
-        specs = self.specs(stage.workflow)
-        for name in specs:
-            if name not in self.encoders:
-                self.encoders[name] = build_encoders({name: specs[name]})[name].to(self.base.device)
-        torch.manual_seed(self.recipe.seed)
-        model = build_workflow(
-            self.recipe, stage.workflow, built_parts(self.recipe, stage), self.base, self.encoders, specs
-        )
-        if stage.start_from in self.stages:
-            model.load_own_tensors(load_tensors(self.stages[stage.start_from].checkpoint), partial=True)
-        model.to(self.base.device)
-        return model
+        """The stage's workflow, on what the stage that it starts from left, where that has run."""
+        before = self.stages.get(stage.start_from or "")
+        return self.models.build_stage_model(stage, None if before is None else before.checkpoint)
 
 
 def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
     """Check that everything is there, and load what all stages share.
 
     Raises:
+        DataError: A dataset is malformed or empty.
         RecipeError: A model or dataset is not on this machine; all are named together.
     """
     problems = missing_resources(recipe)
@@ -161,11 +135,13 @@ def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
             )
         )
     with console.status(f"loading the base {recipe.base.path}"):
-        base = build_base(recipe.base, _device(shared_out=_shares_out(recipe)))
-        tokenizer = build_tokenizer(recipe.base)
-    fix_date(tokenizer, recipe.date)
-    described = describe_model(base, tensors=not _shares_out(recipe)) | _described_loading(base)
-    return Run(recipe, output_dir, console, base, tokenizer, described=described)
+        models = load_models(recipe, _device(shared_out=_shares_out(recipe)))
+    described = describe_model(models.base, tensors=not _shares_out(recipe)) | _described_loading(models.base)
+    names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
+    sources = main_process_first(lambda: build_sources(recipe, names))
+    print_token_warnings(models, sources, console)
+    asked = [task_sources(recipe, task) for task in recipe.evaluation.tasks] if is_main_process() else []
+    return Run(models, output_dir, console, sources, asked, described)
 
 
 def _shares_out(recipe: Recipe) -> bool:
@@ -206,11 +182,7 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
         recipe = dated(for_processes(recipe, num_processes(), earlier), earlier)
         _print_resplit(asked, recipe, console)
         run = prepare_run(recipe, output_dir, console)
-        names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
-        run.sources = main_process_first(lambda: build_sources(recipe, names))
-        print_token_warnings(run)
         if is_main_process():
-            run.task_sources = [task_sources(recipe, task) for task in recipe.evaluation.tasks]
             stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
         wait_for_all()
         if not _shares_out(recipe):
@@ -232,22 +204,22 @@ def _print_resplit(asked: Recipe, recipe: Recipe, console: Console) -> None:
             )
 
 
-def print_token_warnings(run: Run) -> None:
+def print_token_warnings(models: LoadedModels, sources: Mapping[str, DataSource], console: Console) -> None:
     """Warn of an end of turn that is no token, of words that the tokenizer does not know, and of special tokens."""
     if not is_main_process():
         return
-    as_tokens = run.recipe.base.special_tokens_in_text
+    tokenizer, as_tokens = models.tokenizer, models.recipe.base.special_tokens_in_text
 
     def find(messages: Sequence[Message]) -> list[str]:
-        return special_tokens_in(run.tokenizer, messages)
+        return special_tokens_in(tokenizer, messages)
 
-    warnings = [describe_end_of_turn(run.tokenizer, run.tokenizer.chat_template)]
-    for name, source in run.sources.items():
-        warnings.append(describe_unknown_words(run.tokenizer, name, source))
+    warnings = [describe_end_of_turn(tokenizer, tokenizer.chat_template)]
+    for name, source in sources.items():
+        warnings.append(describe_unknown_words(tokenizer, name, source))
         warnings.append(describe_special_tokens(name, source, find, as_tokens=as_tokens))
     for warning in warnings:
         if warning is not None:
-            run.console.print(warning, style="yellow", highlight=False)
+            console.print(warning, style="yellow", highlight=False)
 
 
 def check_stages(recipe: Recipe) -> None:
@@ -313,7 +285,7 @@ def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
     before = run.described
     if not tensors:
         before = {name: value for name, value in before.items() if not name.startswith("tensor ")}
-    now = describe_model(run.base, tensors=tensors) | _described_loading(run.base)
+    now = describe_model(run.models.base, tensors=tensors) | _described_loading(run.models.base)
     changed = differences_of(now, before)
     if changed:
         named, more = "; ".join(changed[:NUM_NAMED]), len(changed) - NUM_NAMED
@@ -335,10 +307,10 @@ def _described_loading(base: PreTrainedModel) -> Description:
 
 
 def _reload_frozen(run: Run, *, shared_out: bool = True) -> None:
+    recipe = run.recipe
     run.workflows.clear()
-    run.encoders.clear()
-    del run.base  # first, so that there are never two
-    run.base = build_base(run.recipe.base, _device(shared_out=shared_out))
+    del run.models  # first, so that there are never two
+    run.models = load_models(recipe, _device(shared_out=shared_out))
 
 
 def _finish(run: Run) -> None:
@@ -351,7 +323,7 @@ def _finish(run: Run) -> None:
         with staged_folder(final / name) as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
-    if _shares_out(run.recipe) and _fits_one_gpu(run.base):
+    if _shares_out(run.recipe) and _fits_one_gpu(run.models.base):
         _rebuild_workflows(run, shared_out=False)
 
 
@@ -376,7 +348,7 @@ def _rebuild_workflows(run: Run, *, shared_out: bool) -> None:
     for name, stage in last.items():
         model = run.build_stage_model(stage)
         load_weights(model, run.stages[stage.name].checkpoint)
-        processor = run.processor(name)
+        processor = run.models.processor(name)
         model.stop_at(processor.stop_settings(model.generation_config))
         run.workflows[name] = (model.eval(), processor)
 
@@ -384,14 +356,14 @@ def _rebuild_workflows(run: Run, *, shared_out: bool) -> None:
 def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) -> None:
     model = run.build_stage_model(stage)
     model.set_trainable(stage.train)
-    processor = run.processor(stage.workflow)
+    processor = run.models.processor(stage.workflow)
     model.stop_at(processor.stop_settings(model.generation_config))
     _encode_beforehand(run, processor)
     media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
     cached = {name: media.cached[name].example for name in media.cached}
     model.features_given = {name: example for name, example in cached.items() if example is not None}
     sources = {name: run.sources[name] for name in stage.data}
-    fitting = fitting_stage(run, stage)
+    fitting = fitting_stage(run.models.base, stage, run.console)
     data = build_stage_data(run.recipe, fitting, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
     if resume is not None:
         on_main_process(lambda: refuse_other_models(model, run.output_dir, stage, resume))
@@ -416,17 +388,17 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
             report_to=run.recipe.logging.report_to,
             strategy=run.recipe.accelerator.strategy,
             steps_after=_steps_after(run, stage),
-            identity=recipe_identity(run.recipe, stage, run.tokenizer, sources),
+            identity=recipe_identity(run.recipe, stage, run.models.tokenizer, sources),
         )
     run.workflows[stage.workflow] = (model.eval(), processor)
 
 
-def fitting_stage(run: Run, stage: StageConfig) -> StageConfig:
+def fitting_stage(base: PreTrainedModel, stage: StageConfig, console: Console) -> StageConfig:
     """A stage with conversations no longer than the base has positions, which is said."""
-    positions = max_positions(run.base)
+    positions = max_positions(base)
     if positions is None or stage.max_length <= positions:
         return stage
-    run.console.print(
+    console.print(
         f"stage {stage.name!r}: conversations are cut at {positions:,} positions, since the base has no more; "
         f"max_length is {stage.max_length:,}"
     )
@@ -436,13 +408,13 @@ def fitting_stage(run: Run, stage: StageConfig) -> StageConfig:
 def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:
     """Encode every medium of the recipe's data once, for modalities whose recipe wants that."""
     for name, inputs in processor.modalities.items():
-        encoder = run.encoders[name]
+        encoder = run.models.encoders[name]
         if name in run.cached or not (run.recipe.modalities[name].cache_features and encoder.cacheable):
             continue
-        encoder.to(_device(shared_out=False) or run.base.device)
+        encoder.to(_device(shared_out=False) or run.models.base.device)
         with progress_bar(run.console, f"encoding {name} inputs") as advance:
             run.cached[name] = cache_features(name, inputs, encoder, run.sources.values(), advance)
-        encoder.to(run.base.device)
+        encoder.to(run.models.base.device)
 
 
 def _steps_after(run: Run, stage: StageConfig) -> int:

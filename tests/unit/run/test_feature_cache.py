@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from adaptkit.errors import DataError, RunError
-from adaptkit.run.feature_cache import FeatureCache
 from adaptkit.run import feature_cache
+from adaptkit.run.feature_cache import FeatureCache
 
 
 def item(number, positions=3):
