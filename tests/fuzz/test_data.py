@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from click.testing import CliRunner
 
 from adaptkit.data.formats import building as formats
 from adaptkit.data.rows import RowSource
-from adaptkit.testing import fuzz_data
 from adaptkit.testing.mutations import mutate_bytes, mutate_value
 from tests.fuzz.data import fuzz, main
 from tests.fuzz.formats import FORMATS
@@ -52,7 +52,7 @@ def test_other_exceptions_are_found_and_can_be_tried_again(monkeypatch):
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz_data.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     fuzz("webdataset", range(3), seed=0)
     assert list(tmp_path.iterdir()) == []
 

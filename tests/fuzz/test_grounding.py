@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from adaptkit.testing import fuzz_grounding
+from tests.fuzz import grounding as fuzz_grounding
 from tests.fuzz.grounding import KINDS, fuzz, main
 
 

@@ -1,7 +1,6 @@
 import torch
 
 from adaptkit.files.hashing import hash_tensors
-from adaptkit.training.trainables import assert_trainable
 
 
 def tensors(**changes):
@@ -30,11 +29,3 @@ def test_the_hash_ignores_order_and_layout():
     strided = torch.empty(70, 300).copy_(tensors()["a"].T).T
     assert not strided.is_contiguous()
     assert hash_tensors(tensors(a=strided).items()) == reference
-
-
-def test_what_trains_is_counted_by_part(model):
-    model.set_trainable(["projector", "ends"])
-    report = assert_trainable(model, ["projector", "ends"])
-    assert report.trainable == {"projector": 80, "ends": 768}
-    assert report.frozen == sum(p.numel() for p in model.parameters()) - 848
-    assert str(report) == f"trains projector 80, ends 768 (848 in all); frozen {report.frozen:,}"

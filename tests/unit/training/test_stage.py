@@ -18,6 +18,7 @@ from adaptkit.training.checkpoints import FILES_FILE, STAGE_FILE, list_checkpoin
 from adaptkit.training.metrics import read_metrics
 from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage
+from adaptkit.training.trainables import assert_trainable
 from tests.unit.training.fake_workflow import FakeData, FakeSampler, FakeWorkflow, collate
 
 EVERYTHING = ("projector", "insertion", "ends")
@@ -432,3 +433,11 @@ def test_a_checkpoint_that_records_sizes_alone_is_gone_on_from(model, tmp_path):
     files = json.loads(path.read_text())
     path.write_text(json.dumps({name: values["size"] for name, values in files.items()}))
     assert train(FakeWorkflow(), tmp_path, settings(), resume="auto").resumed_from == checkpoint
+
+
+def test_what_trains_is_counted_by_part(model):
+    model.set_trainable(["projector", "ends"])
+    report = assert_trainable(model, ["projector", "ends"])
+    assert report.trainable == {"projector": 80, "ends": 768}
+    assert report.frozen == sum(p.numel() for p in model.parameters()) - 848
+    assert str(report) == f"trains projector 80, ends 768 (848 in all); frozen {report.frozen:,}"
