@@ -27,7 +27,7 @@ GLOSSARY = {
     r"\bleft[- ]out\b|\bspoil(s|t|ed)?\b": "skipped, dropped, omitted",
     r"\bwhat (\w+ )?learns\b": "trainable parameters",
     r"\bknobs?\b": "settings, options",
-    r"\bunread media\b": "unused media",
+    r"(?<!\d )\bunread media\b": "unused media",
     r"\bof it is\b": "say what is meant",
     r"\bcounts? no more\b": "no longer counts",
     r"(?<!there )\bis no (?!longer\b|more\b|less\b|\w+er\b|worse\b)": "is not a",
