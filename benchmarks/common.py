@@ -26,9 +26,9 @@ from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.data.collator import Collator, PackedCollator
 from adaptkit.data.packing import PackedDataset
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.stage import OptimizerConfig, StageConfig
 from adaptkit.training.flops import flop_rates
 from adaptkit.training.preparation import prepared
-from adaptkit.training.settings import OptimizerSettings, StageSettings
 from adaptkit.training.throughput import peak_flops
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments
 from benchmarks.stock import stock_llava
@@ -201,17 +201,25 @@ def _load(data: Data, cached: bool, device: torch.device) -> Any:
     return load
 
 
+def benchmark_stage(**settings: Any) -> StageConfig:
+    """A stage of all parts; its data is what a benchmark makes."""
+    optimizer = OptimizerConfig(learning_rate=2e-5)
+    parts = ["projector", "insertion", "ends"]
+    defaults = {"name": "benchmark", "workflow": "main", "train": parts, "data": {"made": 1.0}, "optimizer": optimizer}
+    return StageConfig(**defaults | settings)
+
+
 def _train(
     model: AdaptkitForConditionalGeneration, data: Data, variant: Variant, batch_size: int, bf16: bool, folder: str,
     clock: _Clock,
 ) -> None:  # fmt: skip
     packing = variant.rows > 0
     passes = min(max(1, variant.rows), batch_size)
-    settings = StageSettings(
-        "benchmark", ("projector", "insertion", "ends"), OptimizerSettings(learning_rate=2e-5), bf16=bf16,
+    settings = benchmark_stage(
+        bf16=bf16,
         per_device_train_batch_size=batch_size, gradient_accumulation_steps=passes, packing=packing,
-        max_steps=clock.warmup + len(data.items) // batch_size, logging_steps=1, loss_spike=None,
-        use_cpu=model.device.type == "cpu", **variant.settings,
+        max_steps=clock.warmup + len(data.items) // batch_size, logging_steps=1, loss_spike=1e9,
+        **variant.settings,
     )  # fmt: skip
     model.set_trainable(settings.train)
     load = _load(data, variant.cached, model.device)

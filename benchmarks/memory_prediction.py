@@ -27,9 +27,9 @@ import adaptkit
 from adaptkit.prediction.building import pack_base
 from adaptkit.prediction.memory import predict_step
 from adaptkit.prediction.shadows import shadow_building, shadow_of
+from adaptkit.stage import OptimizerConfig, StageConfig
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
-from adaptkit.training.settings import OptimizerSettings, StageSettings
 from benchmarks.common import model_options, save
 
 GIB = 2**30
@@ -55,7 +55,7 @@ class Case:
     quantization: str | None = None
 
 
-ADAMW_8BIT = {"optimizer": OptimizerSettings(name="adamw_8bit")}
+ADAMW_8BIT = {"optimizer": OptimizerConfig(name="adamw_8bit")}
 CASES = (
     Case("projector", ("projector",), {"loss": "plain"}, {"policy": "projector_only"}),
     Case("projector, checkpointing", ("projector",), {"gradient_checkpointing": True}, {"policy": "projector_only"}),
@@ -134,8 +134,8 @@ def build_batch(model: Any, case: Case, options: argparse.Namespace, pictures: t
     return {**batch, "labels": labels.masked_fill(mask == 0, -100), "attention_mask": mask}
 
 
-def build_settings(case: Case, options: argparse.Namespace) -> StageSettings:
-    return StageSettings(name=case.name, train=case.train, bf16=options.bf16, **case.settings)
+def build_settings(case: Case, options: argparse.Namespace) -> StageConfig:
+    return StageConfig(name=case.name, train=case.train, bf16=options.bf16, **case.settings)
 
 
 def predicted_peak(case: Case, options: argparse.Namespace) -> tuple[int, float]:

@@ -23,10 +23,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, PreTrainedModel
 
 import adaptkit
+from adaptkit.stage import OptimizerConfig, StageConfig
 from adaptkit.surgery.quantization import bitsandbytes_config
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
-from adaptkit.training.settings import OptimizerSettings, StageSettings
 from benchmarks.common import model_options, save
 
 GIB = 2**30
@@ -158,10 +158,10 @@ def measure(variant: Variant, base: Any, encoder: Any, options: argparse.Namespa
     parts = tuple(model.trainable_parts())
     model.set_trainable(parts)
     batch = build_batch(model, options, device)
-    settings = StageSettings(
+    settings = StageConfig(
         name="benchmark",
         train=parts,
-        optimizer=OptimizerSettings(name=variant.optimizer, learning_rate=1e-5),
+        optimizer=OptimizerConfig(name=variant.optimizer, learning_rate=1e-5),
         gradient_checkpointing=True,
     )
     optimizer = build_optimizer(model, parts, settings.optimizer)

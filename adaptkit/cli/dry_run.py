@@ -20,7 +20,7 @@ from adaptkit.interfaces import DataSource
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
 from adaptkit.run.loaded import LoadedModels
 from adaptkit.run.requirements import unmet_requirements
-from adaptkit.run.runner import check_stages, fitting_stage, print_stage, print_token_warnings, stage_settings
+from adaptkit.run.runner import check_stages, fitting_stage, print_stage, print_token_warnings
 from adaptkit.terminal import Console, styled
 
 _ADVICE = "`adaptkit data check RECIPE` finds all of them."
@@ -51,10 +51,9 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     predictions: list[StagePrediction] = []
     for number, stage in enumerate(recipe.stages, start=1):
         stage_data = None if data is None else data.of_stage(stage)
-        settings = stage_settings(stage)
         num_batches = None if stage_data is None else len(stage_data.sampler)
-        if num_batches is not None or settings.max_steps > 0:
-            num_steps[stage.name] = settings.num_steps(num_batches or 0, options.devices(recipe)[1])
+        if num_batches is not None or stage.max_steps > 0:
+            num_steps[stage.name] = stage.num_steps(num_batches or 0, options.devices(recipe)[1])
         place, steps = f"{number}/{len(recipe.stages)}", num_steps.get(stage.name, 0)
         print_stage(console, stage, place, predictor.model(stage), num_batches, steps)
         if data is not None and stage_data is not None:

@@ -12,7 +12,6 @@ from adaptkit.cli.prediction_tables import as_values, show_predictions
 from adaptkit.cli.workflow_tables import describe, show_workflows
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.recipe import Recipe, StageConfig, load_recipe
-from adaptkit.run.runner import stage_settings
 from adaptkit.terminal import Console
 
 
@@ -64,4 +63,4 @@ def _with_predictions(
 
 def _known_steps(recipe: Recipe) -> dict[str, int]:
     """Steps of stages that say how many, whatever their data."""
-    return {stage.name: stage_settings(stage).num_steps(0) for stage in recipe.stages if stage.max_steps > 0}
+    return {stage.name: stage.num_steps(0) for stage in recipe.stages if stage.max_steps > 0}

@@ -25,7 +25,6 @@ from adaptkit.prediction.memory import StepMemory, check_devices, largest_unit, 
 from adaptkit.prediction.shadows import shadow_of
 from adaptkit.recipe import BaseConfig, Recipe, StageConfig
 from adaptkit.run.loaded import LoadedModels, load_encoders
-from adaptkit.run.runner import stage_settings
 from adaptkit.surgery import decoder_layers, max_positions
 from adaptkit.training.flops import flop_rates
 
@@ -232,8 +231,7 @@ def predict_stage(
             for name, one in inputs.items()
         }
     batch, num_supervised = build_batch(shape, media)
-    settings = stage_settings(stage)
-    step = predict_step(model, batch, settings)
+    step = predict_step(model, batch, stage)
     memory = spread(step, strategy, num_devices, largest_unit(decoder_layers(model.language_model)))
     flops = stage.gradient_accumulation_steps * _flops(model, shape, media, num_supervised, models.recipe)
     return StagePrediction(stage.name, shape, memory, flops, None if options.rate is None else flops / options.rate)

@@ -16,9 +16,9 @@ from adaptkit.errors import ModelError, RecipeError, unknown_name
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.prediction.shadows import MemoryWatch, shadow_play, storages_of
 from adaptkit.prediction.trial import as_tried
+from adaptkit.stage import StageConfig
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
-from adaptkit.training.settings import StageSettings
 
 STRATEGIES = ("none", "ddp", "zero2", "zero3", "fsdp")
 
@@ -58,7 +58,7 @@ class StepMemory:
 
 
 def predict_step(
-    model: AdaptkitForConditionalGeneration, batch: Mapping[str, Any], settings: StageSettings
+    model: AdaptkitForConditionalGeneration, batch: Mapping[str, Any], settings: StageConfig
 ) -> StepMemory:
     """Follow the allocations of a step on one device.
 
@@ -72,11 +72,11 @@ def predict_step(
             cannot be trained so.
     """
     model.set_trainable(settings.train)
-    loss = "chunked" if settings.loss == "liger" else settings.loss
+    tried = {"torch_compile": False, "loss": "chunked" if settings.loss == "liger" else settings.loss}
     with ExitStack() as stack:
         stack.enter_context(as_tried(model, packing=settings.packing))
         watch = stack.enter_context(shadow_play())
-        stack.enter_context(prepared(model, replace(settings, torch_compile=False, loss=loss)))
+        stack.enter_context(prepared(model, settings.model_copy(update=tried)))
         sizes = _weights(model, watch)
         weights = watch.live
         model.train()
@@ -122,17 +122,17 @@ def _as_after_a_batch(model: nn.Module) -> None:
             parameter.grad = torch.empty_like(parameter)
 
 
-def _forward_and_backward(model: Any, batch: Mapping[str, Any], settings: StageSettings) -> None:
+def _forward_and_backward(model: Any, batch: Mapping[str, Any], settings: StageConfig) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16, cache_enabled=False):
         loss = model(**batch, num_items_in_batch=1).loss
     (loss / settings.gradient_accumulation_steps).backward()
 
 
-def _optimizer_memory(model: nn.Module, settings: StageSettings, watch: MemoryWatch) -> tuple[int, int]:
+def _optimizer_memory(model: nn.Module, settings: StageConfig, watch: MemoryWatch) -> tuple[int, int]:
     """Bytes of the state, and what an update takes beyond it."""
-    named = [settings.optimizer.name, *(group.name for group in settings.optimizer.groups.values())]
+    named = settings.optimizer_names()
     if "adamw_8bit" in named:
-        if set(named) - {"adamw_8bit", None}:
+        if len(named) > 1:
             raise ModelError("memory cannot be predicted of adamw_8bit beside another optimiser.")
         return sum(_averages_in_8_bits(p) for p in model.parameters() if p.requires_grad), 0
     optimizer = build_optimizer(model, settings.train, settings.optimizer)

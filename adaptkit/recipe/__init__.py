@@ -25,16 +25,13 @@ from adaptkit.recipe.places import place_of
 from adaptkit.recipe.schema import (
     AcceleratorConfig,
     BaseConfig,
-    Draw,
     EvaluationConfig,
     LoggingConfig,
-    OptimizerConfig,
-    OptimizerGroup,
     Recipe,
-    StageConfig,
     WorkflowConfig,
 )
 from adaptkit.recipe.splitting import for_processes
+from adaptkit.stage import Draw, OptimizerConfig, OptimizerGroup, StageConfig
 
 __all__ = [
     "AcceleratorConfig",

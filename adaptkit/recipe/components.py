@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     SerializeAsAny,
@@ -24,15 +22,7 @@ from adaptkit.hookspecs import Options
 from adaptkit.placement import Placement
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.explain import combined, explained, problem
-
-
-class Section(BaseModel):
-    """Part of a recipe: immutable, unknown keys are errors, and numbers are finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    shorthand: ClassVar[dict[str, str]] = {}
-    """Keys that a recipe may have besides, because loading resolves them; with what they do."""
+from adaptkit.stage import Section
 
 
 def plugins_of(info: ValidationInfo) -> PluginManager:

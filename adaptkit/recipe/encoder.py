@@ -10,11 +10,12 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from adaptkit.errors import PluginError, RecipeError
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
-from adaptkit.recipe.components import DataConfig, Section, plugins_of
+from adaptkit.recipe.components import DataConfig, plugins_of
 from adaptkit.recipe.explain import explain
 from adaptkit.recipe.loading import read_validated
 from adaptkit.recipe.variables import expand
 from adaptkit.seeds import Seed
+from adaptkit.stage import Section
 
 WHERE_IT_WILL_BE = "created"
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptkit.errors import RecipeError
-from adaptkit.recipe.schema import Recipe, StageConfig
+from adaptkit.recipe.schema import Recipe
+from adaptkit.stage import StageConfig
 
 
 def for_processes(recipe: Recipe, num_processes: int, earlier: Mapping[str, Any] | None = None) -> Recipe:
@@ -42,7 +43,7 @@ def for_processes(recipe: Recipe, num_processes: int, earlier: Mapping[str, Any]
 def _resplit(stage: StageConfig, earlier: Mapping[str, Any], before: int, now: int) -> StageConfig:
     old_size = 1 if earlier.get("packing") else int(earlier["per_device_train_batch_size"])
     old_steps = int(earlier["gradient_accumulation_steps"])
-    size = 1 if stage.packing else stage.per_device_train_batch_size
+    size = stage.batch_size
     batch = old_size * old_steps * before
     if size * stage.gradient_accumulation_steps * now == batch:
         return stage

@@ -72,8 +72,7 @@ def _of_the_run(recipe: Recipe) -> Iterator[str]:
 def _of_stages(recipe: Recipe) -> Iterator[str]:
     for stage in recipe.stages:
         where = f"stages.{stage.name}"
-        optimizers = {stage.optimizer.name, *(g.name for p, g in stage.optimizer.groups.items() if p in stage.train)}
-        if "adamw_8bit" in optimizers:
+        if "adamw_8bit" in stage.optimizer_names():
             yield from _said(require_bitsandbytes, f"{where}.optimizer: adamw_8bit")
         yield from _of_kernels(where, stage, recipe.accelerator.strategy)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -50,7 +50,7 @@ from adaptkit.processes.group import (
     wait_for_all,
 )
 from adaptkit.progress import progress_bar
-from adaptkit.recipe import Recipe, StageConfig, dump_recipe, for_processes
+from adaptkit.recipe import Recipe, dump_recipe, for_processes
 from adaptkit.run.features import cache_features
 from adaptkit.run.loaded import LoadedModels, load_models
 from adaptkit.run.requirements import require_all, require_places, require_space
@@ -65,13 +65,13 @@ from adaptkit.run.resuming import (
     refuse_outdated,
     stage_resume,
 )
+from adaptkit.stage import StageConfig
 from adaptkit.surgery import max_positions
 from adaptkit.terminal import Console, styled
 from adaptkit.training.checkpoints import load_weights
 from adaptkit.training.distributed.strategies import check_optimizers, check_policy
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
-from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import StageResult, train_stage
 
 METRICS_FILE = "metrics.jsonl"
@@ -231,7 +231,7 @@ def check_stages(recipe: Recipe) -> None:
     require_all(recipe)
     strategy = recipe.accelerator.strategy
     for stage in recipe.stages:
-        check_optimizers(strategy, stage_settings(stage))
+        check_optimizers(strategy, stage)
         insertion = recipe.workflows[stage.workflow].insertion
         if "insertion" in built_parts(recipe, stage):
             check_policy(strategy, get_plugin_manager().build("insertion policy", insertion.policy, insertion.values()))
@@ -245,15 +245,14 @@ def _try_stages(run: Run) -> None:
         RunError: A stage's checkpoint is larger than what the disk has left.
     """
     for stage in run.recipe.stages:
-        settings = stage_settings(stage)
         policy = run.recipe.workflows[stage.workflow].insertion.policy
         try:
             model = run.build_stage_model(stage)
             _require_unchanged(run, f"the policy {policy!r} of the workflow {stage.workflow!r}", tensors=False)
             model.set_trainable(stage.train)
-            with prepared(model, settings):
-                build_optimizer(model, settings.train, settings.optimizer)
-                chosen_mode(settings.loss, model.get_output_embeddings(), 0)
+            with prepared(model, stage):
+                build_optimizer(model, stage.train, stage.optimizer)
+                chosen_mode(stage.loss, model.get_output_embeddings(), 0)
         except AdaptkitError as error:
             raise type(error)(f"stage {stage.name!r}: {error}") from error
         own = sum(tensor.nbytes for tensor in model.trainable_state_dict().values())
@@ -368,8 +367,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     if resume is not None:
         on_main_process(lambda: refuse_other_models(model, run.output_dir, stage, resume))
         on_main_process(data.conversations.strike_out_repaired)
-    settings = stage_settings(stage)
-    num_steps = settings.num_steps(len(data.sampler), num_processes())
+    num_steps = stage.num_steps(len(data.sampler), num_processes())
     refuse_outdated(run.recipe, run.output_dir, stage, num_steps, resume)
     print_stage(run.console, stage, number, model, len(data.sampler), num_steps)
     # Where weights are sharded, sharding records them, for as long as the model lives
@@ -378,7 +376,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
             model,
             data.dataset,
             data.collator,
-            settings,
+            stage,
             sampler=data.sampler,
             output_dir=run.output_dir / stage.name,
             resume=stage_resume(resume, stage),
@@ -422,33 +420,9 @@ def _steps_after(run: Run, stage: StageConfig) -> int:
     later = run.recipe.stages[run.recipe.stages.index(stage) + 1 :]
     total = 0
     for other in later:
-        settings = replace(stage_settings(other), packing=False)
-        total += settings.num_steps(stage_mixture(other, run.sources).epoch_size, num_processes())
+        unpacked = other.model_copy(update={"packing": False})
+        total += unpacked.num_steps(stage_mixture(other, run.sources).epoch_size, num_processes())
     return total
-
-
-def stage_settings(stage: StageConfig) -> StageSettings:
-    """A stage's knobs as the training engine takes them."""
-    optimizer = stage.optimizer
-    groups: dict[str, GroupSettings] = {
-        part: GroupSettings(group.name, group.learning_rate, group.weight_decay)
-        for part, group in optimizer.groups.items()
-        if part in stage.train  # stage_defaults may speak of parts that not every stage trains
-    }
-    shared = StageSettings.__dataclass_fields__.keys() & type(stage).model_fields.keys() - {"optimizer", "train"}
-    return StageSettings(
-        **{name: getattr(stage, name) for name in shared},
-        train=tuple(stage.train),
-        optimizer=OptimizerSettings(
-            name=optimizer.name,
-            learning_rate=optimizer.learning_rate,
-            weight_decay=optimizer.weight_decay,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            adamw_learning_rate=optimizer.adamw_learning_rate,
-            groups=groups,
-        ),
-    )
 
 
 def _recipe_header() -> str:
@@ -487,5 +461,5 @@ def print_stage(
 
 def _step_size(stage: StageConfig) -> str:
     """Samples or packs of one optimiser step, and over how many processes."""
-    size = stage_settings(stage).batch_size * stage.gradient_accumulation_steps
+    size = stage.batch_size * stage.gradient_accumulation_steps
     return f"{size * num_processes():,} over {num_processes()} processes" if num_processes() > 1 else f"{size:,}"

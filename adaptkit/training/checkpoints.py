@@ -37,7 +37,7 @@ DAMAGED = "The checkpoint is damaged: delete it, and --resume auto resumes from 
 
 _HYPERPARAMETERS = (
     *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.betas", "optimizer.eps"),
-    *("optimizer.adamw_learning_rate", "optimizer.groups", "lr_scheduler_type", "lr_scheduler_kwargs"),
+    *("optimizer.adamw_learning_rate", "optimizer.groups", "lr_scheduler_type"),
     *("warmup_ratio", "warmup_steps", "max_grad_norm"),
 )
 _SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_processes")
@@ -78,11 +78,10 @@ def staged_checkpoint(destination: Path) -> Iterator[Path]:
         yield folder
 
 
-def rotate(output_dir: Path, limit: int | None) -> None:
+def rotate(output_dir: Path, limit: int) -> None:
     """Delete the oldest checkpoints beyond `limit`."""
-    if limit is not None and limit > 0:
-        for checkpoint in list_checkpoints(output_dir)[:-limit]:
-            remove_folder(checkpoint)
+    for checkpoint in list_checkpoints(output_dir)[:-limit]:
+        remove_folder(checkpoint)
 
 
 def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None:

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from adaptkit.errors import ModelError, RecipeError, unknown_name
+from adaptkit.errors import ModelError
+from adaptkit.stage import OptimizerConfig, OptimizerGroup
 from adaptkit.surgery.quantization import require_bitsandbytes
 from adaptkit.training.distributed.strategies import num_dimensions
 from adaptkit.training.optimizers import Muon, muon_groups
-from adaptkit.training.settings import GroupSettings, OptimizerSettings
 
 OPTIMIZERS = ("adamw", "adamw_8bit", "muon")
 
@@ -88,7 +88,7 @@ def _restore_dtypes(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None
                 optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
-def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerSettings) -> Optimizer:
+def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerConfig) -> Optimizer:
     """Make the optimiser of a stage.
 
     Args:
@@ -97,10 +97,8 @@ def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerS
         settings: Of the stage.
 
     Raises:
-        RecipeError: An optimiser's name is unknown, or settings name a part that does not learn.
         ModelError: bitsandbytes is missing and an 8-bit optimiser is asked for.
     """
-    _check_names(parts, settings)
     parameters = dict(model.named_parameters())
     groups: dict[str, list[Group]] = {name: [] for name in OPTIMIZERS}
     for part in parts:
@@ -120,19 +118,8 @@ def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerS
     return CombinedOptimizer([builders[name] for name in used], [groups[name] for name in used])
 
 
-def _check_names(parts: Sequence[str], settings: OptimizerSettings) -> None:
-    for part in settings.groups:
-        if part not in parts:
-            raise RecipeError(f"optimizer.groups: {unknown_name('trained part', part, parts)}")
-    for name in [settings.name, *(g.name for g in settings.groups.values() if g.name)]:
-        if name not in OPTIMIZERS:
-            raise RecipeError(f"optimizer: {unknown_name('optimizer', name, OPTIMIZERS)}")
-
-
-def _part_groups(
-    named: list[tuple[str, nn.Parameter]], part: str, settings: OptimizerSettings
-) -> dict[str, list[Group]]:
-    override = settings.groups.get(part, GroupSettings())
+def _part_groups(named: list[tuple[str, nn.Parameter]], part: str, settings: OptimizerConfig) -> dict[str, list[Group]]:
+    override = settings.trained_groups([part]).get(part, OptimizerGroup())
     lr = settings.learning_rate if override.learning_rate is None else override.learning_rate
     decay = settings.weight_decay if override.weight_decay is None else override.weight_decay
     name = override.name or settings.name
@@ -157,12 +144,12 @@ def _adamw_groups(parameters: Sequence[nn.Parameter], part: str, lr: float, deca
     return [group for group in groups if group["params"]]
 
 
-def _build_adamw(groups: list[Group], settings: OptimizerSettings) -> Optimizer:
+def _build_adamw(groups: list[Group], settings: OptimizerConfig) -> Optimizer:
     fused = all(p.device.type in ("cpu", "cuda", "mps", "xpu") for group in groups for p in group["params"])
     return AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=fused)
 
 
-def _build_adamw_8bit(groups: list[Group], settings: OptimizerSettings) -> Optimizer:
+def _build_adamw_8bit(groups: list[Group], settings: OptimizerConfig) -> Optimizer:
     require_bitsandbytes("optimizer: adamw_8bit")
     from bitsandbytes.optim import AdamW8bit
 

@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from adaptkit.errors import ModelError
+from adaptkit.stage import StageConfig
 from adaptkit.surgery import decoder_layers
-from adaptkit.training.settings import StageSettings
 
 _KEPT = {
     torch.ops.aten.mm.default,
@@ -31,7 +31,7 @@ _KEPT = {
 
 
 @contextmanager
-def prepared(model: nn.Module, settings: StageSettings) -> Iterator[None]:
+def prepared(model: nn.Module, settings: StageConfig) -> Iterator[None]:
     """Set up a model for a stage; afterwards it is as before, but for its weights.
 
     Raises:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
@@ -30,6 +27,7 @@ from adaptkit.processes.group import (
     num_processes,
     on_main_process,
 )
+from adaptkit.stage import StageConfig
 from adaptkit.terminal import Console
 from adaptkit.training import checkpoints
 from adaptkit.training.distributed.strategies import FrozenShards, check_optimizers, deepspeed_state, shard
@@ -38,12 +36,9 @@ from adaptkit.training.interruption import StopCallback, StopRequest
 from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters
 from adaptkit.training.preparation import prepared
 from adaptkit.training.progress import ProgressCallback
-from adaptkit.training.settings import StageSettings
 from adaptkit.training.throughput import Throughput
 from adaptkit.training.trainables import assert_trainable
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
-
-Evaluate = Callable[[nn.Module, int], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -69,12 +64,11 @@ def train_stage(
     model: nn.Module,
     dataset: Dataset[Any],
     collator: Callable[[list[Any]], Any],
-    settings: StageSettings,
+    settings: StageConfig,
     *,
     sampler: Sampler[Any],
     output_dir: Path,
     resume: Path | str | None = None,
-    evaluate: Evaluate | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     processor: Any = None,
     console: Console | None = None,
@@ -95,8 +89,6 @@ def train_stage(
         output_dir: Where `checkpoint-N` folders go.
         resume: "auto" continues from the newest complete checkpoint, if any; a path from that one; None starts
             afresh.
-        evaluate: Called with the model (in evaluation mode, without gradients) and the step; its numbers go to
-            the metrics under "evaluation". It may draw at random without changing the run.
         callbacks: Further transformers callbacks; one with a `close()` is closed whatever happens.
         processor: Saved with every checkpoint.
         console: Where progress is shown; None shows none.
@@ -123,7 +115,7 @@ def train_stage(
     resumed_from = on_main_process(lambda: _find_start(output_dir, resume))
     model.set_trainable(settings.train)  # type: ignore[operator]
     assert_trainable(model, settings.train)
-    reporters = build_reporters(report_to, settings.name, output_dir, asdict(settings))
+    reporters = build_reporters(report_to, settings.name, output_dir, settings.model_dump(mode="json"))
     done, changed = 0, None
     identity = stage_identity(settings, sampler, identity)
     if resumed_from is not None:
@@ -145,7 +137,7 @@ def train_stage(
         return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
 
     throughput = Throughput(model, num_processes())
-    watchers = [*_watchers(log, throughput, settings, evaluate), *reporters, *callbacks]
+    watchers = [MetricsCallback(log, throughput), *reporters, *callbacks]
     if console is not None:
         watchers.append(ProgressCallback(console, settings.name, throughput, steps_after=steps_after))
     build_trainer = partial(
@@ -169,7 +161,7 @@ def train_stage(
 def _run(
     build_trainer: Callable[[Sequence[TrainerCallback]], WorkflowTrainer],
     model: nn.Module,
-    settings: StageSettings,
+    settings: StageConfig,
     strategy: str,
     watchers: Sequence[TrainerCallback],
     resumed_from: Path | None,
@@ -209,52 +201,13 @@ def _find_start(output_dir: Path, resume: Path | str | None) -> Path | None:
     return found
 
 
-def _watchers(
-    log: MetricsLog, throughput: Throughput, settings: StageSettings, evaluate: Evaluate | None
-) -> list[TrainerCallback]:
-    watchers: list[TrainerCallback] = [MetricsCallback(log, throughput)]
-    if evaluate is not None:
-        watchers.append(_EvaluationCallback(evaluate, settings.eval_steps, log))
-    return watchers
-
-
 def _build_trainer(
-    model: nn.Module, dataset: Any, collator: Any, settings: StageSettings, sampler: Any, output_dir: Path,
+    model: nn.Module, dataset: Any, collator: Any, settings: StageConfig, sampler: Any, output_dir: Path,
     processor: Any, throughput: Throughput, strategy: str, callbacks: Sequence[TrainerCallback], **options: Any,
 ) -> WorkflowTrainer:  # fmt: skip
-    try:
-        arguments = build_arguments(settings, output_dir, len(sampler), strategy)
-    except ValueError as error:
-        raise RecipeError(f"stage {settings.name!r}: {error}") from error
+    arguments = build_arguments(settings, output_dir, len(sampler), strategy)
     build = WorkflowTrainer if num_processes() == 1 else partial(SpreadTrainer, strategy=strategy)
     return build(
         model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, processor=processor,
         callbacks=callbacks, throughput=throughput, **options,
     )  # fmt: skip
-
-
-class _EvaluationCallback(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, evaluate: Evaluate, every: int, log: MetricsLog) -> None:
-        self._evaluate = evaluate
-        self._every = every
-        self._log = log
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        step = state.global_step
-        if step < state.max_steps and not (self._every > 0 and step % self._every == 0):
-            return
-        with _same_randomness(), torch.no_grad():
-            model.eval()
-            scores = self._evaluate(model, step)
-            model.train()
-        if state.is_world_process_zero:
-            self._log.write(step, {"evaluation": dict(scores)})
-
-
-@contextmanager
-def _same_randomness() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])

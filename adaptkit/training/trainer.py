@@ -18,12 +18,12 @@ from adaptkit.errors import RunError
 from adaptkit.files.loading import reading
 from adaptkit.files.writing import staging_path
 from adaptkit.processes.group import TIMEOUT, num_processes
+from adaptkit.stage import StageConfig
 from adaptkit.training import checkpoints
 from adaptkit.training.distributed.strategies import deepspeed_config
 from adaptkit.training.interruption import leave_signals_alone
 from adaptkit.training.loss_watch import LossWatch
 from adaptkit.training.parameter_groups import build_optimizer
-from adaptkit.training.settings import StageSettings
 from adaptkit.training.throughput import Throughput
 
 
@@ -50,7 +50,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         self,
         model: nn.Module,
         arguments: TrainingArguments,
-        settings: StageSettings,
+        settings: StageConfig,
         *,
         dataset: Dataset[Any],
         collator: Any,
@@ -229,26 +229,25 @@ def _staged_by_main_process(destination: Path) -> AbstractContextManager[Path]:
 
 
 def stage_identity(
-    settings: StageSettings, sampler: Sampler[Any], given: Mapping[str, Any] | None = None
+    settings: StageConfig, sampler: Sampler[Any], given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What must be the same in a run and its continuation; `given` is what settings and data do not tell."""
     counts = {"num_samples": len(sampler), "num_processes": num_processes()}  # type: ignore[arg-type]
     return {**settings.fixed_on_resume(), **counts, **(given or {})}
 
 
-def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int, strategy: str = "none") -> Any:
+def build_arguments(settings: StageConfig, output_dir: Path, num_samples: int, strategy: str = "none") -> Any:
     """Translate a stage's settings into transformers' `TrainingArguments`."""
     num_steps = settings.num_steps(num_samples, num_processes())
     for variable in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"):
         os.environ.pop(variable, None)  # accelerate's launcher sets them by its own configuration; the recipe decides
-    use_cpu = settings.use_cpu or (num_processes() > 1 and not torch.cuda.is_available())
+    use_cpu = num_processes() > 1 and not torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(output_dir),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.optimizer.learning_rate,
         lr_scheduler_type=settings.lr_scheduler_type,
-        lr_scheduler_kwargs=dict(settings.lr_scheduler_kwargs),
         warmup_steps=settings.num_warmup_steps(num_steps),
         max_grad_norm=settings.max_grad_norm,
         max_steps=num_steps,
@@ -259,14 +258,14 @@ def build_arguments(settings: StageSettings, output_dir: Path, num_samples: int,
         logging_first_step=True,
         logging_nan_inf_filter=False,
         dataloader_num_workers=settings.dataloader_num_workers,
-        dataloader_pin_memory=torch.cuda.is_available() and not settings.use_cpu,
+        dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=["labels"],
         report_to="none",
         disable_tqdm=True,
         seed=settings.seed,
         use_cpu=use_cpu,
-        ddp_backend="gloo" if use_cpu and num_processes() > 1 else None,
+        ddp_backend="gloo" if use_cpu else None,
         ddp_timeout=int(TIMEOUT.total_seconds()),
         ddp_find_unused_parameters=True,  # a batch need not touch every part that learns
         deepspeed=deepspeed_config(strategy, settings),

@@ -18,10 +18,11 @@ from transformers import TrainerCallback
 from adaptkit.errors import RunStoppedError
 from adaptkit.files.hashing import hash_tensors
 from adaptkit.processes.group import is_main_process, num_processes, process_group
+from adaptkit.stage import OptimizerGroup
 from adaptkit.training.metrics import read_metrics
-from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage
 from tests.distributed.forking import forked
+from tests.stages import optimizer_config, stage_config
 from tests.unit.training.fake_workflow import FakeData, FakeSampler, FakeWorkflow, collate
 
 EVERYTHING = ("projector", "insertion", "ends")
@@ -64,12 +65,12 @@ class FileEvents:
 
 
 def settings(train, workers, num_processes):
-    return StageSettings(
+    return stage_config(
         name="stage",
         train=train,
-        optimizer=OptimizerSettings(
+        optimizer=optimizer_config(
             learning_rate=1e-2, weight_decay=0.1,
-            groups={"insertion": GroupSettings(name="muon", learning_rate=6e-3)} if "insertion" in train else {},
+            groups={"insertion": OptimizerGroup(name="muon", learning_rate=6e-3)} if "insertion" in train else {},
         ),
         per_device_train_batch_size=4 // num_processes,
         gradient_accumulation_steps=2,

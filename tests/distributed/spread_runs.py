@@ -14,12 +14,13 @@ from transformers import TrainerCallback
 
 import adaptkit
 from adaptkit.processes.group import is_main_process, process_group
+from adaptkit.stage import StageConfig
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.training.distributed.strategies import local_part
 from adaptkit.training.metrics import read_metrics
-from adaptkit.training.settings import OptimizerSettings, StageSettings
 from adaptkit.training.stage import train_stage
 from tests.distributed.forking import forked
+from tests.stages import optimizer_config, stage_config
 
 PLACEHOLDER = 9
 USUAL, DATA_DEPENDENT = "inner_adapter", "visual_expert"
@@ -113,15 +114,15 @@ class Census(TrainerCallback):  # type: ignore[misc]
         }
 
 
-def settings(**changes: Any) -> StageSettings:
+def settings(**changes: Any) -> StageConfig:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     values: dict[str, Any] = {
         "name": "stage", "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": 1, "optimizer": OptimizerSettings(learning_rate=5e-3, weight_decay=0.1),
+        "warmup_steps": 1, "optimizer": optimizer_config(learning_rate=5e-3, weight_decay=0.1),
         "max_grad_norm": 0.5, "per_device_train_batch_size": GLOBAL_BATCH // 2 // processes,
         "gradient_accumulation_steps": 2, "max_steps": 5, "save_steps": 2, "logging_steps": 1, "save_total_limit": 9,
     }  # fmt: skip
-    return StageSettings(**{**values, **changes})
+    return stage_config(**{**values, **changes})
 
 
 def train(folder: Path, strategy: str, policy: str, **changes: Any) -> dict[str, int]:

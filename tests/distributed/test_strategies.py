@@ -17,11 +17,12 @@ from torch.utils.data import BatchSampler
 import adaptkit
 from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.processes.group import check_strategy
+from adaptkit.stage import OptimizerConfig, OptimizerGroup
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.training.distributed.strategies import assert_spread, check_optimizers, shard
 from adaptkit.training.distributed.trainer import Repeated, ShareOfBatches
-from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
 from tests.distributed.spread_runs import DATA_DEPENDENT, GLOBAL_BATCH, NUM_PROCESSES, Order
+from tests.stages import optimizer_config, stage_config
 
 pytestmark = pytest.mark.timeout(900)  # all runs happen in the first test: a minute or two, unless the machine is busy
 
@@ -155,10 +156,10 @@ def test_a_missing_deepspeed_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3", "fsdp"])
 @pytest.mark.parametrize(
-    "optimizer", [OptimizerSettings(name="muon"), OptimizerSettings(groups={"insertion": GroupSettings(name="muon")})]
+    "optimizer", [optimizer_config(name="muon"), optimizer_config(groups={"insertion": OptimizerGroup(name="muon")})]
 )
-def test_muon_is_refused_where_matrices_are_cut(strategy: str, optimizer: OptimizerSettings) -> None:
-    settings = StageSettings(name="align", train=("insertion",), optimizer=optimizer)
+def test_muon_is_refused_where_matrices_are_cut(strategy: str, optimizer: OptimizerConfig) -> None:
+    settings = stage_config(name="align", train=("insertion",), optimizer=optimizer)
     with pytest.raises(RecipeError, match=rf"'align'.*muon does not work with accelerator.strategy={strategy}"):
         check_optimizers(strategy, settings)
     check_optimizers("ddp", settings)

@@ -7,7 +7,7 @@ import torch
 
 from adaptkit.model import packing
 from adaptkit.training.preparation import prepared
-from adaptkit.training.settings import StageSettings
+from tests.stages import stage_config
 from tests.unit.model.conftest import batch_of, build, loss_and_gradients, packed
 
 pytestmark = [
@@ -30,7 +30,7 @@ def workflow(family="llama"):
 
 
 def one_step(model, batch, bf16=False, **settings):
-    with prepared(model, StageSettings("stage", ("projector",), bf16=bf16, **settings)):
+    with prepared(model, stage_config(name="stage", train=("projector",), bf16=bf16, **settings)):
         model.train()
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
             return loss_and_gradients(model, batch)

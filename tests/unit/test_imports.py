@@ -20,7 +20,7 @@ PACKAGE = Path(adaptkit.__file__).parent
 
 # From left to right; what stands in one group stays strangers.
 GROUPS = (
-    {"errors", "seeds", "placement", "interfaces", "hookspecs", "plugin_manager"},
+    {"errors", "seeds", "placement", "stage", "interfaces", "hookspecs", "plugin_manager"},
     {"terminal"},
     {"progress", "files"},
     {"processes"},

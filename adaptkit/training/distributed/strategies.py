@@ -21,11 +21,11 @@ from adaptkit.files.hashing import hash_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.reference import record_content
 from adaptkit.processes.group import ENGINES, SHARDED, ZERO_STAGES, any_process, is_main_process
+from adaptkit.stage import StageConfig
 from adaptkit.surgery import InsertionPolicy, decoder_layers
-from adaptkit.training.settings import StageSettings
 
 
-def check_optimizers(strategy: str, settings: StageSettings) -> None:
+def check_optimizers(strategy: str, settings: StageConfig) -> None:
     """Make sure that every optimiser of a stage works on what a process has of the parameters.
 
     Raises:
@@ -33,8 +33,7 @@ def check_optimizers(strategy: str, settings: StageSettings) -> None:
     """
     if strategy not in ENGINES:
         return
-    optimizer = settings.optimizer
-    for name in [optimizer.name, *(group.name for group in optimizer.groups.values() if group.name)]:
+    for name in settings.optimizer_names():
         if name != "adamw":
             raise RecipeError(
                 f"stage {settings.name!r}: the optimizer {name} does not work with accelerator.strategy={strategy}, "
@@ -58,7 +57,7 @@ def check_policy(strategy: str, policy: InsertionPolicy | None) -> None:
 # -- DeepSpeed -----------------------------------------------------------------------------------------------------
 
 
-def deepspeed_config(strategy: str, settings: StageSettings) -> dict[str, Any] | None:
+def deepspeed_config(strategy: str, settings: StageConfig) -> dict[str, Any] | None:
     """What `TrainingArguments(deepspeed=…)` takes; None where the strategy is not DeepSpeed's."""
     if strategy not in ZERO_STAGES:
         return None

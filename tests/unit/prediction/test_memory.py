@@ -13,10 +13,11 @@ from adaptkit.prediction.batches import BatchShape, Medium, build_batch
 from adaptkit.prediction.building import pack_base
 from adaptkit.prediction.memory import StepMemory, predict_step, spread
 from adaptkit.prediction.shadows import shadow_building, shadow_of
+from adaptkit.stage import OptimizerGroup
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
-from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
+from tests.stages import optimizer_config, stage_config
 
 TOLERANCE = 0.05
 """The goal is a tenth."""
@@ -44,7 +45,7 @@ CASES = {
     "muon": (
         "llama",
         INNER,
-        {"train": ALL, "optimizer": OptimizerSettings(groups={"insertion": GroupSettings(name="muon")})},
+        {"train": ALL, "optimizer": optimizer_config(groups={"insertion": OptimizerGroup(name="muon")})},
     ),
     "lora": ("gpt2", {"policy": "lora", "rank": 8}, {"train": ("projector", "insertion")}),
     "context": (
@@ -106,7 +107,7 @@ def measure(family, insertion, settings, length=96):
 @pytest.mark.parametrize("case", CASES)
 def test_the_peak_is_what_a_real_step_takes(case) -> None:
     family, insertion, values = CASES[case]
-    settings = StageSettings(name=case, **values)
+    settings = stage_config(**values)
     memory = predict(family, insertion, settings)
     weights, peak = measure(family, insertion, settings)
     assert memory.frozen + memory.trained == weights
@@ -116,7 +117,7 @@ def test_the_peak_is_what_a_real_step_takes(case) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_masks_that_are_never_made_count_as_much(case, monkeypatch) -> None:
     family, insertion, values = CASES[case]
-    settings = StageSettings(name=case, **values)
+    settings = stage_config(**values)
     without_values = predict(family, insertion, settings)
     monkeypatch.setattr(shadows, "LARGE_MASK", 1 << 60)
     assert predict(family, insertion, settings).peak == pytest.approx(without_values.peak, rel=0.02)
@@ -125,7 +126,7 @@ def test_masks_that_are_never_made_count_as_much(case, monkeypatch) -> None:
 @pytest.mark.parametrize("packing", [False, True])
 def test_no_length_is_too_much(packing) -> None:
     length = 200_000
-    settings = StageSettings(name="x", train=ALL, packing=packing, loss="chunked")
+    settings = stage_config(train=ALL, packing=packing, loss="chunked")
     with shadow_building():
         model = build("llama", INNER, ALL)
     batch = batch_for(model, shadow_of(torch.zeros(3, 3, 32, 32)), settings, length)
@@ -142,19 +143,19 @@ def test_no_length_is_too_much(packing) -> None:
 )
 def test_what_depends_on_values_is_tried_on_a_small_decoder(family, values, monkeypatch) -> None:
     monkeypatch.setattr("adaptkit.model.loss.CHUNK_ELEMENTS", 1 << 16)
-    settings = StageSettings(name="x", train=ALL, gradient_checkpointing=True, **values)
+    settings = stage_config(train=ALL, gradient_checkpointing=True, **values)
     predicted, (_, real) = (work(family, INNER, settings, 400) for work in (predict, measure))
     assert predicted.peak == pytest.approx(real, rel=TOLERANCE)
 
 
 def test_what_training_would_refuse_is_not_predicted() -> None:
     with pytest.raises(ModelError, match="BloomForCausalLM does not keep conversations apart"):
-        predict("bloom", INNER, StageSettings(name="x", train=ALL, packing=True))
+        predict("bloom", INNER, stage_config(train=ALL, packing=True))
 
 
 def test_it_tells_settings_apart() -> None:
     def peak(**values):
-        return predict("llama", INNER, StageSettings(name="x", train=ALL, loss="plain", **values)).activations
+        return predict("llama", INNER, stage_config(train=ALL, loss="plain", **values)).activations
 
     plain, selective, whole = peak(), peak(gradient_checkpointing="selective"), peak(gradient_checkpointing=True)
     assert whole < selective < plain
@@ -167,8 +168,8 @@ def test_a_packed_base_takes_what_bitsandbytes_makes_of_it(tmp_path) -> None:
     from adaptkit.model.inspection import describe_components
     from adaptkit.surgery.quantization import bitsandbytes_config
 
-    settings = StageSettings(
-        name="x", train=("projector", "insertion"), optimizer=OptimizerSettings(name="adamw_8bit"), loss="plain"
+    settings = stage_config(
+        name="x", train=("projector", "insertion"), optimizer=optimizer_config(name="adamw_8bit"), loss="plain"
     )
     with shadow_building():
         model = build("llama", INNER, settings.train)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
-from adaptkit.training.settings import GroupSettings, OptimizerSettings, StageSettings
+from adaptkit.stage import OptimizerGroup
 from adaptkit.training.stage import train_stage
+from tests.stages import optimizer_config, stage_config
 from tests.unit.training.fake_workflow import FakeData, FakeSampler, WideWorkflow, collate
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
@@ -16,12 +18,12 @@ class StoppedError(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("groups", [{}, {"insertion": GroupSettings(name="muon", learning_rate=6e-3)}])
+@pytest.mark.parametrize("groups", [{}, {"insertion": OptimizerGroup(name="muon", learning_rate=6e-3)}])
 def test_it_resumes_to_the_same_bits(tmp_path, groups) -> None:
-    settings = StageSettings(
+    settings = stage_config(
         name="align",
         train=("projector", "insertion", "ends"),
-        optimizer=OptimizerSettings(name="adamw_8bit", learning_rate=1e-2, groups=groups),
+        optimizer=optimizer_config(name="adamw_8bit", learning_rate=1e-2, groups=groups),
         per_device_train_batch_size=4,
         max_steps=4,
         save_steps=2,
@@ -33,17 +35,16 @@ def test_it_resumes_to_the_same_bits(tmp_path, groups) -> None:
             model, data, collate, settings, sampler=FakeSampler(len(data)), output_dir=folder, **options
         )  # fmt: skip
 
-    def stop(model, step):
-        raise StoppedError
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise StoppedError
 
     straight, resumed = WideWorkflow(), WideWorkflow()
     train(straight, tmp_path / "straight")
     killed = WideWorkflow()
     with pytest.raises(StoppedError):
-        train_stage(
-            killed, FakeData(), collate, StageSettings(**{**vars(settings), "eval_steps": 3}), evaluate=stop,
-            sampler=FakeSampler(24), output_dir=tmp_path / "stopped",
-        )  # fmt: skip
+        train(killed, tmp_path / "stopped", callbacks=[Stop()])
     result = train(resumed, tmp_path / "stopped", resume="auto")
     assert result.resumed_from == tmp_path / "stopped" / "checkpoint-2"
     for (name, left), right in zip(straight.named_parameters(), resumed.parameters(), strict=True):

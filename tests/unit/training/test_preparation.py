@@ -8,7 +8,7 @@ import torch
 
 from adaptkit.errors import ModelError
 from adaptkit.training.preparation import prepared
-from adaptkit.training.settings import StageSettings
+from tests.stages import stage_config
 from tests.unit.model.conftest import batch_of, build, loss_and_gradients, packed
 
 SETTINGS = {
@@ -21,7 +21,7 @@ SETTINGS = {
 
 def one_step(model, batch, **settings):
     model.set_trainable(list(model.trainable_parts()))
-    with prepared(model, StageSettings("stage", ("projector",), **settings)):
+    with prepared(model, stage_config(name="stage", train=("projector",), **settings)):
         model.train()
         return loss_and_gradients(model, batch)
 
@@ -98,7 +98,7 @@ class Saved:
 def kept(model, batch, **settings):
     model.set_trainable(list(model.trainable_parts()))
     saved = Saved()
-    with prepared(model, StageSettings("stage", ("projector",), **settings)):
+    with prepared(model, stage_config(name="stage", train=("projector",), **settings)):
         model.train()
         with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
             model(**batch)

@@ -1,0 +1,201 @@
+"""The settings of a training stage: a section of recipes, and what training takes.
+
+They stand outside `recipe` because training knows no recipes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from adaptkit.seeds import Seed
+
+
+class Section(BaseModel):
+    """Part of a recipe: immutable, unknown keys are errors, and numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    shorthand: ClassVar[dict[str, str]] = {}
+    """Keys that a recipe may have besides, because loading resolves them; with what they do."""
+
+
+def _usable_as_key(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        raise ValueError(f"the name {name!r} is part of dotted keys and folders: use letters, digits, '_' and '-'")
+    return name
+
+
+Key = Annotated[str, AfterValidator(_usable_as_key)]
+OptimizerName = Literal["adamw", "adamw_8bit", "muon"]
+Part = Literal["projector", "insertion", "ends"]
+Weight = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Draw(Section):
+    """How many samples of a dataset one epoch has, whatever its size.
+
+    Attributes:
+        count: Samples an epoch; those that are left over come in the next one.
+    """
+
+    count: PositiveInt
+
+
+def _weight_or_count(value: Any) -> str:
+    return "[count]" if isinstance(value, Mapping | Draw) else "[weight]"
+
+
+Share = Annotated[Annotated[Weight, Tag("[weight]")] | Annotated[Draw, Tag("[count]")], Discriminator(_weight_or_count)]
+
+
+class OptimizerGroup(Section):
+    """What one part does differently from the stage's optimizer; nothing where not given."""
+
+    name: OptimizerName | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+
+
+class OptimizerConfig(Section):
+    """How trainable tensors are updated.
+
+    Attributes:
+        name: `adamw_8bit` keeps AdamW's averages in 8 bits, by bitsandbytes: a quarter of their memory.
+        learning_rate: Peak of the schedule.
+        adamw_learning_rate: With Muon, the peak for what is not a matrix, which AdamW updates; by default the
+            stage's `learning_rate` where the stage's optimizer is AdamW, else a quarter of the part's.
+        groups: Differences by part.
+    """
+
+    name: OptimizerName = "adamw"
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    adamw_learning_rate: float | None = Field(default=None, gt=0)
+    groups: dict[Part, OptimizerGroup] = Field(default_factory=dict)
+
+    def trained_groups(self, parts: Collection[str]) -> dict[str, OptimizerGroup]:
+        """The groups of some parts: `stage_defaults` may name parts that not every stage trains."""
+        return {part: group for part, group in self.groups.items() if part in parts}
+
+
+class StageConfig(Section):
+    """One training phase; what stages have in common may stand in the recipe's `stage_defaults`.
+
+    Attributes:
+        train: Parts that are trained; all others stay as they are.
+        start_from: Earlier stage whose tensors this one begins with.
+        data: Datasets, and for each how often a sample is seen in an epoch, or `{count: N}` samples an epoch.
+        warmup_ratio: Share of the steps over which the learning rate rises; there is no warmup unless a stage asks
+            for it.
+        warmup_steps: The same as a number of steps.
+        loss_spike: The stage stops where its loss is so many times the median of the last steps and above where it
+            began; `.inf` for no limit.
+        max_steps: Ends the stage early; -1 leaves it to `num_train_epochs`.
+        per_device_train_batch_size: Conversations per device and forward pass.
+        max_length: Longest conversation in tokens, placeholders included; what is over is cut off.
+        gradient_checkpointing: Recomputes activations to save memory: of whole layers, or, where `selective`, of all
+            but matrix products and attention.
+        packing: Fills rows with several conversations that do not see each other, without padding. A forward pass
+            then takes one row of `per_device_train_batch_size` times `max_length` positions.
+        loss: How the loss is computed: `plain`, in `chunked` parts, by `liger`'s kernel, or `auto`, which chooses.
+        torch_compile: Compiles each decoder layer, which takes minutes before it pays.
+        save_steps: A checkpoint is written every so many steps, and at the end; 0 only at the end.
+        group_by_length: Whether batches are made of conversations of like length.
+        logging_steps: Steps between logged losses; `logging.logging_steps` where a recipe does not say.
+        seed: Order of the data; the recipe's `seed` where it does not say.
+    """
+
+    name: Key
+    workflow: Key
+    train: list[Part] = Field(min_length=1)
+    start_from: Key | None = None
+    data: dict[Key, Share] = Field(min_length=1)
+    optimizer: OptimizerConfig
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = "cosine"
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    loss_spike: float = Field(default=5.0, gt=1)
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    max_steps: int = Field(default=-1, ge=-1)
+    per_device_train_batch_size: PositiveInt = 8
+    gradient_accumulation_steps: PositiveInt = 1
+    bf16: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = False
+    packing: bool = False
+    loss: Literal["auto", "plain", "chunked", "liger"] = "auto"
+    torch_compile: bool = False
+    max_length: PositiveInt = 2048
+    save_steps: int = Field(default=500, ge=0)
+    save_total_limit: PositiveInt = 2
+    logging_steps: PositiveInt = 10
+    dataloader_num_workers: int = Field(default=0, ge=0)
+    group_by_length: bool = False
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.warmup_ratio and self.warmup_steps:
+            raise ValueError("give warmup_ratio or warmup_steps, not both; null takes one back")
+        if self.max_steps == 0:
+            raise ValueError("max_steps of 0 would train nothing; leave the stage out, or give -1 for whole epochs")
+        if self.packing and self.group_by_length:
+            raise ValueError("packing leaves no padding to save: take group_by_length back")
+        if len(set(self.train)) != len(self.train):
+            raise ValueError(f"train names a part twice: {', '.join(self.train)}")
+        return self
+
+    @property
+    def batch_size(self) -> int:
+        """Items of the sampler in a batch of one device: samples, or one pack of them."""
+        return 1 if self.packing else self.per_device_train_batch_size
+
+    def num_steps(self, num_items: int, num_processes: int = 1) -> int:
+        """Optimiser steps of the stage, where the sampler gives `num_items` samples or packs an epoch."""
+        if self.max_steps > 0:
+            return self.max_steps
+        num_batches = math.ceil(num_items / (self.batch_size * num_processes))
+        return math.ceil(self.num_train_epochs * math.ceil(num_batches / self.gradient_accumulation_steps))
+
+    def num_warmup_steps(self, num_steps: int) -> int:
+        """Steps over which the learning rate rises, of `num_steps` in all; a ratio leaves at least one step after."""
+        if self.warmup_steps > 0:
+            return self.warmup_steps
+        return min(math.ceil(self.warmup_ratio * num_steps), max(num_steps - 1, 0))
+
+    def optimizer_names(self) -> set[str]:
+        """The optimizers of the parts that are trained."""
+        groups = self.optimizer.trained_groups(self.train)
+        return {self.optimizer.name, *(group.name for group in groups.values() if group.name)}
+
+    def fixed_on_resume(self) -> dict[str, Any]:
+        """What a resumed run must share with the one it continues to end in the same weights, as JSON values.
+
+        The stage's length is not part of it, since it may be extended; neither is what changes no weight.
+        """
+        values = self.model_dump(mode="json", include=set(_FIXED_ON_RESUME))
+        groups = self.optimizer.trained_groups(self.train)
+        values["optimizer"]["groups"] = {part: group.model_dump() for part, group in groups.items()}
+        return values | {"train": sorted(self.train)}
+
+
+_FIXED_ON_RESUME = (
+    *("name", "train", "optimizer", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "max_grad_norm"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "packing", "loss", "torch_compile", "seed"),
+)
