@@ -16,6 +16,7 @@ import wrapt
 if TYPE_CHECKING:
     from adaptkit.errors import AdaptkitError, ArgumentError, DataError, ModelError, PluginError, RecipeError, RunError
     from adaptkit.hookspecs import Options, hookimpl
+    from adaptkit.interfaces import EncodedFeatures
     from adaptkit.model.assembly import adapt
     from adaptkit.model.checkpoint import load
     from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs, load_processor
@@ -35,6 +36,7 @@ _LAZY = {
     "PluginError": "adaptkit.errors",
     "RecipeError": "adaptkit.errors",
     "RunError": "adaptkit.errors",
+    "EncodedFeatures": "adaptkit.interfaces",
     "Options": "adaptkit.hookspecs",
     "hookimpl": "adaptkit.hookspecs",
 }
@@ -63,6 +65,7 @@ __all__ = [
     "AdaptkitProcessor",
     "ArgumentError",
     "DataError",
+    "EncodedFeatures",
     "ModalityInputs",
     "ModelError",
     "Options",

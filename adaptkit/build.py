@@ -27,7 +27,7 @@ from adaptkit.data.sampler import EpochSampler
 from adaptkit.errors import AdaptkitError, DataError, ModelError, RecipeError
 from adaptkit.files.loading import load_stock
 from adaptkit.files.paths import cache_dir, missing_model, resolve_model_path
-from adaptkit.interfaces import DataContext, DataSource, Encoder, Modality, Sample, box_size_of
+from adaptkit.interfaces import DataContext, DataSource, EncodedFeatures, Encoder, Media, Modality, Sample, box_size_of
 from adaptkit.model.assembly import adapt
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.encoders import build_encoder, settled
@@ -387,10 +387,10 @@ class MediaStore:
             return self.cached[modality].key(source)
         return self.processor.modalities[modality].load(source)
 
-    def collate(self, modality: str, prepared: list[Any]) -> Tensor | list[Tensor]:
-        """The batch tensor of prepared media: cached features or encoder inputs."""
+    def collate(self, modality: str, prepared: list[Any]) -> Media:
+        """The batch of prepared media: cached features or encoder inputs."""
         if modality in self.cached:
-            return self.cached[modality].get(prepared)
+            return EncodedFeatures(self.cached[modality].get(prepared))
         return self.processor.modalities[modality].preprocessor.collate(prepared)
 
     def encode(self, sample: Sample) -> EncodedConversation:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adaptkit.errors import DataError, wrong_type
 from adaptkit.files.hashing import hash_tensors
 
 
@@ -141,9 +142,69 @@ class Encoder(nn.Module, ABC):
         """Hash of everything its features depend on, weights and options, for feature caches and checkpoints."""
         return hash_tensors(chain(self.named_parameters(), self.named_buffers()))
 
-    def is_encoded(self, features: Tensor) -> bool:
-        """Whether a tensor given as `features=` is this encoder's output already (else it is raw input)."""
-        return features.ndim in (2, 3) and features.shape[-1] == self.feature_size
+
+@dataclass(frozen=True, eq=False)
+class EncodedFeatures:
+    """Features that an encoder gave earlier, for `features=` in place of raw inputs.
+
+    Attributes:
+        items: `(num_items, positions, feature_size)`, or a list of `(positions, feature_size)` where the number of
+            positions differs. A tensor `(positions, feature_size)` is one item.
+
+    Raises:
+        DataError: The shape is another.
+
+    Example:
+        ```python
+        features = model.encode("image", pixel_values)
+        model(input_ids=input_ids, features={"image": adaptkit.EncodedFeatures(features)})
+        ```
+    """
+
+    items: Tensor | list[Tensor]
+
+    def __post_init__(self) -> None:
+        items = self.items
+        if isinstance(items, Tensor) and items.ndim == 2:
+            object.__setattr__(self, "items", items.unsqueeze(0))
+        elif isinstance(items, Tensor):
+            _require_features(items, 3)
+        elif not isinstance(items, list | tuple) or not items:
+            raise DataError(wrong_type("EncodedFeatures", "a tensor, or a list of tensors", items))
+        else:
+            for item in items:
+                _require_features(item, 2)
+            object.__setattr__(self, "items", list(items))
+
+    def __len__(self) -> int:
+        """How many items they are of."""
+        return len(self.items)
+
+    @property
+    def feature_size(self) -> int:
+        """Width of one feature vector."""
+        return int(self.items[0].shape[-1])
+
+    def to(self, *args: Any, **kwargs: Any) -> EncodedFeatures:
+        """Move or cast them, with the arguments of `torch.Tensor.to`."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> EncodedFeatures:
+        """Copy them to pinned memory, as data loaders do."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> EncodedFeatures:
+        items = self.items
+        return EncodedFeatures(change(items) if isinstance(items, Tensor) else [change(item) for item in items])
+
+
+def _require_features(features: Any, num_dimensions: int) -> None:
+    if not isinstance(features, Tensor) or features.ndim != num_dimensions:
+        found = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        raise DataError(
+            "encoded features are (num_items, positions, feature_size), or a list of (positions, feature_size) where "
+            f"the number of positions differs; got {found}."
+        )
 
 
 class Message(TypedDict):
@@ -230,11 +291,15 @@ class DataContext:
     box_sizes: Mapping[str, Callable[[Any], tuple[int, int] | None]] = field(default_factory=dict)
 
 
+Media = Tensor | list[Tensor] | EncodedFeatures
+"""The items of a modality in a batch: raw encoder inputs, or what the encoder made of them earlier."""
+
+
 class Batch(TypedDict, total=False):
     """What collation hands to a model: `data` and `model` meet only here.
 
-    `input_ids`, `attention_mask` and `labels` are `(batch, seq)`; `features` maps a modality to raw encoder
-    inputs or encoder features of all its items in reading order, row after row; a list where their shapes differ.
+    `input_ids`, `attention_mask` and `labels` are `(batch, seq)`; `features` maps a modality to all its
+    items in reading order, row after row: raw encoder inputs, a list where their shapes differ; or `EncodedFeatures`.
     A packed batch is one row without padding, and has `segment_lengths`, of the conversations in it, in place of the
     mask.
     """
@@ -243,7 +308,7 @@ class Batch(TypedDict, total=False):
     attention_mask: Tensor
     labels: Tensor
     segment_lengths: list[int]
-    features: dict[str, Tensor | list[Tensor]]
+    features: dict[str, Media]
 
 
 class EvaluationTask(Protocol):

@@ -25,6 +25,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.data.collator import Collator, PackedCollator
 from adaptkit.data.packing import PackedDataset
+from adaptkit.interfaces import EncodedFeatures, Media
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.stage import OptimizerConfig, StageConfig
 from adaptkit.training.flops import flop_rates
@@ -195,8 +196,8 @@ class _Fixed(Sampler[Any]):
 def _load(data: Data, cached: bool, device: torch.device) -> Any:
     pool = (data.features if cached else data.pixels).cpu()
 
-    def load(modality: str, numbers: list[int]) -> Tensor:
-        return pool[numbers]
+    def load(modality: str, numbers: list[int]) -> Media:
+        return EncodedFeatures(pool[numbers]) if cached else pool[numbers]
 
     return load
 

@@ -15,7 +15,7 @@ from adaptkit.build import built_parts
 from adaptkit.errors import ModelError, RecipeError, join_lines
 from adaptkit.files.loading import load_stock, reading
 from adaptkit.files.paths import missing_model, resolve_model_path
-from adaptkit.interfaces import Encoder
+from adaptkit.interfaces import EncodedFeatures, Encoder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import ModalityInputs, modality_inputs
 from adaptkit.plugin_manager import get_plugin_manager
@@ -263,7 +263,7 @@ def _medium(
     raw = inputs.preprocessor.collate([item] * number)
     given: Any = [shadow_of(one) for one in raw] if isinstance(raw, list) else shadow_of(raw)
     if _is_cached(recipe, name, model):
-        given = model.encode(name, given)
+        given = EncodedFeatures(model.encode(name, given))
     return Medium(inputs.placeholder_id, inputs.num_positions(item), given)
 
 

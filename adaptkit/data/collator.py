@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.data.dataset import Item
 from adaptkit.data.packing import unpacked
-from adaptkit.interfaces import Batch
+from adaptkit.interfaces import Batch, Media
 
 
 class Collator:
@@ -19,8 +18,7 @@ class Collator:
 
     Args:
         pad_token_id: Fills `input_ids`; the attention mask is 0 there.
-        load_media: Batch of a modality's sources in reading order, row after row: raw encoder inputs or encoder
-            features, as a tensor, or as a list where their shapes differ.
+        load_media: Batch of a modality's sources in reading order, row after row.
         padding_side: Where rows are filled.
         label_pad: Fills `labels`.
     """
@@ -28,7 +26,7 @@ class Collator:
     def __init__(
         self,
         pad_token_id: int,
-        load_media: Callable[[str, list[Any]], Tensor | list[Tensor]],
+        load_media: Callable[[str, list[Any]], Media],
         padding_side: Literal["left", "right"] = "right",
         label_pad: int = IGNORE_INDEX,
     ) -> None:
@@ -56,7 +54,7 @@ class Collator:
             "features": self._features(items),
         }
 
-    def _features(self, items: Sequence[Item]) -> dict[str, Tensor | list[Tensor]]:
+    def _features(self, items: Sequence[Item]) -> dict[str, Media]:
         media: dict[str, list[Any]] = {}
         for item in items:
             for modality, source in item["media"]:

@@ -14,12 +14,11 @@ from transformers import GenerationConfig
 
 from adaptkit.chat.template import TurnEnd, answer_frame, end_of_turn
 from adaptkit.errors import DataError
-from adaptkit.interfaces import Message
+from adaptkit.interfaces import EncodedFeatures, Message
 
 Advance = Callable[[int], None]
 """Called with the number of questions answered since the last call."""
 
-Features = dict[str, "Tensor | list[Tensor]"]
 
 SPARE_TOKENS = 3
 """How many tokens beyond the longest right answer a model may write."""
@@ -77,7 +76,7 @@ class Prompts:
 
     input_ids: Tensor
     attention_mask: Tensor
-    features: Features = field(default_factory=dict)
+    features: dict[str, EncodedFeatures] = field(default_factory=dict)
 
 
 def normalize_answer(text: str) -> str:
@@ -105,7 +104,7 @@ def make_prompts(model: Any, processor: Any, questions: Sequence[Question], *, w
     Raises:
         DataError: A medium cannot be read, or its modality is not one of the processor's.
     """
-    features: Features = {}
+    features: dict[str, EncodedFeatures] = {}
     positions: dict[tuple[str, int], int] = {}
     if with_media:
         for modality, entry in processor.modalities.items():
@@ -241,7 +240,7 @@ def require_modalities(processor: Any, questions: Sequence[Question]) -> None:
         raise DataError(f"the questions need the modality {', '.join(missing)}; this workflow has {known}.")
 
 
-def _encode(model: Any, entry: Any, sources: Sequence[Any]) -> tuple[Tensor | list[Tensor], list[int]]:
+def _encode(model: Any, entry: Any, sources: Sequence[Any]) -> tuple[EncodedFeatures, list[int]]:
     """Features of each source, and the decoder positions each takes; a source given twice is encoded once."""
     distinct = list({id(source): source for source in sources}.values())
     inputs = [entry.load(source) for source in distinct]
@@ -250,4 +249,4 @@ def _encode(model: Any, entry: Any, sources: Sequence[Any]) -> tuple[Tensor | li
     rows = [row_of[id(source)] for source in sources]
     counts = [int(entry.num_positions(inputs[row])) for row in rows]
     features = encoded[rows] if isinstance(encoded, Tensor) else [encoded[row] for row in rows]
-    return features, counts
+    return EncodedFeatures(features), counts

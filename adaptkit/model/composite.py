@@ -14,15 +14,16 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
-from adaptkit.errors import DataError, ModelError, unknown_name, wrong_type
-from adaptkit.interfaces import Encoder
+from adaptkit.errors import DataError, ModelError, PluginError, unknown_name, wrong_type
+from adaptkit.files.loading import cause, is_out_of_memory
+from adaptkit.interfaces import EncodedFeatures, Encoder
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
 from adaptkit.model.loss import IGNORE_INDEX, shifted_loss, with_loss
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.saving import WorkflowSavingMixin
-from adaptkit.model.splice import ProjectedFeatures, check_counts, splice_features
+from adaptkit.model.splice import ProjectedFeatures, check_counts, check_width, splice_features
 from adaptkit.model.stock_methods import StockMethodsMixin
 from adaptkit.model.training import WorkflowTrainingMixin
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
@@ -249,19 +250,34 @@ class AdaptkitForConditionalGeneration(
     def _project(self, modality: str, given: Any) -> ProjectedFeatures:
         if isinstance(given, ProjectedFeatures):
             return given
-        encoder = self._encoder(modality)
-        one = given[0] if isinstance(given, list) else given
-        if isinstance(given, list) and self.training:
-            self._refuse_uneven(modality, encoded=encoder.is_encoded(one))
-        features = given if encoder.is_encoded(one) else self.encode(modality, given)
-        if isinstance(features, Tensor) and features.ndim == 2:
-            features = features.unsqueeze(0)
+        encoded = isinstance(given, EncodedFeatures)
+        items = given.items if encoded else given
+        if isinstance(items, list) and self.training:
+            self._refuse_uneven(modality, encoded=encoded)
+        if encoded:
+            check_width(given.feature_size, self._encoder(modality).feature_size, modality)
+        features = items if encoded else self._encode_given(modality, items)
         projector = self.projectors[modality]
         features = like(features, next(projector.parameters()))
         if isinstance(features, Tensor):
             return ProjectedFeatures.of(projector(features), self.policy.feature_mode)
         items = [projector(item.unsqueeze(0))[0] for item in features]
         return ProjectedFeatures.of(items, self.policy.feature_mode)
+
+    def _encode_given(self, modality: str, inputs: Any) -> Tensor | list[Tensor]:
+        """As `encode`; where that fails with what looks like features, the error says how to pass those."""
+        try:
+            return self.encode(modality, inputs)
+        except Exception as error:
+            if is_out_of_memory(error) or isinstance(error, PluginError):
+                raise
+            shape = tuple(getattr(inputs[0] if isinstance(inputs, list) else inputs, "shape", ()))
+            if len(shape) not in (2, 3) or shape[-1] != self._encoder(modality).feature_size:
+                raise
+            raise DataError(
+                f"the encoder of {modality!r} does not take inputs of shape {shape} ({cause(error)}). Features "
+                "that are encoded already are passed as adaptkit.EncodedFeatures(features)."
+            ) from error
 
     def _refuse_uneven(self, modality: str, *, encoded: bool) -> None:
         """Media of different shapes go one by one, so processes that share out those weights would wait for others."""
@@ -392,9 +408,8 @@ class AdaptkitForConditionalGeneration(
                 placeholder id counts as -100: nothing learns to write one, so `labels` may be a copy of `input_ids`.
             use_cache: Whether to return the cache.
             logits_to_keep: As in transformers.
-            features: For each modality raw encoder inputs `(num_items, ...)` or encoder features
-                `(num_items, positions, feature_size)` of all items in reading order, row after row; a list of one
-                tensor each where their shapes differ.
+            features: For each modality the raw encoder inputs `(num_items, ...)` of all items in reading order, row
+                after row, a list of one tensor each where their shapes differ; or `adaptkit.EncodedFeatures`.
             pixel_values: Raw inputs of the modality whose encoder takes this name.
             input_features: The same.
             num_items_in_batch: Supervised tokens in the global batch, by which the summed loss is divided; the

@@ -74,6 +74,15 @@ def check_counts(num_placeholders: int, num_features: int, *, modality: str, num
     )
 
 
+def check_width(given: int, expected: int, modality: str) -> None:
+    """Raise a `DataError` where encoded features are not those of a modality's encoder."""
+    if given != expected:
+        raise DataError(
+            f"the encoded features given for {modality!r} are {given} wide, but its encoder gives features of width "
+            f"{expected}. Pass those of this encoder, or its raw inputs without EncodedFeatures."
+        )
+
+
 def expand_for_beams(features: Tensor, counts: Tensor, expand_size: int) -> Tensor:
     """Repeat each row's features as often as generation repeats the row.
 

@@ -90,7 +90,6 @@ class EncoderChecks:
         yield Check("shapes and dtypes", self._shapes, essential=True)
         yield Check("determinism", self._determinism)
         yield Check("batch = single", self._batches)
-        yield Check("knows its features", self._is_encoded)
         yield Check("example inputs", self._example_inputs)
         yield Check("built twice", self._built_twice)
         yield Check("gradient, save and load", self._workflow)
@@ -225,13 +224,6 @@ class EncoderChecks:
                 "items of different sizes reach the encoder as a list, which it does not take: "
                 f"{type(error).__name__}: {error}"
             ) from error
-
-    def _is_encoded(self) -> None:
-        known = self.encoder.is_encoded(torch.stack([self.features[0]]))
-        require(known, "is_encoded does not know the encoder's own features")
-        batch = self.preprocessor.collate(self.inputs[:1])
-        one = batch[0] if isinstance(batch, list) else batch
-        require(not self.encoder.is_encoded(one), "is_encoded takes raw inputs for features")
 
     def _example_inputs(self) -> None:
         inputs = self.encoder.example_inputs()

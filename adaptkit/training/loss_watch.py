@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adaptkit.errors import RunError
 from adaptkit.files.writing import staged_folder
+from adaptkit.interfaces import EncodedFeatures
 from adaptkit.training import checkpoints
 
 BATCH_FOLDER = "bad_batch"
@@ -150,6 +151,7 @@ def _tensors(batch: Batch) -> list[tuple[str, Tensor]]:
             found.append((name, value.detach().cpu()))
         elif name == "features":
             for modality, items in value.items():
+                items = items.items if isinstance(items, EncodedFeatures) else items
                 items = [items] if isinstance(items, Tensor) else items
                 found += [(f"{name}.{modality}.{i}", item.detach().cpu()) for i, item in enumerate(items)]
     return found

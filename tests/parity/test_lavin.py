@@ -174,7 +174,7 @@ def test_routing_weights(model: Any, expected: dict[str, Tensor]) -> None:
 def test_logits_and_loss(model: Any, inputs: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     input_ids, labels = lavin.sequences(inputs, placeholder_of(model))
     features = expected["clip_feats"][[0, 2]]
-    output = model(input_ids=input_ids, labels=labels, features={"image": features})
+    output = model(input_ids=input_ids, labels=labels, features={"image": adaptkit.EncodedFeatures(features)})
     torch.testing.assert_close(output.logits, expected["logits"][:, 1:], **TOLERANCE)
     torch.testing.assert_close(output.loss, expected["loss"], **TOLERANCE)
 
@@ -194,7 +194,7 @@ def test_decoding_is_the_training_network(model: Any, expected: dict[str, Tensor
     cache, prompt = DynamicCache(config=model.language_model.config), 8
     steps = [model(
         input_ids=tokens[:, :prompt], past_key_values=cache, use_cache=True,
-        features={"image": expected["clip_feats"][[0, 2]]},
+        features={"image": adaptkit.EncodedFeatures(expected["clip_feats"][[0, 2]])},
     ).logits]  # fmt: skip
     for index in range(prompt, tokens.shape[1]):
         steps.append(model(input_ids=tokens[:, index : index + 1], past_key_values=cache, use_cache=True).logits)

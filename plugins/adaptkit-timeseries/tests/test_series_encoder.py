@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adaptkit_timeseries import SeriesPatchesOptions
 from adaptkit_timeseries.checkpoint import SeriesPatchesConfig
 from adaptkit_timeseries.encoder import SeriesEncoder, SeriesPatchesModel
 from adaptkit_timeseries.modality import SeriesModality
@@ -145,7 +146,6 @@ def test_a_model_object_is_adopted() -> None:
     ("change", "words"),
     [
         ({"hidden_size": 18}, "no multiple of twice num_heads"),
-        ({"hidden_size": 4, "patch_length": 2, "num_heads": 1}, "features would look like patches"),
         ({"stride": 9}, "leaves values out"),
         ({"layers": 3}, "layers"),
         ({"model_type": "bert"}, "model_type"),
@@ -170,3 +170,16 @@ def test_damaged_and_missing_files_are_named(folder: Path, name: str) -> None:
     assert f"holds no {name}" in component.extra["missing"](options)
     shutil.rmtree(folder)
     assert f"no folder at {folder}" in component.extra["missing"](options)
+
+
+@torch.no_grad()
+def test_features_may_be_as_wide_as_patches(tmp_path: Path) -> None:
+    config = SeriesPatchesConfig(**{**CONFIG, "hidden_size": 8, "patch_length": 6})
+    assert config.hidden_size == config.input_size
+    encoder = SeriesEncoder(SeriesPatchesModel(config), SeriesPatchesOptions(path="(an object)"))
+    workflow = adaptkit.adapt(tiny_decoder("llama"), {"series": {"encoder": encoder, "placeholder_id": 999}})
+    inputs = [encoder.build_preprocessor()(series(np.arange(8.0 * n).reshape(-1, 2))) for n in (1, 2)]
+    ids = torch.tensor([[999] * sum(item.shape[0] * item.shape[1] for item in inputs) + [5]])
+    encoded = adaptkit.EncodedFeatures(workflow.encode("series", inputs))
+    logits = [workflow(input_ids=ids, features={"series": given}).logits for given in (inputs, encoded)]
+    assert torch.equal(*logits)

@@ -24,7 +24,9 @@ from transformers import (
     WhisperModel,
 )
 
+import adaptkit
 from adaptkit.errors import DataError, ModelError
+from adaptkit.testing import tiny_decoder
 
 Noise = Callable[..., AudioClip]
 
@@ -58,7 +60,6 @@ def test_inputs_of_a_stock_feature_extractor_are_taken(checkpoints: dict[str, Pa
     ]
     for options in ({}, {"trim": True}, {"trim": True, "hide_padding": True}):
         encoder = build(checkpoints["model"], **options)
-        assert not encoder.is_encoded(inputs)
         # a full window each; masks of zeros take another path through attention
         torch.testing.assert_close(encoder(inputs), stock(inputs).last_hidden_state.detach(), atol=1e-5, rtol=1e-5)
     plain = build(checkpoints["model"])
@@ -216,12 +217,19 @@ def test_the_fingerprint_follows_a_single_weight_and_not_the_limit(checkpoints: 
     assert encoder.fingerprint() != before
 
 
-def test_features_are_told_from_inputs_of_the_same_width(checkpoints: dict[str, Path], noise: Noise) -> None:
-    encoder = build(checkpoints["model"], stack=2, trim=True)  # features as wide as a window has frames
+@torch.no_grad()
+def test_features_as_wide_as_a_window_are_told_by_their_type(checkpoints: dict[str, Path], noise: Noise) -> None:
+    encoder = build(checkpoints["model"], stack=2, trim=True)
+    model = adaptkit.adapt(tiny_decoder("llama"), {"audio": {"encoder": encoder, "placeholder_id": 999}})
     (inputs,) = inputs_of(encoder, noise(0.3))
-    assert inputs.shape == (81, 48)
-    assert not encoder.is_encoded(inputs)
-    assert encoder.is_encoded(encoder([inputs])[0])
+    assert inputs.shape == (81, encoder.feature_size)
+    features = model.encode("audio", [inputs])
+    ids = torch.tensor([[999] * len(features[0]) + [5]])
+    logits = [
+        model(input_ids=ids, features={"audio": given}).logits
+        for given in ([inputs], adaptkit.EncodedFeatures(features))
+    ]
+    assert torch.equal(*logits)
 
 
 def test_inputs_of_another_shape_are_refused(checkpoints: dict[str, Path]) -> None:

@@ -65,8 +65,7 @@ def test_a_medium_asked_about_twice_is_encoded_once(workflow: tuple[Any, Any], m
     monkeypatch.setattr(model, "encode", lambda name, inputs: seen.append(len(inputs)) or encode(name, inputs))
     prompts = make_prompts(model, processor, [question, question])
     assert seen == [1]
-    features = prompts.features["image"]
-    assert isinstance(features, torch.Tensor)
+    features = prompts.features["image"].items
     assert torch.equal(features[0], features[1])
     assert make_prompts(model, processor, [question], with_media=False).features == {}
 

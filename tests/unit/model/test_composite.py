@@ -47,16 +47,14 @@ def test_an_unknown_modality_names_the_nearest():
         model(input_ids=torch.tensor([[1, 2]]), features={"imag": torch.zeros(1, 3, 32, 32)})
 
 
-@pytest.mark.parametrize("is_encoded", [False, True])
-def test_media_that_go_one_by_one_are_refused_where_processes_would_wait(monkeypatch, is_encoded):
+@pytest.mark.parametrize("encoded", [False, True])
+def test_media_that_go_one_by_one_are_refused_where_processes_would_wait(monkeypatch, encoded):
     _, model = build("llama")
     batch = batch_of(model, num_items=(1, 1))
     pictures = list(batch.pixel_values)
-    if is_encoded:
-        pictures = list(model.encode("image", batch.pixel_values))
+    if encoded:
+        pictures = adaptkit.EncodedFeatures(list(model.encode("image", batch.pixel_values)))
         next(model.projectors["image"].parameters()).ds_id = 0  # as ZeRO-3 marks what it has cut up
-    # The pictures are as wide as this encoder's features
-    monkeypatch.setattr(type(model.encoders["image"]), "is_encoded", lambda self, item: is_encoded)
     monkeypatch.setattr(composite, "is_sharded", lambda parameter: True)
     model.train()
     with pytest.raises(ModelError, match=r"'image' differ in shape.*strategy zero2 or ddp, or fsdp with"):

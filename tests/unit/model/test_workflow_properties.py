@@ -173,7 +173,10 @@ def _single_rows(batch):
 def test_encoded_features_stand_for_raw_ones(base_and_model):
     _, model = base_and_model
     batch = batch_of(model)
-    encoded = {**batch.inputs, "features": {"image": model.encode("image", batch.pixel_values)}}
+    encoded = {
+        **batch.inputs,
+        "features": {"image": adaptkit.EncodedFeatures(model.encode("image", batch.pixel_values))},
+    }
     named = {**batch.inputs, "features": None, "pixel_values": batch.pixel_values}
     expected = logits_of(model, **batch.inputs)
     assert torch.equal(logits_of(model, **encoded), expected)

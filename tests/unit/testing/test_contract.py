@@ -267,10 +267,6 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "features must be finite": {
         "encoder": subclass(SeriesEncoder, forward=lambda self, inputs: torch.full((len(inputs), 3, WIDTH), torch.nan))
     },
-    "does not know the encoder's own features": {
-        "encoder": subclass(SeriesEncoder, is_encoded=lambda self, features: False)
-    },
-    "takes raw inputs for features": {"encoder": subclass(SeriesEncoder, is_encoded=lambda self, features: True)},
     "make the same of the same item": {
         "preprocessor": subclass(SeriesPreprocessor, __call__=lambda self, item: torch.rand(3, 2))
     },

@@ -32,7 +32,9 @@ def counted(model, features: torch.Tensor, num_words: int) -> tuple[int, dict[st
     labels[:, positions : positions + num_words // 2] = -100
     model.train()
     with FlopCounterMode(display=False) as counter:
-        model(input_ids=input_ids, labels=labels, features={"image": features}).loss.backward()
+        model(
+            input_ids=input_ids, labels=labels, features={"image": adaptkit.EncodedFeatures(features)}
+        ).loss.backward()
     length = input_ids.shape[1]
     return counter.get_total_flops(), {
         "num_tokens": 2 * length,

@@ -49,10 +49,6 @@ class SeriesPatchesConfig(BaseModel):
             raise ValueError(f"hidden_size {self.hidden_size} is no multiple of twice num_heads {self.num_heads}")
         if self.stride > self.patch_length:
             raise ValueError(f"stride {self.stride} leaves values out between patches of {self.patch_length}")
-        if self.hidden_size == self.input_size:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is patch_length + {NUM_STATISTICS}: features would look like patches"
-            )
         return self
 
     @property

@@ -117,10 +117,6 @@ class WhisperEncoder(Encoder):
         blocks: nn.ModuleList = self.model.layers if self._is_stock else self.model.blocks
         return blocks
 
-    def is_encoded(self, features: Tensor) -> bool:
-        """Whether a tensor is this encoder's output; inputs are told by their rows, even where widths are equal."""
-        return super().is_encoded(features) and not self.windows.is_input(features.shape)
-
     def train(self, mode: bool = True) -> Self:
         """Training mode has a meaning only where a policy made parameters of a copy trainable."""
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))

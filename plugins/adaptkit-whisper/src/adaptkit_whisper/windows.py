@@ -83,11 +83,3 @@ class Windows:
         states = -(-num_frames // 2)
         features = states // share if self.options.hide_padding else -(-states // share)
         return max(features, min(states, 1))
-
-    def is_input(self, shape: torch.Size) -> bool:
-        """Whether a tensor of this shape is a recording's input, or a batch of them."""
-        return (
-            len(shape) in (2, 3)
-            and shape[-2] in (self.mel_bins, self.mel_bins + int(self.options.trim))
-            and shape[-1] % self.frames == 0
-        )
