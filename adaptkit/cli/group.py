@@ -99,8 +99,8 @@ class LazyGroup(NamingGroup):
             if ctx.meta[DEBUG]:
                 message = f"{message}\n{traceback.format_exc()}"
             is_error = not isinstance(error, RunStoppedError)
-            is_echo = isinstance(error, PeerError)
-            if not leave_report(message, exit_code, is_error=is_error, is_echo=is_echo):
+            is_secondary = isinstance(error, PeerError)
+            if not leave_report(message, exit_code, is_error=is_error, is_secondary=is_secondary):
                 from adaptkit.terminal import echo_message
 
                 echo_message(f"{_speaker()}{'Error: ' if is_error else ''}", message)

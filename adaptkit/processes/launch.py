@@ -1,36 +1,34 @@
-"""Starting the processes of a run on one machine: what `adaptkit train --num-processes N` does.
+"""Starts the processes of a run on one machine with torch elastic: `adaptkit train --num-processes N`.
 
-Output is that of the main process. Where a run fails, the process whose error came first is heard, once; the others
-lose it and fail too. Each process leaves its error in a folder of the launcher's instead of printing it.
+Only the main process writes to the terminal. Each process leaves its error in its torch elastic error file instead of
+printing it, and the launcher prints the first one.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptkit.files.writing import write_json
 
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing import RunProcsResult
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
 COMMAND = (sys.executable, "-m", "adaptkit")
 
-REPORT_VARIABLE = "ADAPTKIT_REPORTS"
-"""Folder in which a process leaves its error."""
-
-GRACE_S = 15.0
-"""How long processes have to end by themselves once one has failed."""
+LAUNCHED_VARIABLE = "ADAPTKIT_LAUNCHED"
+"""Set in processes whose launcher prints their errors, which torchrun, with error files of its own, does not."""
 
 _POLL_S = 0.05
 _NUM_LINES = 20
@@ -41,9 +39,9 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        exit_code: That of the process which failed first; 0 where none did.
-        message: What it had to say; None where it has said so itself.
-        is_error: Whether that is an error.
+        exit_code: Of the process that failed first; 0 if none did.
+        message: Its error; None if it has already been printed.
+        is_error: False for a run that was asked to stop.
     """
 
     exit_code: int
@@ -51,30 +49,35 @@ class Outcome:
     is_error: bool = True
 
 
-def leave_report(message: str, exit_code: int, *, is_error: bool, is_echo: bool) -> bool:
-    """Leave an error to the launcher to print.
+def leave_report(message: str, exit_code: int, *, is_error: bool, is_secondary: bool) -> bool:
+    """Leave an error for the launcher to print.
 
     Args:
         message: The error.
         exit_code: Of this process.
-        is_error: Whether it is one; a run that was asked to stop is none.
-        is_echo: Whether it only follows from the end of another process.
+        is_error: False for a run that was asked to stop.
+        is_secondary: Whether the error only follows from the end of another process.
 
     Returns:
-        Whether there is a launcher.
+        Whether there is a launcher that prints it.
     """
-    folder = os.environ.get(REPORT_VARIABLE)
-    if folder is None:
+    if LAUNCHED_VARIABLE not in os.environ:
         return False
-    values = {"message": message, "exit_code": exit_code, "is_error": is_error, "is_echo": is_echo, "time": time.time()}
-    write_json(Path(folder) / f"{os.environ['RANK']}.json", values)
+    outcome = {"message": message, "exit_code": exit_code, "is_error": is_error}
+    report = {**outcome, "is_secondary": is_secondary, "timestamp": time.time()}
+    write_json(os.environ["TORCHELASTIC_ERROR_FILE"], report)
     return True
 
 
 def end_with_launcher() -> None:
-    """End this process when its launcher is gone, which a SIGKILL gives no chance to pass on."""
-    if REPORT_VARIABLE in os.environ and os.name == "posix":
+    """End this process when its launcher asks for it by SIGTERM, or is killed, which torch elastic does not notice."""
+    if LAUNCHED_VARIABLE in os.environ and os.name == "posix":
+        signal.signal(signal.SIGTERM, _exit)
         threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # an exception restores the terminal and removes staged files
 
 
 def _watch_parent(parent: int) -> None:
@@ -90,92 +93,74 @@ def launch(num_processes: int, arguments: Sequence[str]) -> Outcome:
         num_processes: How many.
         arguments: Of `adaptkit`, as the user gave them.
     """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes  # slow to import
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    ranks = range(num_processes)
+    environment = _environment(num_processes)
     with tempfile.TemporaryDirectory(prefix="adaptkit-launch-") as folder:
-        processes = [_start(rank, num_processes, arguments, Path(folder)) for rank in _ranks(num_processes)]
-        with _passing_on_signals(processes):
-            first = _wait(processes)
-        return _outcome(processes, first, Path(folder))
+        context: Any = start_processes(
+            "adaptkit",
+            COMMAND[0],
+            args=dict.fromkeys(ranks, (*COMMAND[1:], *arguments)),
+            envs={rank: {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in ranks},
+            logs_specs=DefaultLogsSpecs(folder, {rank: Std.ERR for rank in ranks[1:]}, local_ranks_filter={0}),
+        )
+        _pass_on_signals([handler.proc for handler in context.subprocess_handlers.values()])
+        return _outcome(context.wait(period=_POLL_S), num_processes)
 
 
-def _ranks(num_processes: int) -> range:
-    os.environ["MASTER_PORT"] = str(_free_port())
-    return range(num_processes)
+def _environment(num_processes: int) -> dict[str, str]:
+    from torch.distributed.elastic.utils.distributed import get_free_port
 
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _start(rank: int, num_processes: int, arguments: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
-    environment = {
-        "OMP_NUM_THREADS": str(threads),
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # else DDP warns where every part learned from a batch
-        **os.environ,
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+    defaults = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_processes)),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP warns if no parameter was unused in a step
+    }
+    return {
+        **{name: os.environ.get(name, value) for name, value in defaults.items()},
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
-        REPORT_VARIABLE: str(folder),
+        "MASTER_PORT": str(get_free_port()),
+        LAUNCHED_VARIABLE: "1",
     }
-    command = [*COMMAND, *arguments]
-    options: dict[str, Any] = {"env": environment, "start_new_session": True}  # signals come from the launcher alone
-    if rank == 0:
-        return subprocess.Popen(command, **options)
-    with (folder / f"{rank}.err").open("wb") as errors:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, **options)
 
 
-@contextmanager
-def _passing_on_signals(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+def _pass_on_signals(processes: Sequence[Any]) -> None:
+    """Replace torch elastic's handlers: they kill a process that has not saved its checkpoint within 30 seconds."""
+
     def pass_on(number: int, frame: FrameType | None) -> None:
         for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
+            process.send_signal(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), pass_on)
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Wait for all; end the rest some time after one has failed. Gives the first that did."""
-    first, deadline = None, 0.0
-    while None in [process.poll() for process in processes]:
-        if first is None:
-            first = next((rank for rank, process in enumerate(processes) if process.returncode), None)
-            deadline = time.monotonic() + GRACE_S
-        elif time.monotonic() > deadline:
-            for process in processes:
-                if process.poll() is None:
-                    process.kill()
-        time.sleep(_POLL_S)
-    return first if first is not None else next((rank for rank, p in enumerate(processes) if p.returncode), None)
-
-
-def _outcome(processes: Sequence[subprocess.Popen[bytes]], first: int | None, folder: Path) -> Outcome:
-    if first is None:
-        return Outcome(0)
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    own = [report for report in reports if not report["is_echo"]]
-    if own:
-        report = min(own, key=lambda report: report["time"])
+def _outcome(result: RunProcsResult, num_processes: int) -> Outcome:
+    failures = list(result.failures.values())  # in the order in which the processes ended
+    reports = [failure.error_file_data for failure in failures if _has_report(failure)]
+    primary = [report for report in reports if not report["is_secondary"]]
+    silent = [failure for failure in failures if not _has_report(failure)]
+    if primary or (reports and not silent):
+        report = min(primary or reports, key=lambda report: report["timestamp"])
         return Outcome(report["exit_code"], report["message"], report["is_error"])
-    code = processes[first].returncode
-    said = folder / f"{first}.err"
-    lines = said.read_text(encoding="utf-8", errors="replace").splitlines()[-_NUM_LINES:] if said.is_file() else []
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = " Was there too little memory?" if -code == signal.SIGKILL else ""
-        ended = f"process {first} of {len(processes)} was ended by {name}.{hint} Continue with --resume auto."
-        return Outcome(128 - code, "\n".join([ended, *lines]))
-    if reports:
-        return Outcome(code, reports[0]["message"])
-    return Outcome(code, "\n".join([f"process {first} of {len(processes)} failed:", *lines]) if lines else None)
+    return _silent_end(silent[0], result, num_processes) if silent else Outcome(0)
+
+
+def _has_report(failure: ProcessFailure) -> bool:
+    return "is_secondary" in failure.error_file_data
+
+
+def _silent_end(failure: ProcessFailure, result: RunProcsResult, num_processes: int) -> Outcome:
+    """What is known of a process that left no report."""
+    process = f"process {failure.local_rank} of {num_processes}"
+    path = result.stderrs[failure.local_rank]  # empty for the main process, whose errors are on the terminal
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()[-_NUM_LINES:] if path else []
+    if failure.exitcode < 0:
+        hint = " Was there too little memory?" if failure.exitcode == -signal.SIGKILL else ""
+        ended = f"{process} was ended by {failure.signal_name()}.{hint} Continue with --resume auto."
+        return Outcome(128 - failure.exitcode, "\n".join([ended, *lines]))
+    return Outcome(failure.exitcode, "\n".join([f"{process} failed:", *lines]) if lines else None)

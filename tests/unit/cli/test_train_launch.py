@@ -78,10 +78,10 @@ def test_a_process_leaves_its_error_to_its_launcher(
 
     monkeypatch.setattr(LazyGroup, "get_command", lambda self, context, name: fail)
     assert CliRunner().invoke(group, ["fail"]).stderr == printed
-    monkeypatch.setenv(launch.REPORT_VARIABLE, str(tmp_path))
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv(launch.LAUNCHED_VARIABLE, "1")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     silent = CliRunner().invoke(group, ["fail"])
     assert (silent.output, silent.exit_code) == ("", told["exit_code"])
-    report = json.loads((tmp_path / "1.json").read_text())
+    report = json.loads((tmp_path / "error.json").read_text())
     assert told.items() <= report.items()
     assert report["message"] == str(error)
