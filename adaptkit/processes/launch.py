@@ -66,6 +66,7 @@ def leave_report(message: str, exit_code: int, *, is_error: bool, is_secondary: 
     outcome = {"message": message, "exit_code": exit_code, "is_error": is_error}
     report = {**outcome, "is_secondary": is_secondary, "timestamp": time.time()}
     write_json(os.environ["TORCHELASTIC_ERROR_FILE"], report)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception would have nothing left to clean up
     return True
 
 
@@ -128,7 +129,7 @@ def _environment(num_processes: int) -> dict[str, str]:
 
 
 def _pass_on_signals(processes: Sequence[Any]) -> None:
-    """Replace torch elastic's handlers: they kill a process that has not saved its checkpoint within 30 seconds."""
+    """Replace torch elastic's handlers, which stop waiting: its agent kills what takes over 30 seconds to save."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         for process in processes:
