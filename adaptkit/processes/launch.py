@@ -105,7 +105,7 @@ def launch(num_processes: int, arguments: Sequence[str]) -> Outcome:
             COMMAND[0],
             args=dict.fromkeys(ranks, (*COMMAND[1:], *arguments)),
             envs={rank: {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in ranks},
-            logs_specs=DefaultLogsSpecs(folder, {rank: Std.ERR for rank in ranks[1:]}, local_ranks_filter={0}),
+            logs_specs=DefaultLogsSpecs(folder, dict.fromkeys(ranks[1:], Std.ERR), local_ranks_filter={0}),
         )
         _pass_on_signals([handler.proc for handler in context.subprocess_handlers.values()])
         return _outcome(context.wait(period=_POLL_S), num_processes)
