@@ -123,7 +123,7 @@ def _environment(num_processes: int) -> dict[str, str]:
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(get_free_port()),
+        "MASTER_PORT": str(get_free_port()),  # type: ignore[no-untyped-call]
         LAUNCHED_VARIABLE: "1",
     }
 
