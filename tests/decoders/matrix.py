@@ -50,13 +50,13 @@ REFUSED = (
 """Families that cannot be adapted; the page shows the reason that the library gives."""
 
 NOT_BUILT = {
-    "dbrx": "transformers itself builds none: its attention settings lack `rope_theta`",
+    "dbrx": "transformers itself cannot build it: its attention settings lack `rope_theta`",
     "dots3_note": "a picture tower with expert counts by layer; its decoder is `dots3_note_text`",
     "gemma3n": "needs timm for its picture tower; its decoder is `gemma3n_text`",
-    "gemma4_assistant": "drafts for another model, whose keys and values it reads",
-    "gemma4_unified_assistant": "drafts for another model, whose keys and values it reads",
-    "musicgen": "transformers itself builds none: `AutoModelForCausalLM` gives its decoder the outer config",
-    "musicgen_melody": "transformers itself builds none: `AutoModelForCausalLM` gives its decoder the outer config",
+    "gemma4_assistant": "a draft model that reads the keys and values of another model",
+    "gemma4_unified_assistant": "a draft model that reads the keys and values of another model",
+    "musicgen": "transformers itself cannot build it: `AutoModelForCausalLM` gives its decoder the outer config",
+    "musicgen_melody": "transformers itself cannot build it: `AutoModelForCausalLM` gives its decoder the outer config",
 }
 """Families of which no random model can be built here, with the reason."""
 
@@ -166,8 +166,8 @@ def _introduction() -> Iterator[str]:
 
 <!-- Measured with transformers {version()}. Made by `python -m tests.decoders.matrix --write`; a test compares. -->
 
-Any causal LM of transformers whose layers form one list can be adapted. Its parts are found in the model itself; there
-is no subclass for any family. What is below was measured on small random models of each family, with transformers
+Any causal LM of transformers whose layers form one list can be adapted. adaptkit finds its parts in the model itself,
+without a subclass per family. The tables below were measured on small random models of each family, with transformers
 {version()}: an `inner_adapter` workflow with two insertions, `replace_ends` and an encoder, trained by one step.
 
 | column | what holds |
@@ -182,7 +182,7 @@ is no subclass for any family. What is below was measured on small random models
 | save | a saved and loaded workflow computes the same |
 | export | `adaptkit export --to llava` has a stock model that computes the same |
 
-“stock cannot” marks what the untouched base fails in the same test, “refused” what the library tries and then refuses,
+“stock cannot” means that the untouched base fails the same test. “refused” means that adaptkit tries and then refuses,
 with the reason.
 
 ## Families
@@ -210,9 +210,9 @@ def _refusals() -> Iterator[str]:
     yield """
 ## Refused
 
-Insertions would change what frozen layers compute, or the result would be no deeper decoder of the family. The reason
-is the one that `adaptkit.adapt` gives, here for three or four layers with insertions after the second and the third. It
-is found by comparing what the family builds from its config before and after, not from a list of names.
+Insertions would change what frozen layers compute, or the result would not be a deeper decoder of the family. The
+reason is the one that `adaptkit.adapt` gives, here for three or four layers with insertions after the second and the
+third. adaptkit finds it by comparing what the family builds from its config before and after, not in a list of names.
 
 | family | reason |
 |---|---|"""

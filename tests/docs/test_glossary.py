@@ -37,9 +37,12 @@ GLOSSARY = {
 CHECK_CODE = False
 """Whether docstrings, messages and help texts of adaptkit and of its plugins are checked, too."""
 
+GENERATED = ("decoders", "stock-llava")
+"""Pages whose words are those of messages: they follow the code."""
+
 TEXTS = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((REPOSITORY / "docs").rglob("*.md")),
+    *(path for path in sorted((REPOSITORY / "docs").rglob("*.md")) if path.stem not in GENERATED),
     *sorted((REPOSITORY / "plugins").glob("*/README.md")),
     REPOSITORY / "benchmarks" / "README.md",
 ]
@@ -56,7 +59,7 @@ def lines_of_page(path: Path) -> Iterator[tuple[int, str]]:
 
 def comments_of_recipe(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        yield number, line.partition("#")[2]
+        yield number, re.sub(r"`[^`]*`|\S+/\S+", "", line.partition("#")[2])
 
 
 def strings_of_module(path: Path) -> Iterator[tuple[int, str]]:
@@ -76,13 +79,11 @@ def found_in(path: Path, lines: Iterator[tuple[int, str]]) -> list[str]:
     ]
 
 
-@pytest.mark.xfail(reason="being rewritten")
 def test_pages_use_the_words_of_the_field() -> None:
     found = [place for path in TEXTS for place in found_in(path, lines_of_page(path))]
     assert not found, "\n".join(found)
 
 
-@pytest.mark.xfail(reason="being rewritten")
 def test_comments_of_recipes_use_the_words_of_the_field() -> None:
     found = [place for path in RECIPES for place in found_in(path, comments_of_recipe(path))]
     assert not found, "\n".join(found)

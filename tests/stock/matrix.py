@@ -86,7 +86,7 @@ GROUPS = [
             *("revision='main'", "ignore_mismatched_sizes=True", "key_mapping={'a': 'b'}", "state_dict={}"),
             *("attn_implementatoin='eager'",),
         ),
-        "The first argument is a folder or a hub id. What a workflow has no use of its own for goes to its base.",
+        "The first argument is a folder or a hub id. Arguments that a workflow does not use itself go to its base.",
         shown="AutoModelForImageTextToText.from_pretrained(folder, {})",
     ),
     Group(
@@ -550,10 +550,11 @@ def _lines() -> Iterator[str]:
 
 <!-- Measured with transformers {version()}. Made by `python -m tests.stock.matrix --write`; a test compares. -->
 
-What transformers' users call on models and processors, on a stock `LlavaForConditionalGeneration` with its
-`LlavaProcessor` and on the workflow that it was exported from. Each call was run on both, with transformers
-{version()}. “same” means the same result, value by value; “refused” is an error, whose words are given; “works” stands
-where the stock call fails. Anything else is said in full.
+This page compares the calls that users of transformers make on models and processors: on a stock
+`LlavaForConditionalGeneration` with its `LlavaProcessor`, and on the workflow that it was exported from. Each call was
+run on both, with transformers
+{version()}. “same” means the same result, value by value. “refused” is an error, with its message. “works” stands where
+the stock call fails. Anything else is written out.
 
 Two defaults differ: a workflow's processor returns tensors, and pads them on the left."""
     for index, group in enumerate(GROUPS):
