@@ -12,13 +12,14 @@ export PYTHONUTF8 := 1
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 SINGLE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup quickstart test test-extras lint types pytest docs constraints clean
+.PHONY: help setup quickstart test test-extras fuzz lint types pytest docs constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   install into .venv and train the small Inner-Adaptor model of the tutorial"
 	@echo "make test         linters, types, tests and documentation"
 	@echo "make test-extras  install bitsandbytes and DeepSpeed too, and run what needs them"
+	@echo "make fuzz         damage files at random, thousands of every kind; takes hours"
 	@echo "make setup        install into .venv, nothing else"
 	@echo "make docs         build the documentation into site/"
 	@echo "make constraints  resolve every dependency anew and record the versions in constraints.txt"
@@ -52,6 +53,9 @@ test-extras: setup  # what needs packages that few machines have
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[bitsandbytes,deepspeed]'
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile tests/distributed tests/unit/prediction tests/unit/training \
 		tests/unit/model/test_quantized.py
+
+fuzz: setup  # hypothesis prints how to try a failure again
+	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=0 -rP
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build --strict --quiet

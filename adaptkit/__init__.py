@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-import wrapt
 
 if TYPE_CHECKING:
     from adaptkit.errors import AdaptkitError, ArgumentError, DataError, ModelError, PluginError, RecipeError, RunError
@@ -41,24 +40,13 @@ _LAZY = {
     "hookimpl": "adaptkit.hookspecs",
 }
 
-_TRANSFORMERS_MODULES = (
-    "transformers.models.auto.configuration_auto",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.processing_auto",
-    "transformers.models.auto.auto_factory",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.auto.feature_extraction_auto",
-    "transformers.models.auto.image_processing_auto",
-    "transformers.models.auto.video_processing_auto",
-    "transformers.feature_extraction_utils",
-    "transformers.image_processing_utils",
-    "transformers.tokenization_utils_base",
-    "transformers.tokenization_utils_tokenizers",
-    "transformers.modeling_utils",
-    "transformers.processing_utils",
-    "transformers.generation.utils",
-)
-"""Whichever of these is imported last completes what the registration of our classes needs."""
+_AUTO_CLASSES = {
+    "transformers.models.auto.configuration_auto": ("CONFIG_MAPPING_NAMES", "AdaptkitConfig"),
+    "transformers.models.auto.processing_auto": ("PROCESSOR_MAPPING_NAMES", "AdaptkitProcessor"),
+}
+"""The tables in which transformers looks up a class by name, and our entry, which it imports from `_ALIAS`."""
+
+_ALIAS = "transformers.models.adaptkit"
 
 __all__ = [
     "AdaptkitError",
@@ -79,26 +67,52 @@ __all__ = [
 ]
 
 
-def _register_auto_classes(loaded: ModuleType) -> None:
-    """Import `adaptkit.model`, which registers itself, once none of what it needs is half imported."""
-    others = [name for name in _TRANSFORMERS_MODULES if name != loaded.__name__]
-    if _half_imported(others) or "adaptkit.model" in sys.modules:
-        return
-    try:
-        importlib.import_module("adaptkit.model")
-    except ImportError:
-        # Of a module that is not on our list; the next one that is completed tries again
-        if not _half_imported([name for name in sys.modules if name.startswith("transformers.")]):
-            raise
+class _AutoClassFinder:
+    """Adds our classes to transformers' tables of names when transformers is imported, now or later.
+
+    The classes themselves are imported when a checkpoint needs them, as transformers' own are. Then `adaptkit.model`
+    also registers the models.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _AUTO_CLASSES:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_add(module: ModuleType) -> None:
+                execute(module)
+                _add_class_name(module)
+
+            spec.loader.exec_module = execute_and_add  # type: ignore[method-assign]
+        return spec
 
 
-def _half_imported(names: Iterable[str]) -> bool:
-    specs = (getattr(sys.modules.get(name), "__spec__", None) for name in names)
-    return any(getattr(spec, "_initializing", False) for spec in specs)
+def _add_class_name(module: ModuleType) -> None:
+    table, class_name = _AUTO_CLASSES[module.__name__]
+    getattr(module, table)["adaptkit"] = class_name
 
 
-for _name in _TRANSFORMERS_MODULES:
-    wrapt.register_post_import_hook(_register_auto_classes, _name)
+def _import_class(name: str) -> Any:
+    if name not in {class_name for _, class_name in _AUTO_CLASSES.values()}:
+        raise AttributeError(f"module {_ALIAS!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("adaptkit.model"), name)
+
+
+def _register_with_transformers() -> None:
+    alias = ModuleType(_ALIAS)
+    vars(alias)["__getattr__"] = _import_class
+    sys.modules[_ALIAS] = alias
+    sys.meta_path.insert(0, _AutoClassFinder())
+    for name in _AUTO_CLASSES.keys() & sys.modules.keys():
+        _add_class_name(importlib.import_module(name))  # waits for a thread that is importing it
+
+
+_register_with_transformers()
 
 
 def __getattr__(name: str) -> Any:

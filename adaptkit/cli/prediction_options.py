@@ -10,9 +10,6 @@ import click
 if TYPE_CHECKING:
     from adaptkit.cli.prediction import PredictionOptions
 
-NAMES = ("gpus", "strategy", "batch_size", "length", "supervised", "flops")
-"""Keywords under which a command gets these options."""
-
 
 def prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options by which memory and time are predicted."""

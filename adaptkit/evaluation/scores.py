@@ -252,15 +252,14 @@ class TextEvaluation:
         return [is_right(text, question) for text, question in zip(texts, self._questions)]
 
 
-def answer_words(decoder: Any, processor: Any, prompts: Sequence[str] | None = None) -> float:
-    """Mean number of words of a decoder's answers to text prompts, each asked as a user's turn.
+def answer_words(decoder: Any, processor: Any) -> float:
+    """Mean number of words of a decoder's answers to the saved text prompts, each asked as a user's turn.
 
     Args:
         decoder: A base or a workflow.
         processor: Of the workflow.
-        prompts: Texts; the saved prompts where not given.
     """
-    questions = [Question("", prompt, "") for prompt in prompts or saved_prompts()]
+    questions = [Question("", prompt, "") for prompt in saved_prompts()]
     asked = make_prompts(decoder, processor, questions)
     positions = getattr(decoder.config.get_text_config(decoder=True), "max_position_embeddings", None)
     room = MAX_ANSWER_TOKENS if positions is None else max(1, int(positions) - asked.input_ids.shape[1])
@@ -269,27 +268,6 @@ def answer_words(decoder: Any, processor: Any, prompts: Sequence[str] | None = N
     with evaluation_mode(decoder), torch.no_grad():
         answers = generate_batch(decoder, processor, asked, GenerationConfig(**settings))
     return mean([len(answer.split()) for answer in answers])
-
-
-def evaluate_text(
-    model: Any,
-    processor: Any,
-    questions: Sequence[Question],
-    *,
-    batch_size: int = BATCH_SIZE,
-    advance: Advance = lambda num: None,
-) -> Evaluation:
-    """Text accuracy of the base and of the text workflow, and whether their logits agree bit for bit.
-
-    Args:
-        model: A workflow; its `base` is the text workflow.
-        processor: Of the workflow.
-        questions: Held-out questions without media.
-        batch_size: Questions a batch.
-        advance: Told how many questions were answered here; twice the number of questions in all.
-    """
-    with TextEvaluation(model, processor, questions, batch_size=batch_size) as text:
-        return text.finish(advance)
 
 
 def merge(evaluations: Sequence[Evaluation]) -> Evaluation:

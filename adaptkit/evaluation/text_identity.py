@@ -240,14 +240,6 @@ class FreshBase:
         return FreshResult(logits, result["answers"], result["own_answers"], result["model"], result["tokenizer"])
 
 
-def check_identity(base: Any, tokenizer: Any | None, *, source: str | None = None) -> Comparison:
-    """Compare a base here with itself in a fresh process, on the fixed prompts."""
-    prompts = identity_prompts(base, tokenizer)
-    with FreshBase(base, prompts, source=source) as fresh:
-        here = text_logits(base, None, prompts)
-        return compare_logits(here, fresh.result().logits, [len(ids) for ids in prompts])
-
-
 class TextProof:
     """Compares a base with itself in a fresh process, which starts with the object; use it as a context manager.
 

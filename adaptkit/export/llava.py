@@ -25,6 +25,7 @@ from adaptkit.export.stock import (
     stock_generation_config,
 )
 from adaptkit.export.vocabulary import Placeholder
+from adaptkit.files.writing import write_json
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import AdaptkitProcessor
 
@@ -97,7 +98,7 @@ def _write_model(
     if index.is_file():
         values = json.loads(index.read_text(encoding="utf-8"))
         values["weight_map"] = {_older_name(key): file for key, file in values["weight_map"].items()}
-        index.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(index, values)
 
 
 def _build_stock(

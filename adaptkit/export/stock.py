@@ -18,6 +18,7 @@ from adaptkit.export.copies import copy_to_write
 from adaptkit.export.output import ExportReport, written_whole
 from adaptkit.export.parts import measure_head
 from adaptkit.export.vocabulary import Placeholder, choose_placeholder, with_rows
+from adaptkit.files.writing import write_json
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.portable import portable_text_config
@@ -195,4 +196,4 @@ def finish_config(ours: AdaptkitForConditionalGeneration, folder: Path, more: di
         **values["text_config"],
         "architectures": text.get("architectures"),
     }
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, values, sort_keys=True)

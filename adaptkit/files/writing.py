@@ -26,47 +26,37 @@ _COMMIT = ".complete"
 
 
 @contextmanager
-def atomic_path(path: Path | str, *, shared: bool = False) -> Iterator[Path]:
-    """Give a path to write a file at, which becomes `path` once the block ends well.
+def atomic_file(path: Path | str, mode: str = "w", *, shared: bool = False) -> Iterator[IO[Any]]:
+    """Open a file to write, which appears at `path`, whole, once the block ends well.
 
     Args:
         path: Where the file is to be; missing folders are made. A link is followed; a device or pipe is written to
             directly.
+        mode: `"w"` for text, which is UTF-8 whatever the locale, or `"wb"`.
         shared: Whether several processes may write the file at the same time.
 
     Raises:
         RunError: The file cannot be written; the message names it, and what was there before still is.
     """
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     with _explained(Path(path)):
         place = Path(os.path.realpath(path))
         if place.exists() and not place.is_file() and not place.is_dir():
-            yield place
+            with place.open(mode, **text) as file:
+                yield file
             return
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
         staged = place.with_name(f"{STAGING}{place.name}" + (f"-{os.getpid()}" if shared else ""))
         try:
-            yield staged
+            with staged.open(mode, **text) as file:
+                yield file
             sync(staged)
             staged.replace(place)
             sync(place.parent)
         finally:
             staged.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_file(path: Path | str, mode: str = "w", *, shared: bool = False) -> Iterator[IO[Any]]:
-    """Open a file to write, which appears at `path`, whole, once the block ends well; see `atomic_path`.
-
-    Args:
-        path: Where the file is to be.
-        mode: `"w"` for text, which is UTF-8 whatever the locale, or `"wb"`.
-        shared: Whether several processes may write the file at the same time.
-    """
-    encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
-    with atomic_path(path, shared=shared) as staged, staged.open(mode, encoding=encoding, newline=newline) as file:
-        yield file
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -114,16 +104,10 @@ def staged_folder(destination: Path | str, *, hint: str = "") -> Iterator[Path]:
     """
     destination = Path(os.path.realpath(destination))
     folder = staging_path(destination)
-    staging = folder.parent
-    with _explained(destination, hint, folder):
-        try:
-            shutil.rmtree(staging, ignore_errors=True)
-            folder.mkdir(parents=True)
-            yield folder
-            sync_folder(folder)
-            replace_folder(folder, destination)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with _staged(destination, folder.parent, folder, hint):
+        yield folder
+        sync_folder(folder)
+        replace_folder(folder, destination)
 
 
 @contextmanager
@@ -142,28 +126,26 @@ def staged_together(output: Path | str, names: Sequence[str], *, replace: bool =
     output = Path(os.path.realpath(output))
     staging = output / f"{STAGING}together"
     made = not output.exists()
-    with _explained(output, "", staging):
+    with _explained(output):
         _undo(staging)
-        taken = [str(output / name) for name in names if (output / name).exists()]
-        if taken and not replace:
-            raise ModelError(f"{taken[0]} exists already. Remove it, or name another folder.")
+    taken = [str(output / name) for name in names if (output / name).exists()]
+    if taken and not replace:
+        raise ModelError(f"{taken[0]} exists already. Remove it, or name another folder.")
+    with _staged(output, staging, staging):
         try:
-            staging.mkdir(parents=True)
             yield staging
             (staging / _COMMIT).write_text("\n".join(names), encoding="utf-8")
             sync_folder(staging)
             for name in reversed(names):
                 _remove(output / name)
-            for name in names:
-                if (staging / name).exists():
-                    (staging / name).rename(output / name)
+            for name in filter(lambda name: (staging / name).exists(), names):
+                (staging / name).rename(output / name)
             sync(output)
         except BaseException:
             _undo(staging)
             if made:
                 shutil.rmtree(output, ignore_errors=True)
             raise
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -176,20 +158,27 @@ def staged_files(directory: Path | str) -> Iterator[Path]:
         RunError: Something could not be written.
     """
     directory = Path(directory)
-    with _explained(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        staging = directory / f"{STAGING}files-{os.getpid()}"
-        folder = staging / "files"
-        shutil.rmtree(staging, ignore_errors=True)  # of a process of the same number, as in containers
+    make_folder(directory)
+    staging = directory / f"{STAGING}files-{os.getpid()}"
+    folder = staging / "files"
+    with _staged(directory, staging, folder):
+        yield folder
+        sync_folder(folder)
+        for file in filter(Path.is_file, sorted(folder.rglob("*"))):
+            place = directory / file.relative_to(folder)
+            _make_below(place.parent, directory)
+            file.replace(place)
+        sync(directory)
+
+
+@contextmanager
+def _staged(place: Path, staging: Path, folder: Path, hint: str = "") -> Iterator[None]:
+    """Make an empty `folder` in `staging`, which is deleted in the end, and name `place` in errors."""
+    with _explained(place, hint, folder):
+        shutil.rmtree(staging, ignore_errors=True)  # of a killed process
         try:
             folder.mkdir(parents=True)
-            yield folder
-            sync_folder(folder)
-            for file in filter(Path.is_file, sorted(folder.rglob("*"))):
-                place = directory / file.relative_to(folder)
-                _make_below(place.parent, directory)
-                file.replace(place)
-            sync(directory)
+            yield
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -5,7 +5,6 @@ It holds one Llama with two sets of inserted layers, embeddings, norms, heads an
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from adaptkit.errors import ModelError
 from adaptkit.files.hashing import StreamHasher
 from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.files.paths import missing_model, resolve_model_path
-from adaptkit.files.writing import staged_together
+from adaptkit.files.writing import staged_together, write_json
 from adaptkit.importers.results import ImportedWorkflows
 from adaptkit.importers.streaming import TensorSource, write_checkpoint
 from adaptkit.importers.towers import ENCODER_FOLDER, Tower, find_tower, write_tower
@@ -268,7 +267,7 @@ def _save_config(config: LlamaConfig, folder: Path) -> None:
     """Write a config that older libraries read as well."""
     config.save_pretrained(folder)
     values = {**portable_text_config(config), **read_json(folder / "config.json")}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", values)
 
 
 def _write_generation_config(config: LlamaConfig, source: Path, folder: Path) -> None:
@@ -283,7 +282,7 @@ def _write_generation_config(config: LlamaConfig, source: Path, folder: Path) ->
     ends = list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
     if end_of_turn is not None and end_of_turn not in ends:
         values["eos_token_id"] = [*ends, end_of_turn]
-    (folder / "generation_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "generation_config.json", values)
 
 
 def _write_stops(base_folder: Path, config: LlamaConfig, folder: Path) -> None:
@@ -293,7 +292,7 @@ def _write_stops(base_folder: Path, config: LlamaConfig, folder: Path) -> None:
     tokenizer = _tokenizer(base_folder)
     if tokenizer is not None:
         values |= stop_settings(tokenizer, tokenizer.chat_template, values.get("eos_token_id"))
-    (folder / "generation_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "generation_config.json", values)
 
 
 def _token_id(folder: Path, token: str) -> int | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adaptkit.errors import ModelError
 from adaptkit.files.loading import indexed_files, reading
+from adaptkit.files.writing import write_json
 from adaptkit.model.integrity import refuse_non_finite, write_tensors
 from adaptkit.model.overwriting import TENSORS_FILE as SINGLE_FILE
 from adaptkit.model.saving import MAX_SHARD_BYTES
@@ -124,7 +125,7 @@ def write_checkpoint(
     if len(shards) > 1:
         total = sum(source.stored[old].num_bytes for old in names.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / f"{SINGLE_FILE}.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / f"{SINGLE_FILE}.index.json", index)
 
 
 def _plan(sizes: Iterable[tuple[str, int]], max_shard_bytes: int) -> list[list[str]]:

@@ -51,11 +51,6 @@ class EvaluationItem:
         return None if self.scene is None else scenes.render(self.scene)
 
     @property
-    def image_messages(self) -> list[Message]:
-        """The prompt with an image tag in place of the scene."""
-        return _prompt(self.question if self.scene is None else f"{IMAGE_TAG}\n{self.question}")
-
-    @property
     def text_messages(self) -> list[Message]:
         """The prompt with the scene in words."""
         return _prompt(self.question if self.scene is None else f"{language.describe(self.scene)} {self.question}")

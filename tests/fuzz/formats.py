@@ -1,4 +1,4 @@
-"""How good samples of every format are made and damaged, for `tests.fuzz.data`."""
+"""How good samples of every format are made and damaged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from adaptkit.data.formats.stand_in import group_of, row_of, save_table, with_all_keys, write_shard
 from adaptkit.interfaces import Message, Modality, Sample
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.testing.mutations import mutate_bytes
+from tests.fuzz.mutations import mutate_bytes
 
 _TABLE = {"question": "{{ question }}", "answer": "{{ answer }}"}
 _WORDS = ("what", "is", "this", "?", "\n", "a cat", "two", "猫", "é", "[0.125,0.250,0.500,0.750]", "yes", "0.5")
@@ -118,7 +118,7 @@ def _rows_file(path: Path, row: Any, rng: random.Random, *, lines: bool) -> Path
 
 
 def _maybe(mutate: Callable[[Any, random.Random], Any], value: Any, rng: random.Random) -> Any:
-    return mutate(value, rng) if rng.random() < 0.35 else value
+    return mutate(value, rng) if rng.random() > 0.65 else value
 
 
 def _conversations(name: str) -> Fuzzed:
@@ -187,7 +187,7 @@ def _any_layout(sample: Sample, world: World, rng: random.Random) -> Any:
 def _layout_options(row: Any, rng: random.Random) -> Values:
     """Options that read a row in its layout, and now and then in another."""
     own = "table" if isinstance(row, Mapping) and "question" in row else "auto"
-    layout = rng.choice(("llava", "sharegpt", "messages", "table", "auto")) if rng.random() < 0.1 else own
+    layout = rng.choice(("llava", "sharegpt", "messages", "table", "auto")) if rng.random() > 0.9 else own
     return {"layout": layout, "media": ".", **(_TABLE if layout == "table" else {})}
 
 
@@ -217,7 +217,7 @@ def _write_parquet(world: World, path: Path, row: Any, rng: random.Random) -> Tr
 def _write_dataset(world: World, path: Path, row: Any, rng: random.Random) -> Trial:
     streaming = {"streaming": True, "num_samples": 2} if rng.random() < 0.3 else {}
     save_table(path, _arrow_table(row, rng))
-    if rng.random() < 0.35:
+    if rng.random() > 0.65:
         victim = rng.choice(sorted(path.iterdir()))
         victim.write_bytes(mutate_bytes(victim.read_bytes(), rng))
     return "hf_dataset", {"path": str(path), **streaming, **_layout_options(row, rng)}
@@ -236,7 +236,7 @@ def _write_shard(world: World, path: Path, group: Any, rng: random.Random) -> Tr
         contents[str(ending)[:300].replace("\0", "0")] = (
             content if isinstance(content, bytes) else str(content)[:99].encode()
         )
-    if rng.random() < 0.2:
+    if rng.random() > 0.8:
         contents[rng.choice(("txt", "json2", "JSON", "cls"))] = rng.choice((b"a cat", b"\xff", b"", rng.randbytes(9)))
     options = _layout_options(group.get("row"), rng)
     path = path.with_suffix(".tar")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import adaptkit
+from adaptkit.evaluation.scores import Evaluation, Question, TextEvaluation
 
 RECIPE = """
 name: scored
@@ -31,6 +33,11 @@ evaluation:
     - {{name: world, num_per_kind: 2}}
     - {{name: answers, datasets: [told, placed], workflows: {{placed: grounding}}}}
 """
+
+
+def evaluate_text(model: Any, processor: Any, questions: Sequence[Question]) -> Evaluation:
+    with TextEvaluation(model, processor, questions) as text:
+        return text.finish()
 
 
 def write_dataset(directory: Path) -> None:

@@ -15,13 +15,14 @@ from adaptkit.evaluation.scores import (
     Evaluation,
     evaluate_grounding,
     evaluate_questions,
-    evaluate_text,
     majority_answers,
     mean,
     merge,
 )
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.world.tokenizer import build_tokenizer
+
+from .conftest import evaluate_text
 
 PROCESSOR = SimpleNamespace(modalities={"image": None})
 

@@ -15,10 +15,11 @@ from transformers.utils import can_return_tuple
 
 from adaptkit.evaluation.fresh_base import describe_model, describe_tokenizer
 from adaptkit.evaluation.proof import failures
-from adaptkit.evaluation.scores import evaluate_text
 from adaptkit.evaluation.text_identity import differences_of
 from adaptkit.testing import tiny_decoder
 from adaptkit.world.tokenizer import build_tokenizer
+
+from .conftest import evaluate_text
 
 
 @pytest.fixture

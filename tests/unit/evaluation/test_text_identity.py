@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ import torch
 from adaptkit.errors import RunError
 from adaptkit.evaluation import text_identity
 from adaptkit.evaluation.text_identity import (
+    Comparison,
     FreshBase,
-    check_identity,
     compare_logits,
     identity_prompts,
     saved_prompts,
@@ -22,6 +23,12 @@ from adaptkit.testing import tiny_decoder
 from adaptkit.world.tokenizer import build_tokenizer
 
 from .conftest import save_base
+
+
+def check_identity(base: Any, tokenizer: Any) -> Comparison:
+    prompts = identity_prompts(base, tokenizer)
+    with FreshBase(base, prompts) as fresh:
+        return compare_logits(text_logits(base, None, prompts), fresh.result().logits, [len(ids) for ids in prompts])
 
 
 def test_an_untouched_base_is_identical_even_in_training_mode(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ _JUNK: tuple[Any, ...] = (
 
 def mutate_value(value: Any, rng: random.Random) -> Any:
     """A copy of a value with one place in it replaced, dropped, doubled, moved or nested."""
-    if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
+    if not isinstance(value, dict | list) or not value or rng.random() > 0.9:
         return _replacement(value, rng)
     copy: Any = dict(value) if isinstance(value, dict) else list(value)
     keys = list(copy) if isinstance(copy, dict) else range(len(copy))
