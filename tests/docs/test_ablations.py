@@ -103,3 +103,33 @@ def test_scores_in_the_prose_are_those_of_the_table(comparison: Comparison) -> N
         f"{100 * (comparison.row('full').scores[TEXT_ADAPTED].sd or 0):.1f}",
     }  # fmt: skip
     assert set(re.findall(r"\b\d+\.\d\b", prose)) == named
+
+
+QUOTED = {
+    "`inner_adapter`, 4 layers": "inner_adapter",
+    "`inner_adapter`, 2 layers": "inner_adapter_2_layers",
+    "`lora`, rank 16": "lora",
+    "`mma`": "mma",
+    "`visual_expert`": "visual_expert",
+    "`full`, as in LLaVA": "full",
+}
+
+
+@pytest.mark.parametrize("label", QUOTED)
+def test_numbers_beside_other_methods_are_those_of_the_table(comparison: Comparison, label: str) -> None:
+    page = (REPOSITORY / "docs" / "when-to-use.md").read_text(encoding="utf-8")
+    scores = comparison.row(QUOTED[label]).scores
+
+    def cell(key: str) -> str:
+        sd = 100 * (scores[key].sd or 0)
+        return f"{100 * scores[key].mean:.1f}" + (f" ± {sd:.1f}" if sd else "")
+
+    text = cell(TEXT_ADAPTED) + (", by construction" if label == "`visual_expert`" else "")
+    assert f"| {label} | {cell(TEXT_BASE)} | {text} | {cell(ACCURACY)} |" in page
+
+
+def test_numbers_in_the_readme_are_those_of_the_table(comparison: Comparison) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for name in ("inner_adapter", "lora", "mma", "full"):
+        score = comparison.row(name).scores[TEXT_ADAPTED]
+        assert f"{100 * score.mean:.1f} ± {100 * (score.sd or 0):.1f}" in readme

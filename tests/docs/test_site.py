@@ -50,16 +50,22 @@ def test_the_search_works_from_disk(site: Path) -> None:
     assert (site / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index")
 
 
-def test_the_tutorial_and_the_recipe_name_one_run() -> None:
+def test_the_tutorial_the_recipe_and_the_readme_name_one_run() -> None:
     texts = [
         (REPOSITORY / path).read_text(encoding="utf-8")
-        for path in ("docs/explanation/reproduction.md", "docs/tutorials/quickstart.md", "recipes/iaa_vision_tiny.yaml")
+        for path in (
+            "docs/explanation/reproduction.md",
+            "docs/tutorials/quickstart.md",
+            "recipes/iaa_vision_tiny.yaml",
+            "README.md",
+        )
     ]
-    [score] = re.findall(r"image questions, all \| ([\d.]+)%", texts[0])[:1]
+    [(score, blind)] = re.findall(r"image questions, all \| ([\d.]+)% \| ([\d.]+)%", texts[0])[:1]
     [boxes] = re.findall(r"grounding, Acc@0.5 \| (\d+)%", texts[0])[:1]
     assert f"{score}% of the image questions, {float(boxes):.1f}% of the boxes" in texts[1]
     assert f"{float(score) / 100:.2f}".lstrip("0") + " of the questions" in texts[2]
     assert f"Acc@0.5 of .{boxes}" in texts[2]
+    assert f"{score}% on image questions ({blind}% without the picture)" in texts[3]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
