@@ -13,7 +13,7 @@ import click
 from rich.text import Text
 
 from adaptkit.cli.output import json_option
-from adaptkit.terminal import Console, TextColumn, echo_json, styled
+from adaptkit.cli.terminal import Console, TextColumn, echo_json, styled
 
 if TYPE_CHECKING:
     from adaptkit.compare.aggregation import Comparison

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptkit.cli.output import json_option
+from adaptkit.cli.terminal import Console, echo_json
 from adaptkit.errors import DataError, join_lines
-from adaptkit.terminal import Console, echo_json
 
 if TYPE_CHECKING:
     from adaptkit.data_tools.check import Plan
@@ -77,9 +77,9 @@ def check(
     read and encoded as in training. Exit code 2: more is bad than may be, or nothing can be read.
     """
     from adaptkit.cli.data_report import print_report, report_as_json
+    from adaptkit.cli.progress import progress_bar
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.data_tools.check import plan_files, run_check
-    from adaptkit.progress import progress_bar
     from adaptkit.recipe import find_recipe
 
     quiet_libraries()

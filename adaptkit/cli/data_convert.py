@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptkit.cli.group import NamingGroup
+from adaptkit.cli.terminal import Console, echo
 from adaptkit.seeds import MAX_SEED
-from adaptkit.terminal import Console, echo
 
 if TYPE_CHECKING:
     from adaptkit.data_tools.convert import Summary
@@ -131,8 +131,8 @@ def objects365(annotations: Path, skip_fake: bool, skip_reflected: bool, **optio
 
 
 def _run(converter: Callable[..., Summary], source: Any, options: dict[str, Any], **more: Any) -> None:
+    from adaptkit.cli.progress import progress_bar
     from adaptkit.data_tools.convert import ConversationOptions
-    from adaptkit.progress import progress_bar
 
     if options["seed"] is not None and options["limit"] is None:
         raise click.UsageError("--seed says which conversations --limit takes: give --limit, or neither.")

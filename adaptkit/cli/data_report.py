@@ -12,9 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from adaptkit.cli.terminal import Console, styled
 from adaptkit.data_tools.check import KINDS, Findings, Report
 from adaptkit.data_tools.check.findings import BAD
-from adaptkit.terminal import Console, styled
 
 BAR_WIDTH = 36
 NUM_BINS = 12

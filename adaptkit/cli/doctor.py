@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from adaptkit.cli.output import json_option
+from adaptkit.cli.terminal import Console, echo_json, styled
 from adaptkit.errors import RunError, join_lines
-from adaptkit.terminal import Console, echo_json, styled
 
 STYLES = {"ok": "green", "missing": "dim"}
 

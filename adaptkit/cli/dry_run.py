@@ -13,15 +13,19 @@ from adaptkit.chat.encoding import label_segments
 from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, load_skeletons
 from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
+from adaptkit.cli.reporter import ConsoleReporter
+from adaptkit.cli.terminal import Console, styled
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.data_tools.check import Spread, look_at_spread
 from adaptkit.errors import DataError, ModelError, inert_text, join_lines
 from adaptkit.interfaces import DataSource
+from adaptkit.model.inspection import describe_components
+from adaptkit.processes.group import num_processes
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
+from adaptkit.reporting import StageStart
 from adaptkit.run.loaded import LoadedModels
 from adaptkit.run.requirements import unmet_requirements
-from adaptkit.run.runner import check_stages, fitting_stage, print_stage, print_token_warnings
-from adaptkit.terminal import Console, styled
+from adaptkit.run.runner import check_stages, fitting_stage, report_token_warnings
 
 _ADVICE = "`adaptkit data check RECIPE` finds all of them."
 
@@ -45,7 +49,8 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     options = options or PredictionOptions()
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
     skeletons = load_skeletons(recipe)
-    missing, data = _open_data(skeletons, console)
+    reporter = ConsoleReporter(console)
+    missing, data = _open_data(skeletons, reporter)
     doubts: list[str] = []
     predictor, num_steps = Predictor(skeletons, options), {}
     predictions: list[StagePrediction] = []
@@ -55,7 +60,8 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
         if num_batches is not None or stage.max_steps > 0:
             num_steps[stage.name] = stage.num_steps(num_batches or 0, options.devices(recipe)[1])
         place, steps = f"{number}/{len(recipe.stages)}", num_steps.get(stage.name, 0)
-        print_stage(console, stage, place, predictor.model(stage), num_batches, steps)
+        components = {size.name: size.num_parameters for size in describe_components(predictor.model(stage))}
+        reporter.stage(StageStart(stage, place, components, num_batches, steps, num_processes()))
         if data is not None and stage_data is not None:
             data.show_example(stage, stage_data.conversations)
             doubts += data.look_at(stage)
@@ -81,7 +87,7 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     return not (missing or problems)
 
 
-def _open_data(models: LoadedModels, console: Console) -> tuple[list[str], _Data | None]:
+def _open_data(models: LoadedModels, reporter: ConsoleReporter) -> tuple[list[str], _Data | None]:
     """Open the data of a recipe: what is missing, if anything is, or the data."""
     recipe = models.recipe
     problems = [problem for problem in missing_resources(recipe) if not problem.startswith("modalities.")]
@@ -92,8 +98,8 @@ def _open_data(models: LoadedModels, console: Console) -> tuple[list[str], _Data
     if problems:
         return problems, None
     sources = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage.data))
-    print_token_warnings(models, sources, console)
-    return [], _Data(models, sources, console)
+    report_token_warnings(models, sources, reporter)
+    return [], _Data(models, sources, reporter)
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,13 @@ class _Data:
     Attributes:
         models: With the tokenizer.
         sources: Datasets by name.
-        console: Where examples are shown.
+        reporter: Shows examples.
         spreads: What samples of each dataset are like, by dataset and modalities; filled as stages are looked at.
     """
 
     models: LoadedModels
     sources: dict[str, DataSource]
-    console: Console
+    reporter: ConsoleReporter
     spreads: dict[tuple[str, ...], Spread] = field(default_factory=dict)
 
     def media(self, stage: StageConfig) -> MediaStore:
@@ -119,7 +125,7 @@ class _Data:
     def of_stage(self, stage: StageConfig) -> StageData:
         """What the stage would train on."""
         sources = {name: self.sources[name] for name in stage.data}
-        fitting = fitting_stage(self.models.base, stage, self.console)
+        fitting = fitting_stage(self.models.base, stage, self.reporter)
         return build_stage_data(self.models.recipe, fitting, sources, self.media(stage), None)
 
     def look_at(self, stage: StageConfig) -> list[str]:
@@ -135,12 +141,12 @@ class _Data:
     def _spread(self, name: str, media: MediaStore) -> Spread:
         key = (name, *media.processor.modalities)
         if key not in self.spreads:
-            with self.console.status(f"looking at samples of {name}"):
+            with self.reporter.console.status(f"looking at samples of {name}"):
                 spread = self.spreads[key] = look_at_spread(self.sources[name], media)
             if spread.num_bad:
-                self.console.print(f"data.{name}: {_summary(spread)}", style="yellow", highlight=False)
+                self.reporter.console.print(f"data.{name}: {_summary(spread)}", style="yellow", highlight=False)
                 for problem in spread.problems:
-                    self.console.print(Padding(inert_text(problem), (0, 0, 0, 2)))
+                    self.reporter.console.print(Padding(inert_text(problem), (0, 0, 0, 2)))
         return self.spreads[key]
 
     def show_example(self, stage: StageConfig, dataset: ConversationDataset) -> None:
@@ -150,14 +156,14 @@ class _Data:
             try:
                 encoded = media.encode(dataset.mixture[index])
             except DataError as error:
-                self.console.print(styled("bad sample:", "yellow"), str(error))
+                self.reporter.console.print(styled("bad sample:", "yellow"), str(error))
                 continue
             text = Text()
             for segment, labelled in label_segments(self.models.tokenizer, encoded):
                 text.append(inert_text(segment), style="bold green" if labelled else "dim")
             positions = f"one conversation of {len(encoded.input_ids)} positions"
-            self.console.print(f"{positions}; green is what is learned:")
-            self.console.print(Padding.indent(text, 2))
+            self.reporter.console.print(f"{positions}; green is what is learned:")
+            self.reporter.console.print(Padding.indent(text, 2))
             return
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptkit.cli.output import json_option, trust_option
+from adaptkit.cli.terminal import Console, echo_json
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.seeds import MAX_SEED
-from adaptkit.terminal import Console, echo_json
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe, TaskConfig
@@ -56,9 +56,9 @@ def evaluate(
     """
     from adaptkit.chat.template import fix_date
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.evaluation.tables import render_results_table
+    from adaptkit.cli.reporter import ConsoleReporter
+    from adaptkit.cli.results_tables import render_results_table
     from adaptkit.model.run_folders import located
-    from adaptkit.progress import progress_bar
     from adaptkit.run.scoring import evaluate_task, mark_trained, prove_text, require_unchanged_text
 
     quiet_libraries()
@@ -66,8 +66,8 @@ def evaluate(
     recipe = _run_recipe(checkpoint)
     configs = _task_configs(tasks, recipe)
     folders = _workflow_folders(checkpoint, workflow)
-    progress_console = Console(stderr=True)
-    with progress_console.status("loading the checkpoint"):
+    reporter = ConsoleReporter(Console(stderr=True))
+    with reporter.working("loading the checkpoint"):
         workflows = _load_workflows(folders, trust_remote_code)
     options = {
         "limit": limit if limit is not None or recipe is None else recipe.evaluation.limit,
@@ -81,12 +81,12 @@ def evaluate(
     for config in configs:
         reading = _sources_or_folder(config, recipe, data)
         task = get_plugin_manager().get("evaluation task", config.name).build(config.options)
-        with progress_bar(progress_console, f"evaluating {config.name}") as progress:
+        with reporter.progress(f"evaluating {config.name}") as progress:
             evaluation = evaluate_task(config.name, task, workflows, {**options, **reading, "progress": progress})
             results |= evaluation.results
             proven |= evaluation.proves_text
     if tasks is None and not proven:  # all that the run's own evaluation says
-        results["text"] = prove_text(workflows, progress_console)
+        results["text"] = prove_text(workflows, reporter)
     if recipe is not None and data is None:
         mark_trained(results, recipe, configs)
     if as_json:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from adaptkit.cli.output import trust_option
-from adaptkit.terminal import echo
+from adaptkit.cli.terminal import echo
 
 FORMATS = ("llava", "qwen2-audio", "voxtral", "peft")
 DTYPES = ("float32", "bfloat16", "float16")

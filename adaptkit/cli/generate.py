@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from adaptkit.cli.output import keep_stdout, trust_option
+from adaptkit.cli.terminal import echo_text
 from adaptkit.errors import DataError
 from adaptkit.seeds import MAX_SEED
-from adaptkit.terminal import echo_text
 
 
 @click.command()

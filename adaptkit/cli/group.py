@@ -101,7 +101,7 @@ class LazyGroup(NamingGroup):
             is_error = not isinstance(error, RunStoppedError)
             is_secondary = isinstance(error, PeerError)
             if not leave_report(message, exit_code, is_error=is_error, is_secondary=is_secondary):
-                from adaptkit.terminal import echo_message
+                from adaptkit.cli.terminal import echo_message
 
                 echo_message(f"{_speaker()}{'Error: ' if is_error else ''}", message)
             raise click.exceptions.Exit(exit_code) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from adaptkit.cli.group import NamingGroup
-from adaptkit.terminal import echo
+from adaptkit.cli.terminal import echo
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

@@ -9,10 +9,10 @@ from typing import Any
 from adaptkit.build import built_parts
 from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, load_skeletons
 from adaptkit.cli.prediction_tables import as_values, show_predictions
+from adaptkit.cli.terminal import Console
 from adaptkit.cli.workflow_tables import describe, show_workflows
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.recipe import Recipe, StageConfig, load_recipe
-from adaptkit.terminal import Console
 
 
 def show_recipe(

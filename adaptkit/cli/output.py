@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from adaptkit.terminal import reserved_stdout
+from adaptkit.cli.terminal import reserved_stdout
 
 
 def json_option(help: str = "Print only JSON.") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -13,9 +13,9 @@ from adaptkit.cli.group import NamingGroup
 from adaptkit.cli.output import json_option
 from adaptkit.cli.plugins_check import check
 from adaptkit.cli.plugins_new import new
+from adaptkit.cli.terminal import Console, echo_json, styled
 from adaptkit.hookspecs import Component
 from adaptkit.plugin_manager import BrokenPlugin, PluginManager, get_plugin_manager
-from adaptkit.terminal import Console, echo_json, styled
 
 
 @click.group(cls=NamingGroup, invoke_without_command=True)

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from adaptkit.cli.output import json_option
-from adaptkit.terminal import Console, echo, echo_json, styled
+from adaptkit.cli.terminal import Console, echo, echo_json, styled
 
 if TYPE_CHECKING:
     from adaptkit.testing import CheckResult

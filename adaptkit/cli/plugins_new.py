@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from adaptkit.terminal import echo
+from adaptkit.cli.terminal import echo
 
 KINDS = ("modality", "encoder", "projector", "policy")
 

@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from adaptkit.cli.prediction import PredictionOptions, StagePrediction
+from adaptkit.cli.terminal import Console
 from adaptkit.recipe import Recipe
-from adaptkit.terminal import Console
 
 GIB = 2**30
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))

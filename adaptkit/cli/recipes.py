@@ -12,10 +12,10 @@ from rich.table import Column, Table
 
 from adaptkit.cli.hints import LISTING
 from adaptkit.cli.output import json_option
+from adaptkit.cli.terminal import Console, echo, echo_json, reserved_stdout, styled
 from adaptkit.errors import RecipeError
 from adaptkit.files.writing import write_text
 from adaptkit.recipe import RecipeSummary, find_recipes, recipe_json_schema, reference, shipped_folder
-from adaptkit.terminal import Console, echo, echo_json, reserved_stdout, styled
 
 DEFAULT_FOLDER = Path("recipes")
 SCHEMA = "schema"

@@ -13,9 +13,9 @@ import click
 
 from adaptkit.cli.group import DEBUG
 from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
+from adaptkit.cli.terminal import Console, echo_message
 from adaptkit.processes import group as processes
 from adaptkit.processes import launch
-from adaptkit.terminal import Console, echo_message
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe
@@ -110,13 +110,14 @@ def _launch(context: click.Context, num_processes: int, arguments: list[str]) ->
 
 def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Console, started: float) -> None:
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.evaluation.tables import identity_line, render_results_table
+    from adaptkit.cli.reporter import ConsoleReporter
+    from adaptkit.cli.results_tables import identity_line, render_results_table
     from adaptkit.run.runner import BAD_SAMPLES_FILE, train_recipe
     from adaptkit.run.scoring import REPORT_FILE, evaluate_run, require_unchanged_text
 
     quiet_libraries()
     directory = output or Path(recipe.output_dir or Path("runs") / recipe.name)
-    run = train_recipe(recipe, directory, console, resume=resume)
+    run = train_recipe(recipe, directory, ConsoleReporter(console), resume=resume)
     if not processes.is_main_process():
         return
     results = evaluate_run(run, started, shlex.join(["adaptkit", *sys.argv[1:]]))
@@ -126,14 +127,14 @@ def _train(recipe: Recipe, output: Path | None, resume: str | None, console: Con
         console.print(table)
     else:  # a recipe may have no evaluation
         console.print(identity_line(results["text"]), highlight=False)
-    _print_left_out(run, directory / BAD_SAMPLES_FILE)
+    _print_skipped(run, directory / BAD_SAMPLES_FILE, console)
     console.print(f"report: {directory / REPORT_FILE}", soft_wrap=True)
     for name in run.workflows:
         console.print(f"workflow {name}: {directory / 'final' / name}", soft_wrap=True)
     require_unchanged_text(results, recipe)
 
 
-def _print_left_out(run: Run, path: Path) -> None:
+def _print_skipped(run: Run, path: Path, console: Console) -> None:
     """Say how many samples of each dataset were bad, in yellow where a dataset has more than the recipe tolerates."""
     from adaptkit.data.bad_samples import count_bad_samples
 
@@ -142,14 +143,15 @@ def _print_left_out(run: Run, path: Path) -> None:
     found = ", ".join(f"{name} {counts[name]:,} of {size:,}" for name, size in sizes.items())
     many = any(counts[name] > run.recipe.max_bad_fraction * size for name, size in sizes.items())
     if found:
-        run.console.print(f"samples that were left out: {found}; see {path}", style="yellow" if many else None)
+        console.print(f"skipped samples: {found}; see {path}", style="yellow" if many else None)
 
 
 def _rehearse(recipe: Recipe, console: Console) -> None:
     from rich.table import Table
 
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.evaluation.tables import identity_line
+    from adaptkit.cli.reporter import ConsoleReporter
+    from adaptkit.cli.results_tables import identity_line
     from adaptkit.run.rehearsal import rehearsal_of
     from adaptkit.run.runner import train_recipe
     from adaptkit.run.scoring import prove_text, require_unchanged_text
@@ -158,8 +160,8 @@ def _rehearse(recipe: Recipe, console: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="adaptkit-rehearsal-") as folder:
         with console.status("building stand-ins"):
             rehearsal = rehearsal_of(recipe, Path(folder) / "stand_ins")
-        run = train_recipe(rehearsal, Path(folder) / "run", console)
-        text = prove_text(run.workflows, console)
+        run = train_recipe(rehearsal, Path(folder) / "run", ConsoleReporter(console))
+        text = prove_text(run.workflows, run.reporter)
         table = Table("stage", "steps", "first loss", "last loss", "seconds", title=f"Rehearsal of {recipe.name}")
         for name, stage in run.stages.items():
             losses = [line["loss"] for line in stage.metrics if line.get("loss") is not None]

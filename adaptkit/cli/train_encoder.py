@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from adaptkit.terminal import Console
+from adaptkit.cli.terminal import Console
 
 
 @click.command(name="train-encoder")
@@ -20,8 +20,8 @@ def train_encoder(recipe_path: Path, overrides: tuple[str, ...], output: Path | 
 
     It learns to tell the words of each item's answer. A recipe then names its folder as the encoder's path.
     """
+    from adaptkit.cli.progress import progress_bar
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.progress import progress_bar
     from adaptkit.recipe import load_encoder_recipe
     from adaptkit.run.encoder_training import run_encoder_recipe
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from adaptkit.terminal import Console, echo_json, styled
+from adaptkit.cli.terminal import Console, echo_json, styled
 
 if TYPE_CHECKING:
     from adaptkit.model.composite import AdaptkitForConditionalGeneration

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from adaptkit.cli.group import NamingGroup
 from adaptkit.cli.output import json_option
+from adaptkit.cli.terminal import Console, echo, echo_json
 from adaptkit.errors import ModelError, RecipeError
 from adaptkit.seeds import MAX_SEED
-from adaptkit.terminal import Console, echo, echo_json
 
 MODELS = ("decoder", "encoder")
 OUTPUT = Path("runs/world")

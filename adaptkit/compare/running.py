@@ -25,7 +25,7 @@ from adaptkit.run.scoring import RESULTS_FILE
 from adaptkit.training.metrics import read_metrics
 
 LOG_FILE = "log.txt"
-WORKER = (sys.executable, "-m", "adaptkit.compare.worker")
+WORKER = (sys.executable, "-m", "adaptkit.cli.compare_worker")
 """What does a run; its directory is added."""
 
 _POLL_S = 0.5

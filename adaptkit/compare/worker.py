@@ -1,7 +1,8 @@
 """One run of a comparison, in a process of its own: its memory is its own, and so is its end.
 
-`python -m adaptkit.compare.worker DIRECTORY` trains and evaluates the recipe that lies there, and goes on where an
-earlier attempt was stopped. What it measured is written last, in one step: a run is finished where that file exists.
+It trains and evaluates the recipe that lies in its directory, and resumes where an earlier attempt was stopped. What it
+measured is written last, in one step: a run is finished where that file exists. `adaptkit.cli.compare_worker` is its
+program.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from adaptkit.evaluation.harness import versions
 from adaptkit.files.writing import write_json
 from adaptkit.model.run_folders import FINAL_FOLDER
 from adaptkit.recipe import Recipe, load_recipe
+from adaptkit.reporting import Reporter
 from adaptkit.run.runner import METRICS_FILE, Run, train_recipe
 from adaptkit.run.scoring import evaluate_run, require_unchanged_text
-from adaptkit.terminal import Console
 from adaptkit.training.metrics import read_metrics
 
 VARIANT_FILE = "variant.yaml"
@@ -40,13 +41,13 @@ FAILED_FILE = "failed.json"
 _LOCK_S = 60  # for the process of a comparison that was killed this moment to be gone
 
 
-def main(directory: Path) -> int:
+def main(directory: Path, reporter: Reporter) -> int:
     """Do the run, and return the exit code of the process."""
     _end_with_parent()
     (directory / FAILED_FILE).unlink(missing_ok=True)
     try:
         with FileLock(directory / ".lock", timeout=_LOCK_S):
-            measured = train_and_measure(load_recipe(directory / VARIANT_FILE), directory)
+            measured = train_and_measure(load_recipe(directory / VARIANT_FILE), directory, reporter)
     except AdaptkitError as error:
         write_json(directory / FAILED_FILE, {"reason": str(error)})
         return error.exit_code
@@ -57,14 +58,14 @@ def main(directory: Path) -> int:
     return 0
 
 
-def train_and_measure(recipe: Recipe, directory: Path) -> dict[str, Any]:
+def train_and_measure(recipe: Recipe, directory: Path, reporter: Reporter) -> dict[str, Any]:
     """Train and evaluate a recipe into a run directory, and return what it cost.
 
     Returns:
         `costs`, by the last part of a cost's key, and `environment`.
     """
     started = time.monotonic()
-    run = train_recipe(recipe, directory, Console(), resume="auto")
+    run = train_recipe(recipe, directory, reporter, resume="auto")
     memory = peak_memory()
     require_unchanged_text(evaluate_run(run, started, f"adaptkit train {VARIANT_FILE}"), recipe)
     samples, seconds = training_speed(
@@ -147,7 +148,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

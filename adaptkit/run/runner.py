@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from rich.table import Table
 from transformers import PreTrainedModel
 
 import adaptkit
@@ -49,8 +48,8 @@ from adaptkit.processes.group import (
     process_group,
     wait_for_all,
 )
-from adaptkit.progress import progress_bar
 from adaptkit.recipe import Recipe, dump_recipe, for_processes
+from adaptkit.reporting import Reporter, StageStart
 from adaptkit.run.features import cache_features
 from adaptkit.run.loaded import LoadedModels, load_models
 from adaptkit.run.requirements import require_all, require_places, require_space
@@ -67,7 +66,6 @@ from adaptkit.run.resuming import (
 )
 from adaptkit.stage import StageConfig
 from adaptkit.surgery import max_positions
-from adaptkit.terminal import Console, styled
 from adaptkit.training.checkpoints import load_weights
 from adaptkit.training.distributed.strategies import check_optimizers, check_policy
 from adaptkit.training.parameter_groups import build_optimizer
@@ -85,7 +83,7 @@ class Run:
     Attributes:
         models: The frozen models that its stages share.
         output_dir: The run directory.
-        console: Where progress is shown.
+        reporter: Told what the run does.
         sources: Datasets of the stages, by name.
         task_sources: What each benchmark reads, opened before training so that what is wrong shows early.
         described: The base as it was loaded, by which it is judged after each stage.
@@ -96,7 +94,7 @@ class Run:
 
     models: LoadedModels
     output_dir: Path
-    console: Console
+    reporter: Reporter
     sources: dict[str, DataSource]
     task_sources: list[dict[str, dict[str, DataSource]]]
     described: Description
@@ -115,7 +113,7 @@ class Run:
         return self.models.build_stage_model(stage, None if before is None else before.checkpoint)
 
 
-def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
+def prepare_run(recipe: Recipe, output_dir: Path, reporter: Reporter) -> Run:
     """Check that everything is there, and load what all stages share.
 
     Raises:
@@ -134,14 +132,14 @@ def prepare_run(recipe: Recipe, output_dir: Path, console: Console) -> Run:
                 ]
             )
         )
-    with console.status(f"loading the base {recipe.base.path}"):
+    with reporter.working(f"loading the base {recipe.base.path}"):
         models = load_models(recipe, _device(shared_out=_shares_out(recipe)))
     described = describe_model(models.base, tensors=not _shares_out(recipe)) | _described_loading(models.base)
     names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
     sources = main_process_first(lambda: build_sources(recipe, names))
-    print_token_warnings(models, sources, console)
+    report_token_warnings(models, sources, reporter)
     asked = [task_sources(recipe, task) for task in recipe.evaluation.tasks] if is_main_process() else []
-    return Run(models, output_dir, console, sources, asked, described)
+    return Run(models, output_dir, reporter, sources, asked, described)
 
 
 def _shares_out(recipe: Recipe) -> bool:
@@ -154,13 +152,13 @@ def _device(*, shared_out: bool) -> str | None:
     return "cuda" if torch.cuda.is_available() and not shared_out else None
 
 
-def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: str | None = None) -> Run:
+def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume: str | None = None) -> Run:
     """Train all stages of a recipe into a run directory.
 
     Args:
         recipe: What to run.
         output_dir: The run directory.
-        console: Where progress is shown.
+        reporter: Told what the run does.
         resume: `"auto"` continues the run that the directory holds, from the newest complete checkpoint of each stage;
             a checkpoint's path continues its stage from there.
 
@@ -180,8 +178,8 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
         asked = recipe
         earlier = on_main_process(lambda: earlier_recipe(output_dir, resume))
         recipe = dated(for_processes(recipe, num_processes(), earlier), earlier)
-        _print_resplit(asked, recipe, console)
-        run = prepare_run(recipe, output_dir, console)
+        _report_resplit(asked, recipe, reporter)
+        run = prepare_run(recipe, output_dir, reporter)
         if is_main_process():
             stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
         wait_for_all()
@@ -193,18 +191,18 @@ def train_recipe(recipe: Recipe, output_dir: Path, console: Console, *, resume: 
     return run
 
 
-def _print_resplit(asked: Recipe, recipe: Recipe, console: Console) -> None:
+def _report_resplit(asked: Recipe, recipe: Recipe, reporter: Reporter) -> None:
     """Say where gradients are accumulated otherwise than asked for, as another number of processes goes on."""
     for before, stage in zip(asked.stages, recipe.stages, strict=True):
         if before.gradient_accumulation_steps != stage.gradient_accumulation_steps:
-            console.print(
+            reporter.message(
                 f"stage {stage.name!r}: gradient_accumulation_steps is {stage.gradient_accumulation_steps} instead of "
                 f"{before.gradient_accumulation_steps}, so that a step of {num_processes()} process(es) has "
                 "as many samples as before"
             )
 
 
-def print_token_warnings(models: LoadedModels, sources: Mapping[str, DataSource], console: Console) -> None:
+def report_token_warnings(models: LoadedModels, sources: Mapping[str, DataSource], reporter: Reporter) -> None:
     """Warn of an end of turn that is no token, of words that the tokenizer does not know, and of special tokens."""
     if not is_main_process():
         return
@@ -219,7 +217,7 @@ def print_token_warnings(models: LoadedModels, sources: Mapping[str, DataSource]
         warnings.append(describe_special_tokens(name, source, find, as_tokens=as_tokens))
     for warning in warnings:
         if warning is not None:
-            console.print(warning, style="yellow", highlight=False)
+            reporter.warning(warning)
 
 
 def check_stages(recipe: Recipe) -> None:
@@ -272,7 +270,7 @@ def _run_stages(run: Run, resume: str | None) -> None:
         if whole:
             _require_unchanged(run, f"stage {stage.name!r}")
         what = "tensors, settings, code" if whole else "tensors, shard by shard"
-        run.console.print(f"stage {stage.name}: the base is unchanged ({what})")
+        run.reporter.message(f"stage {stage.name}: the base is unchanged ({what})")
 
 
 def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
@@ -362,14 +360,15 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     cached = {name: media.cached[name].example for name in media.cached}
     model.features_given = {name: example for name, example in cached.items() if example is not None}
     sources = {name: run.sources[name] for name in stage.data}
-    fitting = fitting_stage(run.models.base, stage, run.console)
+    fitting = fitting_stage(run.models.base, stage, run.reporter)
     data = build_stage_data(run.recipe, fitting, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
     if resume is not None:
         on_main_process(lambda: refuse_other_models(model, run.output_dir, stage, resume))
         on_main_process(data.conversations.strike_out_repaired)
     num_steps = stage.num_steps(len(data.sampler), num_processes())
     refuse_outdated(run.recipe, run.output_dir, stage, num_steps, resume)
-    print_stage(run.console, stage, number, model, len(data.sampler), num_steps)
+    components = {size.name: size.num_parameters for size in describe_components(model)}
+    run.reporter.stage(StageStart(stage, number, components, len(data.sampler), num_steps, num_processes()))
     # Where weights are sharded, sharding records them, for as long as the model lives
     with nullcontext() if _shares_out(run.recipe) else frozen_content(model):
         run.stages[stage.name] = train_stage(
@@ -381,7 +380,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
             output_dir=run.output_dir / stage.name,
             resume=stage_resume(resume, stage),
             processor=processor,
-            console=run.console,
+            reporter=run.reporter,
             metrics_path=run.output_dir / METRICS_FILE,
             report_to=run.recipe.logging.report_to,
             strategy=run.recipe.accelerator.strategy,
@@ -391,12 +390,12 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     run.workflows[stage.workflow] = (model.eval(), processor)
 
 
-def fitting_stage(base: PreTrainedModel, stage: StageConfig, console: Console) -> StageConfig:
+def fitting_stage(base: PreTrainedModel, stage: StageConfig, reporter: Reporter) -> StageConfig:
     """A stage with conversations no longer than the base has positions, which is said."""
     positions = max_positions(base)
     if positions is None or stage.max_length <= positions:
         return stage
-    console.print(
+    reporter.message(
         f"stage {stage.name!r}: conversations are cut at {positions:,} positions, since the base has no more; "
         f"max_length is {stage.max_length:,}"
     )
@@ -410,7 +409,7 @@ def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:
         if name in run.cached or not (run.recipe.modalities[name].cache_features and encoder.cacheable):
             continue
         encoder.to(_device(shared_out=False) or run.models.base.device)
-        with progress_bar(run.console, f"encoding {name} inputs") as advance:
+        with run.reporter.progress(f"encoding {name} inputs") as advance:
             run.cached[name] = cache_features(name, inputs, encoder, run.sources.values(), advance)
         encoder.to(run.models.base.device)
 
@@ -428,38 +427,3 @@ def _steps_after(run: Run, stage: StageConfig) -> int:
 def _recipe_header() -> str:
     packages = sorted({component.package for component in get_plugin_manager().components()})
     return f"# Resolved by adaptkit {adaptkit.__version__}; plugins: {', '.join(packages)}\n"
-
-
-def print_stage(
-    console: Console,
-    stage: StageConfig,
-    number: str,
-    model: AdaptkitForConditionalGeneration,
-    num_batches: int | None,
-    num_steps: int,
-) -> None:
-    """Show what a stage trains and what it leaves alone; an epoch has so many conversations, or packs of them.
-
-    Without `num_batches`, as where its data is not there, nothing is said of epochs and steps.
-    """
-    table = Table(title=f"Stage {number}: {stage.name}", title_justify="left", title_style="bold", box=None)
-    for column, justify in (("component", "left"), ("parameters", "right"), ("in this stage", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for size in describe_components(model):
-        state = styled("trained", "green") if size.name in stage.train else "frozen"
-        table.add_row(size.name, f"{size.num_parameters:,}", state)
-    console.print()
-    console.print(table)
-    counts = ""
-    if num_batches is not None:
-        counts = f"{num_batches:,} {'packs' if stage.packing else 'conversations'} an epoch, {num_steps:,} "
-    console.print(
-        f"workflow {stage.workflow}, {counts}steps of {_step_size(stage)}, "
-        f"learning rate {stage.optimizer.learning_rate:g}"
-    )
-
-
-def _step_size(stage: StageConfig) -> str:
-    """Samples or packs of one optimiser step, and over how many processes."""
-    size = stage.batch_size * stage.gradient_accumulation_steps
-    return f"{size * num_processes():,} over {num_processes()} processes" if num_processes() > 1 else f"{size:,}"

@@ -18,11 +18,10 @@ from adaptkit.evaluation.text_identity import TextProof, base_source
 from adaptkit.files.writing import write_json
 from adaptkit.model.inspection import describe_components, describe_layers
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.progress import progress_bar
 from adaptkit.recipe import Recipe, TaskConfig, dump_recipe, written_description
+from adaptkit.reporting import Reporter
 from adaptkit.run.runner import METRICS_FILE, Run
 from adaptkit.surgery import quantization_of
-from adaptkit.terminal import Console
 from adaptkit.training.metrics import read_metrics
 
 RESULTS_FILE = "results.json"
@@ -45,14 +44,14 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
     settings = run.recipe.evaluation
     for task, sources in zip(settings.tasks, run.task_sources):
         built = get_plugin_manager().get("evaluation task", task.name).build(task.options)
-        with progress_bar(run.console, f"evaluating {task.name}") as advance:
+        with run.reporter.progress(f"evaluating {task.name}") as advance:
             options = {"limit": settings.limit, "seed": settings.seed, "progress": advance}
             evaluation = evaluate_task(task.name, built, run.workflows, {**options, **sources})
             results |= evaluation.results
             answers += evaluation.answers
             proven |= evaluation.proves_text
     if not proven:
-        results["text"] = prove_text(run.workflows, run.console)
+        results["text"] = prove_text(run.workflows, run.reporter)
     mark_trained(results, run.recipe, settings.tasks)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
@@ -61,12 +60,12 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
     return results
 
 
-def prove_text(workflows: Mapping[str, tuple[Any, Any]], console: Console) -> dict[str, Any]:
+def prove_text(workflows: Mapping[str, tuple[Any, Any]], reporter: Reporter) -> dict[str, Any]:
     """Compare the base that workflows share with a process that loads it without adaptkit.
 
     Args:
         workflows: Model and processor of each.
-        console: Where progress is shown.
+        reporter: Told what is done.
 
     Returns:
         The section `text` of results; its `failed` says why nothing could be compared.
@@ -75,7 +74,7 @@ def prove_text(workflows: Mapping[str, tuple[Any, Any]], console: Console) -> di
     if not _room_for_another(model.base):
         for other, _ in workflows.values():
             other.to("cpu")  # where both processes then compute
-    with console.status("comparing text with a process without adaptkit"):
+    with reporter.working("comparing text with a process without adaptkit"):
         try:
             with TextProof(model.base, processor.tokenizer, source=base_source(model.base)) as proof:
                 return proof.result()[0]

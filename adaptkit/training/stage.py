@@ -27,8 +27,8 @@ from adaptkit.processes.group import (
     num_processes,
     on_main_process,
 )
+from adaptkit.reporting import Reporter
 from adaptkit.stage import StageConfig
-from adaptkit.terminal import Console
 from adaptkit.training import checkpoints
 from adaptkit.training.distributed.strategies import FrozenShards, check_optimizers, deepspeed_state, shard
 from adaptkit.training.distributed.trainer import SpreadTrainer
@@ -48,9 +48,9 @@ class StageResult:
     Attributes:
         metrics: Its lines of `metrics.jsonl`, including those written before an interruption.
         seconds: Time spent training, in this process.
-        final_step: Optimiser steps behind the weights.
+        final_step: Optimizer steps behind the weights.
         checkpoint: The last checkpoint.
-        resumed_from: Where this process went on from, or None.
+        resumed_from: The checkpoint that this process resumed from, or None.
     """
 
     metrics: list[dict[str, Any]]
@@ -71,7 +71,7 @@ def train_stage(
     resume: Path | str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     processor: Any = None,
-    console: Console | None = None,
+    reporter: Reporter | None = None,
     metrics_path: Path | None = None,
     report_to: Sequence[str] = (),
     strategy: str = "none",
@@ -84,27 +84,27 @@ def train_stage(
         model: A `WorkflowModel`; trained in place.
         dataset: Indexed by what `sampler` yields; must give the same item each time, for exact resuming.
         collator: Makes the model's keyword arguments of a list of items.
-        settings: The stage's knobs.
+        settings: Of the stage.
         sampler: The order of each epoch, determined by its own seed and `set_epoch`.
         output_dir: Where `checkpoint-N` folders go.
         resume: "auto" continues from the newest complete checkpoint, if any; a path from that one; None starts
             afresh.
         callbacks: Further transformers callbacks; one with a `close()` is closed whatever happens.
         processor: Saved with every checkpoint.
-        console: Where progress is shown; None shows none.
+        reporter: Told how far the stage is.
         metrics_path: JSONL file of metrics, which several stages may share; `output_dir/metrics.jsonl` by default.
         report_to: "tensorboard", "wandb", both or neither.
         strategy: How several processes share the work, see `training.distributed`. After a stage with one of
             its `ENGINES` the model is of no more use: load the checkpoint into a new one.
         steps_after: Steps of later stages, for the time left that is shown.
-        identity: What else a resumed run must share with the one it goes on from, as JSON values: where the data come
-            from, how they are encoded.
+        identity: What else a resumed run must share with the one that it continues, as JSON values: where the data
+            come from, how they are encoded.
 
     Raises:
         DataError: The dataset is empty.
         RecipeError: A setting is wrong, or the checkpoint is of a run with other settings.
-        ModelError: The wrong parameters would learn, or the checkpoint is of another model.
-        RunError: The loss or a weight is no longer a number, a checkpoint could not be written, or the strategy is not
+        ModelError: The wrong parameters are trainable, or the checkpoint is of another model.
+        RunError: The loss or a weight is not finite, a checkpoint could not be written, or the strategy is not
             what runs.
         RunStoppedError: The process was asked to stop by SIGTERM, and has saved.
     """
@@ -112,50 +112,80 @@ def train_stage(
     check_optimizers(strategy, settings)
     if not len(sampler):  # type: ignore[arg-type]
         raise DataError(f"stage {settings.name!r} has no data: its mixture is empty")
-    resumed_from = on_main_process(lambda: _find_start(output_dir, resume))
+    found = on_main_process(lambda: _find_checkpoint(output_dir, resume))
     model.set_trainable(settings.train)  # type: ignore[operator]
     assert_trainable(model, settings.train)
-    reporters = build_reporters(report_to, settings.name, output_dir, settings.model_dump(mode="json"))
-    done, changed = 0, None
+    services = build_reporters(report_to, settings.name, output_dir, settings.model_dump(mode="json"))
     identity = stage_identity(settings, sampler, identity)
-    if resumed_from is not None:
-        changed = checkpoints.check_same_stage(resumed_from, identity, new_rates=resume != "auto")
-        done = checkpoints.completed_steps(resumed_from)
-    log = MetricsLog(metrics_path or output_dir / "metrics.jsonl", settings.name)
-    on_main_process(lambda: log.drop_after(done))
     num_steps = settings.num_steps(len(sampler), num_processes())  # type: ignore[arg-type]
-    if done > num_steps:
-        raise RecipeError(
-            f"cannot resume {resumed_from}: it is past the {num_steps} steps that stage {settings.name!r} has now. "
-            "Give it more (max_steps, num_train_epochs), or name an earlier one: --resume RUN/STAGE/checkpoint-N."
-        )
-    if resumed_from is not None and (done >= num_steps or strategy in ENGINES):
-        checkpoints.load_weights(model, resumed_from)  # an engine would take it too late
-    if resumed_from is not None and done >= num_steps:
+    start = _Start() if found is None else _start_from(found, settings.name, identity, num_steps, resume)
+    log = MetricsLog(metrics_path or output_dir / "metrics.jsonl", settings.name)
+    on_main_process(lambda: log.drop_after(start.step))
+    if found is not None and (start.step >= num_steps or strategy in ENGINES):
+        checkpoints.load_weights(model, found)  # an engine would take it too late
+    if found is not None and start.step >= num_steps:
         if is_main_process() and resume == "auto":
             checkpoints.rotate(output_dir, settings.save_total_limit)  # a kill may have come between save and rotation
-        return StageResult(log.lines(), 0.0, done, resumed_from, resumed_from)
+        return StageResult(log.lines(), 0.0, start.step, found, found)
 
+    reporter = reporter or Reporter()
+    if found is not None:
+        _report_resumption(reporter, found, settings.name, start.changed, num_steps)
     throughput = Throughput(model, num_processes())
-    watchers = [MetricsCallback(log, throughput), *reporters, *callbacks]
-    if console is not None:
-        watchers.append(ProgressCallback(console, settings.name, throughput, steps_after=steps_after))
+    watchers = [MetricsCallback(log, throughput), *services, *callbacks]
     build_trainer = partial(
         _build_trainer, model, dataset, collator, settings, sampler, output_dir, processor, throughput, strategy,
         identity=identity,
     )  # fmt: skip
-    if console is not None and resumed_from is not None:
-        console.print(f"goes on from {resumed_from}" + (f" with other settings: {changed}" if changed else ""))
-        planned = checkpoints.planned_steps(resumed_from)
-        if planned != num_steps:
-            console.print(
-                f"stage {settings.name!r} has {num_steps:,} steps now instead of {planned:,}: from here on learning "
-                "rates are those of a stage of that length"
-            )
     started = time.perf_counter()
-    step = _run(build_trainer, model, settings, strategy, watchers, resumed_from, output_dir)
-    checkpoint = output_dir / f"checkpoint-{step}"
-    return StageResult(log.lines(), time.perf_counter() - started, step, checkpoint, resumed_from)
+    with ExitStack() as stack:
+        for callback in watchers:
+            if hasattr(callback, "close"):
+                stack.callback(callback.close)
+        show = stack.enter_context(reporter.training(settings.name))
+        watchers.append(ProgressCallback(show, settings.name, throughput, steps_after=steps_after))
+        step = _run(build_trainer, model, settings, strategy, watchers, found, output_dir)
+    return StageResult(log.lines(), time.perf_counter() - started, step, output_dir / f"checkpoint-{step}", found)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a stage starts: after how many steps, and which of its settings differ from the checkpoint's."""
+
+    step: int = 0
+    changed: str | None = None
+
+
+def _find_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None:
+    make_folder(output_dir)
+    remove_leftovers(output_dir)
+    found = checkpoints.find_resume_checkpoint(output_dir, resume)
+    if found is not None:
+        checkpoints.check_whole(found)
+    return found
+
+
+def _start_from(
+    checkpoint: Path, stage: str, identity: Mapping[str, Any], num_steps: int, resume: Path | str | None
+) -> _Start:
+    changed = checkpoints.check_same_stage(checkpoint, identity, new_rates=resume != "auto")
+    step = checkpoints.completed_steps(checkpoint)
+    if step > num_steps:
+        raise RecipeError(
+            f"cannot resume {checkpoint}: it is past the {num_steps} steps that stage {stage!r} has now. Give it more "
+            "(max_steps, num_train_epochs), or name an earlier one: --resume RUN/STAGE/checkpoint-N."
+        )
+    return _Start(step, changed)
+
+
+def _report_resumption(reporter: Reporter, checkpoint: Path, stage: str, changed: str | None, num_steps: int) -> None:
+    reporter.message(f"resumes from {checkpoint}" + (f" with other settings: {changed}" if changed else ""))
+    planned = checkpoints.planned_steps(checkpoint)
+    if planned != num_steps:
+        reporter.message(
+            f"stage {stage!r} has {num_steps:,} steps now instead of {planned:,}: from here on learning rates are "
+            "those of a stage of that length"
+        )
 
 
 def _run(
@@ -169,9 +199,6 @@ def _run(
 ) -> int:
     """Train to the end, or until this or another process is asked to stop; gives the last step."""
     with ExitStack() as stack:
-        for callback in watchers:
-            if hasattr(callback, "close"):
-                stack.callback(callback.close)
         stack.enter_context(prepared(model, settings))
         if strategy in ZERO_STAGES:
             stack.enter_context(deepspeed_state())
@@ -190,15 +217,6 @@ def _run(
         saved = output_dir / f"checkpoint-{step}"
         raise RunStoppedError(f"stage {settings.name!r} was asked to stop: saved {saved}; continue with --resume auto")
     return step
-
-
-def _find_start(output_dir: Path, resume: Path | str | None) -> Path | None:
-    make_folder(output_dir)
-    remove_leftovers(output_dir)
-    found = checkpoints.find_resume_checkpoint(output_dir, resume)
-    if found is not None:
-        checkpoints.check_whole(found)
-    return found
 
 
 def _build_trainer(

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 from PIL import Image
-from rich.console import Console
 
 from adaptkit.processes.group import is_main_process
 from adaptkit.recipe import load_recipe
+from adaptkit.reporting import Reporter
 from adaptkit.run import scoring as evaluating
 from adaptkit.run.runner import train_recipe
 from adaptkit.run.scoring import evaluate_run
@@ -98,8 +98,11 @@ class DieAt:
 def run(folder: Path, recipe: Path, moment: str | None, overrides: tuple[str, ...] = ()) -> None:
     os.environ["ADAPTKIT_CACHE"] = str(recipe.parent / "cache")
     DieAt(moment)
-    done = train_recipe(load_recipe(recipe, overrides), folder, Console(quiet=True), resume="auto")
-    evaluating.prove_text = lambda workflows, console: {"logits_identical": None, "note": "takes as long as a run here"}
+    done = train_recipe(load_recipe(recipe, overrides), folder, Reporter(), resume="auto")
+    evaluating.prove_text = lambda workflows, reporter: {
+        "logits_identical": None,
+        "note": "takes as long as a run here",
+    }
     if is_main_process():
         evaluate_run(done, time.monotonic(), "adaptkit train")
 

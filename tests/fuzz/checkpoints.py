@@ -28,8 +28,8 @@ from adaptkit.errors import AdaptkitError
 from adaptkit.importers import import_iaa_official, import_lavin
 from adaptkit.importers.lavin import tensor_names
 from adaptkit.recipe import load_recipe
+from adaptkit.reporting import Reporter
 from adaptkit.run.runner import train_recipe
-from adaptkit.terminal import Console
 from adaptkit.testing.tiny import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 from tests.fuzz.mutations import mutate_bytes
 
@@ -296,7 +296,7 @@ USES = {
 def _train(root: Path, output: str, resume: str | None = None) -> None:
     """All stages, without the evaluation behind them, which starts processes of its own."""
     recipe = load_recipe(root / "recipe.yaml")
-    train_recipe(recipe, root / output, Console(file=io.StringIO()), resume=resume)
+    train_recipe(recipe, root / output, Reporter(), resume=resume)
 
 
 def _resume(root: Path) -> None:

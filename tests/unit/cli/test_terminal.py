@@ -24,9 +24,9 @@ import adaptkit
 from adaptkit.cli import cli, main
 from adaptkit.cli.group import LazyGroup, explain
 from adaptkit.cli.output import json_option, keep_stdout
+from adaptkit.cli.progress import progress_bar
+from adaptkit.cli.terminal import Console, TextColumn, echo, echo_json, echo_message, echo_text, styled
 from adaptkit.errors import AdaptkitError, DataError, Lines, RecipeError, inert, inert_text, join_lines
-from adaptkit.progress import progress_bar
-from adaptkit.terminal import Console, TextColumn, echo, echo_json, echo_message, echo_text, styled
 
 PACKAGE = Path(adaptkit.__file__).parent
 HOSTILE = "run[/x][bold]v2\nError: forged\r\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\u2028\ud800:smile:"
@@ -192,10 +192,22 @@ def _offences(path: Path) -> list[str]:
 
 
 def test_nothing_else_prints() -> None:
-    ours = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "terminal.py"]
+    ours = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "cli" / "terminal.py"]
     modules = [p for p in ours if p.relative_to(PACKAGE).as_posix() not in ELSEWHERE]
     offences = [offence for path in modules for offence in _offences(path)]
     assert not offences, "\n".join(offences)
+
+
+def test_only_the_command_line_imports_rich() -> None:
+    importers = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [str(node.module)])
+        if name.split(".")[0] == "rich"
+    }
+    assert importers == {"cli"}
 
 
 def test_json_is_alone_on_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +231,7 @@ def test_json_is_alone_on_standard_output(monkeypatch: pytest.MonkeyPatch) -> No
 DESCRIPTORS = """
 import os, click
 from adaptkit.cli.output import json_option
-from adaptkit.terminal import echo_json
+from adaptkit.cli.terminal import echo_json
 
 @click.command()
 @json_option()

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from adaptkit.cli.results_tables import identity_line, render_results_table
 from adaptkit.evaluation.boxes import score_boxes
 from adaptkit.evaluation.charts import line_chart, smoothed
 from adaptkit.evaluation.questions import Question
 from adaptkit.evaluation.report import ReportData, gallery_items, render_report, wilson_interval, write_report
 from adaptkit.evaluation.scores import Answer
-from adaptkit.evaluation.tables import identity_line, render_results_table
 from adaptkit.plugin_manager import get_plugin_manager
 
 NASTY = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"
@@ -218,7 +218,7 @@ def test_a_section_without_kinds_has_no_bars(data: ReportData) -> None:
 
 
 def test_the_table_names_every_score() -> None:
-    from adaptkit.terminal import Console
+    from adaptkit.cli.terminal import Console
 
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(render_results_table(RESULTS))

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from adaptkit.cli.group import explain
 from adaptkit.cli.streams import guard_output
+from adaptkit.cli.terminal import echo, echo_json
 from adaptkit.errors import RunError
 from adaptkit.files.failures import LOWER, machine_failures
 from adaptkit.seeds import MAX_SEED
-from adaptkit.terminal import echo, echo_json
 from tests.stages import stage_config
 
 FAILURES = {

@@ -59,7 +59,7 @@ def models(tmp_path_factory):
 def proof(monkeypatch):
     """The proof without its process, which takes as long as a run here; gives the section `text` of later runs."""
     text = {"logits_identical": True, "num_prompts": 80, "num_positions": 900, "differences": []}
-    monkeypatch.setattr(evaluating, "prove_text", lambda workflows, console: text)
+    monkeypatch.setattr(evaluating, "prove_text", lambda workflows, reporter: text)
     return text
 
 
@@ -477,7 +477,7 @@ def test_what_was_left_out_is_said_by_dataset(recipe, models, tmp_path):
     path = recipe(data=data, stages=stages, max_bad_fraction=0.4)
     result = invoke("train", path, "modalities.image.cache_features=false", "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "samples that were left out: mine 2 of 4; see" in " ".join(result.output.split())
+    assert "skipped samples: mine 2 of 4; see" in " ".join(result.output.split())
     refused = invoke("train", path, "max_bad_fraction=0.1", "--output", tmp_path / "another")
     assert "2 of 16 samples are bad (mine: 2)" in " ".join(refused.output.split())
 

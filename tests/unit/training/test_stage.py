@@ -1,5 +1,5 @@
+import contextlib
 import errno
-import io
 import json
 import re
 import sys
@@ -7,12 +7,12 @@ import types
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors import safe_open
 from transformers import TrainerCallback
 
 import adaptkit.training.stage as stage_module
 from adaptkit.errors import DataError, ModelError, RecipeError, RunError
+from adaptkit.reporting import Reporter
 from adaptkit.stage import OptimizerGroup
 from adaptkit.training.checkpoints import FILES_FILE, STAGE_FILE, list_checkpoints
 from adaptkit.training.metrics import read_metrics
@@ -34,6 +34,17 @@ def settings(**changes):
         "logging_steps": 1,
     }
     return stage_config(**values | changes)
+
+
+class Listener(Reporter):
+    def __init__(self):
+        self.messages, self.progress = [], []
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def training(self, stage):
+        return contextlib.nullcontext(self.progress.append)
 
 
 def train(model, folder, stage_settings, data=None, **kwargs):
@@ -130,10 +141,13 @@ def test_the_alignment_stage_resumes_to_the_same_bits(tmp_path):
     train(straight, tmp_path / "straight", stage)
     train(stopped, tmp_path / "stopped", stage.model_copy(update={"max_steps": 4}))
     resumed.load_state_dict(FakeWorkflow().state_dict())
-    console = Console(record=True, file=io.StringIO(), width=300)
-    result = train(resumed, tmp_path / "stopped", stage, resume="auto", console=console)
+    heard = Listener()
+    result = train(resumed, tmp_path / "stopped", stage, resume="auto", reporter=heard)
     assert result.resumed_from == tmp_path / "stopped" / "checkpoint-4"
-    assert f"stage {stage.name!r} has 6 steps now instead of 4" in console.export_text()
+    assert f"stage {stage.name!r} has 6 steps now instead of 4" in heard.messages[1]
+    assert str(result.resumed_from) in heard.messages[0]
+    assert [one.step for one in heard.progress] == [4, 5, 6, 6]
+    assert heard.progress[-1].is_end
     assert [line["step"] for line in result.metrics] == [1, 2, 3, 4, 5, 6]
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), straight.parameters()))
 
@@ -328,28 +342,6 @@ def test_metrics_name_stage_loss_and_speed(model, tmp_path):
         (stage, step) for stage in ("align", "ground") for step in (1, 2, 3, 4)
     ]
     assert {"loss", "grad_norm", "learning_rate", "epoch", "samples_per_second"} < lines[0].keys()
-
-
-def test_progress_off_a_terminal_is_a_line_now_and_then(model, tmp_path):
-    console = Console(file=io.StringIO(), force_terminal=False, width=120)
-    train(model, tmp_path, settings(), console=console)
-    text = console.file.getvalue()
-    assert text.count("\n") == 2
-    assert "align  4/4  loss" in text
-    assert "samples/s" in text
-
-
-def test_progress_on_a_terminal_is_a_bar_that_is_taken_down_on_errors(model, tmp_path):
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
-
-    class Interrupt(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(model, tmp_path, settings(), console=console, callbacks=[Interrupt()])
-    assert "0/4" in console.file.getvalue()
-    assert console.file.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is shown again
 
 
 def test_tensorboard_files_are_written_where_asked_for(model, tmp_path):

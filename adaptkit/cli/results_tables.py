@@ -8,10 +8,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from adaptkit.cli.terminal import styled
 from adaptkit.evaluation.boxes import IOU_THRESHOLD
 from adaptkit.evaluation.proof import failures
 from adaptkit.evaluation.report import is_trained_on
-from adaptkit.terminal import styled
 
 
 def render_results_table(results: Mapping[str, Any], *, title: str | None = None) -> Table:

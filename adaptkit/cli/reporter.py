@@ -1,0 +1,67 @@
+"""What a run reports, on a console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from rich.table import Table
+
+from adaptkit.cli.progress import progress_bar, training_progress
+from adaptkit.cli.terminal import Console, styled
+from adaptkit.reporting import Advance, Reporter, StageStart, TrainingProgress
+
+
+class ConsoleReporter(Reporter):
+    """Shows everything: lines, a table for each stage, and bars where the output is a terminal.
+
+    Args:
+        console: Where.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def message(self, text: str) -> None:
+        self.console.print(text)
+
+    def warning(self, text: str) -> None:
+        self.console.print(text, style="yellow", highlight=False)
+
+    def working(self, what: str) -> AbstractContextManager[object]:
+        return self.console.status(what)
+
+    def progress(self, what: str) -> AbstractContextManager[Advance]:
+        return progress_bar(self.console, what)
+
+    def training(self, stage: str) -> AbstractContextManager[Callable[[TrainingProgress], None]]:
+        return training_progress(self.console)
+
+    def stage(self, start: StageStart) -> None:
+        table = Table(
+            title=f"Stage {start.number}: {start.stage.name}", title_justify="left", title_style="bold", box=None
+        )
+        for column, justify in (("component", "left"), ("parameters", "right"), ("in this stage", "left")):
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        for name, num_parameters in start.components.items():
+            state = styled("trained", "green") if name in start.stage.train else "frozen"
+            table.add_row(name, f"{num_parameters:,}", state)
+        self.console.print()
+        self.console.print(table)
+        self.console.print(
+            f"workflow {start.stage.workflow}, {_counts(start)}steps of {_step_size(start)}, "
+            f"learning rate {start.stage.optimizer.learning_rate:g}"
+        )
+
+
+def _counts(start: StageStart) -> str:
+    """Items of an epoch, and steps; nothing where the data is not there."""
+    if start.num_items is None:
+        return ""
+    return f"{start.num_items:,} {'packs' if start.stage.packing else 'conversations'} an epoch, {start.num_steps:,} "
+
+
+def _step_size(start: StageStart) -> str:
+    """Samples or packs of one optimizer step, and over how many processes."""
+    size = start.stage.batch_size * start.stage.gradient_accumulation_steps * start.num_processes
+    return f"{size:,} over {start.num_processes} processes" if start.num_processes > 1 else f"{size:,}"
