@@ -21,8 +21,8 @@ from adaptkit.compare.measures import (
     Measure,
     Unit,
 )
-from adaptkit.evaluation.dots import Dot, Spot, dot_chart, scatter_chart, standalone
 from adaptkit.evaluation.pages import count, num_bytes, percent, render_page
+from adaptkit.evaluation.plots import Dot, Spot, dot_plot, scatter_plot, standalone
 from adaptkit.evaluation.report import title_of
 from adaptkit.files.writing import write_json, write_text
 
@@ -232,7 +232,7 @@ def plots(comparison: Comparison) -> list[Plot]:
         rows = {row.name: [_dot(row, score.key, blind)] for row in comparison.rows}
         caption = f"{score.title}: large dots are means, small ones single runs, bars one standard deviation"
         caption += "; the upright mark is the same workflow, blind." if comparison.measure(blind) else "."
-        made.append(Plot("scores", caption, dot_chart(rows, [score.title], label=caption, write=percent)))
+        made.append(Plot("scores", caption, dot_plot(rows, [score.title], label=caption, write=percent)))
     caption = "Text questions: sent to the text workflow, that is to the base, and through the adapted decoder."
     made += _pair(comparison, "text", (TEXT_WORKFLOW, TEXT_ADAPTED), percent, caption)
     caption = "Words of an answer to the saved text prompts: the base's, and the adapted decoder's."
@@ -250,7 +250,7 @@ def _pair(
     if len(titles) < len(keys):
         return []
     rows = {row.name: [_dot(row, key) for key in keys] for row in comparison.rows}
-    return [Plot(name, caption, dot_chart(rows, titles, label=caption, write=write))]
+    return [Plot(name, caption, dot_plot(rows, titles, label=caption, write=write))]
 
 
 def _scatter(comparison: Comparison, score: Measure) -> list[Plot]:
@@ -265,7 +265,7 @@ def _scatter(comparison: Comparison, score: Measure) -> list[Plot]:
             if (x := _dot(row, key)) is not None and (y := _dot(row, score.key)) is not None
         ]
         caption = f"{score.title} over {measure.title[0].lower()}{measure.title[1:]}; numbers are those of the table."
-        chart = scatter_chart(spots, label=caption, x_title=measure.title, y_title=score.title, log_x=log,
+        chart = scatter_plot(spots, label=caption, x_title=measure.title, y_title=score.title, log_x=log,
                               write_x=write, write_y=percent)  # fmt: skip
         made.append(Plot(name, caption, chart))
     return made

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from adaptkit.chat.boxes import Box, unpad_box
 from adaptkit.errors import without_secrets
-from adaptkit.evaluation.charts import line_chart
 from adaptkit.evaluation.pages import percent, render_page
+from adaptkit.evaluation.plots import line_plot
 from adaptkit.evaluation.proof import failures
 from adaptkit.files.writing import write_text
 
@@ -302,7 +302,7 @@ def _stages(metrics: Sequence[Mapping[str, Any]]) -> list[_Stage]:
         if line.get("loss") is not None:
             curves.setdefault(str(line.get("stage", "")), []).append((float(line["step"]), float(line["loss"])))
     return [
-        _Stage(name, line_chart(points, label=f"Loss of stage {name}"), points[-1][1], int(points[-1][0]))
+        _Stage(name, line_plot(points, label=f"Loss of stage {name}"), points[-1][1], int(points[-1][0]))
         for name, points in curves.items()
     ]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adaptkit.compare.aggregation import Comparison
 from adaptkit.compare.rendering import plots, render_markdown
-from adaptkit.evaluation.dots import standalone
+from adaptkit.evaluation.plots import standalone
 from tests.docs.blocks import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "explanation" / "ablations.md"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from adaptkit.cli.results_tables import identity_line, render_results_table
 from adaptkit.evaluation.boxes import score_boxes
-from adaptkit.evaluation.charts import line_chart, smoothed
+from adaptkit.evaluation.plots import line_plot, smoothed
 from adaptkit.evaluation.questions import Question
 from adaptkit.evaluation.report import ReportData, gallery_items, render_report, wilson_interval, write_report
 from adaptkit.evaluation.scores import Answer
@@ -127,7 +127,8 @@ def test_the_page_is_well_formed_and_complete(data: ReportData, tmp_path: Path) 
     ):
         assert expected in page.text
     names = [tag for tag, _ in page.tags]
-    assert names.count("polyline") == 2 * 2, "a raw and a smooth curve for each stage"
+    curves = [a for tag, a in page.tags if tag == "path" and "stroke: var(--accent" in (a.get("style") or "")]
+    assert len(curves) == 2 * 2, "a raw and a smooth curve for each stage"
     classes = [attributes.get("class") or "" for _, attributes in page.tags]
     assert sum(c.startswith("block") for c in classes) == 3
     assert names.count("article") == 2 + 3, "two of a kind, and every grounded one"
@@ -175,13 +176,13 @@ def test_a_difference_is_shown_as_one() -> None:
 
 @pytest.mark.parametrize("points", [[(1, 2.0)], [(1, 1.0), (2, 1.0)], [(0, 0.0)], [(1, 1e-9), (20_000, 1e6)]])
 def test_charts_of_any_values(points: list[tuple[float, float]]) -> None:
-    svg = str(line_chart(points, label=NASTY))
+    svg = str(line_plot(points, label=NASTY))
     outline(svg)
     assert "nan" not in svg
 
 
 def test_charts_leave_out_what_is_no_number() -> None:
-    assert "No values" in line_chart([(1, float("nan"))], label="loss")
+    assert "No values" in line_plot([(1, float("nan"))], label="loss")
 
 
 def test_smoothing_starts_at_the_curve_and_keeps_constants() -> None:
