@@ -1,4 +1,4 @@
-"""Lays out the collections of "Train on real pictures and sounds" as its recipes read them, from clones.
+"""Lays out the collections of "Train on public image and audio sets" as its recipes read them, from clones.
 
     python real_data.py CLONES OUTPUT
 

@@ -69,7 +69,7 @@ def small_print(found: dict[str, set[str]]) -> dict[str, list[str]]:
         implied = set().union(*(reachable(found, other, rank) for other in imported if rank[other] > rank[name]))
         shown = sorted(imported - implied, key=lambda other: (rank[other], other))
         text = ", ".join(other + "*" * (rank[other] <= rank[name]) for other in shown)
-        result[name] = textwrap.wrap(text, 20)
+        result[name] = textwrap.wrap(text, 19)
     return result
 
 
