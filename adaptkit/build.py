@@ -50,8 +50,7 @@ def missing_resources(recipe: Recipe) -> list[str]:
     if missing:
         problems.append(f"base.path: {missing}.")
     for name, modality in recipe.modalities.items():
-        check = manager.get("encoder", modality.encoder.name).extra.get("missing")
-        missing = check(modality.encoder.options) if check is not None else None
+        missing = manager.get("encoder", modality.encoder.name).missing(modality.encoder.options)
         if missing:
             problems.append(f"modalities.{name}.encoder: {missing}")
     used = {dataset for stage in recipe.stages for dataset in stage.data}
@@ -62,8 +61,7 @@ def missing_resources(recipe: Recipe) -> list[str]:
         return [*problems, str(error)]
     for name in sorted(used):
         dataset = recipe.data[name]
-        check = manager.get("data source", dataset.format).extra.get("missing")
-        missing = check(dataset.options, context) if check is not None else None
+        missing = manager.get("data source", dataset.format).missing(dataset.options, context)
         if missing:
             problems.append(f"data.{name}: {missing}")
     return problems
@@ -71,14 +69,12 @@ def missing_resources(recipe: Recipe) -> list[str]:
 
 def task_datasets(task: TaskConfig) -> list[str]:
     """Names of the recipe's datasets that a benchmark asks about."""
-    datasets = get_plugin_manager().get("evaluation task", task.name).extra.get("datasets")
-    return [] if datasets is None else list(datasets(task.options))
+    return get_plugin_manager().get("evaluation task", task.name).datasets(task.options)
 
 
 def task_baselines(task: TaskConfig) -> list[str]:
     """Those of a benchmark's datasets that it does without where they are not at hand."""
-    baselines = get_plugin_manager().get("evaluation task", task.name).extra.get("baselines")
-    return [] if baselines is None else list(baselines(task.options))
+    return get_plugin_manager().get("evaluation task", task.name).baselines(task.options)
 
 
 def trained_datasets(recipe: Recipe, task: TaskConfig) -> list[str]:
@@ -211,8 +207,8 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
 
 
 def _feature_mode(insertion: InsertionConfig) -> str:
-    answer = get_plugin_manager().get("insertion policy", insertion.policy).extra.get("feature_mode")
-    return "splice" if answer is None else str(answer(insertion.options))
+    policy = get_plugin_manager().get("insertion policy", insertion.policy)
+    return policy.feature_mode(insertion.options) or "splice"
 
 
 def build_processor(
@@ -298,8 +294,7 @@ def open_source(recipe: Recipe, name: str, context: DataContext) -> DataSource:
     """
     dataset = recipe.data[name]
     component = get_plugin_manager().get("data source", dataset.format)
-    check = component.extra.get("missing")
-    missing = check(dataset.options, context) if check is not None else None
+    missing = component.missing(dataset.options, context)
     if missing is not None:
         raise DataError(f"data.{name}: {missing}", kind="unreadable_file")
     source: DataSource = component.build(dataset.options, context)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from adaptkit.errors import DataError, wrong_type
 from adaptkit.files.hashing import hash_tensors
+from adaptkit.hookspecs import CONTRACT_VERSION as CONTRACT_VERSION
 
 
 class Modality(ABC):
@@ -311,8 +312,26 @@ class Batch(TypedDict, total=False):
     features: dict[str, Media]
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and the answers behind them.
+
+    Attributes:
+        results: Sections of `results.json`.
+        answers: Answers about media, for a report's gallery.
+        proves_text: Whether the section `text` proves that the text workflow is the base.
+    """
+
+    results: dict[str, Any]
+    answers: list[Any] = field(default_factory=list)
+    proves_text: bool = False
+
+
 class EvaluationTask(Protocol):
-    """A benchmark: scores a model with its processor."""
+    """A benchmark: scores workflows over one base.
+
+    A task without `evaluate_workflows` is asked to `evaluate` the first workflow of a run.
+    """
 
     def evaluate(
         self,
@@ -325,3 +344,23 @@ class EvaluationTask(Protocol):
         progress: Callable[[int, int, str], None],
     ) -> dict[str, Any]:
         """Return JSON-serialisable scores. `progress(done, total, what)` is called now and then."""
+
+    def evaluate_workflows(
+        self,
+        workflows: Mapping[str, tuple[Any, Any]],
+        *,
+        limit: int | None,
+        seed: int,
+        data: Path | None,
+        progress: Callable[[int, int, str], None],
+    ) -> Evaluation:
+        """Score a run's workflows.
+
+        Args:
+            workflows: Model and processor of each workflow, over one base, in the order in which they are trained.
+            limit: Questions of each kind, at most.
+            seed: Draws them.
+            data: A folder of the task's files.
+            progress: As for `evaluate`.
+        """
+        raise NotImplementedError

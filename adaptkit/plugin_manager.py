@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, overload
 
 import pluggy
 from packaging.utils import canonicalize_name
@@ -22,10 +22,25 @@ from pydantic import ValidationError
 
 from adaptkit import hookspecs
 from adaptkit.errors import PluginError, inert, unknown_name, wrong_type
-from adaptkit.hookspecs import GROUP, KINDS, Component, Options
+from adaptkit.hookspecs import (
+    COMPONENT_TYPES,
+    CONTRACT_VERSION,
+    GROUP,
+    KINDS,
+    Component,
+    DataSourceComponent,
+    EncoderComponent,
+    EvaluationTaskComponent,
+    InsertionPolicyComponent,
+    ModalityComponent,
+    Options,
+    ProjectorComponent,
+)
 
 CORE_DISTRIBUTION = "adaptkit"
 SELECTION_VARIABLE = "ADAPTKIT_PLUGINS"
+THIS_PROCESS = "this process"
+"""The package of what `PluginManager.add` took in."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +60,8 @@ class PluginManager:
     """
 
     def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
-        self._pluggy = pluggy.PluginManager(GROUP)
-        self._pluggy.add_hookspecs(hookspecs)
         self._components: dict[tuple[str, str], Component] = {}
+        self._modules: dict[str, Any] = {}
         self.plugins: dict[str, str] = {}
         self.broken: dict[str, BrokenPlugin] = {}
         self.excluded: dict[str, str] = {}
@@ -60,90 +74,60 @@ class PluginManager:
                 self.excluded[entry_point.name] = _package_of(entry_point)
 
     def _load(self, entry_point: importlib.metadata.EntryPoint) -> None:
-        package = _package_of(entry_point)
-        if entry_point.name in self.plugins or entry_point.name in self.broken:
-            self._refuse_namesake(entry_point.name, package)
+        name, package = entry_point.name, _package_of(entry_point)
+        if name in self.plugins or name in self.broken:
+            self._refuse_namesake(name, package)
             return  # an editable and a regular install of one distribution may both be listed
         try:
-            components = self._register(entry_point.load(), entry_point.name, package)
+            module = entry_point.load()
+            components = _collect(module, name, package)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a plugin raises, sys.exit too, must not stop the others
-            reason = inert(f"{type(error).__name__}: {error}")
-            self.broken[entry_point.name] = BrokenPlugin(entry_point.name, package, reason)
+            reason = str(error) if isinstance(error, PluginError) else inert(f"{type(error).__name__}: {error}")
+            self.broken[name] = BrokenPlugin(name, package, reason)
             return
-        self._take_in(components, entry_point.name, package)
+        self._take_in(module, components, name, package)
 
     def add(self, plugin: Any, name: str) -> None:
-        """Take in a plugin that is no installed package yet, for the life of this process.
+        """Take in a plugin that is not an installed package yet, for the life of this process.
 
         Args:
             plugin: A module, or any object with hook functions.
             name: What to call it.
 
         Raises:
-            PluginError: The name is taken, or it registers what another plugin has registered.
+            PluginError: The name is taken, the plugin is made for another contract, or it registers what another plugin
+                has registered.
         """
         if name in self.plugins or name in self.broken:
             raise PluginError(f"a plugin named {name!r} is loaded already.")
-        self._take_in(self._register(plugin, name, "this process"), name, "this process")
-
-    def _register(self, module: Any, name: str, package: str) -> list[Component]:
-        try:
-            self._pluggy.register(module, name=name)
-            self._pluggy.check_pending()
-            return self._collect(module, name, package)
-        except BaseException:  # whatever it raised, nothing of the plugin stays
-            self._forget(name)
-            raise
-
-    def _forget(self, name: str) -> None:
-        if self._pluggy.has_plugin(name):
-            self._pluggy.unregister(name=name)
-
-    def _collect(self, module: Any, plugin: str, package: str) -> list[Component]:
-        components: list[Component] = []
-        for kind, hook_name in KINDS.items():
-            implementation = getattr(module, hook_name, None)
-            if implementation is None or self._pluggy.parse_hookimpl_opts(module, hook_name) is None:
-                continue
-
-            def register(
-                *, name: str, build: Any, options: type[Options] = Options, description: str = "",
-                pattern: str | None = None, kind: str = kind, hook_name: str = hook_name, **extra: Any,
-            ) -> None:  # fmt: skip
-                component = Component(kind, name, build, options, description, pattern, extra, plugin, package)
-                _check_types(component, hook_name)
-                components.append(component)
-
-            implementation(register)
-        return components
+        self._take_in(plugin, _collect(plugin, name, THIS_PROCESS), name, THIS_PROCESS)
 
     def _refuse_namesake(self, name: str, package: str) -> None:
         known = self.plugins[name] if name in self.plugins else self.broken[name].package
         if known.split()[0] != package.split()[0]:
             raise PluginError(f"two packages name a plugin {name!r}: {known} and {package}. Uninstall one of them.")
 
-    def _take_in(self, components: list[Component], plugin: str, package: str) -> None:
+    def _take_in(self, module: Any, components: list[Component], plugin: str, package: str) -> None:
         """List what a plugin registered: all of it, or nothing where a name is taken."""
         added: dict[tuple[str, str], Component] = {}
         for component in components:
             key = (component.kind, component.name)
             taken = self._components.get(key) or added.get(key)
             if taken is not None:
-                self._forget(plugin)
                 raise PluginError(
                     f"two plugins register the {component.kind} {component.name!r}: {taken.plugin} "
                     f"({taken.package}) and {component.plugin} ({component.package}). Uninstall one, or list the "
                     f"plugins to load in {SELECTION_VARIABLE}."
                 )
             added[key] = component
-        self.plugins[plugin] = package
+        self.plugins[plugin], self._modules[plugin] = package, module
         self._components |= added
 
     def module_name(self, plugin: str) -> str | None:
         """The module in which a plugin's hooks are, where it is one."""
-        module = self._pluggy.get_plugin(plugin)
+        module = self._modules.get(plugin)
         return module.__name__ if isinstance(module, ModuleType) else None
 
     def names(self, kind: str) -> list[str]:
@@ -155,6 +139,21 @@ class PluginManager:
         order = list(KINDS)
         found = [c for c in self._components.values() if kind in (None, c.kind)]
         return sorted(found, key=lambda c: (order.index(c.kind), c.name))
+
+    @overload
+    def get(self, kind: Literal["modality"], name: str) -> ModalityComponent: ...
+    @overload
+    def get(self, kind: Literal["encoder"], name: str) -> EncoderComponent: ...
+    @overload
+    def get(self, kind: Literal["projector"], name: str) -> ProjectorComponent: ...
+    @overload
+    def get(self, kind: Literal["insertion policy"], name: str) -> InsertionPolicyComponent: ...
+    @overload
+    def get(self, kind: Literal["data source"], name: str) -> DataSourceComponent: ...
+    @overload
+    def get(self, kind: Literal["evaluation task"], name: str) -> EvaluationTaskComponent: ...
+    @overload
+    def get(self, kind: str, name: str) -> Component: ...
 
     def get(self, kind: str, name: str) -> Component:
         """Look up a component.
@@ -225,19 +224,35 @@ class PluginManager:
         return self.get(kind, name).build(self.options(kind, name, values), *args)
 
 
-def _check_types(component: Component, hook_name: str) -> None:
-    """Refuse what would fail later, in somebody else's lookup or listing."""
-    name, texts = component.name, (component.name, component.description)
-    if not (all(isinstance(text, str) for text in texts) and name):
-        raise TypeError(f"{hook_name}: the name and the description of {name!r} must be texts, and the name not empty")
-    if not (isinstance(component.options, type) and issubclass(component.options, Options)):
-        raise TypeError(f"{hook_name}: options of {name!r} must be a subclass of adaptkit.Options")
-    if not all(callable(function) for function in (component.build, *component.extra.values())):
-        raise TypeError(f"{hook_name}: build and the further functions of {name!r} must be callable")
-    try:
-        re.compile(component.pattern or "")
-    except (re.error, TypeError) as error:
-        raise TypeError(f"{hook_name}: the pattern of {name!r} is no regular expression: {error}") from error
+def _collect(module: Any, plugin: str, package: str) -> list[Component]:
+    """What a plugin registers; each is called by a pluggy manager of its own, so that nothing of a broken one stays.
+
+    Raises:
+        PluginError: It is made for another contract.
+    """
+    made_for = getattr(module, "ADAPTKIT_CONTRACT", 1)
+    if made_for != CONTRACT_VERSION:
+        newer = isinstance(made_for, int) and made_for > CONTRACT_VERSION
+        own = plugin if package == THIS_PROCESS else package.split()[0]
+        raise PluginError(
+            f"the plugin {plugin!r} is made for contract {made_for!r} of adaptkit.interfaces, and the installed "
+            f"adaptkit has contract {CONTRACT_VERSION}: upgrade {CORE_DISTRIBUTION if newer else own}"
+        )
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name=plugin)
+    manager.check_pending()
+    components: list[Component] = []
+    for component_type in COMPONENT_TYPES:
+
+        def register(component_type: type[Component] = component_type, /, **values: Any) -> None:
+            try:
+                components.append(component_type.registered(plugin, package, values))
+            except TypeError as error:
+                raise TypeError(f"{component_type.hook}: {error}") from error
+
+        getattr(manager.hook, component_type.hook)(register=register)
+    return components
 
 
 def _problem(component: Component, details: dict[str, Any]) -> str:

@@ -254,7 +254,7 @@ def _medium(
     number: int,
 ) -> Medium:
     """Encoder inputs of a stand-in, or their features where the recipe has those cached, once for each conversation."""
-    make = get_plugin_manager().get("modality", recipe.modalities[name].type).extra.get("stand_in")
+    make = get_plugin_manager().get("modality", recipe.modalities[name].type).stand_in
     if make is None:
         raise RecipeError(
             f"modalities.{name}: {recipe.modalities[name].type!r} offers no stand-in, by which memory is predicted."

@@ -18,7 +18,7 @@ from adaptkit.data.formats.options import (
     TableOptions,
     WebDatasetOptions,
 )
-from adaptkit.hookspecs import Options, Register, hookimpl
+from adaptkit.hookspecs import DataSourceComponent, Options, hookimpl
 
 FORMATS: dict[str, tuple[type[Options], str]] = {
     "llava": (LlavaOptions, "LLaVA and ALLaVA JSON: a list of conversations with media by path."),
@@ -37,7 +37,7 @@ FORMATS: dict[str, tuple[type[Options], str]] = {
 
 
 @hookimpl
-def register_data_sources(register: Register) -> None:
+def register_data_sources(register: type[DataSourceComponent]) -> None:
     """The formats that adaptkit reads itself."""
     for name, (options, description) in FORMATS.items():
         register(

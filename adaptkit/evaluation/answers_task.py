@@ -14,13 +14,13 @@ import numpy as np
 from adaptkit.chat.boxes import unpad_box
 from adaptkit.chat.encoding import split_reasoning
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.evaluation import AnswersTaskOptions
 from adaptkit.evaluation.boxes import parse_box
 from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.options import AnswersTaskOptions
 from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
 from adaptkit.evaluation.questions import Question, normalize_answer
-from adaptkit.evaluation.scores import Evaluation, by_kind, evaluate_grounding, evaluate_questions, merge
-from adaptkit.interfaces import REASONING_KEYS, DataSource, Message, Sample, more_of
+from adaptkit.evaluation.scores import by_kind, evaluate_grounding, evaluate_questions, merge
+from adaptkit.interfaces import REASONING_KEYS, DataSource, Evaluation, Message, Sample, more_of
 
 MAX_KINDS = 20
 """Scores are broken down by right answer where there are no more different ones."""

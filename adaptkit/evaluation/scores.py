@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from adaptkit.evaluation.questions import (
     require_modalities,
 )
 from adaptkit.evaluation.text_identity import TextProof, base_source, saved_prompts
+from adaptkit.interfaces import Evaluation
 
 BATCH_SIZE = 64
 
@@ -55,21 +56,6 @@ class Answer:
     right: bool
     verdict: BoxVerdict | None = None
     blind: str | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores and the answers behind them.
-
-    Attributes:
-        results: Sections of `results.json`.
-        answers: Answers about media, for a report's gallery.
-        proves_text: Whether the section `text` is that of a `TextEvaluation`.
-    """
-
-    results: dict[str, Any]
-    answers: list[Answer] = field(default_factory=list)
-    proves_text: bool = False
 
 
 def evaluate_questions(

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.evaluation import TextTaskOptions
 from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.options import TextTaskOptions
 from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
 from adaptkit.evaluation.questions import Question
-from adaptkit.evaluation.scores import Evaluation, TextEvaluation
+from adaptkit.evaluation.scores import TextEvaluation
 from adaptkit.evaluation.world_task import text_questions
+from adaptkit.interfaces import Evaluation
 
 
 class TextTask:

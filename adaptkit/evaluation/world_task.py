@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from adaptkit.chat.encoding import render
 from adaptkit.errors import DataError
-from adaptkit.evaluation import WorldTaskOptions
 from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.options import WorldTaskOptions
 from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
 from adaptkit.evaluation.questions import Question
 from adaptkit.evaluation.scores import (
-    Evaluation,
     TextEvaluation,
     evaluate_grounding,
     evaluate_questions,
     merge,
 )
+from adaptkit.interfaces import Evaluation
 from adaptkit.world.dataset import EvaluationItem, evaluation_items
 from adaptkit.world.language import QUESTION_KINDS
 from adaptkit.world.scenes import IMAGE_SIZE, Split
@@ -109,6 +109,17 @@ class WorldTask:
             model, task="world", split="test", seed=seed, num_per_kind=num, workflows=names
         ) | {"prompts": _example_prompts(processor, {"text": texts, "image_questions": images, "grounding": boxes})}
         return Evaluation(results, merged.answers, merged.proves_text)
+
+
+def problems(options: WorldTaskOptions, workflows: Mapping[str, Collection[str]]) -> list[str]:
+    """Why workflows cannot answer it, as `adaptkit.hookspecs.EvaluationTaskComponent` has it."""
+    asked = dict.fromkeys([next(iter(workflows)), *({options.grounding_workflow} & set(workflows))])
+    return [
+        f"it asks the workflow {name!r} about media of the modality {MODALITY!r}, and that takes "
+        f"{', '.join(workflows[name]) or 'none'}"
+        for name in asked
+        if MODALITY not in workflows[name]
+    ]
 
 
 def image_questions(seed: int, num_per_kind: int, split: Split = "test") -> list[Question]:

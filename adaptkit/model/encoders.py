@@ -138,14 +138,16 @@ def load_preprocessor(reference: Mapping[str, Any], options: Mapping[str, Any]) 
     """The preprocessing of an encoder that a checkpoint names, built from its files without its weights."""
     manager, name = get_plugin_manager(), str(reference.get("name") or reference.get("adopted_by"))
     component = manager.get("encoder", name)
+    if component.build_preprocessor is None:
+        raise PluginError(f"the encoder {name!r} ({component.package}) registers no build_preprocessor.")
     with reading(_place(name, options)):
-        return cast(Preprocessor, component.extra["build_preprocessor"](manager.options("encoder", name, options)))
+        return cast(Preprocessor, component.build_preprocessor(manager.options("encoder", name, options)))
 
 
 def _adopt(module: nn.Module, options: dict[str, Any]) -> tuple[Encoder, str | None]:
-    for component in get_plugin_manager().components("encoder"):
-        wrap = component.extra.get("wrap")
-        encoder = wrap(module, options) if wrap is not None else None
+    manager = get_plugin_manager()
+    for component in (manager.get("encoder", name) for name in manager.names("encoder")):
+        encoder = component.wrap(module, options)
         if encoder is not None:
             return cast(Encoder, encoder), component.name
     if isinstance(module, PreTrainedModel) and not options and hasattr(module.config, "hidden_size"):

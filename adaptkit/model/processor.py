@@ -124,10 +124,8 @@ class ModalityInputs:
             return positions
         manager = get_plugin_manager()
         component = manager.get("projector", self.projector["name"])
-        if "num_positions" not in component.extra:
-            return positions
         options = manager.options("projector", self.projector["name"], self.projector.get("options") or {})
-        return int(component.extra["num_positions"](options, positions))
+        return component.num_positions(options, positions)
 
 
 class MediaPadding:

@@ -2,221 +2,88 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal, Self
-
-from pydantic import Field, model_validator
-
-from adaptkit.hookspecs import Options, Register, hookimpl
-
-if TYPE_CHECKING:
-    from adaptkit.surgery import InsertionPolicy
-
-PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class NoOptions(Options):
-    """Nothing to choose beside the placement."""
-
-
-class DeltaOptions(Options):
-    """A low-rank trainable difference from a frozen layer.
-
-    Attributes:
-        rank: Of the two factors; parameters grow with it.
-        alpha: The difference is scaled by `alpha / rank`; twice the rank where not given.
-    """
-
-    rank: PositiveInt
-    alpha: float | None = Field(default=None, gt=0)
-
-
-class InnerAdapterOptions(Options):
-    """Options of `inner_adapter`.
-
-    Attributes:
-        delta: Makes each insertion layer the frozen layer once more plus a low-rank trainable difference, instead of a
-            full copy.
-    """
-
-    delta: DeltaOptions | None = None
-
-
-class LoraOptions(Options):
-    """Options of `lora`.
-
-    Attributes:
-        rank: Of the two factors.
-        alpha: The difference is scaled by `alpha / rank`; twice the rank where not given.
-        dropout: Share of the inputs that are dropped while training.
-        target_modules: Last parts of the names of the linear maps that get an adapter, `[q_proj, v_proj]`; every
-            linear map of the chosen layers where not given.
-    """
-
-    rank: PositiveInt = 128
-    alpha: float | None = Field(default=None, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: list[str] | None = Field(default=None, min_length=1)
-
-
-class GatedCrossAttentionOptions(Options):
-    """Options of `gated_cross_attention`.
-
-    Attributes:
-        num_heads: Heads of the cross-attention.
-        head_dim: Width of a head.
-        ff_mult: Width of the feed-forward networks, in multiples of the decoder's width.
-        attend: Whether a token sees the `immediate` item before it alone, as in the paper, or `all_previous` ones.
-    """
-
-    num_heads: PositiveInt = 8
-    head_dim: PositiveInt = 64
-    ff_mult: PositiveInt = 4
-    attend: Literal["immediate", "all_previous"] = "immediate"
-
-
-class VisualExpertOptions(Options):
-    """Options of `visual_expert`.
-
-    Attributes:
-        output_projection: Whether the attention's output projection has an expert too, as in the released code but not
-            in the paper's equation.
-    """
-
-    output_projection: bool = False
-
-
-class MmaOptions(Options):
-    """Options of `mma`; the defaults are LaVIN's.
-
-    Attributes:
-        hidden_size: Width of the adapters' bottleneck.
-        groups: Blocks of the adapters' second maps; divides `hidden_size` and the widths of decoder and encoders.
-        scale: Factor of what adapters add.
-        temperature: Of the routers; the higher, the more alike the two experts' weights.
-        dropout: Share of the bottleneck that is dropped while training.
-        encoder_adapter: `router` adapts the encoders too, on copies; `none` leaves them frozen, so that their
-            features may be cached.
-        before_ffn: Whether the MLP of each layer gets an adapter as well.
-    """
-
-    hidden_size: PositiveInt = 8
-    groups: PositiveInt = 2
-    scale: float = 1.0
-    temperature: float = Field(default=10.0, gt=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    encoder_adapter: Literal["router", "none"] = "router"
-    before_ffn: bool = False
-
-    @model_validator(mode="after")
-    def _groups_divide(self) -> Self:
-        if self.hidden_size % self.groups:
-            raise ValueError(f"groups: {self.groups} does not divide hidden_size {self.hidden_size}")
-        return self
-
-
-def _builder(module: str, policy: str) -> Callable[[Options], InsertionPolicy]:
-    """Import a policy when it is built, so that listing policies stays fast."""
-
-    def build(options: Options) -> InsertionPolicy:
-        built: InsertionPolicy = getattr(importlib.import_module(f"adaptkit.policies.{module}"), policy)(options)
-        return built
-
-    return build
-
-
-def _in_context(options: Options) -> str:
-    return "context"
+from adaptkit.hookspecs import InsertionPolicyComponent, hookimpl
+from adaptkit.policies.options import (
+    GatedCrossAttentionOptions,
+    InnerAdapterOptions,
+    LoraOptions,
+    MmaOptions,
+    NoOptions,
+    VisualExpertOptions,
+)
 
 
 def _mma_adapts_encoders(options: MmaOptions) -> bool:
     return options.encoder_adapter != "none"
 
 
-def _always(options: Options) -> bool:
-    return True
-
-
-def _never(options: Options) -> bool:
-    return False
-
-
 @hookimpl
-def register_insertion_policies(register: Register) -> None:
+def register_insertion_policies(register: type[InsertionPolicyComponent]) -> None:
     register(
         name="inner_adapter",
-        build=_builder("inner_adapter", "InnerAdapter"),
+        build="adaptkit.policies.inner_adapter:InnerAdapter",
         options=InnerAdapterOptions,
         description="IAA scheme (c): a trainable decoder layer after each chosen frozen layer.",
-        needs_placement=_always,
-        inserts=_always,
+        needs_placement=True,
     )
     register(
         name="gated_inner_adapter",
-        build=_builder("gated_inner_adapter", "GatedInnerAdapter"),
+        build="adaptkit.policies.gated_inner_adapter:GatedInnerAdapter",
         options=NoOptions,
         description="IAA scheme (b): an insertion layer beside the residual stream, added through a zero gate.",
-        needs_placement=_always,
-        inserts=_always,
+        needs_placement=True,
     )
     register(
         name="controlnet",
-        build=_builder("controlnet", "ControlNet"),
+        build="adaptkit.policies.controlnet:ControlNet",
         options=NoOptions,
         description="IAA scheme (a): a side stream through the insertion layers, added through zero gates.",
-        needs_placement=_always,
-        inserts=_always,
+        needs_placement=True,
     )
     register(
         name="gated_cross_attention",
-        build=_builder("gated_cross_attention", "GatedCrossAttention"),
+        build="adaptkit.policies.gated_cross_attention:GatedCrossAttention",
         options=GatedCrossAttentionOptions,
         description="Flamingo: gated cross-attention to media before each chosen layer; the text stays free of them.",
-        needs_placement=_always,
-        inserts=_always,
-        feature_mode=_in_context,
-        supports_packing=_never,
+        needs_placement=True,
+        feature_mode="context",
+        supports_packing=False,
     )
     register(
         name="visual_expert",
-        build=_builder("visual_expert", "VisualExpert"),
+        build="adaptkit.policies.visual_expert:VisualExpert",
         options=VisualExpertOptions,
         description="CogVLM: weights of their own for media positions, in attention and feed-forward of each layer.",
-        needs_placement=_never,
-        inserts=_always,
+        needs_placement=False,
     )
     register(
         name="mma",
-        build=_builder("mma", "Mma"),
+        build="adaptkit.policies.mma:Mma",
         options=MmaOptions,
         description="LaVIN: routed adapters before attention, in every layer of decoder and encoder.",
-        needs_placement=_never,
-        inserts=_always,
+        needs_placement=False,
         adapts_encoders=_mma_adapts_encoders,
-        supports_packing=_never,
+        supports_packing=False,
     )
     register(
         name="lora",
-        build=_builder("lora", "Lora"),
+        build="adaptkit.policies.lora:Lora",
         options=LoraOptions,
         description="peft LoRA on the linear maps of the workflow's decoder alone (LLaVA-LoRA).",
-        needs_placement=_never,
-        inserts=_always,
+        needs_placement=False,
     )
     register(
         name="full",
-        build=_builder("full", "Full"),
+        build="adaptkit.policies.full:Full",
         options=NoOptions,
         description="The whole decoder trained, on a copy of its own (LLaVA); the base stays as it is.",
-        needs_placement=_never,
-        inserts=_always,
+        needs_placement=False,
     )
     register(
         name="projector_only",
-        build=_builder("projector_only", "ProjectorOnly"),
+        build="adaptkit.policies.projector_only:ProjectorOnly",
         options=NoOptions,
         description="Nothing inserted: features reach the frozen decoder through the projector alone.",
-        needs_placement=_never,
-        inserts=_never,
+        needs_placement=False,
+        inserts=False,
     )

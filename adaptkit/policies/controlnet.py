@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from adaptkit.interfaces import Encoder
-from adaptkit.policies import NoOptions
 from adaptkit.policies.gated_inner_adapter import zero_gate
 from adaptkit.surgery import (
     AdapterContext,
@@ -31,9 +30,6 @@ class ControlNet(InsertionPolicy):
     uses_context = True
     exports_as_stock = False
     supports_compile = False
-
-    def __init__(self, options: NoOptions) -> None:
-        self.options = options
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Insert copies that the side stream runs through."""

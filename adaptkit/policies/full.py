@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from adaptkit.errors import ModelError
 from adaptkit.interfaces import Encoder
-from adaptkit.policies import NoOptions
 from adaptkit.surgery import Decoder, InsertionPolicy, own_parameters, quantization_of
 
 
@@ -16,11 +15,7 @@ class Full(InsertionPolicy):
     It costs a second decoder in memory. The base stays as it is, so that what the copy forgets can be measured.
     """
 
-    needs_placement = False
     exports_as_stock = True
-
-    def __init__(self, options: NoOptions) -> None:
-        self.options = options
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Give the decoder parameters of its own.

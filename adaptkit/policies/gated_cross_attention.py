@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit.interfaces import Encoder
-from adaptkit.policies import GatedCrossAttentionOptions
+from adaptkit.policies.options import GatedCrossAttentionOptions
 from adaptkit.surgery import AdapterContext, ContextLayer, Decoder, InsertionPolicy
 
 
@@ -20,14 +20,10 @@ class GatedCrossAttention(InsertionPolicy):
     `x ← x + tanh(a) · attention(x, media); x ← x + tanh(b) · ff(x)`, then the frozen layer. Both gates start at zero.
     """
 
-    feature_mode = "context"
+    options: GatedCrossAttentionOptions
     uses_context = True
     exports_as_stock = False
-    supports_packing = False
     supports_compile = False
-
-    def __init__(self, options: GatedCrossAttentionOptions) -> None:
-        self.options = options
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Put a block before each chosen layer."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit.interfaces import Encoder
-from adaptkit.policies import NoOptions
 from adaptkit.surgery import Decoder, InsertionPolicy, extend_module, first_output, with_first_output
 
 
@@ -21,9 +20,6 @@ class GatedInnerAdapter(InsertionPolicy):
     """
 
     exports_as_stock = False
-
-    def __init__(self, options: NoOptions) -> None:
-        self.options = options
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Insert gated copies."""

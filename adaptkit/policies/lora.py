@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.interfaces import Encoder
-from adaptkit.policies import LoraOptions
+from adaptkit.policies.options import LoraOptions
 from adaptkit.surgery import Decoder, InsertionPolicy
 
 
@@ -25,11 +25,8 @@ class Lora(InsertionPolicy):
     it. A placement restricts it to the chosen layers.
     """
 
-    needs_placement = False
+    options: LoraOptions
     exports_as_stock = False
-
-    def __init__(self, options: LoraOptions) -> None:
-        self.options = options
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Wrap the linear maps of the layers."""

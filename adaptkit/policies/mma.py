@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.interfaces import Encoder
-from adaptkit.policies import MmaOptions
+from adaptkit.policies.options import MmaOptions
 from adaptkit.surgery import (
     AdapterContext,
     ContextLayer,
@@ -40,17 +40,12 @@ class Mma(InsertionPolicy):
     In encoders every token routes itself (LaVIN's code takes the weights of the batch's first item for all).
     """
 
-    needs_placement = False
+    options: MmaOptions
     uses_context = True
     carried = (ROUTING,)
     exports_as_stock = False
-    supports_packing = False
     supports_compile = False
     layers_are_closed = False  # `prepare` takes the routing weights out of them
-
-    def __init__(self, options: MmaOptions) -> None:
-        self.options = options
-        self.adapts_encoders = options.encoder_adapter == "router"
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> Mapping[str, nn.Module]:
         """Put adapters before attention (and MLP) of the layers, and before attention in the encoders' blocks."""

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptkit.interfaces import Encoder
-from adaptkit.policies import NoOptions
 from adaptkit.surgery import Decoder, InsertionPolicy
 
 
 class ProjectorOnly(InsertionPolicy):
     """Nothing is inserted; only the projector learns (LLaVA stage 1, MiniGPT-4)."""
-
-    needs_placement = False
-
-    def __init__(self, options: NoOptions) -> None:
-        self.options = options
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Leave the decoder as it is."""

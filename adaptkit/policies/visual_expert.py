@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adaptkit.errors import ModelError
 from adaptkit.interfaces import Encoder
-from adaptkit.policies import VisualExpertOptions
+from adaptkit.policies.options import VisualExpertOptions
 from adaptkit.surgery import (
     AdapterContext,
     ContextLayer,
@@ -41,13 +41,10 @@ class VisualExpert(InsertionPolicy):
     weights, so that the workflow starts as the base.
     """
 
-    needs_placement = False
+    options: VisualExpertOptions
     uses_context = True
     exports_as_stock = False
     supports_compile = False
-
-    def __init__(self, options: VisualExpertOptions) -> None:
-        self.options = options
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Give the layers their experts."""

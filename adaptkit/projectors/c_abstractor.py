@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptkit.projectors.maps import from_maps, square_side, to_items, to_maps
+from adaptkit.projectors.maps import from_maps, map_side, square_side, to_items, to_maps
+from adaptkit.projectors.options import CAbstractorOptions
 
 
 class CAbstractor(nn.Module):
@@ -128,3 +129,13 @@ def _resized(embedding: Tensor, side: int) -> Tensor:
     if embedding.shape[-1] == side:
         return embedding
     return F.interpolate(embedding.float(), (side, side), mode="bicubic", align_corners=False).to(embedding.dtype)
+
+
+def build_c_abstractor(options: CAbstractorOptions, feature_size: int, hidden_size: int, name: str) -> nn.Module:
+    """Honeybee's convolutional abstractor."""
+    return CAbstractor(feature_size, hidden_size, **options.model_dump())
+
+
+def pooled_positions(options: CAbstractorOptions, positions: int) -> int:
+    """How many positions the pooling makes of so many."""
+    return positions // map_side(positions, options.map_side) ** 2 * options.num_queries

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adaptkit.projectors.options import PerceiverResamplerOptions
+
 
 class PerceiverResampler(nn.Module):
     """Learned latents that attend to features and to themselves (arXiv 2204.14198, section 2.1 and figure 5).
@@ -113,3 +115,10 @@ def _feed_forward(size: int, mult: int) -> nn.Sequential:
         nn.GELU(),
         nn.Linear(mult * size, size, bias=False),
     )
+
+
+def build_perceiver_resampler(
+    options: PerceiverResamplerOptions, feature_size: int, hidden_size: int, name: str
+) -> nn.Module:
+    """Flamingo's resampler at the width of the features, and a linear map to the decoder's where the two differ."""
+    return ResamplerProjector(PerceiverResampler(feature_size, **options.model_dump()), feature_size, hidden_size)

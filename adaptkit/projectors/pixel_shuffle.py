@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adaptkit.errors import DataError
 from adaptkit.projectors.maps import from_maps, map_side, to_items, to_maps
+from adaptkit.projectors.options import PixelShuffleOptions
 
 
 class PixelShuffleProjector(nn.Module):
@@ -71,3 +72,13 @@ def merged_positions(positions: int, factor: int, side: int | None) -> int:
             f"projector's `factor` to a divisor of {rows} ({', '.join(divisors)})."
         )
     return positions // factor**2
+
+
+def build_pixel_shuffle(options: PixelShuffleOptions, feature_size: int, hidden_size: int, name: str) -> nn.Module:
+    """Squares of features merged, then an MLP, as in InternVL and Idefics3."""
+    return PixelShuffleProjector(feature_size, hidden_size, **options.model_dump())
+
+
+def num_positions(options: PixelShuffleOptions, positions: int) -> int:
+    """As `merged_positions`, by the options."""
+    return merged_positions(positions, options.factor, options.map_side)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from adaptkit.projectors.maps import to_items
+from adaptkit.projectors.options import QFormerOptions
 
 
 class QFormerProjector(nn.Module):
@@ -64,3 +65,10 @@ class QFormerProjector(nn.Module):
         attended = self.q_former(query_embeds=queries, encoder_hidden_states=self.feature_norm(items))
         projected: Tensor = self.output(attended.last_hidden_state)
         return projected.reshape(*features.shape[:-2], *projected.shape[1:])
+
+
+def build_q_former(options: QFormerOptions, feature_size: int, hidden_size: int, name: str) -> nn.Module:
+    """BLIP-2's querying transformer and the linear map after it."""
+    values = options.model_dump()
+    values["intermediate_size"] = options.intermediate_size or 4 * options.query_size
+    return QFormerProjector(feature_size, hidden_size, **values)

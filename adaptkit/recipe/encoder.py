@@ -43,7 +43,7 @@ class NewEncoderConfig(Section):
             raise ValueError(str(error)) from error
         if (self.config is None) == (self.start_from is None):
             raise ValueError("give config, the sizes of a new model, or start_from, a model that is there; one of them")
-        if self.config is not None and "create" not in component.extra:
+        if self.config is not None and component.create is None:
             raise ValueError(f"the encoder {self.name!r} cannot be made from a config: its plugin has no create")
         try:
             component.options.model_validate({**self.options, "path": WHERE_IT_WILL_BE})

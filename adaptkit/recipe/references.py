@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
 from adaptkit.errors import PluginError, unknown_name
-from adaptkit.hookspecs import Component, Options
+from adaptkit.hookspecs import InsertionPolicyComponent, Options
 from adaptkit.plugin_manager import PluginManager
 from adaptkit.recipe.explain import problem
 
@@ -70,15 +70,15 @@ def _workflow(
     for index, modality in enumerate(taken if isinstance(taken, list) else []):
         if isinstance(modality, str) and modality not in modalities:
             yield problem(("workflows", name, "modalities", index), unknown_name("modality", modality, modalities))
-    policy, has_placement = _policy(workflow, plugins), _insertion(workflow).get("placement") is not None
+    (policy, options), has_placement = _policy(workflow, plugins), _insertion(workflow).get("placement") is not None
     at = ("workflows", name, "insertion", "placement")
-    if policy and _says(policy, "needs_placement") is True and not has_placement:
-        message = f"the policy {policy[0].name!r} needs one: give every, count, first, last or layers"
+    if policy and policy.needs_placement(options) and not has_placement:
+        message = f"the policy {policy.name!r} needs one: give every, count, first, last or layers"
         yield problem(at, message)
-    if policy and _says(policy, "inserts") is False and has_placement:
-        yield problem(at, f"the policy {policy[0].name!r} inserts nothing; leave the placement out")
-    if policy and _says(policy, "adapts_encoders"):
-        yield from _cached_though_adapted(name, policy[0].name, taken, modalities)
+    if policy and policy.inserts(options) is False and has_placement:
+        yield problem(at, f"the policy {policy.name!r} inserts nothing; leave the placement out")
+    if policy and policy.adapts_encoders(options):
+        yield from _cached_though_adapted(name, policy.name, taken, modalities)
 
 
 def _cached_though_adapted(
@@ -103,10 +103,10 @@ def _stage(
         yield problem((*here, "workflow"), unknown_name("workflow", name, workflows))
     elif isinstance(name, str):
         yield from _trained_parts((*here, "train"), stage.get("train"), name, workflows[name], plugins)
-    policy = _policy(workflows.get(str(name), {}), plugins)
-    if stage.get("packing") is True and policy and _says(policy, "supports_packing") is False:
+    policy, options = _policy(workflows.get(str(name), {}), plugins)
+    if stage.get("packing") is True and policy and policy.supports_packing(options) is False:
         message = (
-            f"the policy {policy[0].name!r} of the workflow {name!r} needs a row for each conversation; set it to false"
+            f"the policy {policy.name!r} of the workflow {name!r} needs a row for each conversation; set it to false"
         )
         yield problem((*here, "packing"), message)
     mixture = stage.get("data")
@@ -132,10 +132,10 @@ def _context_stage(
     if "insertion" in parts or str(stage.get("start_from")) in with_insertion:
         with_insertion.add(str(stage.get("name")))
         return
-    policy = _policy(workflows.get(name, {}), plugins)
-    if policy and _answer(policy, "feature_mode") == "context":
+    policy, options = _policy(workflows.get(name, {}), plugins)
+    if policy and policy.feature_mode(options) == "context":
         message = (
-            f"the policy {policy[0].name!r} of the workflow {name!r} keeps media out of the sequence, so its inserted "
+            f"the policy {policy.name!r} of the workflow {name!r} keeps media out of the sequence, so its inserted "
             "modules are needed from the first stage on; add insertion, here or in a stage that this one starts from"
         )
         yield problem(("stages", index, "train"), message)
@@ -169,8 +169,7 @@ def _is_stream(dataset: Values, plugins: PluginManager) -> bool:
     given = {key: value for key, value in dataset.items() if key != "format"}
     try:
         component = plugins.get("data source", str(dataset.get("format")))
-        check = component.extra.get("is_stream")
-        return check is not None and bool(check(component.options.model_validate(given)))
+        return component.is_stream(component.options.model_validate(given))
     except (PluginError, ValidationError):
         return False  # validation says what is wrong
 
@@ -182,9 +181,9 @@ def _trained_parts(
         if part == "ends" and not workflow.get("replace_ends"):
             message = f"the workflow {name!r} has no ends of its own; set workflows.{name}.replace_ends to true"
             yield problem((*here, index), message)
-        policy = _policy(workflow, plugins)
-        if part == "insertion" and policy and _says(policy, "inserts") is False:
-            message = f"the workflow {name!r} inserts nothing: its policy is {policy[0].name!r}"
+        policy, options = _policy(workflow, plugins)
+        if part == "insertion" and policy and policy.inserts(options) is False:
+            message = f"the workflow {name!r} inserts nothing: its policy is {policy.name!r}"
             yield problem((*here, index), message)
 
 
@@ -200,10 +199,8 @@ def _tasks(recipe: Values, plugins: PluginManager) -> Iterator[InitErrorDetails]
             options = component.options.model_validate({key: value for key, value in values.items() if key != "name"})
         except (PluginError, ValidationError):
             continue  # validation says what is wrong
-        if "datasets" not in component.extra:
-            continue
         here = ("evaluation", "tasks", index)
-        for name in component.extra["datasets"](options):
+        for name in component.datasets(options):
             if name not in known["datasets"]:
                 yield problem((*here, "datasets"), unknown_name("data source", name, known["datasets"]))
         for name in dict.fromkeys(getattr(options, "workflows", {}).values()):
@@ -218,26 +215,15 @@ def _insertion(workflow: Values) -> Values:
     return insertion if isinstance(insertion, Mapping) else {}
 
 
-def _policy(workflow: Values, plugins: PluginManager) -> tuple[Component, Options] | None:
-    """The workflow's policy and its options, where both are right; else validation says what is wrong."""
+def _policy(workflow: Values, plugins: PluginManager) -> tuple[InsertionPolicyComponent | None, Options]:
+    """The workflow's policy and its options; None where one is wrong, which validation reports."""
     insertion = _insertion(workflow)
     given = {key: value for key, value in insertion.items() if key not in ("policy", "placement")}
     try:
         component = plugins.get("insertion policy", str(insertion.get("policy")))
         return component, component.options.model_validate(given)
     except (PluginError, ValidationError):
-        return None
-
-
-def _says(policy: tuple[Component, Options], question: str) -> bool | None:
-    answer = _answer(policy, question)
-    return None if answer is None else bool(answer)
-
-
-def _answer(policy: tuple[Component, Options], question: str) -> Any:
-    component, options = policy
-    answer = component.extra.get(question)
-    return None if answer is None else answer(options)
+        return None, Options()
 
 
 def _names(recipe: Values, stages: list[str]) -> Iterator[InitErrorDetails]:

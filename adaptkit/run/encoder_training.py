@@ -14,7 +14,7 @@ import torch
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.files.paths import cache_dir
 from adaptkit.files.writing import staged_folder
-from adaptkit.hookspecs import Component
+from adaptkit.hookspecs import EncoderComponent
 from adaptkit.interfaces import DataContext, Encoder, Modality, Sample
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import EncoderRecipe
@@ -53,7 +53,7 @@ def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) 
     return result
 
 
-def _build(recipe: EncoderRecipe, component: Component, folder: Path) -> Encoder:
+def _build(recipe: EncoderRecipe, component: EncoderComponent, folder: Path) -> Encoder:
     """The encoder before training: drawn at random, or a model that is there.
 
     Raises:
@@ -61,9 +61,10 @@ def _build(recipe: EncoderRecipe, component: Component, folder: Path) -> Encoder
     """
     made = {"path": recipe.encoder.start_from}
     if recipe.encoder.config is not None:
-        made = component.extra["create"](recipe.encoder.config, folder).model_dump()
+        assert component.create is not None, "the recipe's validation asks for it"
+        made = component.create(recipe.encoder.config, folder).model_dump()
     options = component.options.model_validate({**made, **recipe.encoder.options})
-    missing = component.extra["missing"](options) if "missing" in component.extra else None
+    missing = component.missing(options)
     if missing:
         raise RecipeError(f"encoder.start_from: {missing}")
     encoder: Encoder = component.build(options)
@@ -80,7 +81,7 @@ def _items(recipe: EncoderRecipe, name: str, modality: Modality) -> list[Labelle
     config = recipe.data[name]
     context = DataContext(recipe.data_folder(), {recipe.modality: modality.tag}, cache_dir())
     component = get_plugin_manager().get("data source", config.format)
-    missing = component.extra["missing"](config.options, context) if "missing" in component.extra else None
+    missing = component.missing(config.options, context)
     if missing:
         raise RecipeError(f"data.{name}: {missing}")
     source = component.build(config.options, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +17,15 @@ from adaptkit.chat.vocabulary import num_token_ids
 from adaptkit.errors import RecipeError
 from adaptkit.files.loading import load_stock, reading
 from adaptkit.files.paths import missing_model, resolve_model_path
+from adaptkit.hookspecs import Component
 from adaptkit.interfaces import Message, Modality, Sample
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, ModalityConfig, Recipe, recipe_from_values
 from adaptkit.testing import tiny_config
 from adaptkit.world.language import conversation, list_questions
 from adaptkit.world.scenes import sample_scenes
+
+F = TypeVar("F")
 
 NUM_SAMPLES = 24
 NUM_MEDIA = 6
@@ -52,20 +55,19 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
     values = recipe.model_dump(mode="json")
     values["base"] |= _base_stand_in(recipe, directory / "base")
     for name, modality in recipe.modalities.items():
-        options = _stand_in(
-            "encoder", modality.encoder.name, f"modalities.{name}", modality.encoder.options, directory / name
-        )
+        encoder = get_plugin_manager().get("encoder", modality.encoder.name)
+        stand_in = _offered(encoder.stand_in, encoder, f"modalities.{name}")
+        options = stand_in(modality.encoder.options, directory / name).model_dump(mode="json")
         values["modalities"][name]["encoder"] = {"name": modality.encoder.name, **options}
         values["modalities"][name]["cache_features"] = False
     tags = {name: _modality(m).tag for name, m in recipe.modalities.items()}
     media = {name: _media(name, m, directory / "media" / name) for name, m in recipe.modalities.items()}
     for name, dataset in recipe.data.items():
         samples = sample_conversations({m: media[m] for m in _modalities_of(recipe, name)}, NUM_SAMPLES)
-        arguments = (dataset.options, directory / "data" / name, samples, tags)
-        values["data"][name] = {
-            "format": dataset.format,
-            **_stand_in("data source", dataset.format, f"data.{name}", *arguments),
-        }
+        source = get_plugin_manager().get("data source", dataset.format)
+        write = _offered(source.stand_in, source, f"data.{name}")
+        written = write(dataset.options, directory / "data" / name, samples, tags)
+        values["data"][name] = {"format": dataset.format, **written.model_dump(mode="json")}
     for stage in values["stages"]:
         # A count of the real dataset would go round its stand-in for long
         stage["data"] = {name: 1.0 if isinstance(share, Mapping) else share for name, share in stage["data"].items()}
@@ -83,12 +85,12 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
     return recipe_from_values(values)
 
 
-def _stand_in(kind: str, name: str, where: str, *arguments: Any) -> dict[str, Any]:
-    make = get_plugin_manager().get(kind, name).extra.get("stand_in")
-    if make is None:
-        raise RecipeError(f"{where}: the {kind} {name!r} offers no stand-in, so this recipe cannot be rehearsed.")
-    options: dict[str, Any] = make(*arguments).model_dump(mode="json")
-    return options
+def _offered(stand_in: F | None, component: Component, where: str) -> F:
+    if stand_in is None:
+        raise RecipeError(
+            f"{where}: the {component.kind} {component.name!r} offers no stand-in, so this recipe cannot be rehearsed."
+        )
+    return stand_in
 
 
 def sample_conversations(media: Mapping[str, Sequence[Path]], num_samples: int) -> list[Sample]:
@@ -125,9 +127,8 @@ def _modality(config: ModalityConfig) -> Modality:
 
 
 def _media(name: str, config: ModalityConfig, directory: Path) -> list[Path]:
-    make = get_plugin_manager().get("modality", config.type).extra.get("stand_in")
-    if make is None:
-        raise RecipeError(f"modalities.{name}: {config.type!r} offers no stand-in, so this recipe cannot be rehearsed.")
+    component = get_plugin_manager().get("modality", config.type)
+    make = _offered(component.stand_in, component, f"modalities.{name}")
     directory.mkdir(parents=True, exist_ok=True)
     return [make(directory, number) for number in range(NUM_MEDIA)]
 

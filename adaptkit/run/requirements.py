@@ -99,8 +99,7 @@ def _of_components(recipe: Recipe) -> Iterator[str]:
     """What plugins say they would not find, of the kinds that `missing_resources` does not ask."""
     for config in components_of(recipe):
         if config.kind not in ("encoder", "data source"):
-            check = get_plugin_manager().get(config.kind, config.component).extra.get("missing")
-            problem = None if check is None else check(config.options)
+            problem = get_plugin_manager().get(config.kind, config.component).missing(config.options)
             if problem:
                 yield f"{config.kind} {config.component}: {problem}"
 
@@ -111,8 +110,7 @@ def _of_tasks(recipe: Recipe) -> Iterator[str]:
     workflows = {name: recipe.workflows[name].modalities or list(recipe.modalities) for name in trained}
     for index, task in enumerate(recipe.evaluation.tasks):
         component = get_plugin_manager().get("evaluation task", task.name)
-        ask = component.extra.get("problems")
-        for problem in [] if ask is None else ask(task.options, workflows):
+        for problem in component.problems(task.options, workflows):
             yield f"evaluation.tasks[{index}] ({task.name}): {problem}"
         yield from _said(component.build, task.options)
 

@@ -13,9 +13,10 @@ from adaptkit.build import trained_datasets
 from adaptkit.errors import RunError
 from adaptkit.evaluation.proof import failures
 from adaptkit.evaluation.report import ReportData, gallery_items, write_report
-from adaptkit.evaluation.scores import Answer, Evaluation
+from adaptkit.evaluation.scores import Answer
 from adaptkit.evaluation.text_identity import TextProof, base_source
 from adaptkit.files.writing import write_json
+from adaptkit.interfaces import Evaluation, EvaluationTask
 from adaptkit.model.inspection import describe_components, describe_layers
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import Recipe, TaskConfig, dump_recipe, written_description
@@ -130,7 +131,8 @@ def evaluate_task(
         workflows: Model and processor of each workflow.
         options: Keywords of its `evaluate`.
     """
-    if hasattr(task, "evaluate_workflows"):
+    method = getattr(task, "evaluate_workflows", None)
+    if getattr(method, "__func__", method) not in (None, EvaluationTask.evaluate_workflows):
         evaluation: Evaluation = task.evaluate_workflows(workflows, **options)
         return evaluation
     model, processor = next(iter(workflows.values()))

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from adaptkit import __version__
 from adaptkit.errors import PluginError, unknown_name
 from adaptkit.files.writing import staged_folder, write_text
+from adaptkit.hookspecs import CONTRACT_VERSION
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 
 __all__ = ["SCAFFOLDS", "Scaffold", "write_scaffold"]
@@ -115,7 +116,7 @@ def _checked_modality(kind: str, modality: str | None, short: str, manager: Plug
         known = ", ".join(manager.names("modality")) or "none"
         raise PluginError(f"--kind encoder needs --modality, whose items it encodes. Installed: {known}.")
     component = manager.get("modality", modality)
-    if "stand_in" not in component.extra:
+    if component.stand_in is None:
         raise PluginError(
             f"the modality {modality!r} ({component.package}) registers no stand_in, so there would be nothing to try "
             "the encoder with."
@@ -135,6 +136,7 @@ def _values(short: str, kind: str, modality: str) -> dict[str, object]:
         "with_modality": kind == "modality",
         "words": " ".join(words),
         "version": __version__,
+        "contract": CONTRACT_VERSION,
     }
 
 

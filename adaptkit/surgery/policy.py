@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,30 +18,40 @@ FeatureMode = Literal["splice", "context"]
 class InsertionPolicy(ABC):
     """What is inserted into a decoder and how it is wired.
 
+    The first five attributes are stated where the policy is registered, since recipes are checked by them before
+    anything is loaded; what `build` makes gets them from there.
+
     Attributes:
         needs_placement: Whether the policy inserts at chosen layers, so that a placement must be given.
+        inserts: Whether there are parameters to train as `insertion`.
         feature_mode: How features reach the decoder: `splice` puts them where the prompt left placeholders, one
             each; `context` keeps one placeholder per item and leaves features to `AdapterContext.media`.
-        uses_context: Whether inserted modules read the adapter context, which is then made for each pass.
-        carried: Names of values in the context that stay beside the KV cache from one decoding step to the next.
         adapts_encoders: Whether `apply` changes the encoders; it is then given structural copies of them, and their
             features cannot be cached.
-        exports_as_stock: Whether the resulting decoder is a stock one of the same family, only deeper.
         supports_packing: Whether several conversations may share a row.
+        uses_context: Whether inserted modules read the adapter context, which is then made for each pass.
+        carried: Names of values in the context that stay beside the KV cache from one decoding step to the next.
+        exports_as_stock: Whether the resulting decoder is a stock one of the same family, only deeper.
         supports_compile: Whether the workflow compiles as one graph; else `generate` never compiles it by itself.
         layers_are_closed: Whether what a layer computes leaves it as its output alone, so that its weights can be
             gathered for the time that it runs, as FSDP does.
     """
 
     needs_placement: bool = True
+    inserts: bool = True
     feature_mode: FeatureMode = "splice"
+    adapts_encoders: bool = False
+    supports_packing: bool = True
     uses_context: bool = False
     carried: tuple[str, ...] = ()
-    adapts_encoders: bool = False
     exports_as_stock: bool = True
-    supports_packing: bool = True
     supports_compile: bool = True
     layers_are_closed: bool = True
+
+    options: Any
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = options
 
     @abstractmethod
     def apply(

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from adaptkit.errors import AdaptkitError, DataError
-from adaptkit.hookspecs import Component, Options
+from adaptkit.hookspecs import EncoderComponent, Options
 from adaptkit.interfaces import Encoder, Preprocessor
-from adaptkit.plugin_manager import PluginManager
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.testing.checks import Check, enforce
 from adaptkit.testing.components import check_component
 from adaptkit.testing.fingerprints import check_fingerprint, check_variants
@@ -95,8 +95,9 @@ class EncoderChecks:
         yield Check("gradient, save and load", self._workflow)
 
     @cached_property
-    def component(self) -> Component:
-        return check_component("encoder", self.name, self.given, manager=self.manager)[0]
+    def component(self) -> EncoderComponent:
+        check_component("encoder", self.name, self.given, manager=self.manager)
+        return (self.manager or get_plugin_manager()).get("encoder", self.name)
 
     @cached_property
     def options(self) -> Options:
@@ -109,7 +110,8 @@ class EncoderChecks:
 
     @cached_property
     def preprocessor(self) -> Preprocessor:
-        built: Preprocessor = self.component.extra["build_preprocessor"](self.options)
+        assert self.component.build_preprocessor is not None, "the first check asks for it"
+        built: Preprocessor = self.component.build_preprocessor(self.options)
         return built
 
     @cached_property
@@ -126,8 +128,7 @@ class EncoderChecks:
 
     def _registration(self) -> None:
         for needed in _NEEDED:
-            found = callable(self.component.extra.get(needed))
-            require(found, f"the encoder {self.name!r} registers no {needed}")
+            require(self.component.gives(needed), f"the encoder {self.name!r} registers no {needed}")
 
     def _no_network(self) -> None:
         with no_network(f"building or running the encoder {self.name!r}"):
@@ -141,9 +142,8 @@ class EncoderChecks:
         """A checkpoint that is not there is reported by name, and building it is an error of ours."""
         if "path" not in self.component.options.model_fields:
             return "it has no option `path`"
-        missing = self.component.extra["missing"]
         absent = self.options.model_copy(update={"path": f"/{_NOWHERE}"})
-        report = missing(absent)
+        report = self.component.missing(absent)
         named = report is not None and _NOWHERE in report
         require(named, f"missing() does not name a path that is not there: {report!r}")
         require_refused(
@@ -152,7 +152,7 @@ class EncoderChecks:
         return None
 
     def _builds(self) -> None:
-        missing = self.component.extra["missing"](self.options)
+        missing = self.component.missing(self.options)
         require(missing is None, f"missing() reports {missing!r} for a checkpoint that is here")
         sound = isinstance(self.preprocessor, Preprocessor)
         require(sound, "build_preprocessor builds no adaptkit.interfaces.Preprocessor")
@@ -249,7 +249,8 @@ class EncoderChecks:
 
     def _stand_in(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            options = self.component.extra["stand_in"](self.options, Path(directory) / "stand_in")
+            assert self.component.stand_in is not None, "the first check asks for it"
+            options = self.component.stand_in(self.options, Path(directory) / "stand_in")
             sound = isinstance(options, self.component.options)
             require(sound, "stand_in must return options of the registered type")
             twin = EncoderChecks(self.name, options.model_dump(), self.items, manager=self.manager)

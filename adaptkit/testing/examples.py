@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaptkit.hookspecs import Component
+from adaptkit.hookspecs import Component, EncoderComponent, ModalityComponent
 from adaptkit.testing.requirements import require
 
 _NUM_STAND_INS = 3
@@ -43,10 +43,9 @@ def examples_of(component: Component, directory: Path) -> list[Example]:
     Raises:
         ContractError: `examples` gives something else.
     """
-    make = component.extra.get("examples")
-    if make is None:
+    if component.examples is None:
         return _plain_examples(component, directory)
-    found = list(make(directory))
+    found = list(component.examples(directory))
     sound = bool(found) and all(isinstance(example, Example) for example in found)
     require(
         sound, f"examples of the {component.kind} {component.name!r} must return a list of adaptkit.testing.Example"
@@ -57,9 +56,9 @@ def examples_of(component: Component, directory: Path) -> list[Example]:
 def _plain_examples(component: Component, directory: Path) -> list[Example]:
     if any(field.is_required() for field in component.options.model_fields.values()):
         return []
-    if component.kind == "encoder":
+    if isinstance(component, EncoderComponent):
         return []
-    if component.kind != "modality":
+    if not isinstance(component, ModalityComponent):
         return [Example()]
-    stand_in = component.extra.get("stand_in")
+    stand_in = component.stand_in
     return [Example(items=[stand_in(directory, n) for n in range(_NUM_STAND_INS)])] if stand_in else []

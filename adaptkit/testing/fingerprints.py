@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from adaptkit.errors import AdaptkitError
-from adaptkit.hookspecs import Component, Options
+from adaptkit.hookspecs import Component, EncoderComponent, Options
 from adaptkit.interfaces import Encoder
 from adaptkit.testing.requirements import ContractError, require
 
@@ -35,7 +35,7 @@ def check_fingerprint(encoder: Encoder, again: Encoder) -> None:
 
 
 def check_variants(
-    component: Component, options: Options, encoder: Encoder, item: Any, variants: Sequence[Mapping[str, Any]]
+    component: EncoderComponent, options: Options, encoder: Encoder, item: Any, variants: Sequence[Mapping[str, Any]]
 ) -> None:
     """Options that change features change the fingerprint.
 
@@ -68,8 +68,9 @@ def _build_with(component: Component, options: Options, update: dict[str, Any]) 
         ) from error
 
 
-def _features(component: Component, options: Options, encoder: Encoder, item: Any) -> list[Tensor]:
-    preprocessor = component.extra["build_preprocessor"](options)
+def _features(component: EncoderComponent, options: Options, encoder: Encoder, item: Any) -> list[Tensor]:
+    assert component.build_preprocessor is not None
+    preprocessor = component.build_preprocessor(options)
     return list(encoder(preprocessor.collate([preprocessor(item)])))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptkit.hookspecs import Component, Options
-from adaptkit.plugin_manager import PluginManager
+from adaptkit.hookspecs import Options, ProjectorComponent
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.testing.checks import Check, enforce
 from adaptkit.testing.components import check_component
 from adaptkit.testing.network import no_network
@@ -71,8 +71,9 @@ class ProjectorChecks:
         yield Check("save and load", self._state)
 
     @cached_property
-    def component(self) -> Component:
-        return check_component("projector", self.name, self.given, manager=self.manager)[0]
+    def component(self) -> ProjectorComponent:
+        check_component("projector", self.name, self.given, manager=self.manager)
+        return (self.manager or get_plugin_manager()).get("projector", self.name)
 
     @cached_property
     def options(self) -> Options:
@@ -101,9 +102,7 @@ class ProjectorChecks:
             require(isinstance(self.projector, nn.Module), f"the projector {self.name!r} builds no torch.nn.Module")
 
     def _shapes(self) -> None:
-        num_positions = self.component.extra.get("num_positions")
-        positions = self.features.shape[1]
-        count = num_positions(self.options, positions) if num_positions else positions
+        count = self.component.num_positions(self.options, self.features.shape[1])
         require_shape(self.projected, (2, count, self.sizes[1]), f"the projector {self.name!r}")
         require(self.projected.is_floating_point(), f"a projector must give floats, got {self.projected.dtype}")
         finite = bool(self.projected.isfinite().all())

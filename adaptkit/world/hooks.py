@@ -12,7 +12,7 @@ from pydantic import Field
 from adaptkit.errors import DataError
 from adaptkit.evaluation import register_evaluation_tasks
 from adaptkit.files.writing import make_folder, staged_folder
-from adaptkit.hookspecs import Options, Register, hookimpl
+from adaptkit.hookspecs import DataSourceComponent, Options, hookimpl
 from adaptkit.seeds import Seed
 
 if TYPE_CHECKING:
@@ -43,14 +43,13 @@ class WorldDataOptions(Options):
 
 
 @hookimpl
-def register_data_sources(register: Register) -> None:
+def register_data_sources(register: type[DataSourceComponent]) -> None:
     """The world's conversations, generated on first use and read like any other LLaVA file."""
     register(
         name="world",
         build=_build,
         options=WorldDataOptions,
         description="Captions, questions, boxes and text of the built-in world, made from a seed.",
-        missing=_missing,
         stand_in=_stand_in,
     )
 
@@ -92,10 +91,6 @@ def _fingerprint(values: dict[str, object]) -> str:
     for name in _GENERATOR:
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _missing(options: WorldDataOptions, context: DataContext) -> str | None:
-    return None
 
 
 def _stand_in(

@@ -22,7 +22,7 @@ def test_a_row_says_what_the_code_says(row: dict[str, str]) -> None:
     component, options = manager.get("projector", row["name"]), manager.options("projector", row["name"], {})
     with torch.device("meta"):
         projector = component.build(options, 1024, 4096, row["name"])
-    num_positions: Any = component.extra.get("num_positions", lambda options, positions: positions)
+    num_positions: Any = component.num_positions
     assert int(row["positions"]) == num_positions(options, 576)
     assert row["millions"] == f"{sum(parameter.numel() for parameter in projector.parameters()) / 1e6:.1f}"
 

@@ -45,7 +45,7 @@ class World:
         """All that is installed."""
         world = cls(folder)
         for component in get_plugin_manager().components("modality"):
-            make = component.extra.get("stand_in")
+            make = component.stand_in
             if make is None or any(option.is_required() for option in component.options.model_fields.values()):
                 continue
             world.modalities[component.name] = component.build(component.options())

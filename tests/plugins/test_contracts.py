@@ -44,7 +44,7 @@ def test_modalities(component: Component, tmp_path: Path) -> None:
 def test_encoders_as_stand_ins(component: Component, tmp_path: Path) -> None:
     example = example_of(component, tmp_path)
     given = component.options.model_validate(dict(example.options))
-    stand_in = component.extra["stand_in"](given, tmp_path / "stand_in")
+    stand_in = component.stand_in(given, tmp_path / "stand_in")
     check_encoder(component.name, stand_in.model_dump(), example.items[0], other_items=example.items[1:])
 
 

@@ -38,7 +38,7 @@ def hearing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     options = (
         get_plugin_manager()
         .get("encoder", "whisper")
-        .extra["create"]({**config, "num_mel_bins": 80, "max_source_positions": 50}, folder)
+        .create({**config, "num_mel_bins": 80, "max_source_positions": 50}, folder)
     )
     return {"name": "whisper", **options.model_dump(exclude_defaults=True), "pool": 2, "trim": True}
 

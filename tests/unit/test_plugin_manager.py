@@ -111,7 +111,7 @@ BROKEN = {
         def register_encoders(register):
             raise SystemExit("in a hook")
         """,
-    "the pattern of 'half' is no regular expression": """
+    "the pattern of 'half'": """
         from adaptkit import hookimpl
         @hookimpl
         def register_encoders(register):
@@ -141,13 +141,31 @@ BROKEN = {
         def register_encoders(register):
             register(name="loose", build=print, options=dict)
         """,
-    "further functions of 'odd' must be callable": """
+    "missing of 'odd' must be a function": """
         from adaptkit import hookimpl
         @hookimpl
         def register_encoders(register):
             register(name="odd", build=print, missing="yes")
         """,
 }
+
+
+BROKEN["no field of projector components named 'num_positons'. Did you mean 'num_positions'?"] = """
+    from adaptkit import hookimpl
+    @hookimpl
+    def register_projectors(register):
+        register(name="half", build=print, num_positons=len)
+    """
+BROKEN["contract 2 of adaptkit.interfaces, and the installed adaptkit has contract 1: upgrade adaptkit"] = """
+    from adaptkit import hookimpl
+    ADAPTKIT_CONTRACT = 2
+    @hookimpl
+    def register_encoders(register):
+        register(name="half", build=print)
+    """
+BROKEN["contract 0 of adaptkit.interfaces, and the installed adaptkit has contract 1: upgrade fake-broken"] = """
+    ADAPTKIT_CONTRACT = 0
+    """
 
 
 @pytest.mark.parametrize("reason", BROKEN)
@@ -309,3 +327,62 @@ def test_a_plugin_whose_name_is_taken_leaves_nothing_behind() -> None:
     assert manager.names("projector") == ["mine"]
     manager.add(registering("other"), name="second")  # mended, and tried again
     assert manager.names("projector") == ["mine", "other"]
+
+
+def registered(**fields: Any) -> PluginManager:
+    """A manager with one projector, or one insertion policy where a trait is given."""
+
+    def register(register: Any) -> None:
+        register(name="mine", **fields)
+
+    hook = "register_insertion_policies" if "needs_placement" in fields else "register_projectors"
+    register.__name__ = hook
+    manager = PluginManager([])
+    manager.add(SimpleNamespace(**{hook: hookimpl(register)}), name="notebook")
+    return manager
+
+
+def test_a_function_given_by_its_place_is_imported_on_first_use(site: Site) -> None:
+    (site.folder / "builders_for_test.py").write_text("def build(options, *sizes): return sizes")
+    component = registered(build="builders_for_test:build").get("projector", "mine")
+    assert "builders_for_test" not in sys.modules
+    assert component.build(component.options(), 3, 4) == (3, 4)
+    assert not component.gives("num_positions")
+    assert component.num_positions(component.options(), 7) == 7
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("no_such_package.builders:build", "cannot import no_such_package.builders: ModuleNotFoundError"),
+        ("adaptkit.projectors.mlp:build_liner", "Did you mean 'build_linear'?"),
+    ],
+)
+def test_a_place_without_a_function_is_named(place: str, words: str) -> None:
+    component = registered(build=place).get("projector", "mine")
+    with pytest.raises(PluginError) as caught:
+        component.build(component.options(), 3, 4, "mine")
+    assert words in str(caught.value)
+    assert "build of the projector 'mine' (this process)" in str(caught.value)
+
+
+def test_traits_of_a_policy_are_those_that_are_registered() -> None:
+    component = registered(build=lambda options: SimpleNamespace(), needs_placement=False, supports_packing=bool).get(
+        "insertion policy", "mine"
+    )
+    assert (component.needs_placement(None), component.supports_packing(None)) == (False, False)
+    assert component.feature_mode(None) is None
+    assert vars(component.build(None)) == {"needs_placement": False, "supports_packing": False}
+
+
+def test_traits_that_contradict_the_class_of_a_policy_are_refused() -> None:
+    policy = SimpleNamespace(needs_placement=False)
+    component = registered(build=lambda options: policy, needs_placement=True).get("insertion policy", "mine")
+    with pytest.raises(PluginError, match=r"registered with needs_placement=True, and its class says False"):
+        component.build(None)
+
+
+def test_fields_by_the_former_name_warn() -> None:
+    component = registered(build=print, num_positions=len).get("projector", "mine")
+    with pytest.warns(DeprecationWarning, match="use the fields"):
+        assert component.extra == {"num_positions": len}

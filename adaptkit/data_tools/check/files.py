@@ -171,8 +171,7 @@ def _open(path: Path, data_format: str, media: Path | None, media_roots: Sequenc
     folders = {"media": media and str(media), "media_roots": [str(root) for root in media_roots]}
     given = {"path": str(path), **{key: value for key, value in folders.items() if value and key in fields}}
     options = manager.options("data source", data_format, given)
-    check = component.extra.get("missing")
-    missing = check(options, context) if check is not None else None
+    missing = component.missing(options, context)
     if missing is not None:
         raise DataError(f"{path}: {missing}", kind="unreadable_file")
     return component.build(options, context)

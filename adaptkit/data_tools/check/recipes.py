@@ -105,8 +105,7 @@ def _limited(dataset: CheckedDataset, stage: StageConfig, max_length: int | None
 def _open(recipe: Recipe, name: str, context: DataContext, plan: Plan) -> DataSource | None:
     config = recipe.data[name]
     component = get_plugin_manager().get("data source", config.format)
-    check = component.extra.get("missing")
-    missing = check(config.options, context) if check is not None else None
+    missing = component.missing(config.options, context)
     if missing is None:
         try:
             source: DataSource = component.build(config.options, context)
@@ -174,8 +173,7 @@ class _Processors:
 
     def _inputs(self, name: str, spec: Mapping[str, Any]) -> tuple[ModalityInputs, bool]:
         encoder = self._recipe.modalities[name].encoder
-        check = get_plugin_manager().get("encoder", encoder.name).extra.get("missing")
-        missing = check(encoder.options) if check is not None else None
+        missing = get_plugin_manager().get("encoder", encoder.name).missing(encoder.options)
         if missing is None:
             try:
                 return modality_inputs(name, spec), True

@@ -36,7 +36,7 @@ def refusal(path: Path | str) -> str:
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./no-such", "~/no-such", "no/such/deep/folder", "C:\\clip"])
 def test_a_path_that_is_not_there_is_named(path: str) -> None:
-    for words in (missing(path, None), refusal(path)):
+    for words in (missing(ClipOptions(path=path)), refusal(path)):
         assert words is not None
         assert f"no folder at {path}" in words
         assert HOW in words
@@ -44,7 +44,7 @@ def test_a_path_that_is_not_there_is_named(path: str) -> None:
 
 def test_a_model_id_that_is_not_here_is_named_offline() -> None:
     model_id = "openai/no-such-clip"
-    report = missing(model_id, None)
+    report = missing(ClipOptions(path=model_id))
     assert report is not None
     assert report.startswith(f"no folder '{model_id}' here, it is not in the cache of the Hugging Face hub")
     assert "HF_HUB_OFFLINE" in report
@@ -62,11 +62,11 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    report = missing("openai/no-such-clip", None)
+    report = missing(ClipOptions(path="openai/no-such-clip"))
     assert report is not None
     assert "the hub cannot be reached (ConnectionError)" in report
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: None)
-    assert missing("openai/no-such-clip", None) is None
+    assert missing(ClipOptions(path="openai/no-such-clip")) is None
 
 
 def test_a_model_id_is_found_in_the_hubs_cache(
@@ -84,7 +84,7 @@ def test_a_model_id_is_found_in_the_hubs_cache(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert missing("some/clip", None) is None
+    assert missing(ClipOptions(path="some/clip")) is None
     encoder = load_encoder(ClipOptions(path="some/clip"))
     assert list(encoder.build_preprocessor().processor.image_mean) == [0, 0, 0]
     assert "UNEXPECTED" not in capfd.readouterr().err  # the text half is left out on purpose
@@ -103,10 +103,10 @@ def test_a_folder_without_config_or_weights_says_which(copied: Path) -> None:
     assert "holds no *.safetensors" in refusal(copied)
     (copied / "pytorch_model.bin").touch()
     assert "only pickled *.bin" in refusal(copied)
-    assert "only pickled *.bin" in str(missing(str(copied), None))
+    assert "only pickled *.bin" in str(missing(ClipOptions(path=str(copied))))
     (copied / "config.json").unlink()
     assert "config.json" in refusal(copied)
-    assert f"{copied} holds no config.json" in str(missing(str(copied), None))
+    assert f"{copied} holds no config.json" in str(missing(ClipOptions(path=str(copied))))
 
 
 def test_weights_cut_short_are_refused(copied: Path) -> None:
@@ -143,7 +143,7 @@ def test_another_family_is_refused_with_the_known_ones(copied: Path) -> None:
 )
 def test_stand_ins_have_the_family_and_fit_the_options(options: ClipOptions, family: str, tmp_path: Path) -> None:
     stand_in = write_stand_in(options, tmp_path / "new" / "folder")
-    assert missing(stand_in.path, stand_in.revision) is None
+    assert missing(stand_in) is None
     encoder = load_encoder(stand_in)
     assert encoder.config.model_type == family
     assert stand_in.model_dump(exclude={"path", "revision"}) == options.model_dump(exclude={"path", "revision"})
@@ -157,7 +157,7 @@ def test_stand_ins_follow_a_checkpoint_that_is_here(checkpoints: dict[str, Path]
 
 
 def test_the_built_in_encoder_loads() -> None:
-    assert missing("world:encoder", None) is None
+    assert missing(ClipOptions(path="world:encoder")) is None
     encoder = load_encoder(ClipOptions(path="world:encoder", merge_size=2))
     assert encoder.feature_size == encoder.config.hidden_size * 4
 
@@ -165,6 +165,7 @@ def test_the_built_in_encoder_loads() -> None:
 def test_registering_and_asking_what_is_missing_load_no_torch() -> None:
     code = (
         "import sys, adaptkit_clip, adaptkit_clip.checkpoint as checkpoint; "
-        "checkpoint.missing('/no/such', None); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+        "checkpoint.missing(adaptkit_clip.ClipOptions(path='/no/such')); "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
 
 
 def create(config: dict[str, Any], directory: Path) -> Any:
-    return get_plugin_manager().get("encoder", "clip").extra["create"](config, directory)
+    return get_plugin_manager().get("encoder", "clip").create(config, directory)
 
 
 def test_what_is_written_is_a_stock_model_with_its_processor(tmp_path: Path, picture: Image.Image) -> None:

@@ -54,19 +54,19 @@ def test_files_of_every_kind_give_the_same_features(
     inputs = expected.build_preprocessor()(picture)[None]
     for name in ("plain.pt", "run.pt", "visual.safetensors"):
         path = str(tmp_path / name)
-        assert missing(path, "tiny-vit") is None
+        assert missing(OpenClipOptions(path=path, model="tiny-vit")) is None
         encoder = load_encoder(OpenClipOptions(path=path, model="tiny-vit"))
         assert torch.equal(encoder(inputs), expected(inputs))
 
 
 def test_what_is_not_there_is_named(copied: Path) -> None:
-    for words in (missing("/no/such", None), refusal("/no/such")):
+    for words in (missing(OpenClipOptions(path="/no/such", model=None)), refusal("/no/such")):
         assert words is not None
         assert words.startswith("no file or folder at /no/such. Set the encoder's `path`")
     (copied / "open_clip_config.json").unlink()
     assert "say which architecture it has with `model: NAME`" in refusal(copied)
     (copied / "open_clip_model.safetensors").unlink()
-    assert f"{copied} holds no weights" in str(missing(str(copied), "ViT-B-32"))
+    assert f"{copied} holds no weights" in str(missing(OpenClipOptions(path=str(copied), model="ViT-B-32")))
 
 
 def test_an_unknown_architecture_comes_with_the_nearest_name(copied: Path) -> None:
@@ -75,11 +75,11 @@ def test_an_unknown_architecture_comes_with_the_nearest_name(copied: Path) -> No
 
 
 def test_a_hub_id_offline_is_reported_and_not_asked_for() -> None:
-    report = missing("hf-hub:laion/no-such-model", None)
+    report = missing(OpenClipOptions(path="hf-hub:laion/no-such-model", model=None))
     assert report is not None
     assert report.startswith("laion/no-such-model is not in the cache of the Hugging Face hub, and HF_HUB_OFFLINE")
     assert "laion/no-such-model" in refusal("hf-hub:laion/no-such-model")
-    assert "is no model id" in str(missing("hf-hub:a/b/c", None))
+    assert "is no model id" in str(missing(OpenClipOptions(path="hf-hub:a/b/c", model=None)))
 
 
 def test_a_hub_id_in_the_cache_is_found(
@@ -92,7 +92,7 @@ def test_a_hub_id_in_the_cache_is_found(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert missing("hf-hub:some/clip", None) is None
+    assert missing(OpenClipOptions(path="hf-hub:some/clip", model=None)) is None
     encoder = load_encoder(OpenClipOptions(path="hf-hub:some/clip"))
     assert encoder.build_preprocessor().config["mean"] == [0.1, 0.2, 0.3]
 
@@ -128,6 +128,7 @@ def test_importing_the_hooks_loads_neither_torch_nor_open_clip() -> None:
 
     code = (
         "import sys, adaptkit_open_clip, adaptkit_open_clip.checkpoint as checkpoint; "
-        "checkpoint.missing('/no/such', None); sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+        "checkpoint.missing(adaptkit_open_clip.OpenClipOptions(path='/no/such')); "
+        "sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

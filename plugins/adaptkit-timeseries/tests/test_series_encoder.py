@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {"patch_length": 4, "stride": 2, "hidden_size": 16, "nu
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     component = get_plugin_manager().get("encoder", "series_patches")
-    component.extra["create"](CONFIG, tmp_path / "encoder")
+    component.create(CONFIG, tmp_path / "encoder")
     return tmp_path / "encoder"
 
 
@@ -167,9 +167,9 @@ def test_damaged_and_missing_files_are_named(folder: Path, name: str) -> None:
     with pytest.raises(ModelError, match=name):
         component.build(options)
     (folder / name).unlink()
-    assert f"holds no {name}" in component.extra["missing"](options)
+    assert f"holds no {name}" in component.missing(options)
     shutil.rmtree(folder)
-    assert f"no folder at {folder}" in component.extra["missing"](options)
+    assert f"no folder at {folder}" in component.missing(options)
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ Noise = Callable[..., AudioClip]
 
 
 def test_a_tiny_encoder_is_created(tmp_path: Path, noise: Noise) -> None:
-    created = get_plugin_manager().get("encoder", "whisper").extra["create"](TINY, tmp_path / "new" / "tiny")
+    created = get_plugin_manager().get("encoder", "whisper").create(TINY, tmp_path / "new" / "tiny")
     encoder: Any = load_encoder(created)
     inputs = encoder.build_preprocessor()(noise(1.0))
     assert inputs.shape == (80, 100)

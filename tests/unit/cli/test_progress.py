@@ -30,7 +30,7 @@ def test_progress_off_a_terminal_is_a_line_now_and_then_and_none_twice() -> None
 
 
 def test_a_benchmark_that_the_workflows_cannot_answer_is_known_beforehand() -> None:
-    problems = get_plugin_manager().get("evaluation task", "world").extra["problems"]
+    problems = get_plugin_manager().get("evaluation task", "world").problems
     assert problems(WorldTaskOptions(), {"vision": ["image"], "speech": ["audio"]}) == []
     found = problems(WorldTaskOptions(), {"vision": ["image"], "grounding": ["audio"]})
     assert "'grounding'" in found[0]

@@ -27,7 +27,7 @@ def build(name: str, context: DataContext, **values):
 def missing(name: str, context: DataContext, **values) -> str | None:
     manager = get_plugin_manager()
     options = manager.options("data source", name, values)
-    return manager.get("data source", name).extra["missing"](options, context)
+    return manager.get("data source", name).missing(options, context)
 
 
 def test_llava_paths_are_relative_to_the_data_root(context):
@@ -67,10 +67,10 @@ def test_stand_ins_can_be_read(context, tmp_path, name):
     manager = get_plugin_manager()
     component = manager.get("data source", name)
     values = {"path": "/nowhere/rows.json", "limit": 100_000} if name == "llava" else {"kind": "boxes"}
-    write_picture(tmp_path / "picture.png", 0)
-    samples = sample_conversations({"image": [tmp_path / "picture.png"]}, 4)
+    write_picture(tmp_path, 0)
+    samples = sample_conversations({"image": [tmp_path / "0.png"]}, 4)
     arguments = (manager.options("data source", name, values), tmp_path / "stand_in", samples, context.tags)
-    source = component.build(component.extra["stand_in"](*arguments), context)
+    source = component.build(component.stand_in(*arguments), context)
     assert len(source) == 4
     assert {part["type"] for message in source[0].messages for part in message["content"]} == {"text", "image"}
     if name == "llava":

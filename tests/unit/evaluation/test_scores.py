@@ -12,13 +12,13 @@ import adaptkit
 from adaptkit.evaluation import scores
 from adaptkit.evaluation.questions import Question, generate_answers
 from adaptkit.evaluation.scores import (
-    Evaluation,
     evaluate_grounding,
     evaluate_questions,
     majority_answers,
     mean,
     merge,
 )
+from adaptkit.interfaces import Evaluation
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.world.tokenizer import build_tokenizer
 

@@ -18,7 +18,7 @@ def save_whisper(folder, **changes):
     """A tiny Whisper encoder, all of it random, and its folder."""
     sizes = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 128}
     config = {**sizes, "max_source_positions": FRAMES // 2, "init_std": 0.2, **changes}
-    get_plugin_manager().get("encoder", "whisper").extra["create"](config, folder)
+    get_plugin_manager().get("encoder", "whisper").create(config, folder)
     return str(folder)
 
 

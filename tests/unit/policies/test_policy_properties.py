@@ -125,10 +125,10 @@ def test_what_a_policy_registers_is_what_it_is():
             manager.options("insertion policy", policy, chosen),
         )
         built = component.build(options)
-        said = {key: answer(options) for key, answer in component.extra.items()}
-        assert said["needs_placement"] == built.needs_placement
-        assert said.get("feature_mode", "splice") == built.feature_mode
-        assert said.get("adapts_encoders", False) == built.adapts_encoders
+        assert component.needs_placement(options) == built.needs_placement
+        assert (component.feature_mode(options) or "splice") == built.feature_mode
+        assert bool(component.adapts_encoders(options)) == built.adapts_encoders
+        assert built.adapts_encoders == (policy == "mma" and options.encoder_adapter == "router")
 
 
 def test_the_decoder_alone_says_that_it_needs_its_workflow():

@@ -41,7 +41,7 @@ def build(name: str, feature_size: int = 12, hidden_size: int = 20, **options: A
 
 def positions_after(name: str, positions: int, **options: Any) -> int:
     component = get_plugin_manager().get("projector", name)
-    return component.extra["num_positions"](component.options.model_validate(options), positions)
+    return component.num_positions(component.options.model_validate(options), positions)
 
 
 def moved(module: nn.Module) -> nn.Module:

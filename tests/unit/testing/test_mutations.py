@@ -58,9 +58,9 @@ LISTED = "[self.layers(item.flatten(-2)) for item in inputs]"
 CONNECT = "__import__('socket').create_connection(('weights.invalid', 80), timeout=1)"
 READ = "raw, where = self._reader.read(source)"
 KEY = "return hashlib.sha256(self._reader.read(source)[0])"
-IMPORT = "from pathlib import Path\n"
+IMPORT = "from adaptkit import hookimpl\n"
 NO_TABLE = ' as error:\n            raise DataError(f"{where} is no table'
-REGISTERED = "        stand_in=_stand_in,\n        examples=_examples,\n    )\n"
+EXAMPLES = '        examples="adaptkit_gyro.examples:encoder_examples",\n'
 SHAPES, BATCH = "shapes and dtypes", "batch = single"
 
 MUTATIONS = {
@@ -105,7 +105,7 @@ MUTATIONS = {
         *(BATCH, "items of different sizes reach the encoder as a list, which it does not take: AttributeError"),
     ),
     "a network call": encoder(
-        *("    problem = missing(options.path)", f"    {CONNECT}\n    problem = missing(options.path)"),
+        *("    problem = missing(options)", f"    {CONNECT}\n    problem = missing(options)"),
         *(
             "no network",
             "building or running the encoder 'gyro' uses the network: create_connection(('weights.invalid'",
@@ -129,18 +129,18 @@ MUTATIONS = {
     ),
     "a key without an option": Mutation(
         [
-            ("__init__.py", "    width: int", "    loud: bool = False\n    width: int"),
+            ("options.py", "    width: int", "    loud: bool = False\n    width: int"),
             ("encoder.py", FORWARD, f"{FORWARD} * (1 + self.options.loud)"),
             ("encoder.py", 'exclude={"path"}', 'exclude={"path", "loud"}'),
         ],
         *("fingerprint follows options", "fingerprint() does not change with loud=True, but features do"),
     ),
     "a traceback for an option": encoder(
-        *("problem = missing(options.path)", "problem = missing(options.path) or [0][options.width - 32]"),
+        *("problem = missing(options)", "problem = missing(options) or [0][options.width - 32]"),
         *("fingerprint follows options", "building with width=33 raises IndexError instead of a ModelError"),
     ),
-    "an untyped option": hooks(
-        *("width: int = Field(default=32, ge=1)", "width: Any = 32"),
+    "an untyped option": Mutation(
+        [("options.py", "width: int = Field(default=32, ge=1)", "width: object = 32")],
         *("registration and options", "the option width of the encoder 'gyro' is typed Any"),
     ),
     "missing weights unnoticed": Mutation(
@@ -195,11 +195,11 @@ MUTATIONS = {
         *("examples", "examples: raises RuntimeError: no weights"),
     ),
     "no examples": hooks(
-        *("        examples=_examples,\n", ""),
+        *(EXAMPLES, ""),
         *("examples", "nothing of it can be tried: register examples="),
     ),
     "a hook that raises after registering": hooks(
-        *(REGISTERED, f"{REGISTERED}    raise RuntimeError('late')\n"),
+        *(f"{EXAMPLES}    )\n", f"{EXAMPLES}    )\n    raise RuntimeError('late')\n"),
         *("loads", "it fails to load: RuntimeError: late"),
     ),
     "a plugin that exits": hooks(

@@ -126,7 +126,7 @@ def test_several_words_count_each(recipe: Path, tmp_path: Path) -> None:
 
 def test_there_must_be_something_to_tell(tmp_path: Path) -> None:
     component = get_plugin_manager().get("encoder", "clip")
-    encoder = component.build(component.extra["create"](CONFIG, tmp_path / "new"))
+    encoder = component.build(component.create(CONFIG, tmp_path / "new"))
     settings = EncoderSettings(1, 1, 1e-3, 0.0, 0, False, 1, 0)
     with pytest.raises(DataError, match="nothing to tell apart"):
         train_encoder(encoder, [LabelledItem(lambda rng: None, "same")], [], settings)

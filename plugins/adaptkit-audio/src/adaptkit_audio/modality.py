@@ -11,9 +11,9 @@ import numpy as np
 from adaptkit.errors import DataError
 from adaptkit.files.media import SourceReader
 from adaptkit.interfaces import Modality
-from adaptkit_audio import AudioOptions
 from adaptkit_audio.clip import AudioClip
 from adaptkit_audio.decoding import check_length, check_samples, decode, from_array
+from adaptkit_audio.options import AudioOptions
 from adaptkit_audio.showing import render
 
 ACCEPTED = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.files.hub import hub_refusal, is_cached, missing_files
+from adaptkit_clip.options import ClipOptions
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _WORLD = "world:"
@@ -44,18 +45,18 @@ def provide(lead: str = "") -> str:
     ).strip()
 
 
-def missing(path: str, revision: str | None) -> str | None:
+def missing(options: ClipOptions) -> str | None:
     """What a build would not find: None where the checkpoint is here, or the hub answers for it."""
     try:
-        place = resolve(path)
+        place = resolve(options.path)
     except ModelError as error:
         return str(error)
     if isinstance(place, Path):
-        lacking = missing_files(place, path)
+        lacking = missing_files(place, options.path)
         return lacking and f"{lacking} {provide()}"
-    if is_cached(place, revision):
+    if is_cached(place, options.revision):
         return None
-    reason = hub_refusal(place, revision)
+    reason = hub_refusal(place, options.revision)
     if reason is None:
         return None
-    return f"no folder {path!r} here, it is not in the cache of the Hugging Face hub, and {reason}. {provide()}"
+    return f"no folder {options.path!r} here, it is not in the cache of the Hugging Face hub, and {reason}. {provide()}"

@@ -204,7 +204,7 @@ def wrap_model(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
 
 def _load_model(options: ClipOptions, family: Family) -> nn.Module:
     dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
-    advice = missing(options.path, options.revision) or provide()
+    advice = missing(options) or provide()
     with _quiet_about_the_text_half():
         model, report = load_stock(
             family.model_class,

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from adaptkit.testing import Example
-from adaptkit_clip import ClipOptions
+from adaptkit_clip.options import ClipOptions
 from adaptkit_clip.stand_in import write_stand_in
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageColor, ImageOps
 from adaptkit.errors import DataError
 from adaptkit.files.media import SourceReader
 from adaptkit.interfaces import Modality
-from adaptkit_image import ImageOptions
+from adaptkit_image.options import ImageOptions
 from adaptkit_image.pixels import is_one_color, is_plain, to_rgb
 
 ACCEPTED = "a path, bytes, a file object, a data URI, a Pillow image or an array (height, width[, 1, 3 or 4])"

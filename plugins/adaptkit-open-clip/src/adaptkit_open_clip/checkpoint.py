@@ -9,6 +9,7 @@ from typing import Any
 
 from adaptkit.errors import ModelError
 from adaptkit.files.hub import hub_refusal
+from adaptkit_open_clip.options import OpenClipOptions
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -35,15 +36,15 @@ class Checkpoint:
     config: dict[str, Any] | None
 
 
-def missing(path: str, model: str | None) -> str | None:
+def missing(options: OpenClipOptions) -> str | None:
     """What a build would not find: None where the checkpoint is here, or the hub answers for it."""
     try:
-        if is_here(path):
-            locate(path, model)
+        if is_here(options.path):
+            locate(options.path, options.model)
             return None
     except ModelError as error:
         return str(error)
-    model_id = path.removeprefix(_HUB)
+    model_id = options.path.removeprefix(_HUB)
     refusal = hub_refusal(model_id)
     return (
         None

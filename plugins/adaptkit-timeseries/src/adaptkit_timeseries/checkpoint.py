@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adaptkit.errors import ModelError
+from adaptkit_timeseries.options import SeriesPatchesOptions
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 NUM_STATISTICS = 2
@@ -77,7 +78,7 @@ def read_config(path: str) -> SeriesPatchesConfig:
     Raises:
         ModelError: It is not there, or is that of something else.
     """
-    problem = missing(path)
+    problem = _missing(path)
     if problem is not None:
         raise ModelError(problem)
     file = Path(path).expanduser() / CONFIG
@@ -90,8 +91,12 @@ def read_config(path: str) -> SeriesPatchesConfig:
     return parse_config(values, str(file))
 
 
-def missing(path: str) -> str | None:
+def missing(options: SeriesPatchesOptions) -> str | None:
     """What a build would not find; None where all is here."""
+    return _missing(options.path)
+
+
+def _missing(path: str) -> str | None:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return f"no folder at {path}. {_PROVIDE}"

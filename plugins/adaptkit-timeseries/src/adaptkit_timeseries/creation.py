@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adaptkit_timeseries import SeriesPatchesOptions
 from adaptkit_timeseries.checkpoint import parse_config
 from adaptkit_timeseries.encoder import SeriesPatchesModel
+from adaptkit_timeseries.options import SeriesPatchesOptions
 
 
 def create_model(config: dict[str, Any], directory: Path) -> SeriesPatchesOptions:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Encoder
-from adaptkit_timeseries import SeriesPatchesOptions
 from adaptkit_timeseries.checkpoint import CONFIG, WEIGHTS, SeriesPatchesConfig, read_config
+from adaptkit_timeseries.options import SeriesPatchesOptions
 from adaptkit_timeseries.patching import INPUT_NAME, SeriesPreprocessor
 
 _NOT_CONTENT = {"path", "max_positions"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from adaptkit.testing import Example
-from adaptkit_timeseries import SeriesPatchesOptions
 from adaptkit_timeseries.modality import SeriesModality
+from adaptkit_timeseries.options import SeriesPatchesOptions
 from adaptkit_timeseries.stand_in import write_encoder, write_series
 
 BAD_FILES = {

@@ -14,7 +14,7 @@ from adaptkit.errors import DataError
 from adaptkit.files.media import SourceReader
 from adaptkit.files.text import decode_text
 from adaptkit.interfaces import Modality
-from adaptkit_timeseries import SeriesOptions
+from adaptkit_timeseries.options import SeriesOptions
 from adaptkit_timeseries.series import Series, column_names
 from adaptkit_timeseries.showing import render
 from adaptkit_timeseries.table import check_channels, parse_csv

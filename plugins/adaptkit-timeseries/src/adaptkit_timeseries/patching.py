@@ -10,7 +10,8 @@ from torch import Tensor
 
 from adaptkit.errors import DataError
 from adaptkit.interfaces import Preprocessor
-from adaptkit_timeseries.checkpoint import SeriesPatchesConfig
+from adaptkit_timeseries.checkpoint import SeriesPatchesConfig, read_config
+from adaptkit_timeseries.options import SeriesPatchesOptions
 from adaptkit_timeseries.series import Series
 
 INPUT_NAME = "series_patches"
@@ -85,3 +86,12 @@ def _normalised(values: Any) -> tuple[Any, Any]:
     logarithm = np.log(np.maximum(scale, _EPS)) + np.log(largest)
     mean = np.sign(mean) * np.logaddexp(0, np.log(np.maximum(np.abs(mean), 1e-300)) + np.log(largest))
     return normalised, np.concatenate([mean, logarithm], 1) / 10
+
+
+def load_preprocessor(options: SeriesPatchesOptions) -> SeriesPreprocessor:
+    """The preprocessing of an encoder, by its config alone.
+
+    Raises:
+        ModelError: There is none, or it is that of something else.
+    """
+    return SeriesPreprocessor(read_config(options.path), options.max_positions)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptkit_timeseries import SeriesPatchesOptions
 from adaptkit_timeseries.creation import create_model
+from adaptkit_timeseries.options import SeriesPatchesOptions
 
 _SMALL = {"patch_length": 8, "stride": 8, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
 _LENGTHS = (24, 40, 32)

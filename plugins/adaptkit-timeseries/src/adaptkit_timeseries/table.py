@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from adaptkit.errors import DataError, unknown_name
-from adaptkit_timeseries import SeriesOptions
+from adaptkit_timeseries.options import SeriesOptions
 from adaptkit_timeseries.series import Series, column_names
 
 _HOLES = {"", "nan", "na", "n/a", "null", "none", "-"}

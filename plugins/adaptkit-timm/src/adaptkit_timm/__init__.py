@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import Any
 
 from adaptkit import hookimpl
+from adaptkit.hookspecs import EncoderComponent
 from adaptkit_timm.options import TimmOptions
-
-if TYPE_CHECKING:
-    from adaptkit.testing import Example
-    from adaptkit_timm.encoder import TimmEncoder
-    from adaptkit_timm.preprocessing import TimmPreprocessor
 
 __all__ = ["TimmOptions", "register_encoders"]
 
 
-def _build(options: TimmOptions) -> TimmEncoder:
-    from adaptkit_timm.encoder import load_encoder
-
-    return load_encoder(options)
-
-
-def _build_preprocessor(options: TimmOptions) -> TimmPreprocessor:
-    from adaptkit_timm.encoder import load_preprocessor
-
-    return load_preprocessor(options)
-
-
-def _missing(options: TimmOptions) -> str | None:
-    from adaptkit_timm.checkpoint import missing
-
-    return missing(options)
-
-
-def _stand_in(options: TimmOptions, directory: Path) -> TimmOptions:
-    from adaptkit_timm.stand_in import write_stand_in
-
-    return write_stand_in(options, directory)
-
-
-def _wrap(module: Any, options: dict[str, Any]) -> TimmEncoder | None:
-    import sys
-
+def _wrap(module: Any, options: dict[str, Any]) -> Any:
     if "timm" not in sys.modules:  # whoever has a model of timm has imported it
         return None
     from adaptkit_timm.encoder import wrap_model
@@ -50,23 +20,17 @@ def _wrap(module: Any, options: dict[str, Any]) -> TimmEncoder | None:
     return wrap_model(module, options)
 
 
-def _examples(directory: Path) -> list[Example]:
-    from adaptkit_timm.examples import make_examples
-
-    return make_examples(directory)
-
-
 @hookimpl
-def register_encoders(register: Any) -> None:
+def register_encoders(register: type[EncoderComponent]) -> None:
     """Offer `timm`."""
     register(
         name="timm",
-        build=_build,
+        build="adaptkit_timm.encoder:load_encoder",
         options=TimmOptions,
         description="Backbones of timm, with their own data configuration.",
-        build_preprocessor=_build_preprocessor,
-        stand_in=_stand_in,
-        missing=_missing,
+        build_preprocessor="adaptkit_timm.encoder:load_preprocessor",
+        stand_in="adaptkit_timm.stand_in:write_stand_in",
+        missing="adaptkit_timm.checkpoint:missing",
         wrap=_wrap,
-        examples=_examples,
+        examples="adaptkit_timm.examples:make_examples",
     )

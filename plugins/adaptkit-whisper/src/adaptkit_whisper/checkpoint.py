@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adaptkit.errors import ModelError
 from adaptkit.files.hub import hub_refusal, is_cached, missing_files
-from adaptkit_whisper import WhisperOptions
+from adaptkit_whisper.options import WhisperOptions
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -13,8 +13,8 @@ from transformers import WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as StockEncoder
 
 from adaptkit.errors import ModelError, unknown_name
-from adaptkit_whisper import WhisperOptions
 from adaptkit_whisper.loading import default_extractor, load_preprocessor
+from adaptkit_whisper.options import WhisperOptions
 from adaptkit_whisper.preprocessing import TransformersLogMel, WhisperPreprocessor
 
 EXTRACTOR_SETTINGS = ("sampling_rate", "hop_length", "n_fft", "chunk_length")

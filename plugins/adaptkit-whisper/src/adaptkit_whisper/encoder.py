@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from adaptkit.errors import ModelError
 from adaptkit.interfaces import Encoder
-from adaptkit_whisper import WhisperOptions
+from adaptkit_whisper.options import WhisperOptions
 from adaptkit_whisper.preprocessing import WhisperPreprocessor
 
 _NOT_CONTENT = {"path", "revision", "dtype", "max_windows"}

@@ -10,8 +10,8 @@ import numpy as np
 from adaptkit_audio.clip import AudioClip
 
 from adaptkit.testing import Example
-from adaptkit_whisper import WhisperOptions
 from adaptkit_whisper.creation import write_stand_in
+from adaptkit_whisper.options import WhisperOptions
 
 
 def make_examples(directory: Path) -> list[Example]:

@@ -18,9 +18,9 @@ from transformers.utils import logging
 
 from adaptkit.errors import ModelError
 from adaptkit.files.loading import load_stock, reading
-from adaptkit_whisper import WhisperOptions
 from adaptkit_whisper.checkpoint import find_openai_file, has_processor_file, missing, provide, resolve
 from adaptkit_whisper.encoder import WhisperEncoder
+from adaptkit_whisper.options import WhisperOptions
 from adaptkit_whisper.preprocessing import LogMel, OpenAILogMel, TransformersLogMel, WhisperPreprocessor
 from adaptkit_whisper.windows import Windows
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.errors import DataError, ModelError
-from adaptkit_whisper import WhisperOptions
+from adaptkit_whisper.options import WhisperOptions
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def build(name: str, context: DataContext, **values: Any) -> Any:
 
 def missing(name: str, context: DataContext, **values: Any) -> str | None:
     manager = get_plugin_manager()
-    return manager.get("data source", name).extra["missing"](manager.options("data source", name, values), context)
+    return manager.get("data source", name).missing(manager.options("data source", name, values), context)
 
 
 def content(source: Any) -> Any:
@@ -77,8 +77,8 @@ def test_what_is_written_in_a_format_is_read_from_it(context, samples, tmp_path,
     options = manager.options(
         "data source", name, {"path": "/gone", "layout": layout, **(TABLE if layout == "table" else {})}
     )
-    written = component.extra["stand_in"](options, tmp_path / "stand_in", samples, TAGS)
-    assert component.extra["missing"](written, context) is None
+    written = component.stand_in(options, tmp_path / "stand_in", samples, TAGS)
+    assert component.missing(written, context) is None
     source = component.build(written, context)
     read = [source[i] for i in range(len(source))]
     expected = [content(as_table(sample) if layout == "table" else sample) for sample in samples]

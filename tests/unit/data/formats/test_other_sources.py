@@ -143,7 +143,7 @@ def test_stand_ins_can_be_read(folder, name):
     manager = get_plugin_manager()
     component = manager.get("data source", name)
     samples = sample_conversations({"image": [folder / "a.png", folder / "b.png"], "audio": [folder / "a.wav"]}, 8)
-    options = component.extra["stand_in"](
+    options = component.stand_in(
         manager.options("data source", name, {"path": "/gone", "limit": 1}), folder / "stand_in", samples, TAGS
     )
     read = component.build(options, DataContext(folder, TAGS, folder))

@@ -275,10 +275,10 @@ def test_stand_ins_can_be_read(media, name, values):
     context = DataContext(media, TAGS, media)
     manager = get_plugin_manager()
     component, options = manager.get("data source", name), manager.options("data source", name, values)
-    assert "/gone" in component.extra["missing"](options, context)
+    assert "/gone" in component.missing(options, context)
     samples = sample_conversations({"image": [media / "0.png"], "audio": [media / "1.wav"]}, 8)
-    options = component.extra["stand_in"](options, media / "stand_in", samples, TAGS)
-    assert component.extra["missing"](options, context) is None
+    options = component.stand_in(options, media / "stand_in", samples, TAGS)
+    assert component.missing(options, context) is None
     source = component.build(options, context)
     assert len(source) == 8
     read = [source[i] for i in range(8)]

@@ -200,9 +200,7 @@ def test_formats_are_told_and_read(write: Callable[[list[Any]], Path], tmp_path:
     write([])
     component = get_plugin_manager().get("data source", name)
     samples = sample_conversations({"image": [tmp_path / "a.png"]}, 12)
-    options = component.extra["stand_in"](
-        component.options(path="anything"), tmp_path / "data", samples, {"image": "<image>"}
-    )
+    options = component.stand_in(component.options(path="anything"), tmp_path / "data", samples, {"image": "<image>"})
     paths = find_files(Path(), options.path, (".tar", ".parquet", ".json", ".jsonl"))
     report = run_check(plan_files(paths, media_roots=[tmp_path]), workers=1)
     assert not report.reasons
@@ -216,9 +214,7 @@ def test_a_folder_is_read_as_a_dataset(write: Callable[[list[Any]], Path], tmp_p
     write([])
     component = get_plugin_manager().get("data source", name)
     samples = sample_conversations({"image": [tmp_path / "a.png"]}, 12)
-    written = component.extra["stand_in"](
-        component.options(path="anything"), tmp_path / "data", samples, {"image": "<image>"}
-    )
+    written = component.stand_in(component.options(path="anything"), tmp_path / "data", samples, {"image": "<image>"})
     files = [Path(written.path)] if name == "hf_dataset" else find_files(Path(), written.path, (".tar", ".parquet"))
     folder = files[0] if files[0].is_dir() else files[0].parent
     (folder / "notes.txt").touch()
