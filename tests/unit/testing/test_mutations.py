@@ -140,7 +140,10 @@ MUTATIONS = {
         *("fingerprint follows options", "building with width=33 raises IndexError instead of a ModelError"),
     ),
     "an untyped option": Mutation(
-        [("options.py", "width: int = Field(default=32, ge=1)", "width: object = 32")],
+        [
+            ("options.py", "from pydantic import Field", "from typing import Any\n\nfrom pydantic import Field"),
+            ("options.py", "width: int = Field(default=32, ge=1)", "width: Any = 32"),
+        ],
         *("registration and options", "the option width of the encoder 'gyro' is typed Any"),
     ),
     "missing weights unnoticed": Mutation(

@@ -1,4 +1,4 @@
-"""Writing Whisper encoders: tiny stand-ins, fresh ones to train, and those in memory."""
+"""Random Whisper encoders: tiny stand-ins, and new ones to train."""
 
 from __future__ import annotations
 
@@ -9,29 +9,16 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import WhisperConfig, WhisperModel
+from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as StockEncoder
 
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit_whisper.loading import default_extractor, load_preprocessor
 from adaptkit_whisper.options import WhisperOptions
-from adaptkit_whisper.preprocessing import TransformersLogMel, WhisperPreprocessor
+from adaptkit_whisper.writing import NO_DECODER, write_openai, write_stock
 
 EXTRACTOR_SETTINGS = ("sampling_rate", "hop_length", "n_fft", "chunk_length")
-OPENAI_FILE = "encoder.pt"
 _STAND_IN_POSITIONS = 50
-_NO_DECODER = {
-    "decoder_layers": 0,
-    "decoder_attention_heads": 1,
-    "decoder_ffn_dim": 1,
-    "max_target_positions": 1,
-    "vocab_size": 3,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 1,
-    "begin_suppress_tokens": None,
-}
 
 
 def create(config: dict[str, Any], directory: Path) -> WhisperOptions:
@@ -55,7 +42,7 @@ def create(config: dict[str, Any], directory: Path) -> WhisperOptions:
     settings = {key: config[key] for key in EXTRACTOR_SETTINGS if key in config}
     values = {key: value for key, value in config.items() if key not in {*settings, "seed"}}
     try:
-        model_config = WhisperConfig(**{**values, **_NO_DECODER})
+        model_config = WhisperConfig(**{**values, **NO_DECODER})
         with warnings.catch_warnings(action="error", category=UserWarning):  # of mel filters that let nothing through
             extractor = default_extractor(model_config, **settings)
         with torch.random.fork_rng(devices=[]):
@@ -63,7 +50,7 @@ def create(config: dict[str, Any], directory: Path) -> WhisperOptions:
             encoder = StockEncoder(model_config)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError, StrictDataclassError, UserWarning) as error:
         raise ModelError(f"these settings make no Whisper encoder: {' '.join(str(error).split())}") from error
-    _write_stock(encoder, directory)
+    write_stock(encoder, directory)
     extractor.save_pretrained(directory)
     return WhisperOptions(path=str(directory))
 
@@ -87,56 +74,12 @@ def write_stand_in(options: WhisperOptions, directory: Path) -> WhisperOptions:
     path = directory
     if options.backend == "openai-whisper":
         directory.mkdir(parents=True, exist_ok=True)
-        path = _write_openai(_random_openai(sizes), sizes, directory)
+        path = write_openai(_random_openai(sizes), sizes, directory)
     else:
         create(sizes, directory)
     return options.model_copy(
         update={"path": str(path), "revision": None, "max_windows": options.max_windows * -(-1500 // positions)}
     )
-
-
-def write_checkpoint(model: nn.Module, preprocessor: WhisperPreprocessor, directory: Path) -> Path:
-    """Write an encoder in memory, each backend in its own layout, and return the path that its options name."""
-    directory.mkdir(parents=True, exist_ok=True)
-    if isinstance(preprocessor.log_mel, TransformersLogMel):
-        _write_stock(model, directory)
-        preprocessor.log_mel.save_pretrained(directory)
-        return directory
-    encoder: Any = model
-    sizes = {
-        "num_mel_bins": encoder.conv1.in_channels,
-        "max_source_positions": encoder.positional_embedding.shape[0],
-        "d_model": encoder.conv1.out_channels,
-        "encoder_attention_heads": encoder.blocks[0].attn.n_head,
-        "encoder_layers": len(encoder.blocks),
-    }
-    return _write_openai(encoder, sizes, directory)
-
-
-def _write_stock(encoder: Any, directory: Path) -> None:
-    """As a `WhisperModel` without decoder layers, which `AutoModel` reads whole."""
-    config = WhisperConfig(**{**encoder.config.to_dict(), **_NO_DECODER, "dtype": encoder.dtype})
-    with torch.device("meta"):
-        whole = WhisperModel(config)
-    whole.encoder = encoder
-    whole.decoder.to_empty(device="cpu")
-    for parameter in whole.decoder.parameters():
-        nn.init.zeros_(parameter)
-    whole.decoder.to(encoder.dtype)
-    whole.save_pretrained(directory)
-
-
-def _write_openai(encoder: nn.Module, sizes: dict[str, int], directory: Path) -> Path:
-    dims = {
-        "n_mels": sizes["num_mel_bins"],
-        "n_audio_ctx": sizes["max_source_positions"],
-        "n_audio_state": sizes["d_model"],
-        "n_audio_head": sizes["encoder_attention_heads"],
-        "n_audio_layer": sizes["encoder_layers"],
-    }
-    state = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    torch.save({"dims": dims, "model_state_dict": state}, directory / OPENAI_FILE)
-    return directory / OPENAI_FILE
 
 
 def _random_openai(sizes: dict[str, int]) -> nn.Module:

@@ -16,6 +16,7 @@ from adaptkit.errors import ModelError
 from adaptkit.interfaces import Encoder
 from adaptkit_whisper.options import WhisperOptions
 from adaptkit_whisper.preprocessing import WhisperPreprocessor
+from adaptkit_whisper.writing import write_checkpoint
 
 _NOT_CONTENT = {"path", "revision", "dtype", "max_windows"}
 
@@ -137,8 +138,6 @@ class WhisperEncoder(Encoder):
 
     def save_pretrained(self, directory: str | Path) -> dict[str, Any]:
         """Write model and preprocessing to a folder, and return the options that build this encoder from it."""
-        from adaptkit_whisper.creation import write_checkpoint
-
         path = write_checkpoint(self.model, self._preprocessor, Path(directory))
         options = self.options.model_dump(exclude_defaults=True)
         options.pop("revision", None)
