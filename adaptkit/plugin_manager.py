@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 from typing import Any, Literal, overload
 
@@ -285,7 +285,33 @@ def _package_of(entry_point: importlib.metadata.EntryPoint) -> str:
     return f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist is not None else "unknown package"
 
 
-@cache
+_of_the_process: PluginManager | None = None
+
+
 def get_plugin_manager() -> PluginManager:
     """The process-wide plugin manager, made on first use."""
-    return PluginManager()
+    global _of_the_process
+    if _of_the_process is None:
+        _of_the_process = PluginManager()
+    return _of_the_process
+
+
+def set_plugin_manager(manager: PluginManager | None) -> PluginManager | None:
+    """Replace the process-wide plugin manager; with None, the next use looks for plugins anew.
+
+    Returns:
+        The one before.
+    """
+    global _of_the_process
+    before, _of_the_process = _of_the_process, manager
+    return before
+
+
+@contextmanager
+def using(manager: PluginManager) -> Iterator[None]:
+    """Make another plugin manager the process-wide one for a while."""
+    before = set_plugin_manager(manager)
+    try:
+        yield
+    finally:
+        set_plugin_manager(before)

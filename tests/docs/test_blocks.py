@@ -23,7 +23,7 @@ import yaml
 from click.testing import CliRunner
 
 from adaptkit.cli import cli
-from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.plugin_manager import set_plugin_manager
 from adaptkit.recipe import load_recipe
 from tests.docs.blocks import NOT_CODE, REPOSITORY, RUN_HERE, Block, blocks, changed, pages
 
@@ -71,7 +71,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [*sys.path])
     modules = set(sys.modules)
     yield tmp_path
-    get_plugin_manager.cache_clear()  # a page may have registered a plugin of its own, or installed one
+    set_plugin_manager(None)  # a page may have registered a plugin of its own, or installed one
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
@@ -86,7 +86,7 @@ def install(package: str) -> None:
     )
     sys.path.insert(0, str(folder))
     os.environ["PYTHONPATH"] = str(folder)
-    get_plugin_manager.cache_clear()
+    set_plugin_manager(None)
 
 
 class Session:
