@@ -1,4 +1,4 @@
-"""Where a stage's numbers go: a JSONL file, and TensorBoard or Weights & Biases where asked for."""
+"""A stage's metrics: a JSONL file, and TensorBoard or Weights & Biases if `report_to` names them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 
 from adaptkit.errors import RecipeError, RunError, unknown_name
 from adaptkit.files.writing import explain_write_error, write_text
+from adaptkit.processes.group import is_main_process
 from adaptkit.training.throughput import SpeedMeter, Throughput
 
-REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
-"""Name in a recipe, and the package it needs."""
+REPORTERS = ("tensorboard", "wandb")
+"""Names in a recipe, which are those of the packages."""
 
 
 class MetricsLog:
     """A stage's lines in a JSONL file that several stages may share.
 
     Each line has the stage, the step and numbers. A stage that starts or resumes first calls `drop_after` with the
-    step it goes on from, so that no step occurs twice.
+    step it resumes from, so that no step occurs twice.
 
     Args:
         path: The file.
@@ -62,7 +64,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut off by a kill is left out."""
+    """The lines of a metrics file; a last line cut off by a kill is skipped."""
     if not path.is_file():
         return []
     lines = []
@@ -75,11 +77,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
-    """Writes what the trainer logs to a `MetricsLog`, with speed and the learning rate of each part.
+    """Writes the trainer's logs to a `MetricsLog`, with the speed and the learning rate of each part.
 
     Args:
         log: The stage's log.
-        throughput: What was computed.
+        throughput: Counts the batches.
     """
 
     def __init__(self, log: MetricsLog, throughput: Throughput) -> None:
@@ -92,12 +94,12 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step = state.global_step + 1
-        if step == 1 or step % state.logging_steps == 0:  # by the time of `on_log` the schedule has moved on
+        if step == 1 or step % state.logging_steps == 0:  # `on_log` comes after the schedule's step
             self._rates = learning_rates(kwargs.get("optimizer"))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or "loss" not in logs:
-            return  # the summary after the last step has no loss, and `StageResult` says the same
+        if not state.is_world_process_zero:
+            return
         extra = {"learning_rates": self._rates} if len(set(self._rates.values())) > 1 else {}
         speed = self._meter.speed()
         self._meter.restart()
@@ -113,40 +115,11 @@ def learning_rates(optimizer: Any) -> dict[str, float]:
     return rates
 
 
-class TensorBoardCallback(TrainerCallback):  # type: ignore[misc]
-    """Writes TensorBoard event files.
-
-    Args:
-        directory: Where the event files of the stage go.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._writer: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and often not asked for
-
-            self._writer = SummaryWriter(str(self._directory), purge_step=state.global_step + 1)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self._writer is not None and "loss" in logs:
-            for name, value in logs.items():
-                self._writer.add_scalar(f"train/{name}", value, state.global_step)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._writer is not None:
-            self._writer.flush()
-
-    def close(self) -> None:
-        """Write what is pending."""
-        if self._writer is not None:
-            self._writer.close()
-
-
 class WandbCallback(TrainerCallback):  # type: ignore[misc]
     """Sends metrics to Weights & Biases: one run for all stages, in the project named by `WANDB_PROJECT`.
+
+    transformers' own callback calls the metrics of every stage `train/*` and counts their steps from 1, so that the
+    stages of a run are drawn over each other.
 
     Args:
         stage: Prefix of the metrics' names.
@@ -168,30 +141,36 @@ class WandbCallback(TrainerCallback):  # type: ignore[misc]
             wandb.define_metric(f"{self._stage}/*", step_metric=f"{self._stage}/step")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and "loss" in logs:
+        if state.is_world_process_zero:
             values = {f"{self._stage}/{name}": value for name, value in logs.items()}
             importlib.import_module("wandb").log({**values, f"{self._stage}/step": state.global_step})
 
 
 def build_reporters(
-    report_to: Sequence[str], stage: str, directory: Path, config: Mapping[str, Any]
+    report_to: Sequence[str], stage: str, directory: Path, config: Mapping[str, Any], num_completed_steps: int = 0
 ) -> list[TrainerCallback]:
-    """Callbacks for the services that were asked for.
+    """Callbacks for the services in `report_to`.
 
-    Raises:
-        RecipeError: A name is unknown, or its package is not installed.
+    Args:
+        report_to: Names of services.
+        stage: Name of the stage.
+        directory: Of the stage.
+        config: Settings to show with the run.
+        num_completed_steps: Steps of the checkpoint that the stage resumes from; later ones are hidden.
     """
-    require_reporters(report_to)
-    made: list[TrainerCallback] = []
-    if "tensorboard" in report_to:
-        made.append(TensorBoardCallback(directory / "tensorboard"))
+    reporters: list[TrainerCallback] = []
+    if "tensorboard" in report_to and is_main_process():
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        writer = SummaryWriter(str(directory / "tensorboard"), purge_step=num_completed_steps + 1)
+        reporters.append(TensorBoardCallback(writer))
     if "wandb" in report_to:
-        made.append(WandbCallback(stage, directory, config))
-    return made
+        reporters.append(WandbCallback(stage, directory, config))
+    return reporters
 
 
 def require_reporters(report_to: Sequence[str]) -> None:
-    """Make sure that services exist, and that their packages are installed.
+    """Check that services exist, and that their packages are installed.
 
     Raises:
         RecipeError: A name is unknown, or its package is not installed.
@@ -199,14 +178,14 @@ def require_reporters(report_to: Sequence[str]) -> None:
     for name in report_to:
         if name not in REPORTERS:
             raise RecipeError(f"logging.report_to: {unknown_name('service', name, REPORTERS)}")
-        if importlib.util.find_spec(REPORTERS[name]) is None:
+        if importlib.util.find_spec(name) is None:
             raise RecipeError(
-                f"logging.report_to asks for {name!r}, and the package {REPORTERS[name]!r} is not installed. Install "
-                f"it with `pip install {REPORTERS[name]}`, or take it off the list."
+                f"logging.report_to: the package {name!r} is not installed. Install it with `pip install {name}`, or "
+                "remove it from the list."
             )
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no word for it
+        return None  # not part of JSON
     return value.item() if hasattr(value, "item") else value

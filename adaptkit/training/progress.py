@@ -38,10 +38,9 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._report(args, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" in logs:
-            self._loss = float(logs["loss"])
-            if state.global_step == 1:
-                self._report(args, state, is_first_loss=True)
+        self._loss = float(logs["loss"])
+        if state.global_step == 1:
+            self._report(args, state, is_first_loss=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._report(args, state)

@@ -33,7 +33,7 @@ from adaptkit.training import checkpoints
 from adaptkit.training.distributed.strategies import FrozenShards, check_optimizers, deepspeed_state, shard
 from adaptkit.training.distributed.trainer import SpreadTrainer
 from adaptkit.training.interruption import StopCallback, StopRequest
-from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters
+from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters, require_reporters
 from adaptkit.training.preparation import prepared
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.throughput import Throughput
@@ -115,7 +115,7 @@ def train_stage(
     found = on_main_process(lambda: _find_checkpoint(output_dir, resume))
     model.set_trainable(settings.train)  # type: ignore[operator]
     assert_trainable(model, settings.train)
-    services = build_reporters(report_to, settings.name, output_dir, settings.model_dump(mode="json"))
+    require_reporters(report_to)
     identity = stage_identity(settings, sampler, identity)
     num_steps = settings.num_steps(len(sampler), num_processes())  # type: ignore[arg-type]
     start = _Start() if found is None else _start_from(found, settings.name, identity, num_steps, resume)
@@ -132,6 +132,7 @@ def train_stage(
     if found is not None:
         _report_resumption(reporter, found, settings.name, start.changed, num_steps)
     throughput = Throughput(model, num_processes())
+    services = build_reporters(report_to, settings.name, output_dir, settings.model_dump(mode="json"), start.step)
     watchers = [MetricsCallback(log, throughput), *services, *callbacks]
     build_trainer = partial(
         _build_trainer, model, dataset, collator, settings, sampler, output_dir, processor, throughput, strategy,

@@ -131,9 +131,10 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         self._loss_watch.check([float(rate) for rate in rates])
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, once the loss is known to be a number."""
+        """Check the loss, and log it; the summary after the last step is skipped, since `StageResult` holds it."""
         self._check_loss()
-        super().log(logs, *args, **kwargs)
+        if "loss" in logs:
+            super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the trainable tensors, the configuration and the processor."""

@@ -16,6 +16,9 @@ class FakeConfig:
     def to_dict(self):
         return {}
 
+    def to_json_string(self):
+        return "{}"
+
 
 class FakeWorkflow(nn.Module):
     """Embedding, a frozen and an inserted layer, a projected feature, a head."""

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import importlib.util
 import json
 import re
 import sys
@@ -10,7 +11,6 @@ import torch
 from safetensors import safe_open
 from transformers import TrainerCallback
 
-import adaptkit.training.stage as stage_module
 from adaptkit.errors import DataError, ModelError, RecipeError, RunError
 from adaptkit.reporting import Reporter
 from adaptkit.stage import OptimizerGroup
@@ -349,10 +349,13 @@ def test_tensorboard_files_are_written_where_asked_for(model, tmp_path):
 
     train(model, tmp_path / "plain", settings())
     assert not list(tmp_path.rglob("events.out.*"))
-    train(model, tmp_path / "board", settings(), report_to=["tensorboard"])
+    options = {"report_to": ["tensorboard"], "resume": "auto"}
+    train(model, tmp_path / "board", settings(max_steps=2), **options)
+    train(FakeWorkflow(), tmp_path / "board", settings(), **options)
     events = EventAccumulator(str(tmp_path / "board" / "tensorboard"))
     events.Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    for name in ("loss", "learning_rate", "grad_norm", "epoch"):
+        assert [event.step for event in events.Scalars(f"train/{name}")] == [1, 2, 3, 4]
 
 
 def test_wandb_gets_every_line_under_the_stages_name(model, tmp_path, monkeypatch):
@@ -377,8 +380,8 @@ def test_a_service_that_is_not_there_is_named_before_training(model, tmp_path, m
     with pytest.raises(RecipeError, match=r"no service named 'wandbb'. Did you mean 'wandb'\?"):
         train(model, tmp_path, settings(), report_to=["wandbb"])
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.setattr(stage_module.build_reporters.__globals__["importlib"].util, "find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"asks for 'wandb'.*not installed.*pip install wandb"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"'wandb' is not installed.*pip install wandb"):
         train(model, tmp_path, settings(), report_to=["wandb"])
     assert list_checkpoints(tmp_path) == []
 
