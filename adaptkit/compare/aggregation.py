@@ -1,4 +1,4 @@
-"""Several runs of several variants as one table: mean and spread of every measure, and what can be told apart."""
+"""Several runs of several variants as one table: mean and spread of every measure, and significant differences."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class Place:
 
 
 def ordering(rows: Sequence[Row], measure: Measure) -> list[Place]:
-    """Variants by one measure, best mean first, and whether each is told apart from the best."""
+    """Variants by one measure, best mean first, and whether each differs significantly from the best."""
     sign = -1 if measure.better == "lower" else 1
     ranked = sorted(
         (row for row in rows if measure.key in row.scores), key=lambda r: -sign * r.scores[measure.key].mean

@@ -205,7 +205,7 @@ def _ordering_grid(comparison: Comparison) -> Grid:
         behind = "" if place.behind is None else _written(place.behind, measure.unit)
         clear = "" if rank == 1 else told_apart[place.clear]
         rows.append([f"{rank}. {place.name}", format_score(place.score, measure.unit), behind, clear])
-    columns = ["variant", measure.title, "behind the first", "told apart from it (95%)"]
+    columns = ["variant", measure.title, "behind the first", "significant (95%)"]
     return Grid(f"Ordering by {measure.title[0].lower()}{measure.title[1:]}", columns, rows)
 
 
