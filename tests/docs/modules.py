@@ -39,7 +39,7 @@ def imports() -> dict[str, set[str]]:
         module = dotted(path)
         if module and module != "__main__":
             own = found.setdefault(box_of(module), set())
-            own |= {box_of(name) for name in imported_names(path)} - {box_of(module)}
+            own |= {box_of(name) for name in imported_names(path) if name} - {box_of(module)}
     return found
 
 
