@@ -20,7 +20,7 @@ RECIPE_ENDINGS = (".yaml", ".yml")
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--format", "data_format", help="Format of the files.  [default: told from their content]")
+@click.option("--format", "data_format", help="Format of the files.  [default: determined from their content]")
 @click.option(
     "--media",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -132,7 +132,7 @@ def _plan_of_recipe(
     recipe, *overrides = paths
     files = [word for word in overrides if "=" not in word]
     if files:
-        raise click.UsageError(f"{files[0]}: beside a recipe stand only settings of it, a.b.c=value.")
+        raise click.UsageError(f"{files[0]}: after a recipe only its settings may follow, a.b.c=value.")
     return plan_recipe(
         load_recipe(Path(recipe), overrides),
         tokenizer=tokenizer,

@@ -40,7 +40,7 @@ def common_options(group: str) -> Callable[[Callable[..., Any]], Callable[..., A
             help="One conversation a region, or one a picture with a turn for each of its regions.",
         ),
         click.option("--max-turns", type=click.IntRange(1), help="Regions of one conversation, where it has several."),
-        click.option("--max-boxes", type=click.IntRange(1), help="Leave out regions of more boxes."),
+        click.option("--max-boxes", type=click.IntRange(1), help="Skip regions with more boxes."),
         click.option(
             "--decimals", default=3, show_default=True, type=click.IntRange(1, 12), help="Of the coordinates."
         ),
@@ -53,7 +53,7 @@ def common_options(group: str) -> Callable[[Callable[..., Any]], Callable[..., A
             help="Leading folders to take off the pictures' paths first.",
         ),
         click.option(
-            "--media", type=FOLDER, help="Leave out pictures that are not in this folder, to which paths are relative."
+            "--media", type=FOLDER, help="Skip pictures that are not in this folder, to which paths are relative."
         ),
         click.option("--limit", type=click.IntRange(1), help="Write at most so many conversations."),
         click.option(
@@ -108,7 +108,7 @@ def flickr30k(folder: Path, split: str, **options: Any) -> None:
 def coco(annotations: Path, **options: Any) -> None:
     """COCO's objects: where are all the objects of a category?
 
-    FILE is instances_train2017.json or of its layout. Crowds are left out.
+    FILE is instances_train2017.json or of its layout. Crowds are skipped.
     """
     from adaptkit.data_tools.convert import convert_coco
 
@@ -118,12 +118,12 @@ def coco(annotations: Path, **options: Any) -> None:
 @convert.command()
 @click.argument("annotations", metavar="FILE", type=FILE)
 @common_options("picture")
-@click.option("--skip-fake", is_flag=True, help="Leave out objects that are only depicted (isfake).")
-@click.option("--skip-reflected", is_flag=True, help="Leave out objects in mirrors (isreflected).")
+@click.option("--skip-fake", is_flag=True, help="Skip objects that are only depicted (isfake).")
+@click.option("--skip-reflected", is_flag=True, help="Skip objects in mirrors (isreflected).")
 def objects365(annotations: Path, skip_fake: bool, skip_reflected: bool, **options: Any) -> None:
     """Objects365: where are all the objects of a category?
 
-    FILE is zhiyuan_objv2_train.json or of its layout. Crowds are left out.
+    FILE is zhiyuan_objv2_train.json or of its layout. Crowds are skipped.
     """
     from adaptkit.data_tools.convert import convert_objects365
 

@@ -78,7 +78,7 @@ def print_report(report: Report, console: Console, num_examples: int) -> None:
     if not report.reasons:
         bad = sum(found.num_bad for found in report.findings.values())
         clean = "no problem found" if report.unchecked else "nothing is wrong"
-        what = f"fit for training; {bad:,} samples would be left out" if problems else clean
+        what = f"fit for training; {bad:,} samples would be skipped" if problems else clean
         console.print()
         console.print(f"{_checked(report)}: {what}.", style="bold green")
     if report.unchecked:
@@ -150,7 +150,7 @@ def histogram(lengths: Sequence[int]) -> list[tuple[int, int | None, int]]:
 
 
 def _round_width(least: float) -> int:
-    """The least of 1, 2, 5, 10, 20, 50, … that is no smaller."""
+    """The least of 1, 2, 5, 10, 20, 50, … that is not smaller."""
     power: int = 10 ** max(0, math.floor(math.log10(least)))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= least)
 
@@ -183,7 +183,7 @@ def _print_lengths(report: Report, console: Console, in_tokens: bool) -> None:
 def _print_problem(report: Report, console: Console, kind: str, num_examples: int) -> None:
     style = "red" if kind in BAD else "yellow"
     count = report.count(kind)
-    fate = " (left out of training)" if kind in BAD and kind != "crash" else ""
+    fate = " (skipped in training)" if kind in BAD and kind != "crash" else ""
     console.print(Text.assemble((f"{count:>9,}  ", style), (KINDS[kind], f"bold {style}"), (fate, "dim")))
     examples = report.examples(kind, num_examples)
     for problem in examples:

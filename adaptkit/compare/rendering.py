@@ -91,9 +91,9 @@ def render_markdown(comparison: Comparison, plots_folder: str = PLOTS_FOLDER) ->
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What has to be known to read the tables."""
+    """What a reader needs to know about the tables."""
     seeds = len(comparison.seeds)
-    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, so that no spread is known"
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, so the spread is unknown"
     device, threads = comparison.environment.get("device"), comparison.environment.get("threads")
     where = f" Measured on: {device}, {threads} thread{'s' if threads != 1 else ''} a run." if device else ""
     memory = comparison.environment.get("memory")
@@ -191,7 +191,7 @@ def _grid(
 
 
 def _missing(row: Row, comparison: Comparison) -> str:
-    """How many runs a row stands on, where that is not all."""
+    """How many runs a row averages, where some failed."""
     done, wanted = len(comparison.seeds) - len(row.failures), len(comparison.seeds)
     return "" if done == wanted else f" ({done} of {wanted} runs)"
 
@@ -199,11 +199,11 @@ def _missing(row: Row, comparison: Comparison) -> str:
 def _ordering_grid(comparison: Comparison) -> Grid:
     measure = main_score(comparison)
     assert measure is not None
-    told_apart = {None: "–", True: "yes", False: "no"}
+    differs = {None: "–", True: "yes", False: "no"}
     rows = []
     for rank, place in enumerate(ordering(comparison.rows, measure), start=1):
         behind = "" if place.behind is None else _written(place.behind, measure.unit)
-        clear = "" if rank == 1 else told_apart[place.clear]
+        clear = "" if rank == 1 else differs[place.clear]
         rows.append([f"{rank}. {place.name}", format_score(place.score, measure.unit), behind, clear])
     columns = ["variant", measure.title, "behind the first", "significant (95%)"]
     return Grid(f"Ordering by {measure.title[0].lower()}{measure.title[1:]}", columns, rows)

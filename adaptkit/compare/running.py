@@ -85,7 +85,7 @@ class Outcome:
 
 @dataclass
 class Watcher:
-    """Told what happens, for a progress display; every call may be left out.
+    """Called with what happens, for a progress display; every method is optional.
 
     Attributes:
         started: A run begins.
@@ -111,7 +111,7 @@ def plan_runs(variants: Sequence[Variant], output: Path) -> list[Planned]:
     changed = [run for run in runs if not _same_recipe(run)]
     if changed:
         opening = "these folders hold runs of other recipes (or settings) than those to be compared:"
-        advice = "Name another folder with --output, or delete these to run them anew."
+        advice = "Name another folder with --output, or delete these to run them again."
         raise RecipeError(join_lines([opening, *(f"  {run.directory}" for run in changed), advice]))
     return runs
 
@@ -143,7 +143,7 @@ def run_all(runs: Sequence[Planned], *, jobs: int = 1, watcher: Watcher | None =
     Args:
         runs: What `plan_runs` returned.
         jobs: Processes at a time; with more than one, each computes in one thread.
-        watcher: Told what happens.
+        watcher: Called with what happens.
 
     Returns:
         One outcome a run, in the order of `runs`.

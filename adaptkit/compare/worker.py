@@ -93,7 +93,7 @@ def training_speed(
 ) -> tuple[int, float]:
     """Samples trained on, and the seconds that took, from a run's metrics: right also for runs that were interrupted.
 
-    Time is that of optimiser steps as they were logged; what a stage spends on starting and saving is left out, and so
+    Time is that of optimiser steps as they were logged; what a stage spends on starting and saving is excluded, and so
     is what an interruption made it do twice. A stage too short to be logged counts by the clock.
 
     Args:

@@ -29,7 +29,7 @@ MAX_KINDS = 20
 class AnswersTask:
     """Asks the last question of each conversation of some datasets.
 
-    An answer is right where it equals the dataset's after lower-casing and evening out blanks; where the dataset
+    An answer is right where it equals the dataset's after lower-casing and normalizing whitespace; where the dataset
     answers with a box, where a box of the model's has an IoU of 0.5 or more with it.
 
     Args:

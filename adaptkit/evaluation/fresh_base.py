@@ -20,7 +20,7 @@ import transformers
 from safetensors.torch import save_file
 
 Description = dict[str, str]
-"""What decides a model's or a tokenizer's answers, by name, in words that can be compared."""
+"""What decides a model's or a tokenizer's answers, by name, as text that can be compared."""
 
 SEED = 0
 _PIECE_BYTES = 1 << 24
@@ -138,7 +138,7 @@ def _settings(config: Any) -> Description:
 
 
 def config_settings(values: dict[str, Any]) -> Description:
-    """What of a configuration's values decides something, as text."""
+    """The values of a configuration that affect the answers, as text."""
     return {key: _plain(value) for key, value in values.items() if key not in _NOT_COMPARED}
 
 

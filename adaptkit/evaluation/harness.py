@@ -26,7 +26,7 @@ def describe_harness(model: Any, **settings: Any) -> dict[str, Any]:
         "name": f"adaptkit {versions()['adaptkit']}",
         **settings,
         "decoding": "greedy, batched with left padding",
-        "questions": "exact match after lower-casing and evening out blanks",
+        "questions": "exact match after lower-casing and normalizing whitespace",
         "grounding": "a box of IoU 0.5 or more, parsed as a literal (IAA's official RefCOCO rule)",
         "majority": "most frequent answer of each kind in the training split",
         "blind": "the same workflow and question without the medium",

@@ -16,7 +16,7 @@ class QuestionCounter:
     """Adds up the questions answered.
 
     Args:
-        progress: Who is told.
+        progress: Called with the progress.
         total: Questions in all.
     """
 

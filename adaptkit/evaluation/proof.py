@@ -1,4 +1,4 @@
-"""What a comparison of the text workflow with its base found, in words."""
+"""The outcome of comparing the text workflow with its base, as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NUM_NAMED = 5
 
 
 def failures(text: Mapping[str, Any], *, own_template: bool = False) -> list[str]:
-    """What of a proof failed, in words; nothing where text is unchanged, or nothing could be compared.
+    """The failures of a proof, as text; empty if the text is unchanged or could not be compared.
 
     Args:
         text: The section `text` of results.

@@ -23,7 +23,7 @@ Advance = Callable[[int], None]
 SPARE_TOKENS = 3
 """How many tokens beyond the longest right answer a model may write."""
 
-_LOOSE_BLANKS = re.compile(r" ?([,;()\[\]]) ?")
+_LOOSE_SPACES = re.compile(r" ?([,;()\[\]]) ?")
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class Prompts:
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, with single blanks, and none around commas, semicolons and brackets.
+    """Lower case, with single spaces, and none around commas, semicolons and brackets.
 
-    Decoding joins the tokens of a list of numbers with blanks or without, depending on the tokenizer.
+    Decoding joins the tokens of a list of numbers with or without spaces, depending on the tokenizer.
     """
-    return _LOOSE_BLANKS.sub(r"\1", " ".join(text.lower().split()))
+    return _LOOSE_SPACES.sub(r"\1", " ".join(text.lower().split()))
 
 
 def is_right(answer: str, question: Question) -> bool:

@@ -246,7 +246,7 @@ def question_sections(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
 
 
 def title_of(section: str, scores: Any = None) -> str:
-    """A section's name as a heading, which says of its scores where they are no held-out ones."""
+    """A section's name as a heading, marked where its questions are not held out."""
     return section.replace("_", " ").capitalize() + (" (trained on)" if is_trained_on(scores) else "")
 
 

@@ -78,7 +78,7 @@ def evaluate_questions(
             majority baseline.
         section: Name of the section in the results.
         batch_size: Questions a batch.
-        advance: Told how many questions were answered; twice the number of questions in all.
+        advance: Called with the number of answered questions; twice the number of questions in all.
 
     Returns:
         `accuracy`, `blind` (the same workflow without media) and `majority`, each over all questions and by
@@ -125,7 +125,7 @@ def evaluate_grounding(
         questions: Held-out questions with media and gold boxes.
         section: Name of the section in the results.
         batch_size: Questions a batch.
-        advance: Told how many questions were answered; twice the number of questions in all.
+        advance: Called with the number of answered questions; twice the number of questions in all.
     """
     started = time.monotonic()
     require_modalities(processor, questions)
@@ -190,7 +190,7 @@ class TextEvaluation:
         """Run the text workflow and the adapted decoder here, wait for the fresh process, and compare.
 
         Args:
-            advance: Told how many questions were answered; twice the number of questions in all.
+            advance: Called with the number of answered questions; twice the number of questions in all.
 
         Raises:
             RunError: The fresh process failed.
@@ -233,7 +233,7 @@ class TextEvaluation:
         return answers
 
     def _score(self, answers: Sequence[Sequence[int]]) -> list[bool]:
-        """Which questions are answered rightly."""
+        """Which questions are answered correctly."""
         texts = decode_answers(self._processor, answers) if answers else []
         return [is_right(text, question) for text, question in zip(texts, self._questions)]
 

@@ -53,7 +53,7 @@ class TextTask:
             DataError: `data` is given.
         """
         if data is not None:
-            raise DataError("the task 'text' reads no data folder: leave it out.")
+            raise DataError("the task 'text' reads no data folder: remove it.")
         model, processor = next(iter(workflows.values()))
         num = self.options.num_per_kind and (limit or self.options.num_per_kind)
         questions: list[Question] = text_questions(seed, num) if num else []

@@ -79,7 +79,7 @@ class WorldTask:
             DataError: `data` is given, or a workflow does not see images.
         """
         if data is not None:
-            raise DataError("the task 'world' generates its items: leave out the data folder, and choose by seed.")
+            raise DataError("the task 'world' generates its items: remove the data folder, and choose by seed.")
         started = time.monotonic()
         num = limit or self.options.num_per_kind
         names = {"questions": next(iter(workflows)), "grounding": next(iter(workflows))}
@@ -139,7 +139,7 @@ def training_questions(seed: int, num_per_kind: int) -> list[Question]:
 
 
 def text_questions(seed: int, num_per_kind: int, split: Split = "test") -> list[Question]:
-    """Questions about scenes told in words, boxes among them, and facts."""
+    """Questions about scenes described in text, including boxes, and about facts."""
     items = evaluation_items(seed, num_per_kind, split)
     return [Question(item.kind, item.text_messages[-1]["content"], item.answer) for item in items]
 

@@ -83,8 +83,10 @@ def _nonlinear(language_model: PreTrainedModel) -> str:
     config = language_model.config.get_text_config(decoder=True)
     cap = getattr(config, "final_logit_softcapping", None)
     if cap:
-        return f"its logits pass a soft-cap (final_logit_softcapping {cap}), which stock multimodal models leave out."
-    return "its logits are no linear map of the last hidden state, and stock multimodal models apply nothing else."
+        return (
+            f"its logits pass a soft-cap (final_logit_softcapping {cap}), which stock multimodal models do not apply."
+        )
+    return "its logits are not a linear map of the last hidden state, and stock multimodal models apply nothing else."
 
 
 @contextlib.contextmanager

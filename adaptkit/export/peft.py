@@ -40,7 +40,7 @@ def export_peft(
 
     Args:
         model: A workflow of the policy `lora`.
-        processor: Its processor, whose tokenizer is written too; None to leave it out.
+        processor: Its processor, whose tokenizer is written too; None to skip it.
         directory: Where to write; it must not hold anything yet.
 
     Raises:

@@ -28,7 +28,7 @@ def write_qwen2_processor(
         The largest difference of log-mel values.
 
     Raises:
-        ModelError: Token ids or values differ, or the window is no whole number of seconds.
+        ModelError: Token ids or values differ, or the window is not a whole number of seconds.
     """
     (name,) = model.encoders
     stock = Qwen2AudioProcessor(

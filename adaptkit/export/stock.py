@@ -60,7 +60,7 @@ def export_stock(
     """Write a workflow in which no problem was found, read it back, and compare both.
 
     Raises:
-        ModelError: Values are no numbers, or what was written does not compute the same; nothing is left behind.
+        ModelError: Values are non-finite, or what was written computes something else; nothing is left behind.
     """
     (name,) = model.encoders
     dtype = dtype or model.base.dtype

@@ -32,7 +32,7 @@ class Placeholder:
 def choose_placeholder(
     placeholder_id: int, text: str | None, num_rows: int, tokenizer: Any, default: str
 ) -> Placeholder:
-    """Keep a placeholder that the vocabulary has; for one outside of it, take the next free id of the tokenizer.
+    """Keep a placeholder that the vocabulary has; for one outside it, take the next free id of the tokenizer.
 
     Args:
         placeholder_id: The workflow's.

@@ -34,9 +34,9 @@ def hub_refusal(
     except GatedRepoError:
         return "the hub wants its licence accepted and a login (`hf auth login`)"
     except RepositoryNotFoundError:
-        return f"the hub knows no such {kind}"
+        return f"the hub has no such {kind}"
     except RevisionNotFoundError:
-        return f"the hub knows no revision {revision!r} of it"
+        return f"the hub has no revision {revision!r} of this {kind}"
     except Exception as error:  # a dozen transport errors of two HTTP libraries: all mean no answer
         return f"the hub cannot be reached ({type(error).__name__})"
     return None
@@ -54,7 +54,7 @@ def missing_files(folder: Path, path: str) -> str | None:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no folder here can be a model id."""
+    """Whether a name that is not a folder can be a model id."""
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
 
 

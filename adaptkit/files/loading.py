@@ -65,7 +65,7 @@ def _cannot(place: Path | str, error: BaseException) -> str:
 
 
 def _culprit(folder: Path, error: Exception) -> tuple[Path, Exception] | None:
-    """The file of a folder that something went wrong with, where it can be told."""
+    """The file of a folder that caused an error, if it can be determined."""
     if type(error).__name__.startswith("StrictDataclass") and (folder / "config.json").is_file():
         return folder / "config.json", error
     return damaged_file(folder)
@@ -127,7 +127,7 @@ def read_json(path: Path, error_class: type[AdaptkitError] = ModelError, advice:
     """The object in a JSON file.
 
     Raises:
-        AdaptkitError: It is missing, cannot be read, is no JSON, or holds something else.
+        AdaptkitError: It is missing, cannot be read, is not JSON, or holds something else.
     """
     return _read_mapping(path, json.loads, "an object", error_class, advice)
 
@@ -166,7 +166,7 @@ def indexed_files(index: Path) -> list[str]:
     names = sorted(set(weight_map.values()))
     for name in names:
         if not is_plain_name(name):
-            raise ModelError(f"{index} names {name!r}, which is no file of this folder. Do not use the checkpoint.")
+            raise ModelError(f"{index} names {name!r}, which is not a file of this folder. Do not use the checkpoint.")
         if not (index.parent / name).is_file():
             raise ModelError(f"{index} names {name}, which is missing in this folder. Fetch it again.")
     return names
@@ -200,7 +200,7 @@ def load_stock(
     error_class: type[AdaptkitError] = ModelError,
     **options: Any,
 ) -> Any:
-    """`loader.from_pretrained(source, **options)`, which never asks whether it may run code, and only runs it if told.
+    """`loader.from_pretrained(source, **options)`, which runs code only on request and never asks whether it may.
 
     Args:
         loader: A class of transformers.
@@ -224,7 +224,7 @@ def load_stock(
             unknown = _UNKNOWN_ARGUMENT.search(str(error))
             if unknown is None or unknown[1] not in options:
                 raise
-            raise ArgumentError(f"{source}: no argument named {unknown[1]!r}. Leave it out.") from error
+            raise ArgumentError(f"{source}: no argument named {unknown[1]!r}. Remove it.") from error
         except ValueError as error:
             if "trust_remote_code" not in str(error):
                 raise

@@ -1,4 +1,4 @@
-"""The undecoded content of an item, from wherever it is: what every modality that reads files needs."""
+"""The raw bytes of an item from a path, bytes, a file object or a data URI."""
 
 from __future__ import annotations
 

@@ -52,9 +52,9 @@ def missing_model(path: str, revision: str | None = None) -> str | None:
     if (Path(resolved) / "config.json").is_file():
         return None
     if path.startswith(WORLD_PREFIX):
-        return f"{path!r} is no built-in model (`adaptkit doctor` lists them)"
+        return f"{path!r} is not a built-in model (`adaptkit doctor` lists them)"
     if Path(resolved).is_dir():
-        return f"the folder {resolved!r} holds no config.json, so it is no model checkpoint"
+        return f"the folder {resolved!r} has no config.json, so it is not a model checkpoint"
     if resolved.count("/") != 1 or resolved.startswith((".", "/", "~")):
         return f"there is no folder {resolved!r}"
     from huggingface_hub import try_to_load_from_cache

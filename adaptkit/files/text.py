@@ -1,4 +1,4 @@
-"""Text of files: what encodes it, and, where it is no text or no JSON, what it is instead and what to do."""
+"""Text of files: its encoding and, where it is not text or not JSON, what it seems to be and what to do."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def decode_text(raw: bytes, where: str, *, first_line: int = 1) -> str:
 
 
 def no_text(raw: bytes) -> str | None:
-    """What content is that is no text, and what to do about it; None where it may be text."""
+    """What binary content is, and what to do about it; None if it may be text."""
     beginning = raw[:64].lstrip().lower() if raw[:64].lstrip()[:1] == b"<" else raw
     return next((what for magic, what in _NO_TEXT.items() if beginning.startswith(magic)), None)
 

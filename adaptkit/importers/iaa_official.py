@@ -150,7 +150,7 @@ def _llama_config(values: Mapping[str, Any], tensors: TensorSource) -> LlamaConf
     config = LlamaConfig(**{key: value for key, value in values.items() if key in known - dropped})
     embedding = "model.embed_tokens_condition.weight"
     if embedding not in tensors.stored:
-        raise ModelError(f"{tensors.folder} holds no {embedding}, so it is no IAA checkpoint, or an incomplete one.")
+        raise ModelError(f"{tensors.folder} holds no {embedding}: it is not an IAA checkpoint, or is incomplete.")
     config.dtype = tensors.read(embedding).dtype
     config.architectures = [LlamaForCausalLM.__name__]
     return config

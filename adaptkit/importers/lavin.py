@@ -150,7 +150,7 @@ def _shape_of(tensors: Mapping[str, Tensor]) -> _Shape:
     """Read sizes off the tensors, and refuse what `mma` is not."""
     absent = [name for name in (*_OTHERS, f"{_DECODER}.0.adapter_attn.conv_A.weight") if name not in tensors]
     if absent:
-        raise ModelError(f"this is no adapter checkpoint of LaVIN, or an incomplete one: it lacks {absent[0]}.")
+        raise ModelError(f"this is not an adapter checkpoint of LaVIN, or is incomplete: it lacks {absent[0]}.")
     found = [match for match in map(_ADAPTER.fullmatch, tensors) if match]
     indices = {tower: {int(m[2]) for m in found if m[1] == tower} for tower in (_DECODER, _ENCODER)}
     in_encoder = {m[3] for m in found if m[1] == _ENCODER}

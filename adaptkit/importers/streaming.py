@@ -1,4 +1,4 @@
-"""Reading and writing safetensors checkpoints of any size with a shard of it in memory at a time."""
+"""Reading and writing safetensors checkpoints of any size with one shard in memory at a time."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def write_scaffold(
         The package's folder.
 
     Raises:
-        PluginError: The name is no name, reserved or taken; there is such a folder already; the modality is unknown.
+        PluginError: The name is invalid, reserved or taken; the folder exists already; the modality is unknown.
     """
     manager = manager or get_plugin_manager()
     if kind not in SCAFFOLDS:
@@ -91,8 +91,8 @@ def _checked_name(name: str, scaffold: Scaffold, manager: PluginManager) -> str:
     short = _PREFIX.sub("", name, count=1)
     if not _NAME.fullmatch(short) or len(short) > _MAX_LENGTH:
         raise PluginError(
-            f"{name!r} is no name for a plugin: use up to {_MAX_LENGTH} small letters and digits, in words joined by "
-            "hyphens, beginning with a letter; such as gyro or wind-speed."
+            f"{name!r} is not a name for a plugin: use up to {_MAX_LENGTH} small letters and digits, in words joined "
+            "by hyphens, beginning with a letter; such as gyro or wind-speed."
         )
     if short in _RESERVED:
         raise PluginError(f"the name {short!r} is reserved: {_RESERVED[short]}.")

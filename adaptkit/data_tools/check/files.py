@@ -58,7 +58,7 @@ def plan_files(
 
     Args:
         paths: The files.
-        data_format: Their format; told from their content where not given.
+        data_format: Their format; determined from their content by default.
         media: Folder that media paths are relative to; each file's own folder where not given.
         media_roots: Further folders below which media may lie.
         modalities: Names of those whose media the files have; all installed where not given.
@@ -69,10 +69,10 @@ def plan_files(
         reads_media: Whether media are decoded.
 
     Raises:
-        DataError: A file's format cannot be told.
+        DataError: A file's format cannot be determined.
         RecipeError: The format needs more than a file, or the tokenizer has no chat template.
-        ModelError: There is no tokenizer in the folder.
-        PluginError: There is no such format or modality.
+        ModelError: The folder has no tokenizer.
+        PluginError: The format or modality does not exist.
     """
     plan = Plan(max_bad_fraction=0.01 if max_bad_fraction is None else max_bad_fraction)
     processor = _processor(_modalities(modalities), tokenizer, positions)
@@ -105,7 +105,7 @@ def tell_format(path: Path, modalities: Sequence[str]) -> str:
     """The format of a data file or of a folder of them, from its name, what is in it, or its first rows.
 
     Raises:
-        DataError: The file cannot be read, its rows are no conversations, or the folder is no dataset.
+        DataError: The file cannot be read, its rows are not conversations, or the folder is not a dataset.
     """
     if path.is_dir():
         return _format_of_folder(path)
@@ -126,8 +126,8 @@ def tell_format(path: Path, modalities: Sequence[str]) -> str:
         near = next((n for key in ("conversations", "messages") if rows and (n := nearest_name(key, rows[0]))), None)
         meant = "" if near is None else f" Is {near!r:.80} meant?"
         raise DataError(
-            f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys}), so they are no "
-            f"conversations.{meant} If each row is a label or a question with an answer, the file is a table, and "
+            f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys}), so they are "
+            f"not conversations.{meant} If each row is a label or a question with an answer, the file is a table, and "
             f"{_TABLES}",
             kind="unreadable_file",
         )
@@ -150,12 +150,12 @@ def _format_of_folder(path: Path) -> str:
 
 
 def _unread(path: Path) -> str | None:
-    """What of a folder is not read as part of its dataset."""
+    """Files of a folder that are not part of its dataset."""
     if not path.is_dir() or is_saved_dataset(path):
         return None
     names = sorted(c.name for c in path.iterdir() if c.is_file() and c.suffix.lower() not in FORMATS_BY_ENDING)
     shown_names = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{path}: not read of it: {shown_names}." if names else None
+    return f"{path}: these files are not read: {shown_names}." if names else None
 
 
 def _open(path: Path, data_format: str, media: Path | None, media_roots: Sequence[Path], context: DataContext) -> Any:
@@ -194,8 +194,8 @@ def _processor(modalities: Mapping[str, Modality], tokenizer: str | None, positi
     found = stand_in_tokenizer(load_chat_template("chatml"), []) if tokenizer is None else open_tokenizer(tokenizer)
     if found.chat_template is None:
         raise RecipeError(
-            f"the tokenizer at {tokenizer} has no chat template, so lengths cannot be told. Check a recipe, which can "
-            "name one (base.chat_template)."
+            f"the tokenizer at {tokenizer} has no chat template, so lengths cannot be determined. Check a recipe, "
+            "which can name one (base.chat_template)."
         )
     inputs = {
         name: ModalityInputs(name, modality, OnlyRead(positions), len(found) + number)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 BAD: dict[str, str] = {
     "missing_media": "media that are not there",
     "outside_media": "media outside the folders of the data",
-    "unread_media": "media that nothing reads",
+    "unread_media": "unused media",
     "unreadable_media": "media that cannot be read",
     "tag_count": "tags and media that differ in number",
     "empty_answer": "nothing answered",
     "malformed": "malformed rows",
     "conversation": "conversations that cannot be encoded",
-    "not_rendered": "messages with keys that the chat template leaves out",
+    "not_rendered": "messages with keys that the chat template ignores",
     "too_large": "more text than a conversation may have",
     "too_long": "no answer within max_length",
     "unreadable_file": "data files that cannot be read",
@@ -65,7 +65,7 @@ class Findings:
 
     Attributes:
         num_samples: Samples looked at.
-        num_bad: Those that training leaves out.
+        num_bad: Samples that training skips.
         counts: Problems by kind.
         examples: The first problems of each kind.
         num_bad_first_rows: How many of the dataset's first rows cannot be read as conversations.

@@ -124,7 +124,7 @@ def errors_of_kind(kind: str) -> Iterator[None]:
 
 
 class OnlyRead(Preprocessor):
-    """Stands in for an encoder's preprocessing where there is no encoder: media are read, and that is all.
+    """Replaces an encoder's preprocessing where there is no encoder: it only reads media.
 
     Args:
         positions: Decoder positions that each item counts as.
@@ -152,7 +152,7 @@ def open_tokenizer(path: str) -> Any:
 
 
 def embedding_rows(folder: str, revision: str | None = None) -> int | None:
-    """Rows of a model's embedding by its config; None where there is no config of a model."""
+    """Rows of a model's embedding by its config; None without a model's config."""
     try:
         config = load_stock(AutoConfig, folder, revision=revision)
     except ModelError:

@@ -54,8 +54,8 @@ def plan_recipe(
         reads_media: Whether media are decoded.
 
     Raises:
-        RecipeError: A placeholder is no token of the tokenizer, or a variable in `data_root` is not set.
-        ModelError: There is no tokenizer in the folder.
+        RecipeError: A placeholder is not a token of the tokenizer, or a variable in `data_root` is not set.
+        ModelError: The folder has no tokenizer.
     """
     plan = Plan(max_bad_fraction=recipe.max_bad_fraction if max_bad_fraction is None else max_bad_fraction)
     found, in_tokens = _tokenizer(recipe, tokenizer, plan)
@@ -134,7 +134,7 @@ def _tokenizer(recipe: Recipe, path: str | None, plan: Plan) -> tuple[Any, bool]
     )
     try:
         template = template or FAMILY_TEMPLATES.get(family_of(recipe.base), "chatml")
-    except RecipeError:  # a family that cannot be told has no template either
+    except RecipeError:  # an unknown family has no template either
         template = "chatml"
     placeholders = [m.placeholder for m in recipe.modalities.values() if m.placeholder]
     return stand_in_tokenizer(load_chat_template(template), placeholders), False

@@ -91,7 +91,7 @@ def run_check(
 
 
 Chunk = tuple[int, Sequence[int]]
-"""Number of a dataset, and numbers of samples of it."""
+"""Index of a dataset, and indices of its samples."""
 
 
 def _chunks_of(number: int, dataset: CheckedDataset, sample: int | None) -> Iterator[Chunk]:

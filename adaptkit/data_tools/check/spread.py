@@ -102,7 +102,7 @@ def _content_kind(source: Any) -> tuple[str, str]:
             beginning = source.read(NUM_BYTES)
         elif isinstance(source, bytes):
             beginning = source[:NUM_BYTES]
-    except (OSError, DataError):  # reading all of it says what is wrong
+    except (OSError, DataError):  # reading the whole file says what is wrong
         pass
     return ending, beginning_of(beginning).hex()
 

@@ -36,13 +36,13 @@ def convert_coco(
     options: ConversationOptions = PER_PICTURE,
     progress: Progress | None = None,
 ) -> Summary:
-    """Write COCO's detection annotations as conversations; crowds are left out.
+    """Write COCO's detection annotations as conversations; crowds are skipped.
 
     Args:
         annotations: `instances_train2017.json` or a file of its layout.
         output: The JSON file to write.
         options: How conversations are made.
-        progress: Told how far it is.
+        progress: Called with the progress.
 
     Raises:
         DataError: The file is missing or malformed, or holds nothing to write.
@@ -65,9 +65,9 @@ def convert_objects365(
         annotations: `zhiyuan_objv2_train.json` or a file of its layout.
         output: The JSON file to write.
         options: How conversations are made.
-        progress: Told how far it is.
-        skip_fake: Leave out objects that are only depicted (`isfake`).
-        skip_reflected: Leave out objects in mirrors (`isreflected`).
+        progress: Called with the progress.
+        skip_fake: Skip objects that are only depicted (`isfake`).
+        skip_reflected: Skip objects in mirrors (`isreflected`).
     """
     flags = ["iscrowd", *(["isfake"] if skip_fake else []), *(["isreflected"] if skip_reflected else [])]
     return _convert(_Detection("objects365", tuple(flags)), annotations, output, options, progress)
@@ -109,8 +109,8 @@ class _Detection:
 
     Attributes:
         name: What ids begin with.
-        flags: Keys of annotations that are left out where they are set.
-        skipped: What was left out, by reason.
+        flags: Annotations where one of these keys is set are skipped.
+        skipped: Number of skipped items, by reason.
     """
 
     name: str
@@ -195,7 +195,7 @@ def read_boxes(
     Args:
         path: The file.
         wanted: Ids of annotations.
-        progress: Told how far it is.
+        progress: Called with the progress.
 
     Raises:
         DataError: The file is missing or malformed.
@@ -212,5 +212,5 @@ def read_boxes(
             if box is not None:
                 boxes[entry["id"]] = box
     if not pictures:
-        raise DataError(f"{path}: no picture in it that has an id and a file_name", kind="unreadable_file")
+        raise DataError(f"{path}: no picture has an id and a file_name", kind="unreadable_file")
     return pictures, boxes

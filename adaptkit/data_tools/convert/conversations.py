@@ -30,7 +30,7 @@ class Region:
     """What an expression describes.
 
     Attributes:
-        expression: In words.
+        expression: Description in words.
         boxes: `(x1, y1, x2, y2)` in pixels, one or more.
         id: Of its conversation, unique in the file.
     """
@@ -67,10 +67,10 @@ class ConversationOptions:
         group: One conversation a region, or one a picture, with a turn for each of its regions.
         decimals: Of coordinates.
         max_turns: Regions of one conversation; a picture with more has several. None: no limit.
-        max_boxes: Regions of more boxes are left out. None: no limit.
+        max_boxes: Regions with more boxes are skipped. None: no limit.
         prefix: Folder put before the pictures' paths.
         strip_folders: Leading folders taken off the dataset's paths.
-        media: Folder that the written paths are relative to; pictures that are not in it are left out. None: no look.
+        media: Folder that the written paths are relative to; pictures that are not in it are skipped. None: no check.
         limit: Write at most so many conversations.
         seed: Draw them at random from all. None: the first.
     """
@@ -88,7 +88,7 @@ class ConversationOptions:
 
 @dataclass
 class Summary:
-    """What a conversion wrote and left out.
+    """What a conversion wrote and skipped.
 
     Attributes:
         path: The file.
@@ -96,7 +96,7 @@ class Summary:
         num_conversations: Of them.
         num_regions: Questions and answers in them.
         num_boxes: In the answers.
-        skipped: How often something was left out, by reason.
+        skipped: Number of skipped items, by reason.
     """
 
     path: Path
@@ -114,7 +114,7 @@ class Summary:
             "box": self.num_boxes,
         }
         written = ", ".join(f"{count:,} {_plural(noun, count)}" for noun, count in counts.items())
-        return f"{self.path}: {written}. Left out: {_reasons(self.skipped) or 'nothing'}."
+        return f"{self.path}: {written}. Skipped: {_reasons(self.skipped) or 'nothing'}."
 
 
 def _plural(noun: str, count: int) -> str:
@@ -134,7 +134,7 @@ def write_conversations(
         pictures: Read one by one.
         output: The JSON file; its folder is made.
         options: How conversations are made.
-        skipped: What was left out before, and what is left out here, by reason.
+        skipped: Number of items skipped before and here, by reason.
 
     Raises:
         DataError: There is nothing to write.
@@ -151,7 +151,7 @@ def write_conversations(
             summary.num_regions += len(answers)
             summary.num_boxes += sum(answer.count(SEPARATOR) + 1 for answer in answers)
         if not summary.num_conversations:
-            found = f"left out: {_reasons(skipped)}" if skipped else "the dataset holds no regions"
+            found = f"skipped: {_reasons(skipped)}" if skipped else "the dataset holds no regions"
             raise DataError(f"no conversation to write to {output}; {found}.")
         file.write("\n]\n")
     summary.num_pictures = len(seen)

@@ -44,11 +44,11 @@ def convert_flickr30k(
         folder: Holds `Sentences`, `Annotations` and, for splits, `train.txt`, `val.txt` and `test.txt`.
         output: The JSON file to write.
         options: How conversations are made.
-        progress: Told how far it is.
+        progress: Called with the progress.
         split: The split whose list of pictures is read, or `all`.
 
     Raises:
-        DataError: A folder or a file is missing or malformed, or there is no such split.
+        DataError: A folder or a file is missing or malformed, or the split does not exist.
     """
     for name in FOLDERS:
         if not (folder / name).is_dir():
@@ -74,7 +74,7 @@ def _pictures(
 ) -> Iterator[Picture]:
     for count, name in enumerate(names, start=1):
         if not _NAME.fullmatch(name):
-            skipped["names that are no picture's"] += 1
+            skipped["names without a picture"] += 1
             continue
         annotation = folder / "Annotations" / f"{name}.xml"
         sentences = folder / "Sentences" / f"{name}.txt"
@@ -140,7 +140,9 @@ def _parse_xml(path: Path) -> ElementTree.Element:
 
     try:
         if path.stat().st_size > _MAX_XML_BYTES:
-            raise DataError(f"{path} is larger than {_MAX_XML_BYTES:,} bytes: no annotation", kind="unreadable_file")
+            raise DataError(
+                f"{path} is larger than {_MAX_XML_BYTES:,} bytes, so it is not an annotation", kind="unreadable_file"
+            )
         raw = path.read_bytes()
         parser = expat.ParserCreate()
         parser.StartDoctypeDeclHandler = refuse

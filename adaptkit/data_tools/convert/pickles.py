@@ -1,4 +1,4 @@
-"""Pickles of plain values from strangers: whatever would run code is refused."""
+"""Untrusted pickles of plain values: anything that would run code is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def load_plain_pickle(path: Path) -> Any:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES:,} bytes, which no such file is", kind="unreadable_file")
+            raise DataError(
+                f"{path} is larger than {MAX_BYTES:,} bytes, too large for such a file", kind="unreadable_file"
+            )
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", kind="unreadable_file") from error

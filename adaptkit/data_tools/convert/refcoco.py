@@ -39,13 +39,13 @@ def convert_refcoco(
         folders: `refcoco`, `refcoco+`, `refcocog`, or some of them; each holds `instances.json` and `refs(<by>).p`.
         output: The JSON file to write.
         options: How conversations are made.
-        progress: Told how far it is.
+        progress: Called with the progress.
         split: One split of the datasets, or `all`.
         split_by: Who made the splits, `unc`, `google` or `umd`, where a folder has several; of those named each folder
             has one.
 
     Raises:
-        DataError: A file is missing, malformed, or a pickle of more than plain values; there is no such split.
+        DataError: A file is missing, malformed, or a pickle of more than plain values; or the split does not exist.
     """
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):

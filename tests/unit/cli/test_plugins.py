@@ -64,11 +64,11 @@ def test_the_prefix_may_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["Gyro"], "'Gyro' is no name for a plugin: use up to 40 small letters and digits"),
-        (["../gyro"], "is no name for a plugin"),
-        (["9axis"], "is no name for a plugin"),
-        (["gyro-"], "is no name for a plugin"),
-        (["g" * 41], "is no name for a plugin"),
+        (["Gyro"], "'Gyro' is not a name for a plugin: use up to 40 small letters and digits"),
+        (["../gyro"], "is not a name for a plugin"),
+        (["9axis"], "is not a name for a plugin"),
+        (["gyro-"], "is not a name for a plugin"),
+        (["g" * 41], "is not a name for a plugin"),
         (["text"], "the name 'text' is reserved: chat messages call their text parts so"),
         (["linear", "--kind", "projector"], "a projector named 'linear' is installed already, by adaptkit 0"),
         (["image"], "a modality named 'image' is installed already, by adaptkit-image 0"),

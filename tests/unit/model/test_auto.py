@@ -29,7 +29,7 @@ IMPORTS_AND_FIRST_USE = (
 )
 
 EACH_IN_A_FORK = """
-import os, sys, torch._dynamo, torch.distributed.tensor  # what takes longest to import, and knows nothing of either
+import os, sys, torch._dynamo, torch.distributed.tensor  # slow to import, and independent of both
 for imports, use in zip(sys.argv[1::2], sys.argv[2::2]):
     if not (child := os.fork()):
         exec(imports)

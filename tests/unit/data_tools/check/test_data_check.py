@@ -219,7 +219,7 @@ def test_a_folder_is_read_as_a_dataset(write: Callable[[list[Any]], Path], tmp_p
     folder = files[0] if files[0].is_dir() else files[0].parent
     (folder / "notes.txt").touch()
     plan = plan_files([folder])
-    assert any("not read of it: notes.txt" in note for note in plan.notes) == (name != "hf_dataset")
+    assert any("not read: notes.txt" in note for note in plan.notes) == (name != "hf_dataset")
     report = run_check(plan, workers=1)
     assert not report.reasons
     assert sum(found.num_samples for found in report.findings.values()) == 12
@@ -474,7 +474,7 @@ def test_problems_with_their_first_examples(write: Callable[[list[Any]], Path]) 
     result = run(str(path), "--examples", "2")
     assert result.exit_code == 2
     said = " ".join(result.stdout.split())
-    assert "6 media that are not there (left out of training)" in said
+    assert "6 media that are not there (skipped in training)" in said
     assert "and 4 more" in said
     unwrapped = "".join(result.stdout.split())
     assert "gone.png" in unwrapped
@@ -483,7 +483,7 @@ def test_problems_with_their_first_examples(write: Callable[[list[Any]], Path]) 
     assert "the files together: 6 of 11 samples are bad" in result.stderr
     tolerated = run(str(path), "--max-bad-fraction", "0.9")
     assert tolerated.exit_code == 0
-    assert "fit for training; 6 samples would be left out" in tolerated.stdout
+    assert "fit for training; 6 samples would be skipped" in tolerated.stdout
 
 
 def test_json(write: Callable[[list[Any]], Path]) -> None:
@@ -523,7 +523,7 @@ def test_a_dataset_that_is_not_there_does_not_hide_the_others(write: Callable[[l
         (["rows.json", "--modality", "imag"], "Did you mean 'image'?"),
         (["rows.json", "--tokenizer", "nowhere"], "no folder 'nowhere' with a tokenizer"),
         (["rows.json", "--media", "nowhere"], "does not exist"),
-        (["recipe.yaml", "rows.json"], "rows.json: beside a recipe stand only settings"),
+        (["recipe.yaml", "rows.json"], "rows.json: after a recipe only its settings"),
         (["recipe.yaml", "--media", "."], "go with files"),
         (["recipe.yaml", "data.mine.pth=x"], "pth"),
         (["nothing.yaml"], "nothing.yaml"),

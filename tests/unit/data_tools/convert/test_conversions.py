@@ -228,7 +228,7 @@ def test_a_limit_takes_the_first_or_draws(tmp_path: Path) -> None:
     [
         ("{", "not valid JSON"),
         ("[]", "not an object with"),
-        ('{"images": {}}', "'images' is no list"),
+        ('{"images": {}}', "'images' is not a list"),
         ('{"images": [], "categories": []}', "no list of annotations"),
         ('{"images": [], "annotations": [{"id": 1,}], "categories": []}', "not valid JSON"),
         ('{"images": [] "annotations": []}', "'}' expected"),

@@ -242,4 +242,4 @@ def test_the_closing_line_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     result = CliRunner().invoke(cli, ["data", "convert", "refcoco", "refcoco", "--output", "new/out.json"])
     assert result.exit_code == 0, result.output
     written = "1 picture, 1 conversation, 1 region, 1 box"
-    assert result.stdout == f"new/out.json: {written}. Left out: references without a box (1).\n"
+    assert result.stdout == f"new/out.json: {written}. Skipped: references without a box (1).\n"
