@@ -22,7 +22,7 @@ INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
 
 class NamingGroup(click.Group):
-    """A group that names the nearest of its subcommands where one is not known."""
+    """A group that suggests the nearest subcommand for an unknown one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -33,7 +33,7 @@ class NamingGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def unknown_command(self, ctx: click.Context, name: str, known: list[str]) -> str:
-        """What to say of a subcommand that there is not."""
+        """The message for an unknown subcommand."""
         lists = self.invoke_without_command and name in LISTING
         hint = f"`{ctx.command_path}` alone lists." if lists else f"See `{ctx.command_path} --help`."
         return unknown_name("command", name, known, hint=hint)
@@ -119,7 +119,7 @@ class LazyGroup(NamingGroup):
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
-    """Say to a user what happened, and how the process should exit. No message: let the error through."""
+    """The message and exit code for an error; no message if it is to be raised as it is."""
     if isinstance(error, AdaptkitError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -137,14 +137,14 @@ def explain(error: BaseException) -> tuple[str | None, int]:
 
 
 def _failure(error: BaseException) -> str | None:
-    """What the machine did, where it was that."""
+    """The message for a failure of the machine."""
     from adaptkit.files.failures import LOWER, explain_failure
 
     return explain_failure(error, LOWER) if isinstance(error, Exception) else None
 
 
 def _speaker() -> str:
-    """Which process speaks, where several do and the main one has not the word for all."""
+    """A prefix that names this process if torchrun started several, each of which prints its error."""
     return f"process {process_index()}: " if num_processes() > 1 else ""
 
 

@@ -1,4 +1,4 @@
-"""What a machine did, not a recipe or adaptkit: too little memory, a killed process, no more files."""
+"""Failures of the machine, not of a recipe or adaptkit: too little memory, a killed process, too many files."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ LOWER = (
     "Lower per_device_train_batch_size (and raise gradient_accumulation_steps as much, for the same result), "
     "max_length, or set gradient_checkpointing: true; `adaptkit train RECIPE --dry-run` predicts what a run needs."
 )
-"""What to do where training has too little memory."""
+"""Advice if training has too little memory."""
 
 
 def explain_failure(error: BaseException, advice: str = "") -> str | None:
-    """Say what the machine did, and what to do; None where that is not what an error means.
+    """Describe a failure of the machine, and what to do; None for any other error.
 
     Args:
-        error: What was raised.
-        advice: What to do about a lack of memory.
+        error: The exception.
+        advice: What to do about too little memory.
     """
     text = str(error)
     killed = _WORKER.search(text)
     if killed or "DataLoader worker" in text:
         signal = f" ({killed[1]})" if killed and killed[1] else ""
         return (
-            f"a process that reads data was killed{signal}, most often since there was too little memory, or too "
-            "little shared memory (/dev/shm). Lower dataloader_num_workers, or give the machine more memory; a run "
-            "continues with --resume auto."
+            f"a data loader process was killed{signal}, most often because there was too little memory, or too little "
+            "shared memory (/dev/shm). Lower dataloader_num_workers, or use a machine with more memory. Continue with "
+            "--resume auto."
         )
     if is_out_of_memory(error):
         where = "the GPU" if type(error).__name__ == "OutOfMemoryError" or "CUDA" in text or "HIP" in text else (
             "this machine")  # fmt: skip
         wanted = _WANTED.search(text)
-        tried = f" ({wanted[1]} were asked for)" if wanted else ""
+        tried = f" ({wanted[1]} were requested)" if wanted else ""
         return f"{where} has too little memory{tried}. {advice or 'Use a smaller model, batch or input.'}"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return (
@@ -54,14 +54,14 @@ def explain_failure(error: BaseException, advice: str = "") -> str | None:
 
 @contextmanager
 def machine_failures(what: str, advice: str = "") -> Iterator[None]:
-    """Turn what a machine does into a `RunError` that says what was being done and what would help.
+    """Turn failures of the machine into a `RunError` that says what failed and what helps.
 
     Args:
-        what: What is done inside: `"stage 'align'"`.
-        advice: What to do about a lack of memory.
+        what: What runs inside: `"stage 'align'"`.
+        advice: What to do about too little memory.
 
     Raises:
-        RunError: The machine had too little of something.
+        RunError: The machine failed.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""One run on several processes: starting them, agreeing, and what stopped one of them."""
+"""One run on several processes: launching them, and communication between them."""

@@ -1,4 +1,4 @@
-"""The processes of a run: which of them this is, and how they wait for each other and agree."""
+"""The processes of a run: the rank of this one, and how they wait for each other and agree."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from adaptkit.errors import AdaptkitError, RecipeError, RunError
 
 TIMEOUT = timedelta(hours=2)
-"""How long a process waits for the others: longer than one takes to write a large checkpoint."""
+"""How long a process waits for the others: longer than it takes to save a large checkpoint."""
 
 ZERO_STAGES = {"zero2": 2, "zero3": 3}
 SHARDED = ("zero3", "fsdp")
-"""Strategies under which no process holds the frozen weights in whole."""
+"""Strategies that shard the frozen weights."""
 ENGINES = ("zero2", "zero3", "fsdp")
-"""Strategies that change the model they are given: what comes after a stage is built anew."""
+"""Strategies that change the model they are given: it is built anew after a stage."""
 
 _OTHERS = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM")
 
@@ -30,47 +30,47 @@ class PeerError(RunError):
 
 
 def num_processes() -> int:
-    """How many processes this run has, as whoever launched it says."""
+    """Number of processes of this run, from the launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_index() -> int:
-    """The number of this process, from 0."""
+    """The rank of this process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and speaks for all."""
+    """Whether this is the process that prints and saves."""
     return process_index() == 0
 
 
 def check_strategy(strategy: str, num_processes: int) -> None:
-    """Make sure that a strategy and a number of processes fit, and that the packages are there.
+    """Check that a strategy fits the number of processes, and that its packages are installed.
 
     Raises:
-        RecipeError: They do not; the message says what to do.
+        RecipeError: It does not, or they are not.
     """
     if strategy == "none" and num_processes > 1:
         raise RecipeError(
-            f"accelerator.strategy is none, and this run has {num_processes} processes. Say how they share the work "
-            "with accelerator.strategy=ddp (or zero2, zero3, fsdp), or start one process."
+            f"accelerator.strategy is none, and this run has {num_processes} processes. Set "
+            "accelerator.strategy=ddp (or zero2, zero3, fsdp), or start one process."
         )
     if strategy != "none" and num_processes == 1:
         raise RecipeError(
-            f"accelerator.strategy: {strategy} spreads a run over several processes, and this is one. Start them with "
-            "--num-processes N (one for each GPU), or run on one device with accelerator.strategy=none."
+            f"accelerator.strategy: {strategy} needs several processes, and this run has one. Start more with "
+            "--num-processes N (one for each GPU), or set accelerator.strategy=none."
         )
     require_packages(strategy)
     for variable in _OTHERS:
         if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
             raise RecipeError(
-                f"{variable} is set: accelerate's own configuration would spread the run, and the recipe does "
+                f"{variable} is set: the strategy of accelerate's configuration conflicts with that of the recipe "
                 f"(accelerator.strategy: {strategy}). Launch with a plain multi-GPU or multi-CPU configuration."
             )
 
 
 def require_packages(strategy: str) -> None:
-    """Make sure that the packages of a strategy are there.
+    """Check that the packages of a strategy are installed.
 
     Raises:
         RecipeError: They are not.
@@ -78,13 +78,13 @@ def require_packages(strategy: str) -> None:
     if strategy in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
         raise RecipeError(
             f"accelerator.strategy: {strategy} needs DeepSpeed. Install it with `pip install adaptkit[deepspeed]`, or "
-            "take accelerator.strategy=fsdp, which needs nothing more."
+            "use accelerator.strategy=fsdp, which needs no further package."
         )
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the other processes of the run, if there are any, and leave them afterwards.
+    """Initialize the process group if the run has several processes, and destroy it afterwards.
 
     Raises:
         RecipeError: There are more processes than GPUs on this machine.
@@ -102,19 +102,23 @@ def process_group() -> Iterator[None]:
         if not _lost_connection(error):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PeerError(f"process {process_index()} lost the others, of which one has ended ({reason})") from error
-    dist.destroy_process_group()  # after an error the others may not take part, and the process ends anyway
+        raise PeerError(
+            f"process {process_index()} lost its connection to another process, which has ended ({reason})"
+        ) from error
+    dist.destroy_process_group()  # not after an error: others may hang, and the process ends anyway
 
 
 def _choose_device() -> str:
-    """Take this process's GPU, if there are any, and name the backends for tensors there and on the CPU."""
+    """Select this process's GPU, if there are any, and name the backends for GPU and CPU tensors."""
     import torch
 
     if not torch.cuda.is_available():
         return "gloo"
     here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if here > gpus:
-        raise RecipeError(f"{here} processes were started on a machine with {gpus} GPUs. Start one for each.")
+        raise RecipeError(
+            f"{here} processes were started on a machine with {gpus} GPUs. Start one process for each GPU."
+        )
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return "cuda:nccl,cpu:gloo"
 
@@ -127,24 +131,24 @@ def _lost_connection(error: RuntimeError) -> bool:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` holds in any process; all must ask, and all get the same answer."""
+    """Whether `flag` is true in any process; a collective operation."""
     import torch
     import torch.distributed as dist
 
     if not _together():
         return flag
-    answer = torch.tensor([int(flag)])  # on the CPU, so that no GPU has to wait
+    answer = torch.tensor([int(flag)])  # on the CPU: reading a CUDA tensor would synchronize
     dist.all_reduce(answer, op=dist.ReduceOp.MAX)
     return bool(answer.item())
 
 
 def wait_for_all() -> None:
-    """Go on when all processes have come here."""
+    """Wait until all processes have called this."""
     any_process(False)
 
 
 def on_main_process(call: Callable[[], Value]) -> Value:
-    """Let the main process do something, and give its result, or its error, to all."""
+    """Call a function in the main process, and broadcast its result or error."""
     import torch.distributed as dist
 
     if not _together():
@@ -166,7 +170,7 @@ def on_main_process(call: Callable[[], Value]) -> Value:
 
 
 def main_process_first(call: Callable[[], Value]) -> Value:
-    """Do something in every process, but first in the main one, which may leave files that the others find."""
+    """Call a function in the main process first, which may leave files for the others, and then in all others."""
     if not _together():
         return call()
     first: list[Value] = []

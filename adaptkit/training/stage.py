@@ -31,7 +31,7 @@ from adaptkit.reporting import Reporter
 from adaptkit.stage import StageConfig
 from adaptkit.training import checkpoints
 from adaptkit.training.distributed.strategies import FrozenShards, check_optimizers, deepspeed_state, shard
-from adaptkit.training.distributed.trainer import SpreadTrainer
+from adaptkit.training.distributed.trainer import DistributedTrainer
 from adaptkit.training.interruption import StopCallback, StopRequest
 from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporters, require_reporters
 from adaptkit.training.preparation import prepared
@@ -225,7 +225,7 @@ def _build_trainer(
     processor: Any, throughput: Throughput, strategy: str, callbacks: Sequence[TrainerCallback], **options: Any,
 ) -> WorkflowTrainer:  # fmt: skip
     arguments = build_arguments(settings, output_dir, len(sampler), strategy)
-    build = WorkflowTrainer if num_processes() == 1 else partial(SpreadTrainer, strategy=strategy)
+    build = WorkflowTrainer if num_processes() == 1 else partial(DistributedTrainer, strategy=strategy)
     return build(
         model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, processor=processor,
         callbacks=callbacks, throughput=throughput, **options,

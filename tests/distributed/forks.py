@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.distributed import kill_runs, recipe_runs, spread_runs
+from tests.distributed import kill_runs, recipe_runs, strategy_runs
 
 STRATEGIES = ["ddp", "fsdp", *(["zero2", "zero3"] if importlib.util.find_spec("deepspeed") else [])]
 NUM_KILLS, NUM_KILLS_OF_TWO, SEED = 15, 5, 0
@@ -26,7 +26,7 @@ def main(work: Path) -> None:
     gc.freeze()  # a Trainer collects garbage when it starts, which would copy every page after a fork
     recipe_runs.prepare(work / "recipes")
     report = {
-        "spread": spread_runs.main(work / "spread", STRATEGIES),
+        "strategies": strategy_runs.main(work / "strategies", STRATEGIES),
         "killed": kill_runs.main(work / "killed", NUM_KILLS, NUM_KILLS_OF_TWO, SEED),
         "recipes": recipe_runs.main(work / "recipes"),
     }

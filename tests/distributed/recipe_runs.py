@@ -111,7 +111,7 @@ def main(work: Path) -> dict[str, Any]:
     """What a run left that nobody disturbed, those that were killed at each moment, and those in several processes."""
     recipe = work / "recipe.yaml"
     assert forked(1, partial(run, work / "whole", recipe, None)) == [0]
-    told = {"whole": _left(work / "whole"), "killed": {}, "spread": {}}
+    told = {"whole": _left(work / "whole"), "killed": {}, "several": {}}
     for moment in MOMENTS:
         folder = work / moment
         assert forked(1, partial(run, folder, recipe, moment)) == [-signal.SIGKILL], moment
@@ -120,7 +120,7 @@ def main(work: Path) -> dict[str, Any]:
     split = tuple(f"stages.{stage}.per_device_train_batch_size=2" for stage in ("instruct", "ground"))
     options = (*split, "accelerator.strategy=fsdp")
     assert forked(2, partial(run, work / "fsdp", recipe, None, options)) == [0, 0]
-    told["spread"]["fsdp"] = _left(work / "fsdp")
+    told["several"]["fsdp"] = _left(work / "fsdp")
     return told
 
 

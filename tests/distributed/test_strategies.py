@@ -1,4 +1,4 @@
-"""Two processes and one train alike, whatever is shared out between them.
+"""Two processes and one train alike, whatever is sharded.
 
 Some batches of a process have no picture while the other's have: that nobody waits for the other is part of it.
 """
@@ -19,9 +19,9 @@ from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.processes.group import check_strategy
 from adaptkit.stage import OptimizerConfig, OptimizerGroup
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
-from adaptkit.training.distributed.strategies import assert_spread, check_optimizers, shard
-from adaptkit.training.distributed.trainer import Repeated, ShareOfBatches
-from tests.distributed.spread_runs import DATA_DEPENDENT, GLOBAL_BATCH, NUM_PROCESSES, Order
+from adaptkit.training.distributed.strategies import assert_strategy, check_optimizers, shard
+from adaptkit.training.distributed.trainer import BatchShards, Repeated
+from tests.distributed.strategy_runs import DATA_DEPENDENT, GLOBAL_BATCH, NUM_PROCESSES, Order
 from tests.stages import optimizer_config, stage_config
 
 pytestmark = pytest.mark.timeout(900)  # all runs happen in the first test: a minute or two, unless the machine is busy
@@ -36,7 +36,7 @@ sharded = pytest.mark.parametrize("strategy", ["fsdp", pytest.param("zero3", mar
 @every_strategy
 def test_the_loss_curve_is_that_of_one_process_with_the_same_batch(forks: dict[str, Any], strategy: str) -> None:
     """Also over a checkpoint in the middle, an epoch's last and smaller batch, and gradients that are cut."""
-    alone, told = forks["spread"]["alone"], forks["spread"][strategy]
+    alone, told = forks["strategies"]["alone"], forks["strategies"][strategy]
     assert len(told["losses"]) == 5
     # Sums in another order: float32 rounding, which AdamW's division by small gradients makes larger
     assert told["losses"] == pytest.approx(alone["losses"], rel=1e-5)
@@ -45,24 +45,24 @@ def test_the_loss_curve_is_that_of_one_process_with_the_same_batch(forks: dict[s
 
 
 @sharded
-def test_nobody_waits_where_the_way_through_a_layer_depends_on_the_data(forks: dict[str, Any], strategy: str) -> None:
-    alone, told = (forks["spread"][name][DATA_DEPENDENT] for name in ("alone", strategy))
+def test_no_process_waits_in_layers_with_data_dependent_branches(forks: dict[str, Any], strategy: str) -> None:
+    alone, told = (forks["strategies"][name][DATA_DEPENDENT] for name in ("alone", strategy))
     assert told["losses"] == pytest.approx(alone["losses"], rel=1e-5)
 
 
-def test_fsdp_refuses_layers_that_hand_on_more_than_their_outputs() -> None:
+def test_fsdp_refuses_layers_that_pass_on_more_than_their_outputs() -> None:
     model = adaptkit.adapt(
         tiny_decoder("llama"),
         {"image": {"encoder": tiny_clip_vision(), "projector": "linear", "placeholder_id": 9}},
         {"policy": "mma"},
     )
-    with pytest.raises(ModelError, match=r"fsdp does not work with the policy of this workflow \(Mma\).*Take zero3"):
+    with pytest.raises(ModelError, match=r"fsdp does not work with the policy of this workflow \(Mma\).*Use zero3"):
         shard(model, "fsdp")
 
 
 @every_strategy
-def test_a_checkpoint_of_two_processes_goes_on_in_one(forks: dict[str, Any], strategy: str) -> None:
-    alone, again = forks["spread"]["alone"], forks["spread"][strategy]["again"]
+def test_a_checkpoint_of_two_processes_resumes_in_one(forks: dict[str, Any], strategy: str) -> None:
+    alone, again = forks["strategies"]["alone"], forks["strategies"][strategy]["again"]
     assert again["losses"] == pytest.approx(alone["losses"][2:], rel=1e-5)
     ours, theirs = load_file(alone["weights"]), load_file(again["weights"])
     assert ours.keys() == theirs.keys()
@@ -71,8 +71,8 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(forks: dict[str, Any], str
 
 
 @sharded
-def test_frozen_weights_and_optimiser_state_are_shared_out(forks: dict[str, Any], strategy: str) -> None:
-    alone, told = forks["spread"]["alone"]["census"], forks["spread"][strategy]["census"]
+def test_frozen_weights_and_optimizer_state_are_sharded(forks: dict[str, Any], strategy: str) -> None:
+    alone, told = forks["strategies"]["alone"]["census"], forks["strategies"][strategy]["census"]
     assert told["frozen"] == pytest.approx(alone["frozen"] / NUM_PROCESSES, rel=0.01)
     assert told["state"] == pytest.approx(alone["state"] / NUM_PROCESSES, rel=0.01)
     # The base keeps no copy of what the workflow shares with it; its own ends are no part of the workflow
@@ -81,15 +81,15 @@ def test_frozen_weights_and_optimiser_state_are_shared_out(forks: dict[str, Any]
 
 
 @deepspeed
-def test_zero2_shares_out_the_optimiser_state_and_keeps_the_base(forks: dict[str, Any]) -> None:
-    alone, told = forks["spread"]["alone"]["census"], forks["spread"]["zero2"]["census"]
+def test_zero2_shards_the_optimizer_state_and_keeps_the_base(forks: dict[str, Any]) -> None:
+    alone, told = forks["strategies"]["alone"]["census"], forks["strategies"]["zero2"]["census"]
     assert told["frozen"] == alone["frozen"]
     assert told["state"] == pytest.approx(alone["state"] / NUM_PROCESSES, rel=0.01)
 
 
 @every_strategy
-def test_what_is_frozen_has_no_optimiser_state_and_no_gradient(forks: dict[str, Any], strategy: str) -> None:
-    alone, told = forks["spread"]["alone"]["census"], forks["spread"][strategy]["census"]
+def test_frozen_parameters_have_no_optimizer_state_and_no_gradient(forks: dict[str, Any], strategy: str) -> None:
+    alone, told = forks["strategies"]["alone"]["census"], forks["strategies"][strategy]["census"]
     assert told["frozen_gradients"] == 0
     assert alone["state"] == 2 * alone["trained"]
     assert told["state"] <= alone["state"]
@@ -97,26 +97,26 @@ def test_what_is_frozen_has_no_optimiser_state_and_no_gradient(forks: dict[str, 
 
 def test_some_processes_had_no_picture_while_others_had() -> None:
     batches = BatchSampler(Order(), GLOBAL_BATCH // 2, drop_last=False)
-    shares = zip(*(ShareOfBatches(batches, rank, NUM_PROCESSES) for rank in range(NUM_PROCESSES)), strict=True)
-    whole = [step for step in shares if not any(isinstance(index, Repeated) for share in step for index in share)]
+    shards = zip(*(BatchShards(batches, rank, NUM_PROCESSES) for rank in range(NUM_PROCESSES)), strict=True)
+    whole = [step for step in shards if not any(isinstance(index, Repeated) for share in step for index in share)]
     has_picture = [tuple(any(index % 3 == 0 for index in share) for share in step) for step in whole]
     assert {(True, False), (False, True)} & set(has_picture)
 
 
-@pytest.mark.parametrize("num_shares", [1, 2, 3, 5])
-def test_shares_of_a_batch_are_the_batch(num_shares: int) -> None:
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 5])
+def test_shares_of_a_batch_are_the_batch(num_shards: int) -> None:
     batches = list(BatchSampler(range(22), 6, drop_last=False))
     sampler = BatchSampler(range(22), 6, drop_last=False)  # type: ignore[arg-type]
-    shares = [list(ShareOfBatches(sampler, rank, num_shares)) for rank in range(num_shares)]
+    shards = [list(BatchShards(sampler, rank, num_shards)) for rank in range(num_shards)]
     for number, batch in enumerate(batches):
-        parts = [share[number] for share in shares]
+        parts = [share[number] for share in shards]
         assert all(parts)
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         assert [index for part in parts for index in part if not isinstance(index, Repeated)] == batch
 
 
 def test_a_whole_recipe_runs_in_two_processes(forks: dict[str, Any]) -> None:
-    whole, told = forks["recipes"]["whole"], forks["recipes"]["spread"]["fsdp"]
+    whole, told = forks["recipes"]["whole"], forks["recipes"]["several"]["fsdp"]
     assert told["losses"] == pytest.approx(whole["losses"], rel=1e-5)
     assert told["num_processes"] == 2
     assert whole["num_processes"] is None
@@ -125,23 +125,23 @@ def test_a_whole_recipe_runs_in_two_processes(forks: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["none", "ddp", "zero2", "zero3", "fsdp"])
-def test_anything_else_than_what_was_asked_for_stops_the_run(strategy: str) -> None:
+def test_another_strategy_than_the_requested_one_stops_the_run(strategy: str) -> None:
     model = nn.Linear(2, 2)
     wrapped = nn.Sequential(model) if strategy in ("none", "fsdp") else model
-    with pytest.raises(RunError, match=rf"strategy: {strategy} was asked for, and the model .*please report"):
-        assert_spread(strategy, model, wrapped)
+    with pytest.raises(RunError, match=rf"strategy: {strategy} was requested, and the model .*please report"):
+        assert_strategy(strategy, model, wrapped)
 
 
-def test_fsdp_that_left_weights_whole_stops_the_run() -> None:
+def test_fsdp_that_did_not_shard_weights_stops_the_run() -> None:
     model = nn.Linear(2, 2)
-    with pytest.raises(RunError, match=r"2 parameters are not shared out \(weight, bias\)"):
-        assert_spread("fsdp", model, model)
+    with pytest.raises(RunError, match=r"2 parameters are not sharded \(weight, bias\)"):
+        assert_strategy("fsdp", model, model)
 
 
 def test_strategy_and_number_of_processes_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match=r"strategy is none, and this run has 2.*accelerator.strategy=ddp"):
         check_strategy("none", 2)
-    with pytest.raises(RecipeError, match=r"fsdp spreads a run over several.*--num-processes N.*strategy=none"):
+    with pytest.raises(RecipeError, match=r"fsdp needs several processes.*--num-processes N.*strategy=none"):
         check_strategy("fsdp", 1)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RecipeError, match=r"ACCELERATE_USE_FSDP is set.*plain multi-GPU"):
@@ -158,7 +158,7 @@ def test_a_missing_deepspeed_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "optimizer", [optimizer_config(name="muon"), optimizer_config(groups={"insertion": OptimizerGroup(name="muon")})]
 )
-def test_muon_is_refused_where_matrices_are_cut(strategy: str, optimizer: OptimizerConfig) -> None:
+def test_muon_is_refused_where_matrices_are_sharded(strategy: str, optimizer: OptimizerConfig) -> None:
     settings = stage_config(name="align", train=("insertion",), optimizer=optimizer)
     with pytest.raises(RecipeError, match=rf"'align'.*muon does not work with accelerator.strategy={strategy}"):
         check_optimizers(strategy, settings)

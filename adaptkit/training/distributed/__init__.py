@@ -1,1 +1,1 @@
-"""A stage on several devices: strategies, and their state."""
+"""A stage on several processes: strategies, and their state."""

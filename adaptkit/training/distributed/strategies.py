@@ -1,7 +1,7 @@
-"""How a stage is spread over processes: what each strategy needs, does, and must prove to have done.
+"""Strategies for several processes: what each needs and does, and a check that it runs.
 
-`ddp` copies the model to every process; `zero2` (DeepSpeed) also shares gradients and optimiser state out; `zero3`
-(DeepSpeed) and `fsdp` (PyTorch's `fully_shard`) share out all weights, those of the frozen base included.
+`ddp` copies the model to every process; `zero2` (DeepSpeed) also shards gradients and optimizer state; `zero3`
+(DeepSpeed) and `fsdp` (PyTorch's `fully_shard`) shard all weights, including those of the frozen base.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -26,10 +26,10 @@ from adaptkit.surgery import InsertionPolicy, decoder_layers
 
 
 def check_optimizers(strategy: str, settings: StageConfig) -> None:
-    """Make sure that every optimiser of a stage works on what a process has of the parameters.
+    """Check that every optimizer of a stage works on sharded parameters.
 
     Raises:
-        RecipeError: One does not: Muon needs whole matrices, and others are untried on parts.
+        RecipeError: One does not: Muon needs whole matrices, and others are untested on shards.
     """
     if strategy not in ENGINES:
         return
@@ -37,20 +37,20 @@ def check_optimizers(strategy: str, settings: StageConfig) -> None:
         if name != "adamw":
             raise RecipeError(
                 f"stage {settings.name!r}: the optimizer {name} does not work with accelerator.strategy={strategy}, "
-                "where a process holds parts of the matrices that it updates. Take adamw, or accelerator.strategy=ddp."
+                "which shards the matrices that it updates. Use adamw, or accelerator.strategy=ddp."
             )
 
 
 def check_policy(strategy: str, policy: InsertionPolicy | None) -> None:
-    """Make sure that a workflow's layers can be gathered as a whole, which FSDP does.
+    """Check that FSDP can gather the layers of a workflow one by one.
 
     Raises:
-        ModelError: They cannot.
+        ModelError: It cannot.
     """
     if strategy == "fsdp" and policy is not None and not policy.layers_are_closed:
         raise ModelError(
             f"accelerator.strategy: fsdp does not work with the policy of this workflow ({type(policy).__name__}): its "
-            "layers hand on more than their outputs. Take zero3, zero2 or ddp."
+            "layers pass on more than their outputs. Use zero3, zero2 or ddp."
         )
 
 
@@ -58,7 +58,7 @@ def check_policy(strategy: str, policy: InsertionPolicy | None) -> None:
 
 
 def deepspeed_config(strategy: str, settings: StageConfig) -> dict[str, Any] | None:
-    """What `TrainingArguments(deepspeed=…)` takes; None where the strategy is not DeepSpeed's."""
+    """The argument of `TrainingArguments(deepspeed=…)`; None if the strategy is not DeepSpeed's."""
     if strategy not in ZERO_STAGES:
         return None
     config: dict[str, Any] = {
@@ -67,16 +67,16 @@ def deepspeed_config(strategy: str, settings: StageConfig) -> dict[str, Any] | N
         "gradient_clipping": "auto",
         "zero_optimization": {"stage": ZERO_STAGES[strategy]},
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # torch's own AdamW, also on a CPU: it needs no compiler
+        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW needs no compiler, also on a CPU
     }
-    if settings.bf16:  # the engine switches off an autocast that it was not told of; an empty list: weights stay whole
+    if settings.bf16:  # otherwise the engine disables autocast; an empty list: weights stay float32
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return config
 
 
 @contextmanager
 def deepspeed_state() -> Iterator[None]:
-    """Keep what DeepSpeed's integration leaves behind in a process from what comes after the stage."""
+    """Remove the global state that DeepSpeed's integration leaves in a process after the stage."""
     before = os.environ.get("ACCELERATE_USE_DEEPSPEED")
     _quiet_deepspeed()
     try:
@@ -90,18 +90,15 @@ def deepspeed_state() -> Iterator[None]:
 
 
 def _quiet_deepspeed() -> None:
-    """Load DeepSpeed without its routine messages and, on a CPU, without what it would compile."""
+    """Load DeepSpeed without its routine messages and, on a CPU, without extensions that it compiles."""
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
 
-    for name in (
-        "DeepSpeed",
-        "accelerate.accelerator",
-    ):  # the latter finds accumulation, which it leaves to others, odd
+    for name in ("DeepSpeed", "accelerate.accelerator"):  # the latter warns of gradient accumulation
         logging.getLogger(name).setLevel(logging.ERROR)
     if not torch.accelerator.is_available():
-        # Reductions through shared memory would need a compiler; gloo does them as well
+        # Reductions through shared memory need a compiler; gloo does not
         vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
 
 
@@ -109,10 +106,10 @@ def _quiet_deepspeed() -> None:
 
 
 def shard(model: nn.Module, strategy: str) -> None:
-    """Share out the weights of a model that is whole, where the strategy is one of `SHARDED`.
+    """Shard the weights of a model, if the strategy is one of `SHARDED`.
 
     Raises:
-        ModelError: Its layers cannot be gathered as a whole, which FSDP does.
+        ModelError: FSDP cannot gather its layers one by one.
     """
     policy = getattr(model, "policy", None)
     check_policy(strategy, policy)
@@ -126,14 +123,14 @@ def shard(model: nn.Module, strategy: str) -> None:
 
         deepspeed.init_distributed(dist_init_required=False)
         for unit in _units(model) if getattr(policy, "layers_are_closed", True) else ():
-            set_z3_leaf_module(unit, True)  # else processes wait where the way through a layer depends on the data
+            set_z3_leaf_module(unit, True)  # otherwise processes deadlock in layers with data-dependent branches
         minimal = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
         deepspeed.zero.Init(module=model, config_dict_or_path=minimal)
         _place_buffers(model)
 
 
 def _place_buffers(model: nn.Module) -> None:
-    """Bring buffers to where DeepSpeed takes the parameters."""
+    """Move buffers to the device to which DeepSpeed moves parameters."""
     if torch.cuda.is_available():
         for module in model.modules():
             for name, buffer in module._buffers.items():
@@ -141,11 +138,11 @@ def _place_buffers(model: nn.Module) -> None:
 
 
 def _remember_sources(model: nn.Module) -> None:
-    """Take down what a checkpoint says of base and encoders, which nobody can tell once they are shared out."""
+    """Record what a checkpoint says about base and encoders, which cannot be determined once they are sharded."""
     if not isinstance(model, AdaptkitForConditionalGeneration):
         return
     for name, encoder in model.source_encoders.items():
-        if "adopted_by" in model.config.modalities[name]["encoder"]:  # a checkpoint holds a copy of such a one
+        if "adopted_by" in model.config.modalities[name]["encoder"]:  # a checkpoint holds a copy of it
             model.source_encoders[name] = copy.deepcopy(encoder)
     record_content(model)
 
@@ -186,15 +183,15 @@ def _outermost_lists(module: nn.Module) -> list[nn.ModuleList]:
 
 
 def _retie(module: nn.Module, renewed: Mapping[int, nn.Parameter]) -> None:
-    """Let the base share its tensors with the workflow still, so that no process keeps a whole copy."""
+    """Let the base share the sharded tensors of the workflow, so that no process keeps a full copy."""
     for child in module.modules():
         for name, parameter in child._parameters.items():
             if parameter is not None and id(parameter) in renewed:
                 child._parameters[name] = renewed[id(parameter)]
 
 
-def local_part(parameter: Tensor) -> Tensor:
-    """What this process holds of a parameter's values."""
+def local_shard(parameter: Tensor) -> Tensor:
+    """This process's shard of a parameter."""
     from torch.distributed.tensor import DTensor
 
     if hasattr(parameter, "ds_tensor"):
@@ -203,12 +200,12 @@ def local_part(parameter: Tensor) -> Tensor:
 
 
 def num_dimensions(parameter: Tensor) -> int:
-    """Dimensions of a parameter as the model knows it, whatever is left of it in this process."""
+    """Dimensions of a parameter before sharding."""
     return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def whole(parameter: Tensor) -> Tensor:
-    """All values of a parameter, gathered from all processes, which must all ask."""
+def full_tensor(parameter: Tensor) -> Tensor:
+    """Gather a parameter from all processes; a collective operation."""
     from torch.distributed.tensor import DTensor
 
     if hasattr(parameter, "ds_id"):
@@ -219,94 +216,70 @@ def whole(parameter: Tensor) -> Tensor:
     return parameter.full_tensor().detach() if isinstance(parameter, DTensor) else parameter.detach()
 
 
-def whole_tensors(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
-    """The model's own tensors by name, gathered one after the other; all processes must ask.
+def gather_tensors(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+    """Gather the model's own tensors by name; a collective operation.
+
+    `get_model_state_dict` of `torch.distributed.checkpoint` would gather all weights, including those of the base, or
+    only those that this stage trains.
 
     Args:
-        model: A `WorkflowModel`, whole or shared out.
-        keep: Whether this process wants them, on the CPU; else it only takes part and gets nothing.
+        model: A `WorkflowModel`.
+        keep: Whether this process keeps them, in CPU memory; otherwise the result is empty.
     """
     parameters = dict(model.named_parameters())
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.trainable_state_dict().items():  # type: ignore[operator]
-        gathered = whole(parameters.get(name, tensor))
+        gathered = full_tensor(parameters.get(name, tensor))
         if keep:
             tensors[name] = gathered.cpu()
     return tensors
 
 
-# -- proof ---------------------------------------------------------------------------------------------------------
+# -- checks --------------------------------------------------------------------------------------------------------
 
 
-def assert_spread(strategy: str, model: nn.Module, wrapped: Any) -> None:
-    """Make sure that what was asked for is what runs.
+def assert_strategy(strategy: str, model: nn.Module, wrapped: Any) -> None:
+    """Check that the requested strategy runs.
 
     Args:
-        strategy: What the recipe asks for.
+        strategy: Of the recipe.
         model: The workflow.
-        wrapped: What accelerate made of it.
+        wrapped: The same, as accelerate has wrapped it.
 
     Raises:
-        RunError: It is something else, such as plain data parallelism.
+        RunError: Something else runs, such as plain data parallelism.
     """
-    problem = _CHECKS[strategy](model, wrapped)
+    problem = _mismatch(strategy, model, wrapped)
     if problem:
         raise RunError(
-            f"accelerator.strategy: {strategy} was asked for, and {problem}. The run is stopped, since nothing else "
-            "is to take its place; please report this with the versions that `adaptkit doctor` shows."
+            f"accelerator.strategy: {strategy} was requested, and {problem}. The run is stopped; please report this "
+            "with the versions that `adaptkit doctor` shows."
         )
 
 
-def _not_alone(model: nn.Module, wrapped: Any) -> str:
-    return "" if wrapped is model else f"the model was wrapped in {type(wrapped).__name__}"
+def _mismatch(strategy: str, model: nn.Module, wrapped: Any) -> str:
+    if strategy == "ddp":
+        fits = isinstance(wrapped, nn.parallel.DistributedDataParallel)
+    elif strategy in ZERO_STAGES:
+        fits = getattr(wrapped, "zero_optimization_stage", lambda: 0)() == ZERO_STAGES[strategy]
+    else:
+        fits = wrapped is model
+    if not fits:
+        return f"the model is a {type(wrapped).__name__}"
+    if strategy not in SHARDED:
+        return ""
+    full = [name for name, parameter in model.named_parameters() if not _is_sharded(parameter)]
+    return f"{len(full)} parameters are not sharded ({', '.join(full[:3])})" if full else ""
 
 
-def _not_ddp(model: nn.Module, wrapped: Any) -> str:
-    fits = isinstance(wrapped, nn.parallel.DistributedDataParallel)
-    return "" if fits else f"the model is in {type(wrapped).__name__} instead of DistributedDataParallel"
-
-
-def _not_zero2(model: nn.Module, wrapped: Any) -> str:
-    stage = _stage_of(wrapped)
-    return "" if stage == 2 else f"the model is in {type(wrapped).__name__} at ZeRO stage {stage}"
-
-
-def _not_zero3(model: nn.Module, wrapped: Any) -> str:
-    stage = _stage_of(wrapped)
-    if stage != 3:
-        return f"the model is in {type(wrapped).__name__} at ZeRO stage {stage}"
-    return _unsharded(model, lambda parameter: hasattr(parameter, "ds_tensor"))
-
-
-def _not_fsdp(model: nn.Module, wrapped: Any) -> str:
+def _is_sharded(parameter: Tensor) -> bool:
     from torch.distributed.tensor import DTensor
 
-    if wrapped is not model:
-        return f"the model was wrapped in {type(wrapped).__name__}"
-    return _unsharded(model, lambda parameter: isinstance(parameter, DTensor))
-
-
-_CHECKS: dict[str, Callable[[nn.Module, Any], str]] = {
-    "none": _not_alone,
-    "ddp": _not_ddp,
-    "zero2": _not_zero2,
-    "zero3": _not_zero3,
-    "fsdp": _not_fsdp,
-}
-
-
-def _stage_of(wrapped: Any) -> int | None:
-    stage = getattr(wrapped, "zero_optimization_stage", None)
-    return int(stage()) if callable(stage) else None
-
-
-def _unsharded(model: nn.Module, is_shared_out: Callable[[nn.Parameter], bool]) -> str:
-    whole_ones = [name for name, parameter in model.named_parameters() if not is_shared_out(parameter)]
-    return f"{len(whole_ones)} parameters are not shared out ({', '.join(whole_ones[:3])})" if whole_ones else ""
+    return isinstance(parameter, DTensor) or hasattr(parameter, "ds_tensor")
 
 
 class FrozenShards:
-    """Fingerprint of the frozen weights of a model that is shared out, each process of its own part.
+    """Fingerprint of the frozen weights of a sharded model; each process hashes its own shards.
 
     Args:
         model: After `shard`.
@@ -314,18 +287,18 @@ class FrozenShards:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._fingerprint = hash_tensors(self._parts())
+        self._fingerprint = hash_tensors(self._shards())
 
-    def _parts(self) -> Iterable[tuple[str, Tensor]]:
-        return [(name, local_part(p)) for name, p in self._model.named_parameters() if not p.requires_grad]
+    def _shards(self) -> Iterable[tuple[str, Tensor]]:
+        return [(name, local_shard(p)) for name, p in self._model.named_parameters() if not p.requires_grad]
 
     def check(self, stage: str) -> None:
-        """Compare with the beginning, in all processes.
+        """Compare with the beginning; a collective operation.
 
         Raises:
-            RunError: Some frozen weight changed in some process.
+            RunError: A frozen weight changed in any process.
         """
-        if any_process(hash_tensors(self._parts()) != self._fingerprint):
+        if any_process(hash_tensors(self._shards()) != self._fingerprint):
             raise RunError(
                 f"stage {stage!r} changed tensors of the frozen base or of an encoder. The run is stopped, and its "
                 "result must not be used; please report this with the recipe."

@@ -1,4 +1,4 @@
-"""The trainer for several processes: what a process reads, holds and writes of a run that it shares."""
+"""The trainer for several processes: each reads, holds and saves its part of a run."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from transformers import trainer as transformers_trainer
 
 from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.processes.group import ENGINES, SHARDED, ZERO_STAGES, any_process, num_processes, process_index
-from adaptkit.training.distributed.optimizer_state import Spread, load_whole_state, whole_state
-from adaptkit.training.distributed.strategies import assert_spread, local_part, whole_tensors
+from adaptkit.training.distributed.optimizer_state import ShardedOptimizer, gather_state, load_state
+from adaptkit.training.distributed.strategies import assert_strategy, gather_tensors, local_shard
 from adaptkit.training.trainer import WorkflowTrainer
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A sample that another process learns from: this one goes along, and learns nothing.
+    """A sample of another process, which this one repeats without labels to take part in the step.
 
     Attributes:
-        index: What the sampler gave.
+        index: From the sampler.
     """
 
     index: Any
 
 
 class WithRepeats(Dataset[Any]):
-    """A dataset that has no labels where an index is `Repeated`."""
+    """A dataset whose samples have no labels if their index is `Repeated`."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
 
     def __getitem__(self, index: Any) -> Any:
-        """An item, or a pack of them."""
+        """An item, or a pack of items."""
         if not isinstance(index, Repeated):
             return self._dataset[index]
         item = self._dataset[index.index]
@@ -52,26 +52,27 @@ def _unlabelled(item: Any) -> dict[str, Any]:
     return {**item, "labels": 0 * item["labels"] + IGNORE_INDEX}
 
 
-class ShareOfBatches(Sampler[list[Any]]):
-    """This process's share of each batch of all processes, in their order.
+class BatchShards(Sampler[list[Any]]):
+    """This process's shard of each global batch, in order.
 
-    So an optimiser step sees the same samples however many processes there are. The last batch of an epoch is split as
-    evenly as it goes; where it holds fewer samples than there are processes, the others get one as a `Repeated`.
+    An optimizer step therefore sees the same samples on any number of processes. The last batch of an epoch is split as
+    evenly as possible; a process for which it has no sample gets a `Repeated` one. accelerate's `BatchSamplerShard`
+    repeats samples with their labels, or drops them.
 
     Args:
-        batches: Of all processes together.
+        batches: The global batches.
         rank: Number of this process.
-        num_shares: Number of processes.
+        num_shards: Number of processes.
     """
 
-    def __init__(self, batches: BatchSampler, rank: int, num_shares: int) -> None:
-        self.sampler: Any = batches.sampler  # accelerate looks for it, to tell it the epoch
+    def __init__(self, batches: BatchSampler, rank: int, num_shards: int) -> None:
+        self.sampler: Any = batches.sampler  # accelerate calls its `set_epoch`
         self._batches = batches
         self._rank = rank
-        self._num_shares = num_shares
+        self._num_shards = num_shards
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, where the sampler has several."""
+        """Set the epoch of the sampler."""
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
 
@@ -80,27 +81,27 @@ class ShareOfBatches(Sampler[list[Any]]):
 
     def __iter__(self) -> Iterator[list[Any]]:
         for batch in self._batches:
-            if len(batch) < self._num_shares:
+            if len(batch) < self._num_shards:
                 yield [batch[self._rank]] if self._rank < len(batch) else [Repeated(batch[0])]
                 continue
-            size, larger = divmod(len(batch), self._num_shares)
+            size, larger = divmod(len(batch), self._num_shards)
             start = self._rank * size + min(self._rank, larger)
             yield batch[start : start + size + (self._rank < larger)]
 
 
-class SpreadTrainer(WorkflowTrainer):
+class DistributedTrainer(WorkflowTrainer):
     """`WorkflowTrainer` in one of several processes.
 
     Args:
-        model: A `WorkflowModel`; shared out already where the strategy is one of `SHARDED`.
-        strategy: How the work is shared.
+        model: A `WorkflowModel`; already sharded if the strategy is one of `SHARDED`.
+        strategy: Of the recipe.
         arguments: As its parent's.
         options: As its parent's.
     """
 
     def __init__(self, model: nn.Module, *arguments: Any, strategy: str, **options: Any) -> None:
         self._strategy = strategy
-        self._proven = False
+        self._checked = False
         self._groups: list[list[nn.Parameter]] = []
         self._plain_optimizer: Optimizer | None = None
         super().__init__(model, *arguments, **options)
@@ -108,23 +109,23 @@ class SpreadTrainer(WorkflowTrainer):
             self._leave_to_fsdp()
 
     def _leave_to_fsdp(self) -> None:
-        """Keep accelerate, which knows nothing of it, from wrapping a model that PyTorch has shared out."""
+        """Keep accelerate from wrapping a model that `fully_shard` has sharded."""
         clip = self.accelerator.clip_grad_norm_
         self.accelerator.prepare_model = lambda model, *args, **kwargs: model
         self.accelerator.clip_grad_norm_ = lambda *args, **kwargs: _gathered(clip(*args, **kwargs))
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        if self._strategy not in SHARDED:  # else its parts are where they belong, and the whole would not fit
+        if self._strategy not in SHARDED:  # shards are on their device
             super()._move_model_to_device(model, device)
 
     # -- data --------------------------------------------------------------------------------------------------------
 
     def build_loader(self, **options: Any) -> DataLoader[Any]:
-        """This process's share of the batches."""
+        """The loader of this process's shards of the batches."""
         batches = BatchSampler(self._sampler, self._settings.batch_size * num_processes(), drop_last=False)
         loader: DataLoader[Any] = DataLoader(
             WithRepeats(self.train_dataset),
-            batch_sampler=ShareOfBatches(batches, process_index(), num_processes()),
+            batch_sampler=BatchShards(batches, process_index(), num_processes()),
             **options,
         )
         prepared: DataLoader[Any] = prepare_data_loader(
@@ -135,7 +136,7 @@ class SpreadTrainer(WorkflowTrainer):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """The optimiser, whose groups are noted before an engine rearranges them."""
+        """The optimizer, whose groups are recorded before an engine rearranges them."""
         optimizer = super().create_optimizer(model)
         if self._plain_optimizer is None:
             self._plain_optimizer = optimizer
@@ -143,19 +144,19 @@ class SpreadTrainer(WorkflowTrainer):
         return optimizer
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """Forward and backward, once it is known that the strategy is the one that was asked for."""
-        if not self._proven:
-            assert_spread(self._strategy, self.model, model)
-            self._proven = True
+        """Forward and backward; the first step checks the strategy."""
+        if not self._checked:
+            assert_strategy(self._strategy, self.model, model)
+            self._checked = True
         return super().training_step(model, *args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; a checkpoint that is gone on from is ours also where DeepSpeed trains."""
+        """Train; with DeepSpeed, too, a run resumes from adaptkit's checkpoints."""
         with _own_checkpoints():
             return super().train(*args, **kwargs)
 
     def finish(self) -> None:
-        """Let go of the engine and of what it holds on to."""
+        """Free the engine and its memory."""
         engine: Any = self.model_wrapped
         self.accelerator.free_memory()
         if self._strategy in ZERO_STAGES:
@@ -164,32 +165,32 @@ class SpreadTrainer(WorkflowTrainer):
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the model's own tensors, gathered where they are shared out, and what goes with them."""
+        """Save the model's own tensors, gathered if they are sharded, the configuration and the processor."""
         if self._strategy not in SHARDED:
             super().save_model(output_dir, _internal_call)
             return
-        tensors = whole_tensors(self.model, keep=self.args.should_save)
+        tensors = gather_tensors(self.model, keep=self.args.should_save)
         if self.args.should_save:
             self.write_model(str(output_dir or self.args.output_dir), state_dict=tensors)
 
     def names_not_finite(self) -> list[str]:
-        """Names of own tensors with values that are no numbers, in this process or, unnamed, in another."""
+        """Names of own tensors with non-finite values in this process; a placeholder for those in others."""
         own = self.model.trainable_state_dict()
-        parts = [(name, p) for name, p in self.model.named_parameters() if name in own]
-        names = [name for name, parameter in parts if not torch.isfinite(local_part(parameter)).all()]
+        parameters = [(name, p) for name, p in self.model.named_parameters() if name in own]
+        names = [name for name, parameter in parameters if not torch.isfinite(local_shard(parameter)).all()]
         anywhere = any_process(bool(names))
         return names or ["a tensor in another process"] * anywhere
 
-    def _spread(self) -> Spread:
+    def _sharded_optimizer(self) -> ShardedOptimizer:
         assert self._plain_optimizer is not None
         engine = self.model_wrapped if self._strategy in ZERO_STAGES else None
-        return Spread(self._plain_optimizer, self._groups, engine)
+        return ShardedOptimizer(self._plain_optimizer, self._groups, engine)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self._strategy not in ENGINES:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        state = whole_state(self._spread(), keep=self.args.should_save)
+        state = gather_state(self._sharded_optimizer(), keep=self.args.should_save)
         if self.args.should_save:
             torch.save(state, Path(output_dir) / "optimizer.pt")
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
@@ -199,16 +200,16 @@ class SpreadTrainer(WorkflowTrainer):
             super()._load_optimizer_states(checkpoint)
             return
         saved = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
-        load_whole_state(self._spread(), saved)
+        load_state(self._sharded_optimizer(), saved)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self._strategy not in ENGINES:  # else it was done while the model was whole
+        if self._strategy not in ENGINES:  # those load before sharding
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None and not (Path(checkpoint) / f"rng_state_{process_index()}.pth").is_file():
-            # It was written by fewer processes: a new draw, and not that of the stage's beginning once more
+            # Saved by fewer processes: draw anew, but differently from the beginning of the stage
             set_seed((self.args.seed + 1_000_003 * self.state.global_step + process_index()) % 2**32)
             return
         super()._load_rng_state(checkpoint)
@@ -222,7 +223,7 @@ def _gathered(norm: Tensor) -> Tensor:
 
 @contextmanager
 def _own_checkpoints() -> Iterator[None]:
-    """Keep transformers from looking for a checkpoint of DeepSpeed's own kind, which holds all frozen weights."""
+    """Keep transformers from loading a checkpoint in DeepSpeed's format, which holds all frozen weights."""
     module = cast(Any, transformers_trainer)
     before = module.deepspeed_load_checkpoint
     module.deepspeed_load_checkpoint = lambda *args, **kwargs: None

@@ -446,7 +446,7 @@ def test_a_dry_run_shows_what_would_train_and_writes_nothing(recipe, tmp_path):
         ("stages.align.optimizer.learning_rat=1", "Did you mean 'learning_rate'"),
         ("workflows.vision.insertion.placement={layers: [7]}", "numbered 0 to 1; 7 is more than 1"),
         ("workflows.vision.insertion={policy: mma} stages.instruct.packing=true", "needs a row for each conversation"),
-        ("accelerator.strategy=zero2", "spreads a run over several processes, and this is one"),
+        ("accelerator.strategy=zero2", "needs several processes"),
         ("modalities.image.placeholder=<nothing>", "is no token of the tokenizer"),
     ],
 )

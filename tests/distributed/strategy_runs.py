@@ -16,7 +16,7 @@ import adaptkit
 from adaptkit.processes.group import is_main_process, process_group
 from adaptkit.stage import StageConfig
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
-from adaptkit.training.distributed.strategies import local_part
+from adaptkit.training.distributed.strategies import local_shard
 from adaptkit.training.metrics import read_metrics
 from adaptkit.training.stage import train_stage
 from tests.distributed.forking import forked
@@ -100,12 +100,12 @@ class Census(TrainerCallback):  # type: ignore[misc]
         frozen = [p for p in model.parameters() if not p.requires_grad]
         base = {id(p) for p in model.base.parameters()}
         self.seen = {
-            "frozen": sum(local_part(p).numel() for p in frozen),
-            "shared": sum(local_part(p).numel() for p in frozen if id(p) in base),
+            "frozen": sum(local_shard(p).numel() for p in frozen),
+            "shared": sum(local_shard(p).numel() for p in frozen if id(p) in base),
             "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "base": sum({id(p): local_part(p).numel() for p in model.base.parameters()}.values()),
+            "base": sum({id(p): local_shard(p).numel() for p in model.base.parameters()}.values()),
             "state": sum(
-                local_part(value).numel()
+                local_shard(value).numel()
                 for tensors in optimizer.state.values()
                 for value in tensors.values()
                 if value.ndim
@@ -135,7 +135,7 @@ def train(folder: Path, strategy: str, policy: str, **changes: Any) -> dict[str,
     return census.seen
 
 
-def spread(folder: Path, strategy: str, policy: str = USUAL) -> None:
+def several(folder: Path, strategy: str, policy: str = USUAL) -> None:
     """Two steps, and the rest after resuming; then the report of this process."""
     with process_group():
         train(folder, strategy, policy, max_steps=2)
@@ -156,7 +156,7 @@ def main(work: Path, strategies: list[str]) -> dict[str, Any]:
     assert forked(1, lambda: alone(work / "alone")) == [0]
     told["alone"] = _told(work / "alone")
     for strategy in strategies:
-        codes = forked(NUM_PROCESSES, partial(spread, work / strategy, strategy))
+        codes = forked(NUM_PROCESSES, partial(several, work / strategy, strategy))
         assert codes == [0] * NUM_PROCESSES, f"{strategy} ended with {codes}"
         told[strategy] = _told(work / strategy)
         again = work / f"{strategy}-again"
@@ -165,7 +165,7 @@ def main(work: Path, strategies: list[str]) -> dict[str, Any]:
         told[strategy]["again"] = _told(again)
     for strategy in sorted({"fsdp", "zero3"} & set(strategies)):
         folder = work / f"{strategy}-{DATA_DEPENDENT}"
-        assert forked(NUM_PROCESSES, partial(spread, folder, strategy, DATA_DEPENDENT)) == [0] * NUM_PROCESSES, folder
+        assert forked(NUM_PROCESSES, partial(several, folder, strategy, DATA_DEPENDENT)) == [0] * NUM_PROCESSES, folder
         told[strategy][DATA_DEPENDENT] = _told(folder)
     assert forked(1, partial(alone, work / DATA_DEPENDENT, DATA_DEPENDENT)) == [0]
     told["alone"][DATA_DEPENDENT] = _told(work / DATA_DEPENDENT)
