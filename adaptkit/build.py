@@ -189,7 +189,7 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
             placeholder_id = tokenizer.convert_tokens_to_ids(modality.placeholder)
             if placeholder_id is None or placeholder_id == tokenizer.unk_token_id:
                 raise RecipeError(
-                    f"modalities.{name}.placeholder: {modality.placeholder!r} is no token of the tokenizer of "
+                    f"modalities.{name}.placeholder: {modality.placeholder!r} is not a token of the tokenizer of "
                     f"{recipe.base.path!r}. Name one of its reserved tokens, or null for an id outside the vocabulary."
                 )
         specs[name] = {

@@ -135,7 +135,7 @@ class Encoder(nn.Module, ABC):
     def example_inputs(self) -> Tensor | None:
         """The smallest inputs it takes, `(1, ...)`; None where it has none, and can then not be sharded.
 
-        Where weights are spread over processes, one whose batch has nothing to encode must take part all the same.
+        Where weights are sharded, one whose batch has nothing to encode must take part all the same.
         """
         return None
 

@@ -41,7 +41,7 @@ class Placement(BaseModel):
             raise ValueError(f"{value} may be meant in several ways: write {{every: {value}}}, or another of {kinds}")
         if isinstance(value, list | tuple | range):
             raise ValueError(f"layers are given by their key: write {{layers: {list(value)}}}")
-        raise ValueError(f"{value!r} is no placement: write {{every: 4}}, or another of {kinds}")
+        raise ValueError(f"{value!r} is not a placement: write {{every: 4}}, or another of {kinds}")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Placement:

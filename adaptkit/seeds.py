@@ -18,7 +18,7 @@ def check_seed(seed: int, what: str = "seed") -> int:
     """The seed itself, where it is one.
 
     Raises:
-        RecipeError: It is no whole number from 0 to `MAX_SEED`; the message names `what`.
+        RecipeError: It is not a whole number from 0 to `MAX_SEED`; the message names `what`.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise RecipeError(f"{what} is {seed!r}; it should be a whole number from 0 to {MAX_SEED:,}.")

@@ -412,7 +412,7 @@ def _refuse_placeholders(ids: list[int], placeholder_ids: Mapping[str, int]) -> 
 def _tokenize_pieces(tokenizer: Any, pieces: list[str], markup: Markup | None = None) -> list[list[int]]:
     """Token ids of consecutive pieces of one text, whose broken tokens are text.
 
-    Tokenizers of the SentencePiece kind put a blank before whatever they are given. Only the first piece
+    Tokenizers of the SentencePiece kind put a space before their input. Only the first piece
     begins the text, so for them the others are tokenised behind an anchor character, whose ids are taken off.
     """
     anchor: list[int] = cached(tokenizer, "anchor", lambda: _find_anchor(tokenizer))

@@ -33,7 +33,7 @@ def cached(tokenizer: Any, key: Any, build: Callable[[], Any]) -> Any:
 def added_tokens(tokenizer: Any) -> dict[str, tuple[int, bool]]:
     """Id of each token that the tokenizer cuts out of a text before anything else, and whether it is special.
 
-    Some tokenizers list runs of whitespace among them; those structure nothing, and are left out.
+    Some tokenizers list runs of whitespace among them; these have no structure and are skipped.
     """
     known = {str(token): (token_id, bool(token.special)) for token_id, token in tokenizer.added_tokens_decoder.items()}
     ids = tokenizer.convert_tokens_to_ids(list(tokenizer.all_special_tokens))

@@ -314,7 +314,7 @@ def _spans_by_prefix(tokenizer: Any, turns: list[Turn], text: str, template: str
         if not text.startswith(through) or not through.startswith(prompt):
             raise DataError(
                 f"the chat template rewrites message {index} depending on what surrounds it, so that its "
-                "answer cannot be told from the rest. Use a template that renders every turn as given "
+                "answer cannot be distinguished from the rest. Use a template that renders every turn as given "
                 "(base.chat_template)"
             )
         end = end_of_turn(tokenizer, template)
@@ -413,7 +413,7 @@ def stop_settings(tokenizer: Any, template: str | None, configured: Any = None) 
         configured: `eos_token_id` of a generation config, which is kept.
 
     Returns:
-        `eos_token_id`, without repetitions, or None; and `stop_strings` where an end of turn is no single token.
+        `eos_token_id`, without repetitions, or None; and `stop_strings` where an end of turn is not a single token.
     """
     end = TurnEnd() if not template else end_of_turn(tokenizer, template)
     given = configured if isinstance(configured, Iterable) else [configured]
@@ -429,7 +429,7 @@ def describe_end_of_turn(tokenizer: Any, template: str | None) -> str | None:
     end = end_of_turn(tokenizer, template)
     if end.strings:
         return (
-            f"the chat template ends an answer with {end.strings[0]!r}, which is no token of the tokenizer but text: "
+            f"the chat template ends an answer with {end.strings[0]!r}, text and not a token of the tokenizer: "
             "`adaptkit generate` and `adaptkit eval` stop at that text, and so does generate() of a workflow; other "
             "programs must be told to (stop_strings). A template for this tokenizer's own tokens needs none "
             "(base.chat_template)."

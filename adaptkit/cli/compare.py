@@ -73,7 +73,7 @@ def compare(
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Recipe files, and overrides: what has an equals sign and is no file."""
+    """Recipe files, and overrides: what has an equals sign and is not a file."""
     overrides = [text for text in arguments if "=" in text and not Path(text).is_file()]
     return [Path(text) for text in arguments if text not in overrides], overrides
 

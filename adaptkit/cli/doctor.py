@@ -21,7 +21,7 @@ def doctor(as_json: bool) -> None:
     """Report what this machine has, what is missing and what for.
 
     Exit code 0 unless something that adaptkit needs is missing, too old or broken. An optional package that
-    is missing is no error.
+    is missing is not an error.
     """
     report = examine()
     if as_json:

@@ -115,7 +115,7 @@ def option_hint(error: click.NoSuchOption, arguments: Sequence[str]) -> str | No
     for metavar, names in _ARGUMENTS.items():
         if key in names and any(metavar in one for one in metavars):
             given = metavar if value == _VALUE else value
-            return f"It is no option but the first argument: {context.command_path} {given}"
+            return f"It is not an option but the first argument: {context.command_path} {given}"
     if difflib.get_close_matches(error.option_name, error.possibilities or (), cutoff=0.85):
         return None
     if takes_settings:

@@ -64,7 +64,7 @@ def _caption(strategy: str) -> str:
         "takes, and gaps between allocations, come on top."
     )
     if strategy != "none":
-        text += " How several devices share weights is reckoned, not followed allocation by allocation."
+        text += " How several devices share weights is estimated, not traced allocation by allocation."
     return text
 
 

@@ -27,7 +27,7 @@ _BAR_WIDTH = 34  # the bar, the time left of the stage, and spaces between colum
 def progress_bar(console: Console, what: str = "", *, interval_s: float = 15.0) -> Iterator[Callable[..., None]]:
     """A progress bar as a function `(done, total)`, or `(done, total, what)`.
 
-    Where the output is no terminal, a line is printed when the work begins, every `interval_s`, and at its end.
+    Where the output is not a terminal, a line is printed when the work begins, every `interval_s`, and at its end.
     """
     if not console.is_terminal:
         lines = _Lines(console, what, interval_s)

@@ -18,7 +18,7 @@ def render_results_table(results: Mapping[str, Any], *, title: str | None = None
     """Every score beside its baselines.
 
     Args:
-        results: As in `results.json`; sections that a task does not have are left out.
+        results: As in `results.json`; sections that a task does not have are omitted.
         title: Above the table; by default it says that the items were held out, where they were.
     """
     if title is None:

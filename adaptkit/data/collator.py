@@ -66,7 +66,7 @@ class PackedCollator(Collator):
     """Joins the conversations of packs into one row without padding, and says where each begins and ends."""
 
     def __call__(self, packs: Sequence[Sequence[Item]]) -> Batch:  # type: ignore[override]
-        """Join packs; the first position of each conversation is no target, since another stands before it."""
+        """Join packs; the first position of each conversation is not a target, since another stands before it."""
         items = unpacked(packs)
         labels = [torch.as_tensor(item["labels"]).clone() for item in items]
         for conversation in labels:

@@ -52,7 +52,7 @@ class Layout(Protocol):
 
 
 class RowSource:
-    """Conversations of rows. Rows are checked when they are read: a bad one spoils only itself.
+    """Conversations of rows. Rows are checked when they are read: a bad one is an error of its own.
 
     Args:
         rows: Where rows come from.
@@ -153,7 +153,7 @@ _loaded: WeakValueDictionary[tuple[str, int, int], JsonRows] = WeakValueDictiona
 def load_rows(path: Path) -> JsonRows:
     """Rows of a file of JSON: a list of them, or a row a line, whatever the file's ending says.
 
-    A line that cannot be read spoils only itself: the error stands in for its row.
+    Only the row of an unreadable line is bad: the error replaces it.
 
     Sources of the same file share them, so that files of gigabytes are parsed once.
 
@@ -184,7 +184,7 @@ def parse_rows(path: Path) -> list[Any]:
     if other is not None:
         raise DataError(f"{path} is {other}", kind="unreadable_file")
     first = beginning.decode(encoding_of(beginning), errors="ignore").lstrip()
-    # An object whose first line opens it alone is no row of JSON Lines
+    # An object whose first line opens it alone is not a row of JSON Lines
     in_lines = path.suffix.lower() in LINES and not first.startswith("[") and not _OPENS.match(first)
     rows = _lines_of(path) if in_lines else _list_of(path)
     if not rows:
@@ -229,7 +229,7 @@ def _are_turns(value: Any) -> bool:
 
 
 def _remedy(value: Any) -> str:
-    """What to do about a file whose JSON is no list."""
+    """What to do about a file whose JSON is not a list."""
     if not isinstance(value, dict):
         return ""
     if isinstance(value.get("annotations"), list):

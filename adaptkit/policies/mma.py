@@ -72,7 +72,7 @@ class Mma(InsertionPolicy):
             if isinstance(block, nn.TransformerEncoderLayer):
                 raise ModelError(
                     f"{type(encoder).__name__} is made of torch's TransformerEncoderLayer, which does not call its "
-                    "attention module at inference, so adapters would be left out. Use encoder_adapter: none."
+                    "attention module at inference, so adapters would be skipped. Use encoder_adapter: none."
                 )
             attention = attention_of(block)
             adapter = RouterAdapter(_input_size(attention), self.options, beside=block)

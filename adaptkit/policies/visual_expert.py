@@ -80,7 +80,7 @@ class RoutedModule(nn.Module):
         if shape.numel() != context.media_mask.numel():
             raise ModelError(
                 f"visual_expert: {type(self).__name__} was called on {shape.numel()} positions in a pass over "
-                f"{context.media_mask.numel()}; it cannot be told which of them are media."
+                f"{context.media_mask.numel()}; which of them are media cannot be determined."
             )
         rows = context.get(ROWS)
         if rows is None:
@@ -151,8 +151,8 @@ def _projections(attention: nn.Module) -> tuple[list[nn.Module], list[nn.Module]
     inputs = [module for name, module in maps.items() if name.rpartition(".")[2] not in others]
     if not inputs or not outputs:
         raise ModelError(
-            f"in {type(attention).__name__} the query, key, value and output projections cannot be told; its linear "
-            f"maps are {', '.join(maps) or 'none'}."
+            f"in {type(attention).__name__} the query, key, value and output projections cannot be determined; its "
+            f"linear maps are {', '.join(maps) or 'none'}."
         )
     return inputs, outputs
 

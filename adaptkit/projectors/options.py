@@ -113,7 +113,8 @@ class CAbstractorOptions(Options):
         side = isqrt(self.num_queries)
         if side * side != self.num_queries:
             raise ValueError(
-                f"num_queries {self.num_queries} is no square number; the nearest are {side**2} and {(side + 1) ** 2}"
+                f"num_queries {self.num_queries} is not a square number; the nearest are {side**2} and "
+                f"{(side + 1) ** 2}"
             )
         return self
 

@@ -10,6 +10,6 @@ from adaptkit.errors import ModelError, wrong_type
 
 
 def require_module(what: str, value: Any) -> None:
-    """Raise a `ModelError` where a value is no module."""
+    """Raise a `ModelError` where a value is not a module."""
     if not isinstance(value, nn.Module):
         raise ModelError(wrong_type(what, "a torch module", value))

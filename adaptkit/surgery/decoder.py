@@ -220,7 +220,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The list of a causal LM's decoder layers, as it is.
 
     Raises:
-        ModelError: It cannot be told.
+        ModelError: It cannot be determined.
     """
     name, trunk = _find_layers(model, text_config(model))
     return cast(nn.ModuleList, getattr(trunk, name))
@@ -271,7 +271,7 @@ def _run_two_tokens(probe: PreTrainedModel, last: int = 0, embedded: bool = Fals
     """Logits at the first of two tokens, `(vocab,)`, given by id or by embedding."""
     embedding = probe.get_input_embeddings()
     pad = probe.config.get_text_config(decoder=True).pad_token_id
-    words = [token for token in range(4) if token != pad]  # some families count positions by what is no padding
+    words = [token for token in range(4) if token != pad]  # some families count positions by what is not padding
     input_ids = torch.tensor([[words[0], words[last]]], device=embedding.weight.device)
     inputs = {"inputs_embeds": embedding(input_ids)} if embedded else {"input_ids": input_ids}
     logits: Tensor = probe(**inputs, use_cache=False).logits
@@ -337,7 +337,7 @@ def text_config(model: PreTrainedModel) -> PreTrainedConfig:
     It is the model's own where `get_text_config` makes a new one, as for the decoder half of an encoder-decoder.
 
     Raises:
-        ModelError: It is no model of transformers.
+        ModelError: It is not a model of transformers.
     """
     if not isinstance(model, PreTrainedModel):
         raise ModelError(wrong_type("decoder", "a causal LM of transformers", model))
@@ -371,7 +371,7 @@ def _find_layers(model: PreTrainedModel, config: PreTrainedConfig) -> tuple[str,
         many = f"{len(found)} lists have" if found else "no list of modules has"
         raise ModelError(
             f"{type(model).__name__}: {many} {setting} = {num_layers} entries, so its decoder layers cannot be "
-            "told. adaptkit adapts decoders whose layers form one list."
+            "determined. adaptkit adapts decoders whose layers form one list."
         )
     ((name, parent),) = found.items()
     return name.rpartition(".")[2], parent

@@ -40,5 +40,5 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"base.chat_template: {path} cannot be read as text: {type(error).__name__}.") from None
     if "{%" not in text and "{{" not in text:  # it would be saved with every checkpoint
-        raise ModelError(f"base.chat_template: {path} is no chat template: there is no Jinja in it.")
+        raise ModelError(f"base.chat_template: {path} is not a chat template: there is no Jinja in it.")
     return text

@@ -51,7 +51,7 @@ def system_message(row: Mapping[str, Any], first: Any, default: str | None) -> s
         default: Where the row has none.
 
     Raises:
-        DataError: It is no text, or the row has two that differ.
+        DataError: It is not text, or the row has two that differ.
     """
     own = next((row[key] for key in _SYSTEM if row.get(key) not in (None, "")), None)
     first = None if first == "" else first

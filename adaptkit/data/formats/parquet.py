@@ -38,7 +38,7 @@ class ParquetRows:
             what it unpacks to.
 
     Raises:
-        DataError: One of them is no parquet file, or there are no rows.
+        DataError: One of them is not a parquet file, or there are no rows.
     """
 
     def __init__(

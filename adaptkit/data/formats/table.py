@@ -107,7 +107,7 @@ class TableLayout:
 def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True, delimiter: str | None = None) -> list[Any]:
     """Rows of a `.jsonl`, `.json`, `.csv` or `.tsv` file, by column; cells of the last two are text.
 
-    A line that cannot be read spoils only itself: the error stands in for its row.
+    Only the row of an unreadable line is bad: the error replaces it.
 
     Args:
         path: The file.
@@ -203,7 +203,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def _said_value(value: Any) -> Any:
     """What a template writes; nothing says null."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise UndefinedError(f"a value of the row is {'null' if value is None else 'no number'}")
+        raise UndefinedError(f"a value of the row is {'null' if value is None else 'not a number'}")
     return value
 
 

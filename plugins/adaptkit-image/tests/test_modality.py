@@ -286,7 +286,7 @@ def test_large_files_are_refused_unread(tmp_path: Path) -> None:
         (io.StringIO("text"), "binary mode"),
         (3, "cannot read a picture from int"),
         (["a.png"], "cannot read a picture from list"),
-        (np.zeros((0, 3), dtype=np.uint8), "no picture"),
+        (np.zeros((0, 3), dtype=np.uint8), "not a picture"),
         (np.zeros((3, 224, 224), dtype=np.uint8), r"shape \(3, 224, 224\)"),
         (np.full((2, 2), 2.0), "0..1"),
         (np.full((2, 2), np.nan), "finite"),

@@ -79,7 +79,7 @@ def test_a_hub_id_offline_is_reported_and_not_asked_for() -> None:
     assert report is not None
     assert report.startswith("laion/no-such-model is not in the cache of the Hugging Face hub, and HF_HUB_OFFLINE")
     assert "laion/no-such-model" in refusal("hf-hub:laion/no-such-model")
-    assert "is no model id" in str(missing(OpenClipOptions(path="hf-hub:a/b/c", model=None)))
+    assert "is not a model id" in str(missing(OpenClipOptions(path="hf-hub:a/b/c", model=None)))
 
 
 def test_a_hub_id_in_the_cache_is_found(

@@ -145,7 +145,7 @@ def test_a_model_object_is_adopted() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"hidden_size": 18}, "no multiple of twice num_heads"),
+        ({"hidden_size": 18}, "not a multiple of twice num_heads"),
         ({"stride": 9}, "leaves values out"),
         ({"layers": 3}, "layers"),
         ({"model_type": "bert"}, "model_type"),

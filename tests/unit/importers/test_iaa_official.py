@@ -329,7 +329,7 @@ def test_an_index_that_leaves_the_folder_is_refused(tmp_path):
     theirs = write(tmp_path / "theirs", num_shards=2)
     index = theirs / "model.safetensors.index.json"
     index.write_text(index.read_text().replace("model-00001-of", "../model-00001-of"))
-    with pytest.raises(ModelError, match="no file of this folder"):
+    with pytest.raises(ModelError, match="not a file of this folder"):
         import_iaa_official(theirs, tmp_path / "out")
 
 

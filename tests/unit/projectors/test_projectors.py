@@ -186,7 +186,7 @@ def test_a_factor_that_does_not_divide_is_refused_with_those_that_do() -> None:
     ("name", "options", "words"),
     [
         ("q_former", {"query_size": 10, "num_heads": 4}, "num_heads 4 does not divide query_size 10"),
-        ("c_abstractor", {"num_queries": 10}, "num_queries 10 is no square number; the nearest are 9 and 16"),
+        ("c_abstractor", {"num_queries": 10}, "num_queries 10 is not a square number; the nearest are 9 and 16"),
         ("pixel_shuffle", {"factor": 0}, "factor"),
     ],
 )

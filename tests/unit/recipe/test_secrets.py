@@ -88,6 +88,6 @@ def test_a_file_without_jinja_is_no_chat_template(tmp_path):
 
     path = tmp_path / "passwd"
     path.write_text(VALUE)
-    with pytest.raises(AdaptkitError, match="no chat template") as error:
+    with pytest.raises(AdaptkitError, match="not a chat template") as error:
         load_chat_template(str(path))
     assert VALUE not in str(error.value)

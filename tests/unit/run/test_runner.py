@@ -447,7 +447,7 @@ def test_a_dry_run_shows_what_would_train_and_writes_nothing(recipe, tmp_path):
         ("workflows.vision.insertion.placement={layers: [7]}", "numbered 0 to 1; 7 is more than 1"),
         ("workflows.vision.insertion={policy: mma} stages.instruct.packing=true", "needs a row for each conversation"),
         ("accelerator.strategy=zero2", "needs several processes"),
-        ("modalities.image.placeholder=<nothing>", "is no token of the tokenizer"),
+        ("modalities.image.placeholder=<nothing>", "is not a token of the tokenizer"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_code_2(recipe, tmp_path, override, words):

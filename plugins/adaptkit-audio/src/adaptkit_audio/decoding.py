@@ -29,7 +29,7 @@ def decode(raw: bytes, where: str, max_seconds: float, max_samples: int) -> Audi
     Channels are averaged block by block.
 
     Raises:
-        DataError: It is no recording, damaged, cut short, too long, or has too many channels.
+        DataError: It is not a recording, is damaged, cut short, too long, or has too many channels.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(raw)) as file:
@@ -46,7 +46,7 @@ def decode(raw: bytes, where: str, max_seconds: float, max_samples: int) -> Audi
     except (soundfile.SoundFileError, RuntimeError) as error:
         reason = str(error).rpartition(": ")[2].strip().rstrip(".")
         raise DataError(
-            f"{where} is no recording that can be read (wav, flac, mp3 and what else libsndfile knows), or it is "
+            f"{where} is not a readable recording (wav, flac, mp3 and what else libsndfile knows), or it is "
             f"damaged or cut short: {reason}."
         ) from error
     if known and len(samples) < frames:
@@ -129,7 +129,7 @@ def _one_channel(values: NDArray[Any], where: str) -> NDArray[Any]:
         return values
     if values.ndim != 2 or min(values.shape) > MAX_CHANNELS or values.shape[0] == values.shape[1] != 1:
         raise DataError(
-            f"{where} is no recording: give (num_samples,), (channels, num_samples) or (num_samples, channels)."
+            f"{where} is not a recording: give (num_samples,), (channels, num_samples) or (num_samples, channels)."
         )
     return values.mean(axis=int(np.argmin(values.shape)))  # type: ignore[no-any-return]
 

@@ -99,5 +99,5 @@ def _unwrapped(source: Any) -> Any:
     if isinstance(source, list | tuple):
         if len(source) == 2 and isinstance(source[1], int | float | np.number):
             return tuple(source)
-        raise DataError(f"a {type(source).__name__} of {len(source)} is no recording: give {ACCEPTED}.")
+        raise DataError(f"a {type(source).__name__} of {len(source)} is not a recording: give {ACCEPTED}.")
     return source

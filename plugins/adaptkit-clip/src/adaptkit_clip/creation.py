@@ -22,7 +22,7 @@ def create_model(config: dict[str, Any], directory: Path) -> ClipOptions:
     """Write model and image processor in the stock layout; weights are drawn from torch's global generator.
 
     Args:
-        config: Fields of a `CLIPVisionConfig`; what is left out takes the values of CLIP ViT-B/32.
+        config: Fields of a `CLIPVisionConfig`; missing ones take the values of CLIP ViT-B/32.
         directory: Made where it is not there; a model that lies in it is overwritten.
 
     Returns:
@@ -52,12 +52,12 @@ def _vision_config(config: dict[str, Any]) -> Any:
         made = CLIPVisionConfig(**config)
     except (StrictDataclassError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise ModelError(f"this is no CLIPVisionConfig: {reason}") from error
+        raise ModelError(f"this is not a CLIPVisionConfig: {reason}") from error
     patch_size: Any = made.patch_size
     image_size: Any = made.image_size
     for key, value in {"image_size": image_size, "patch_size": patch_size}.items():
         if not isinstance(value, int) or value < 1:
-            raise ModelError(f"{key}: {value!r} is no size in pixels; pictures and patches are square, so give one.")
+            raise ModelError(f"{key}: {value!r} is not a size in pixels; pictures and patches are square, so give one.")
     if image_size % patch_size:
-        raise ModelError(f"image_size: {image_size} is no multiple of patch_size: {patch_size}.")
+        raise ModelError(f"image_size: {image_size} is not a multiple of patch_size: {patch_size}.")
     return made

@@ -68,7 +68,7 @@ class ClipPreprocessor(Preprocessor):
             reading order; `(1, 3, height, width)` where the model takes any shape.
 
         Raises:
-            DataError: `item` is no loaded picture, or so elongated that its square would be enormous.
+            DataError: `item` is not a loaded picture, or so elongated that its square would be enormous.
             ModelError: The checkpoint's processor makes another size than its model takes.
         """
         picture = as_rgb(item, "clip")

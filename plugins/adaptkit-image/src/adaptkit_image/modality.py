@@ -152,7 +152,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise DataError(f"an array of shape {array.shape} is no picture: give (height, width[, 1, 3 or 4]).")
+        raise DataError(f"an array of shape {array.shape} is not a picture: give (height, width[, 1, 3 or 4]).")
     if np.issubdtype(array.dtype, np.floating):
         if not bool(np.isfinite(array).all()) or float(array.min()) < 0 or float(array.max()) > 1:
             raise DataError("an array of floats must hold finite values in 0..1; for 0..255 use uint8.")
@@ -160,5 +160,5 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     elif array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
-        raise DataError(f"an array of {array.dtype} is no picture: give uint8, bool, or floats in 0..1.")
+        raise DataError(f"an array of {array.dtype} is not a picture: give uint8, bool, or floats in 0..1.")
     return Image.fromarray(np.ascontiguousarray(array))

@@ -20,7 +20,7 @@ def as_rgb(item: Any, encoder: str) -> Image.Image:
         encoder: Name of the encoder, for the message.
 
     Raises:
-        DataError: It is no picture.
+        DataError: It is not a picture.
     """
     if not isinstance(item, Image.Image):
         raise DataError(f"the encoder {encoder!r} takes loaded pictures (Pillow images), got {type(item).__name__}.")

@@ -128,5 +128,5 @@ def _cached(model_id: str) -> bool:
     try:
         found = [try_to_load_from_cache(model_id, name) for name in (CONFIG_NAME, *_PREFERRED)]
     except HFValidationError as error:
-        raise ModelError(f"hf-hub:{model_id} is no model id: {error}. {_PROVIDE}") from error
+        raise ModelError(f"hf-hub:{model_id} is not a model id: {error}. {_PROVIDE}") from error
     return isinstance(found[0], str) and any(isinstance(file, str) for file in found[1:])

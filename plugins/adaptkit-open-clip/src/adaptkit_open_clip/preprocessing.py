@@ -35,7 +35,7 @@ class OpenClipPreprocessor(Preprocessor):
         """`pixel_values` of one RGB picture, `(3, height, width)`, float32.
 
         Raises:
-            DataError: `item` is no loaded picture, or so elongated that resizing it would take all memory.
+            DataError: `item` is not a loaded picture, or so elongated that resizing it would take all memory.
         """
         picture = as_rgb(item, "open_clip")
         if self._pad == "square":

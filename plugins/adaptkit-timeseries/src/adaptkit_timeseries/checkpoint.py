@@ -47,7 +47,7 @@ class SeriesPatchesConfig(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.hidden_size % (2 * self.num_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of twice num_heads {self.num_heads}")
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of twice num_heads {self.num_heads}")
         if self.stride > self.patch_length:
             raise ValueError(f"stride {self.stride} leaves values out between patches of {self.patch_length}")
         return self

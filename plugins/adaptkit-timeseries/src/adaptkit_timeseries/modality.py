@@ -161,9 +161,9 @@ def _to_array(source: Any) -> NDArray[np.float64]:
         if np.issubdtype(array.dtype, np.complexfloating):
             raise ValueError("it holds complex numbers")
     except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"the {type(source).__name__} is no series: {error}. Give {ACCEPTED}.") from error
+        raise DataError(f"the {type(source).__name__} is not a series: {error}. Give {ACCEPTED}.") from error
     if array.ndim not in (1, 2):
-        raise DataError(f"an array of shape {array.shape} is no series: give (length,) or (length, channels).")
+        raise DataError(f"an array of shape {array.shape} is not a series: give (length,) or (length, channels).")
     return array.astype(np.float64)
 
 

@@ -37,7 +37,7 @@ class SeriesPreprocessor(Preprocessor):
         """Patches of a loaded series, `(channels, patches, patch_length + 2)`.
 
         Raises:
-            DataError: It is no loaded series, or gives more patches than `max_positions`.
+            DataError: It is not a loaded series, or gives more patches than `max_positions`.
         """
         if not isinstance(item, Series):
             raise DataError(f"the encoder takes a series that the modality `series` loaded, not {type(item).__name__}.")

@@ -27,7 +27,7 @@ def parse_csv(text: str, where: str, options: SeriesOptions) -> Series:
         A series whose holes are NaN.
 
     Raises:
-        DataError: It is no table of numbers; the message names line and column.
+        DataError: It is not a table of numbers; the message names line and column.
     """
     lines = _lines(text, where, options.delimiter)
     number, first = next(lines, (0, []))
@@ -59,7 +59,7 @@ def check_channels(number: int, where: str, options: SeriesOptions) -> None:
 
 
 def _lines(text: str, where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of each line; none for a blank one, except at the beginning and at the end."""
+    """Number and cells of each line; none for an empty one, except at the beginning and at the end."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     blank: list[int] | None = None
     try:
@@ -71,7 +71,7 @@ def _lines(text: str, where: str, delimiter: str) -> Iterator[tuple[int, list[st
             elif blank is not None:
                 blank.append(reader.line_num)
     except csv.Error as error:
-        raise DataError(f"{where}, line {reader.line_num}: this is no CSV: {error}.") from error
+        raise DataError(f"{where}, line {reader.line_num}: this is not CSV: {error}.") from error
 
 
 def _header(cells: list[str], where: str, line: int) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def _number(cell: str, column: str, where: str, line: int, options: SeriesOption
         number = float(cell)
     except ValueError as error:
         raise DataError(
-            f"{where}, line {line}, column {column!r}: {cell!r:.60} is no number. {_remedy(cell)}"
+            f"{where}, line {line}, column {column!r}: {cell!r:.60} is not a number. {_remedy(cell)}"
         ) from error
     if np.isinf(number):
         raise DataError(f"{where}, line {line}, column {column!r}: {cell!r:.60} is not finite.")

@@ -131,7 +131,7 @@ def intermediate(model: Any, pixel_values: Tensor, layout: Layout, keep_prefix: 
 
 
 def fill(model: nn.Module, weights: Path) -> None:
-    """Load a backbone's weights; those of a classifier are left out.
+    """Load a backbone's weights; those of a classifier are skipped.
 
     Raises:
         ModelError: They cannot be read, or some are not there.

@@ -43,7 +43,7 @@ class TimmPreprocessor(Preprocessor):
         """`pixel_values` of one RGB picture, `(3, height, width)`, float32.
 
         Raises:
-            DataError: `item` is no loaded picture, or so elongated that resizing it would take all memory.
+            DataError: `item` is not a loaded picture, or so elongated that resizing it would take all memory.
         """
         picture = as_rgb(item, "timm")
         if self._pad == "square":

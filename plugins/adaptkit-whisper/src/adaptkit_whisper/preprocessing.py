@@ -56,7 +56,7 @@ class WhisperPreprocessor(Preprocessor):
         """`input_features` of one recording, as `Windows` describes them, float32.
 
         Raises:
-            DataError: `item` is no loaded recording, or longer than `max_windows`.
+            DataError: `item` is not a loaded recording, or longer than `max_windows`.
         """
         if not isinstance(item, AudioClip):
             raise DataError(f"the encoder 'whisper' takes loaded recordings (AudioClip), got {type(item).__name__}.")

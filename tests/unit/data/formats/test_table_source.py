@@ -201,7 +201,7 @@ def test_templates_say_the_same_each_time(media):
 @pytest.mark.parametrize("label", [None, float("nan"), {"inner": None}])
 def test_nothing_says_null(media, label):
     answer = "{{ label.inner }}" if isinstance(label, dict) else "{{ label }}"
-    with pytest.raises(DataError, match=r"asks for what the row lacks: a value of the row is (null|no number)"):
+    with pytest.raises(DataError, match=r"asks for what the row lacks: a value of the row is (null|not a number)"):
         table(media, [{"label": label}], answer=answer)[0]
     unless = table(media, [{"label": label}], answer="{{ 'none' if label != 3 else label }}")[0]
     assert unless.messages[-1]["content"][0]["text"] == "none"
