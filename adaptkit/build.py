@@ -152,7 +152,7 @@ def build_tokenizer(config: BaseConfig) -> Any:
     """Load the base's tokenizer, with the recipe's chat template where it names one.
 
     Raises:
-        ModelError: There is no tokenizer, or its template draws at random.
+        ModelError: There is no tokenizer, or its template is random.
     """
     source = resolve_model_path(config.path)
     advice = "It should hold the tokenizer of base.path."

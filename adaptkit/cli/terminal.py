@@ -1,6 +1,6 @@
 """What reaches a terminal. Nothing else prints.
 
-Paths, names, data, generated text and other people's errors are only shown: they are no markup, and neither escape
+Paths, names, data, generated text and other people's errors are only shown: they are not markup, and neither escape
 codes nor line breaks in them get through. A plain string is one line; style comes from `styled` or the argument
 `style`, never from what a text says.
 """

@@ -18,7 +18,7 @@ from adaptkit.cli.terminal import Console
 def train_encoder(recipe_path: Path, overrides: tuple[str, ...], output: Path | None) -> None:
     """Train the encoder of RECIPE from random weights, to be frozen in other recipes.
 
-    It learns to tell the words of each item's answer. A recipe then names its folder as the encoder's path.
+    It is trained to predict the words of each item's answer. A recipe then names its folder as the encoder's path.
     """
     from adaptkit.cli.progress import progress_bar
     from adaptkit.cli.quiet import quiet_libraries

@@ -55,7 +55,7 @@ class NewEncoderConfig(Section):
 
 
 class EncoderTrainingConfig(Section):
-    """How it learns.
+    """How an encoder is trained.
 
     Attributes:
         num_steps: Batches in all.
@@ -78,7 +78,7 @@ class EncoderTrainingConfig(Section):
 
 
 class EncoderRecipe(Section):
-    """What an encoder is made of, and what it learns: the words of the answers, from the media alone.
+    """An encoder and its training: it predicts the words of the answers from the media alone.
 
     Attributes:
         modality: What it perceives.

@@ -41,7 +41,7 @@ class RecipeSummary:
 def find_recipes(folders: Iterable[str | Path], plugins: PluginManager | None = None) -> list[RecipeSummary]:
     """Every recipe below some folders, by path, validated.
 
-    YAML files that have none of a recipe's sections are other settings, and are left out.
+    YAML files that have none of a recipe's sections are other settings, and are skipped.
 
     Args:
         folders: Searched recursively; a file stands for itself.

@@ -83,7 +83,7 @@ def load_values(path: Path) -> dict[str, Any]:
     root, problems = parse_yaml(_text_of(path), str(path))
     values = expand_tree(root, problems, set()).plain()
     if not isinstance(values, dict):
-        raise RecipeError(f"{path} is damaged: it is no recipe")
+        raise RecipeError(f"{path} is damaged: it is not a recipe")
     return values
 
 
@@ -122,7 +122,7 @@ def _read(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
         what = "empty" if root.value is None else "a list" if isinstance(root.value, list) else "text or a number"
         raise RecipeError(f"{source}: a recipe is a mapping of keys to values; this file is {what}")
     if below and not _is_recipe(root):  # whatever it is, nothing of it is shown
-        raise RecipeError(f"{below[-1]} extends {source}, which is no recipe: most of its keys are none of a recipe's")
+        raise RecipeError(f"{below[-1]} extends {source}, which is not a recipe: most of its keys are not those of one")
     problems.extend(found)
     root = labelled(root)
     parent = root.entries.get("extends")

@@ -88,7 +88,7 @@ def _cached_though_adapted(
         if modality in modalities and modalities[modality].get("cache_features") is True:
             message = (
                 f"features of {modality!r} cannot be cached: the policy {policy!r} of the workflow {workflow!r} adapts "
-                "its encoder, so they change as it learns; set cache_features to false"
+                "its encoder, so they change as it is trained; set cache_features to false"
             )
             yield problem(("modalities", modality, "cache_features"), message)
 

@@ -89,7 +89,7 @@ class WorkflowConfig(Section):
 
 
 class AcceleratorConfig(Section):
-    """How a run is spread over devices.
+    """How a run is distributed over devices.
 
     Attributes:
         num_processes: Processes to start; as launched where not given.
@@ -197,9 +197,9 @@ class Recipe(Section):
     def _shardable(self) -> Self:
         if self.base.quantization is not None and self.accelerator.strategy in ("zero3", "fsdp"):
             raise ValueError(
-                f"accelerator.strategy: {self.accelerator.strategy} spreads weights over processes, and those of a "
-                f"base with quantization: {self.base.quantization} cannot be spread. Take ddp or zero2, or leave "
-                "quantization out"
+                f"accelerator.strategy: {self.accelerator.strategy} shards weights over processes, and those of a "
+                f"base with quantization: {self.base.quantization} cannot be sharded. Take ddp or zero2, or remove "
+                "quantization"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""How the batches of a recipe are split over processes, and split again when a run goes on with another number."""
+"""How the batches of a recipe are split over processes, and split again when a run resumes with another number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def for_processes(recipe: Recipe, num_processes: int, earlier: Mapping[str, Any]
     Args:
         recipe: What is asked for.
         num_processes: How many there are.
-        earlier: The resolved recipe of the run that goes on. Where it ran in another number of processes,
+        earlier: The resolved recipe of the run that is resumed. Where it ran in another number of processes,
             `gradient_accumulation_steps` are changed so that an optimiser step is over as many samples as before.
 
     Raises:

@@ -72,7 +72,7 @@ def _build(recipe: EncoderRecipe, component: EncoderComponent, folder: Path) -> 
 
 
 def _items(recipe: EncoderRecipe, name: str, modality: Modality) -> list[LabelledItem]:
-    """The first medium of each conversation, and the answer to it; what cannot be read is left out.
+    """The first medium of each conversation, and the answer to it; samples that cannot be read are skipped.
 
     Raises:
         RecipeError: The dataset is not there.

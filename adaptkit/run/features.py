@@ -53,7 +53,7 @@ def _loader(load: Callable[[Any], Tensor], source: Any) -> Callable[[], Tensor]:
 
 
 def _media_of(sources: Iterable[DataSource], modality: str, keys: _ContentKeys) -> list[Any]:
-    """Distinct usable media of some datasets; what is unusable shows when its sample is read."""
+    """Distinct usable media of some datasets; unusable ones are reported when their sample is read."""
     found: dict[str, Any] = {}
     for source in sources:
         for index in range(len(source)):
@@ -68,7 +68,7 @@ def _media_of(sources: Iterable[DataSource], modality: str, keys: _ContentKeys) 
 
 
 class _ContentKeys:
-    """Content keys of media, each computed once where the medium can be told again.
+    """Content keys of media, each computed once where the medium can be recognised.
 
     Attributes:
         failed: Why a medium could not be encoded, by key.
@@ -80,11 +80,11 @@ class _ContentKeys:
         self.failed: dict[str, str] = {}
 
     def __call__(self, source: Any) -> str:
-        can_be_told = isinstance(source, Hashable) and not isinstance(source, bytes)  # whose hash takes as long
-        key = self._known.get(source) if can_be_told else None
+        recognisable = isinstance(source, Hashable) and not isinstance(source, bytes)  # whose hash takes as long
+        key = self._known.get(source) if recognisable else None
         if key is None:
             key = self._content_key(source)
-            if can_be_told:
+            if recognisable:
                 self._known[source] = key
         if key in self.failed:
             raise DataError(self.failed[key])

@@ -35,7 +35,7 @@ NUM_POSITIONS = 4096
 MIN_LAYERS = 4
 
 FAMILY_PATTERNS = {"llama": r"llama|vicuna|tinyllama", "qwen3": r"qwen.?3", "qwen2": r"qwen", "mistral": r"mistral"}
-"""How a family is told from a model's name, where neither the recipe nor a config says it."""
+"""Which names of models belong to a family, where neither the recipe nor a config says it."""
 
 
 def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
@@ -50,7 +50,7 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
         directory: Where stand-ins are written.
 
     Raises:
-        RecipeError: A family cannot be told, or a plugin offers no stand-in.
+        RecipeError: A family cannot be determined, or a plugin offers no stand-in.
     """
     values = recipe.model_dump(mode="json")
     values["base"] |= _base_stand_in(recipe, directory / "base")
@@ -165,10 +165,10 @@ def _base_stand_in(recipe: Recipe, directory: Path) -> dict[str, Any]:
 
 
 def family_of(base: BaseConfig) -> str:
-    """The base's `model_type`: as the recipe says, as its config on this machine says, or told from its name.
+    """The base's `model_type`: as the recipe says, as its config on this machine says, or as its name suggests.
 
     Raises:
-        RecipeError: None of these tells it.
+        RecipeError: None of these says it.
     """
     if base.model_type:
         return base.model_type
@@ -178,7 +178,7 @@ def family_of(base: BaseConfig) -> str:
         if re.search(pattern, base.path, flags=re.IGNORECASE):
             return family
     raise RecipeError(
-        f"base.model_type: the family of {base.path!r} cannot be told from its name; name it (llama, qwen2, "
+        f"base.model_type: the family of {base.path!r} cannot be determined from its name; name it (llama, qwen2, "
         "mistral, …) so that a stand-in can be built."
     )
 

@@ -1,4 +1,4 @@
-"""What a run that goes on must share with the one before, and what keeps two runs apart."""
+"""What a resumed run must share with the run that it continues, and what keeps two runs apart."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _PLACES = ("path", "media", "media_roots", "data_files", "revision", "cache_feat
 
 
 def check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
-    """Make sure that what a run is to go on from is a checkpoint of its own, and that its folder is no model's.
+    """Make sure that a run resumes from a checkpoint of its own, and that its folder does not hold a model.
 
     Raises:
         RecipeError: It is not.
@@ -59,12 +59,12 @@ def check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
     if path.resolve().parent.name not in stages or not is_checkpoint(path):
         found = [str(checkpoint) for stage in stages for checkpoint in list_checkpoints(output_dir / stage)]
         raise RecipeError(
-            f"--resume {resume}: that is no checkpoint of a stage of this recipe. Give auto, or "
-            f"RUN/STAGE/checkpoint-N. Here are: {', '.join(found) or f'none, in {output_dir}'}."
+            f"--resume {resume}: not a checkpoint of a stage of this recipe. Give auto, or "
+            f"RUN/STAGE/checkpoint-N. Found: {', '.join(found) or f'none, in {output_dir}'}."
         )
     run = path.resolve().parent.parent
     if run != output_dir.resolve():
-        raise RecipeError(f"--resume {resume}: that is a checkpoint of another run. Go on there: --output {run}.")
+        raise RecipeError(f"--resume {resume}: that is a checkpoint of another run. Resume that run: --output {run}.")
 
 
 @contextmanager
@@ -110,10 +110,10 @@ def recorded(text: str, output_dir: Path) -> Iterator[None]:
 
 
 def earlier_recipe(output_dir: Path, resume: str | None) -> dict[str, Any] | None:
-    """The resolved recipe of the run that goes on, if there is one.
+    """The resolved recipe of the run that is resumed, if there is one.
 
     Raises:
-        RecipeError: There is a run, and it is not to go on.
+        RecipeError: There is a run, and it is not resumed.
     """
     path = output_dir / RECIPE_FILE
     if resume is None and path.exists():
@@ -123,13 +123,13 @@ def earlier_recipe(output_dir: Path, resume: str | None) -> dict[str, Any] | Non
     if not path.exists():
         return None
     with reading(
-        path, RunError, "Restore the recipe of the run that is to go on, or start afresh with another --output."
+        path, RunError, "Restore the recipe of the run that is resumed, or start a new run with another --output."
     ):
         return load_values(path)
 
 
 def stage_resume(resume: str | None, stage: StageConfig) -> str | Path | None:
-    """Where a stage goes on from: a checkpoint's path concerns the stage it lies in, others continue by themselves."""
+    """Where a stage resumes: a checkpoint of its own that was asked for, else its newest one, if any."""
     if resume in (None, "auto"):
         return resume
     path = Path(str(resume))
@@ -145,7 +145,7 @@ def refuse_other_models(
         RecipeError: The base or an encoder has other weights than its checkpoint was trained beside, or the base
             another configuration.
     """
-    newest = _goes_on_from(output_dir, stage, resume)
+    newest = _resumes_from(output_dir, stage, resume)
     path = None if newest is None else newest / CONFIG_NAME
     if path is None or not path.is_file():
         return
@@ -158,7 +158,7 @@ def refuse_other_models(
         if not holds_content(module, record):
             raise RecipeError(
                 f"cannot resume {newest}: {key} has other weights now than it had. Restore them to continue, or start "
-                "afresh with another `--output`."
+                "a new run with another `--output`."
             )
     here, there = (config_settings(values) for values in (model.config.text_config.to_dict(), trained["text_config"]))
     # Of both, since releases of transformers add keys
@@ -166,35 +166,35 @@ def refuse_other_models(
     if changed:
         raise RecipeError(
             f"cannot resume {newest}: the configuration of base.path has other values now than it had: "
-            f"{', '.join(changed)}. Restore them to continue, or start afresh with another `--output`."
+            f"{', '.join(changed)}. Restore them to continue, or start a new run with another `--output`."
         )
 
 
-def _goes_on_from(output_dir: Path, stage: StageConfig, resume: str | None) -> Path | None:
+def _resumes_from(output_dir: Path, stage: StageConfig, resume: str | None) -> Path | None:
     given = stage_resume(resume, stage)
     return given if isinstance(given, Path) else find_newest(output_dir / stage.name)
 
 
 def refuse_outdated(recipe: Recipe, output_dir: Path, stage: StageConfig, num_steps: int, resume: str | None) -> None:
-    """A stage that trains on would leave those behind that began from where it was.
+    """A stage must not train further once a later stage has started from it.
 
     Raises:
         RecipeError: There are such.
     """
-    newest = _goes_on_from(output_dir, stage, resume)
+    newest = _resumes_from(output_dir, stage, resume)
     if newest is None or completed_steps(newest) >= num_steps:
         return
     for other in recipe.stages:
         if other.start_from == stage.name and find_newest(output_dir / other.name) is not None:
             raise RecipeError(
-                f"stage {stage.name!r} would train on to step {num_steps}, but stage {other.name!r} began from its "
+                f"stage {stage.name!r} would continue to step {num_steps}, but stage {other.name!r} began from its "
                 f"step {completed_steps(newest)}. Delete {output_dir / other.name} to train that again "
-                f"afterwards, or leave {stage.name!r} as long as it was."
+                f"afterwards, or restore the length of {stage.name!r}."
             )
 
 
 def dated(recipe: Recipe, earlier: Mapping[str, Any] | None) -> Recipe:
-    """The recipe with the date of its run: the one it gives, else that of the run that goes on, else now."""
+    """The recipe with the date of its run: the one it gives, else that of the run that is resumed, else now."""
     if recipe.date is not None:
         return recipe
     recorded = (earlier or {}).get("date")
@@ -205,7 +205,7 @@ def dated(recipe: Recipe, earlier: Mapping[str, Any] | None) -> Recipe:
 def recipe_identity(
     recipe: Recipe, stage: StageConfig, tokenizer: Any, sources: Mapping[str, DataSource]
 ) -> dict[str, Any]:
-    """What of the recipe decides a stage's weights, beside its settings; places may change, as data may move.
+    """What decides a stage's weights beside its settings; places are not part of that, since data may move.
 
     Args:
         recipe: The recipe.
@@ -225,7 +225,7 @@ def recipe_identity(
     }
     in_text = {"special_tokens_in_text": True} if recipe.base.special_tokens_in_text else {}
     defaults = [key for place, section in sections.items() for key in _at_default(place, section)]
-    recorded_later = {  # than checkpoints were first written, of which those that lack it are no other runs
+    recorded_later = {  # absent in older checkpoints, which may be resumed all the same
         "tokenizer": words,
         "date": str(recipe.date) if prints_date(template) else None,
         "rows": {name: len(source) for name, source in sources.items()},

@@ -133,8 +133,8 @@ def prepare_run(recipe: Recipe, output_dir: Path, reporter: Reporter) -> Run:
             )
         )
     with reporter.working(f"loading the base {recipe.base.path}"):
-        models = load_models(recipe, _device(shared_out=_shares_out(recipe)))
-    described = describe_model(models.base, tensors=not _shares_out(recipe)) | _described_loading(models.base)
+        models = load_models(recipe, _device(sharded=_shards_base(recipe)))
+    described = describe_model(models.base, tensors=not _shards_base(recipe)) | _described_loading(models.base)
     names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
     sources = main_process_first(lambda: build_sources(recipe, names))
     report_token_warnings(models, sources, reporter)
@@ -142,14 +142,14 @@ def prepare_run(recipe: Recipe, output_dir: Path, reporter: Reporter) -> Run:
     return Run(models, output_dir, reporter, sources, asked, described)
 
 
-def _shares_out(recipe: Recipe) -> bool:
-    """Whether stages share the frozen weights out over processes, so that no device ever holds all."""
+def _shards_base(recipe: Recipe) -> bool:
+    """Whether stages shard the frozen weights over processes, so that no device holds all of them."""
     return recipe.accelerator.strategy in SHARDED and num_processes() > 1
 
 
-def _device(*, shared_out: bool) -> str | None:
-    """Where frozen models go: this process's GPU, if there is one and it is to hold all of them."""
-    return "cuda" if torch.cuda.is_available() and not shared_out else None
+def _device(*, sharded: bool) -> str | None:
+    """Where frozen models go: this process's GPU, if there is one and it holds all of them."""
+    return "cuda" if torch.cuda.is_available() and not sharded else None
 
 
 def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume: str | None = None) -> Run:
@@ -164,8 +164,8 @@ def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume
 
     Raises:
         RecipeError: Something the recipe names is missing, the directory holds a run already, the recipe does not fit
-            the number of processes, or `resume` is no checkpoint.
-        RunError: A stage failed, or changed the base.
+            the number of processes, or `resume` is not a checkpoint.
+        RunError: A stage failed, or it changed the base.
         RunStoppedError: SIGTERM asked the run to stop, and a stage has saved.
     """
     with ExitStack() as stack:
@@ -183,16 +183,16 @@ def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume
         if is_main_process():
             stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
         wait_for_all()
-        if not _shares_out(recipe):
+        if not _shards_base(recipe):
             _try_stages(run)
         _run_stages(run, resume)
-    if is_main_process():  # by itself from here: the others have nothing left to do
+    if is_main_process():  # by itself from here: the others are done
         _finish(run)
     return run
 
 
 def _report_resplit(asked: Recipe, recipe: Recipe, reporter: Reporter) -> None:
-    """Say where gradients are accumulated otherwise than asked for, as another number of processes goes on."""
+    """Report stages whose gradient accumulation changes because another number of processes resumes the run."""
     for before, stage in zip(asked.stages, recipe.stages, strict=True):
         if before.gradient_accumulation_steps != stage.gradient_accumulation_steps:
             reporter.message(
@@ -203,7 +203,7 @@ def _report_resplit(asked: Recipe, recipe: Recipe, reporter: Reporter) -> None:
 
 
 def report_token_warnings(models: LoadedModels, sources: Mapping[str, DataSource], reporter: Reporter) -> None:
-    """Warn of an end of turn that is no token, of words that the tokenizer does not know, and of special tokens."""
+    """Warn of an end of turn that is not a token, of words that the tokenizer does not know, and of special tokens."""
     if not is_main_process():
         return
     tokenizer, as_tokens = models.tokenizer, models.recipe.base.special_tokens_in_text
@@ -221,10 +221,10 @@ def report_token_warnings(models: LoadedModels, sources: Mapping[str, DataSource
 
 
 def check_stages(recipe: Recipe) -> None:
-    """Make sure, before the first stage trains, that none will be refused for its optimiser or its policy.
+    """Make sure, before the first stage trains, that optimizer and policy of each suit the strategy and this machine.
 
     Raises:
-        AdaptkitError: One would be, or something is missing that the run needs of this machine.
+        AdaptkitError: One does not, or this machine lacks what the run needs.
     """
     require_all(recipe)
     strategy = recipe.accelerator.strategy
@@ -236,7 +236,7 @@ def check_stages(recipe: Recipe) -> None:
 
 
 def _try_stages(run: Run) -> None:
-    """Build every stage's model and optimiser once, so that what a later one cannot do shows before the first trains.
+    """Build every stage's model and optimizer once, so that errors of later stages show before the first one trains.
 
     Raises:
         AdaptkitError: A stage cannot be trained as the recipe says; the message names it.
@@ -261,11 +261,11 @@ def _try_stages(run: Run) -> None:
 
 
 def _run_stages(run: Run, resume: str | None) -> None:
-    whole = not _shares_out(run.recipe)
+    whole = not _shards_base(run.recipe)
     stages = run.recipe.stages
     for number, stage in enumerate(stages, start=1):
         if number > 1 and not whole:
-            _reload_frozen(run)  # the stage before has cut it up, and has compared the parts
+            _reload_frozen(run)  # the stage before has sharded it, and has compared the shards
         _run_stage(run, stage, f"{number}/{len(stages)}", resume)
         if whole:
             _require_unchanged(run, f"stage {stage.name!r}")
@@ -274,10 +274,10 @@ def _run_stages(run: Run, resume: str | None) -> None:
 
 
 def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
-    """Make sure that nothing of the base is otherwise than it was loaded.
+    """Make sure that the base is as it was loaded.
 
     Raises:
-        RunError: Something is; the message names it.
+        RunError: It has changed; the message says where.
     """
     before = run.described
     if not tensors:
@@ -290,38 +290,37 @@ def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
             "tensors of the frozen base" if any(name.startswith("tensor ") for name in changed) else "the frozen base"
         )
         raise RunError(
-            f"{who} changed {what}: {named}{f' and {more} more' if more > 0 else ''}. The run is stopped, and "
-            "its result must not be used. Only an error in a plugin or in adaptkit does that; please report it with "
-            "the recipe."
+            f"{who} changed {what}: {named}{f' and {more} more' if more > 0 else ''}. The run has been stopped; "
+            "do not use its result. This is an error in a plugin or in adaptkit; please report it with the recipe."
         )
 
 
 def _described_loading(base: PreTrainedModel) -> Description:
-    """How a process would load the base once more: a base that said otherwise would be compared with another one."""
+    """How a process would load the base again; the proof of unchanged text relies on it."""
     names = ("base", "architecture", "revision", "dtype", "attn_implementation", "trust_remote_code", "quantization")
     loading = loading_of(base)
     return {f"loaded: {name}": str(loading[name]) for name in names}
 
 
-def _reload_frozen(run: Run, *, shared_out: bool = True) -> None:
+def _reload_frozen(run: Run, *, sharded: bool = True) -> None:
     recipe = run.recipe
     run.workflows.clear()
     del run.models  # first, so that there are never two
-    run.models = load_models(recipe, _device(shared_out=shared_out))
+    run.models = load_models(recipe, _device(sharded=sharded))
 
 
 def _finish(run: Run) -> None:
     """Write the trained workflows, and leave them where they can be evaluated."""
     if run.recipe.accelerator.strategy in ENGINES and num_processes() > 1:
-        _rebuild_workflows(run, shared_out=_shares_out(run.recipe))
+        _rebuild_workflows(run, sharded=_shards_base(run.recipe))
     final = run.output_dir / FINAL_FOLDER
     remove_leftovers(final)
     for name, (model, processor) in run.workflows.items():
         with staged_folder(final / name) as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
-    if _shares_out(run.recipe) and _fits_one_gpu(run.models.base):
-        _rebuild_workflows(run, shared_out=False)
+    if _shards_base(run.recipe) and _fits_one_gpu(run.models.base):
+        _rebuild_workflows(run, sharded=False)
 
 
 def _fits_one_gpu(base: torch.nn.Module) -> bool:
@@ -332,15 +331,15 @@ def _fits_one_gpu(base: torch.nn.Module) -> bool:
     return 2 * sum(p.nbytes for p in base.parameters()) < torch.cuda.mem_get_info()[0]
 
 
-def _rebuild_workflows(run: Run, *, shared_out: bool) -> None:
+def _rebuild_workflows(run: Run, *, sharded: bool) -> None:
     """Build each workflow from its last checkpoint, since an engine changed the one that it trained.
 
     Args:
         run: The run.
-        shared_out: Whether the GPU may be too small for the whole, so that it is built in the memory of the host.
+        sharded: Whether the GPU may be too small for the whole, which is then built in the memory of the host.
     """
-    if _shares_out(run.recipe):
-        _reload_frozen(run, shared_out=shared_out)
+    if _shards_base(run.recipe):
+        _reload_frozen(run, sharded=sharded)
     last = {stage.workflow: stage for stage in run.recipe.stages}
     for name, stage in last.items():
         model = run.build_stage_model(stage)
@@ -370,7 +369,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     components = {size.name: size.num_parameters for size in describe_components(model)}
     run.reporter.stage(StageStart(stage, number, components, len(data.sampler), num_steps, num_processes()))
     # Where weights are sharded, sharding records them, for as long as the model lives
-    with nullcontext() if _shares_out(run.recipe) else frozen_content(model):
+    with nullcontext() if _shards_base(run.recipe) else frozen_content(model):
         run.stages[stage.name] = train_stage(
             model,
             data.dataset,
@@ -408,14 +407,14 @@ def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:
         encoder = run.models.encoders[name]
         if name in run.cached or not (run.recipe.modalities[name].cache_features and encoder.cacheable):
             continue
-        encoder.to(_device(shared_out=False) or run.models.base.device)
+        encoder.to(_device(sharded=False) or run.models.base.device)
         with run.reporter.progress(f"encoding {name} inputs") as advance:
             run.cached[name] = cache_features(name, inputs, encoder, run.sources.values(), advance)
         encoder.to(run.models.base.device)
 
 
 def _steps_after(run: Run, stage: StageConfig) -> int:
-    """Steps of later stages; of packed ones as many as without packing, which nobody can tell before."""
+    """Steps of later stages; packed ones count as without packing, since packs are not known before."""
     later = run.recipe.stages[run.recipe.stages.index(stage) + 1 :]
     total = 0
     for other in later:

@@ -100,7 +100,7 @@ def require_unchanged_text(results: Mapping[str, Any], recipe: Recipe | None) ->
             may differ.
 
     Raises:
-        RunError: Text is not what a process without adaptkit makes of it, or that could not be found out.
+        RunError: Text is not what a process without adaptkit makes of it, or the comparison failed.
     """
     text = results.get("text")
     found = [] if text is None else failures(text, own_template=recipe is None or recipe.base.chat_template is not None)
@@ -109,8 +109,8 @@ def require_unchanged_text(results: Mapping[str, Any], recipe: Recipe | None) ->
     if found:
         raise RunError(
             "text is not proven to be unchanged. Against a process that loads the base without adaptkit: "
-            f"{'; '.join(found)}. The workflows must not be taken for what leaves the base as it is. A plugin may have "
-            "changed the base or its classes, or the base's files may have changed while the run was going on."
+            f"{'; '.join(found)}. Do not rely on these workflows to leave the base as it is. A plugin may have "
+            "changed the base or its classes, or the base's files may have changed during the run."
         )
 
 

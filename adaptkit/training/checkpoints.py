@@ -85,7 +85,7 @@ def rotate(output_dir: Path, limit: int) -> None:
 
 
 def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None:
-    """The checkpoint from which a stage continues, or None where it starts afresh.
+    """The checkpoint from which a stage continues, or None for a fresh start.
 
     Checkpoints newer than one that was asked for by name are renamed to `abandoned-checkpoint-N`.
 
@@ -94,7 +94,7 @@ def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path 
         resume: "auto" for the newest complete checkpoint, if any; a checkpoint; None for a fresh start.
 
     Raises:
-        RecipeError: `resume` is no complete checkpoint, or a fresh start would overwrite one.
+        RecipeError: `resume` is not a complete checkpoint, or a fresh start would overwrite one.
     """
     existing = list_checkpoints(output_dir)
     if resume == "auto":
@@ -109,7 +109,7 @@ def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path 
     checkpoint = Path(resume)
     if not is_checkpoint(checkpoint):
         known = ", ".join(path.name for path in existing) or "none"
-        raise RecipeError(f"{checkpoint} is no complete checkpoint. Checkpoints in {output_dir}: {known}.")
+        raise RecipeError(f"{checkpoint} is not a complete checkpoint. Checkpoints in {output_dir}: {known}.")
     if checkpoint.resolve().parent == output_dir.resolve():
         for newer in existing:
             if step_of(newer) > step_of(checkpoint):
@@ -148,7 +148,9 @@ def check_whole(checkpoint: Path) -> None:
         planned_steps(checkpoint)
         return
     earlier = [path for path in list_checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
-    advice = f"--resume auto goes on from {earlier[-1].name} then" if earlier else "its stage begins anew then"
+    advice = (
+        f"then --resume auto resumes from {earlier[-1].name}" if earlier else "then its stage starts from the beginning"
+    )
     raise RunError(f"the checkpoint {checkpoint} is damaged: {problem}. Delete it: {advice}.")
 
 
@@ -201,12 +203,12 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: b
     With another number of processes that is so to rounding, where the batches of all processes together are as before.
 
     Args:
-        checkpoint: What is gone on from.
+        checkpoint: What the run resumes from.
         fixed: What a resumed run must share with the one it continues.
         new_rates: Whether learning rates and the like may differ, since the user wants another run from there on.
 
     Returns:
-        What of them differs, in words.
+        The differences, in words.
 
     Raises:
         RecipeError: The stage's settings or its data changed; the message names what.
@@ -228,15 +230,15 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: b
         raise RecipeError(
             f"cannot resume {checkpoint}: an epoch had {before['num_samples']} packs, and would have "
             f"{now['num_samples']}: all epochs of a stage have as many as its fullest, and another length gave it "
-            "another one. Keep the stage's length (num_train_epochs, max_steps), or start it afresh with another "
+            "another one. Keep the stage's length (num_train_epochs, max_steps), or start a new run with another "
             "`--output`."
         )
     only_rates = all(_is_hyperparameter(key) for key in changed)
     if changed and not (only_rates and new_rates):
-        way_on = f", or go on from there with the new ones: --resume {checkpoint}" if only_rates else ""
+        way_on = f", or resume from there with the new ones: --resume {checkpoint}" if only_rates else ""
         raise RecipeError(
-            f"cannot resume {checkpoint}: {differences}. Restore these settings to continue{way_on}, or start the "
-            "stage afresh with another `--output`."
+            f"cannot resume {checkpoint}: {differences}. Restore these settings to continue{way_on}, or start a "
+            "new run with another `--output`."
         )
     return differences or None
 

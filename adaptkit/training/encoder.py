@@ -22,7 +22,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class LabelledItem:
-    """One item and what is said of it.
+    """One item and its answer.
 
     Attributes:
         load: Makes the loaded item, or, given a random generator, a variation of it.
@@ -98,7 +98,7 @@ def train_encoder(
 
     Args:
         encoder: Changed in place, and frozen again at the end.
-        items: To learn from.
+        items: To train on.
         held_out: Only scored.
         settings: How to train.
         progress: Called with steps done, steps in all, and the state of things.
@@ -139,7 +139,7 @@ def train_encoder(
 
 
 class _Learner(nn.Module):
-    """An encoder that learns, and its read-out."""
+    """An encoder that is trained, and its read-out."""
 
     def __init__(self, encoder: Encoder, words: list[str]) -> None:
         super().__init__()

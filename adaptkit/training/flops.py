@@ -31,7 +31,7 @@ class FlopRates:
         per_squared_length: For the square of each sequence's length (causal attention, half of the square counted).
         per_supervised: For each position at which logits are computed.
         per_feature: For each projected feature, by modality.
-        per_encoded: For each position that an encoder computes, by modality; its attention is left out.
+        per_encoded: For each position that an encoder computes, by modality; without its attention.
     """
 
     per_token: float
@@ -70,7 +70,7 @@ def model_flops(
 
     Args:
         model: The workflow.
-        num_tokens: Tokens that the decoder reads, placeholders included, padding left out.
+        num_tokens: Tokens that the decoder reads, with placeholders and without padding.
         sum_of_squared_lengths: Of the conversations' lengths in tokens.
         num_supervised: Positions with a label.
         num_features: Projected features by modality, where those operations are to be counted too.
@@ -80,7 +80,7 @@ def model_flops(
 
 
 def flop_rates(model: AdaptkitForConditionalGeneration) -> FlopRates:
-    """The operations of a workflow's passes; holds as long as the same parameters learn."""
+    """The operations of a workflow's passes; valid as long as the same parameters are trainable."""
     adapted = {name: any(p.requires_grad for p in encoder.parameters()) for name, encoder in model.encoders.items()}
     learns = [adapted[name] or any(p.requires_grad for p in module.parameters()) for name, module in
               model.projectors.items()]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Stops a stage whose loss leaves the numbers, or jumps, and keeps the batch for inspection."""
+"""Stops a stage whose loss is not finite, or jumps, and keeps the batch for inspection."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class LossWatch:
         """Look at what was added since the last time.
 
         Raises:
-            RunError: A loss is no number, or jumps; the message says where its batch was saved.
+            RunError: A loss is not finite, or jumps; the message says where its batch was saved.
         """
         steps, self._unchecked = self._unchecked, []
         for step in steps:
@@ -116,7 +116,7 @@ class LossWatch:
             f"{', '.join(f'{rate:.2g}' for rate in sorted(set(rates)))}. {where}; else lower the learning rate or "
             "max_grad_norm, or raise warmup_ratio. "
             + (
-                f"With such changes --resume {saved[-1]} goes on from the last checkpoint before it."
+                f"With such changes, --resume {saved[-1]} resumes from the last checkpoint before it."
                 if saved
                 else "There is no checkpoint before it: train the stage again."
             )

@@ -28,7 +28,7 @@ class WorkflowModel(Protocol):
         """Parameter names of each part that can be trained."""
 
     def set_trainable(self, parts: Sequence[str]) -> None:
-        """Let these parts learn, and nothing else."""
+        """Make these parts trainable, and nothing else."""
 
     def trainable_state_dict(self) -> dict[str, torch.Tensor]:
         """The live tensors that a checkpoint holds, by the names it holds them under."""
@@ -93,7 +93,7 @@ def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerC
 
     Args:
         model: A `WorkflowModel`.
-        parts: The parts that learn; each becomes groups of its own, which carry its name under `"part"`.
+        parts: The trained parts; each becomes groups of its own, which carry its name under `"part"`.
         settings: Of the stage.
 
     Raises:

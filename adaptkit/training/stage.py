@@ -88,7 +88,7 @@ def train_stage(
         sampler: The order of each epoch, determined by its own seed and `set_epoch`.
         output_dir: Where `checkpoint-N` folders go.
         resume: "auto" continues from the newest complete checkpoint, if any; a path from that one; None starts
-            afresh.
+            from the beginning.
         callbacks: Further transformers callbacks; one with a `close()` is closed whatever happens.
         processor: Saved with every checkpoint.
         reporter: Told how far the stage is.

@@ -35,7 +35,7 @@ class Totals:
 
     Attributes:
         samples: Conversations.
-        tokens: Positions of theirs, padding left out.
+        tokens: Their positions, without padding.
         flops: Floating-point operations; None where the model is none whose operations are known.
     """
 

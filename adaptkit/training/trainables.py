@@ -1,4 +1,4 @@
-"""Proof of which parameters learn."""
+"""Which parameters are trainable, and the check that they are the right ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from adaptkit.errors import ModelError
 
 @dataclass(frozen=True)
 class Trainables:
-    """How many parameters learn and how many do not.
+    """How many parameters are trainable, and how many are frozen.
 
     Attributes:
-        trainable: Parameters of each part that learns.
+        trainable: Parameters of each part that is trained.
         frozen: All others.
     """
 
@@ -28,14 +28,14 @@ class Trainables:
 
 
 def assert_trainable(model: nn.Module, parts: Sequence[str]) -> Trainables:
-    """Make sure that exactly the parameters of `parts` learn.
+    """Make sure that exactly the parameters of `parts` are trainable.
 
     Args:
         model: A `WorkflowModel` after `set_trainable`.
-        parts: The parts that are meant to learn.
+        parts: The parts to train.
 
     Raises:
-        ModelError: A part is empty or unknown, or some parameter learns that should not, or the other way round.
+        ModelError: A part is empty or unknown, or the trainable parameters are not those of the parts.
     """
     known = model.trainable_parts()  # type: ignore[operator]
     missing = [part for part in parts if not known.get(part)]
@@ -48,7 +48,7 @@ def assert_trainable(model: nn.Module, parts: Sequence[str]) -> Trainables:
     if expected != actual:
         idle, stray = sorted(expected - actual), sorted(actual - expected)
         raise ModelError(
-            f"the wrong parameters learn: {len(idle)} of the parts {', '.join(parts)} are frozen"
+            f"the wrong parameters are trainable: {len(idle)} of the parts {', '.join(parts)} are frozen"
             f" ({', '.join(idle[:3]) or 'none'}) and {len(stray)} others are not ({', '.join(stray[:3]) or 'none'})"
         )
     trainable = {part: sum(sizes[name] for name in known[part]) for part in parts}

@@ -28,10 +28,10 @@ from adaptkit.training.throughput import Throughput
 
 
 class WorkflowTrainer(Trainer):  # type: ignore[misc]
-    """Trains the parts of a model that learn, and saves them alone.
+    """Trains the trainable parts of a model, and saves only those.
 
     It differs from its parent in the optimiser (by part), the order of the data (the sampler's), the checkpoints
-    (whole or absent, trainable tensors only), and in that it stops when the loss is no longer a number.
+    (whole or absent, trainable tensors only), and in that it stops on a non-finite loss.
 
     Args:
         model: A `WorkflowModel` whose `set_trainable` was called.
@@ -40,7 +40,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         dataset: Indexed by what `sampler` yields.
         collator: Makes the model's keyword arguments of a list of dataset items.
         sampler: The order of an epoch; its `set_epoch` is called where it has one.
-        identity: What a run that goes on from a checkpoint must share with this one.
+        identity: What a run that resumes from a checkpoint must share with this one.
         processor: Saved with every checkpoint, if given.
         callbacks: Called beside transformers' own flow of logging and saving.
         throughput: Counts the batches.
@@ -96,7 +96,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         return prepared
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """One optimiser over what learns, by part."""
+        """One optimizer over the trainable parameters, by part."""
         optimizer: Optimizer | None = getattr(self, "optimizer", None)
         if optimizer is None:
             optimizer = build_optimizer(self.model, self._settings.train, self._settings.optimizer)
@@ -117,7 +117,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Forward and backward; stops before a step on a loss that is no number."""
+        """Forward and backward; stops before a step on a non-finite loss."""
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if self._throughput is not None:
             self._throughput.add(inputs)
@@ -181,7 +181,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         """Let go of what training needed."""
 
     def names_not_finite(self) -> list[str]:
-        """Names of the model's own tensors with values that are no numbers."""
+        """Names of the model's own tensors with non-finite values."""
         return [name for name, tensor in self.model.trainable_state_dict().items() if not torch.isfinite(tensor).all()]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -268,6 +268,6 @@ def build_arguments(settings: StageConfig, output_dir: Path, num_samples: int, s
         use_cpu=use_cpu,
         ddp_backend="gloo" if use_cpu else None,
         ddp_timeout=int(TIMEOUT.total_seconds()),
-        ddp_find_unused_parameters=True,  # a batch need not touch every part that learns
+        ddp_find_unused_parameters=True,  # a batch need not use every trained part
         deepspeed=deepspeed_config(strategy, settings),
     )
