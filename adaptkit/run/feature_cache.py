@@ -14,7 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -27,21 +27,6 @@ from adaptkit.errors import DataError, RunError
 
 Loader = Callable[[], Tensor]
 EncodeBatch = Callable[[list[Tensor]], "Tensor | Sequence[Tensor]"]
-
-
-@dataclass(frozen=True)
-class FillReport:
-    """What a `FeatureCache.fill` did.
-
-    Attributes:
-        num_encoded: Items encoded now.
-        num_present: Items that were there already.
-        failed: Why an item could not be read, by key.
-    """
-
-    num_encoded: int
-    num_present: int
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,7 +105,7 @@ class FeatureCache:
         batch_size: int = 32,
         num_workers: int = 2,
         progress: Callable[[int, int], None] | None = None,
-    ) -> FillReport:
+    ) -> dict[str, str]:
         """Encode what is not there yet.
 
         Other processes that fill the same cache wait, and then find the items there.
@@ -132,6 +117,9 @@ class FeatureCache:
             batch_size: Items encoded at once.
             num_workers: Threads that read items ahead.
             progress: Called with the items done and in all, after each batch.
+
+        Returns:
+            Why an item could not be encoded, by key.
 
         Raises:
             RunError: The cache cannot be written, as when the disk is full.
@@ -158,7 +146,7 @@ class FeatureCache:
                 f"could not write encoder features to {self.path}: {error}. Free some space, or set cache_features: "
                 "false; features written so far are kept."
             ) from error
-        return FillReport(len(missing) - len(failed), len(loaders) - len(missing), failed)
+        return failed
 
     def _append(self, keys: list[str], features: Tensor | Sequence[Tensor]) -> None:
         added: dict[str, _Entry] = {}

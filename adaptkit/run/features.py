@@ -42,9 +42,9 @@ def cache_features(
             return run_encoder(encoder, raw)
 
     items = [(keys(source), _loader(inputs.load, source)) for source in _media_of(sources, modality, keys)]
-    report = cache.fill(items, encode, progress=progress)
-    keys.failed.update(report.failed)
-    first = next((key for key, _ in items if key not in report.failed), None)
+    failed = cache.fill(items, encode, progress=progress)
+    keys.failed.update(failed)
+    first = next((key for key, _ in items if key not in failed), None)
     return CachedFeatures(keys, cache.get, None if first is None else torch.zeros_like(cache.get([first])[0]))
 
 

