@@ -24,9 +24,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 
 import adaptkit
-from adaptkit.prediction.building import pack_base
+from adaptkit.prediction.building import pack_base, without_weights
 from adaptkit.prediction.memory import predict_step
-from adaptkit.prediction.shadows import shadow_building, shadow_of
 from adaptkit.stage import OptimizerConfig, StageConfig
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
@@ -71,7 +70,7 @@ CASES = (
 
 
 def build_model(case: Case, options: argparse.Namespace, *, real: bool) -> Any:
-    """The workflow of a case: on a device, or made of shadows."""
+    """The workflow of a case: on a device, or without values."""
     config = LlamaConfig(
         hidden_size=options.hidden,
         intermediate_size=options.hidden * 7 // 2,
@@ -141,11 +140,11 @@ def build_settings(case: Case, options: argparse.Namespace) -> StageConfig:
 def predicted_peak(case: Case, options: argparse.Namespace) -> tuple[int, float]:
     """Bytes, and the seconds it took to predict them."""
     started = time.perf_counter()
-    with shadow_building():
+    with without_weights():
         model = build_model(case, options, real=False)
     if case.quantization is not None:
         pack_base(model, case.quantization)
-    pictures = shadow_of(torch.zeros(options.batch, 3, options.picture, options.picture))
+    pictures = torch.zeros(options.batch, 3, options.picture, options.picture, device="meta")
     batch = build_batch(model, case, options, pictures)
     return predict_step(model, batch, build_settings(case, options)).peak, time.perf_counter() - started
 

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from adaptkit.build import MediaStore, StageData, build_sources, build_stage_data, build_tokenizer, missing_resources
 from adaptkit.chat.encoding import label_segments
-from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, load_skeletons
 from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
 from adaptkit.cli.reporter import ConsoleReporter
@@ -20,6 +19,8 @@ from adaptkit.data_tools.check import Spread, look_at_spread
 from adaptkit.errors import DataError, ModelError, inert_text, join_lines
 from adaptkit.interfaces import DataSource
 from adaptkit.model.inspection import describe_components
+from adaptkit.prediction.building import load_skeletons
+from adaptkit.prediction.stages import PredictionOptions, Predictor, StagePrediction
 from adaptkit.processes.group import num_processes
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
 from adaptkit.reporting import StageStart

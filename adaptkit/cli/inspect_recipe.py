@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.build import built_parts
-from adaptkit.cli.prediction import PredictionOptions, Predictor, StagePrediction, load_skeletons
 from adaptkit.cli.prediction_tables import as_values, show_predictions
 from adaptkit.cli.terminal import Console
 from adaptkit.cli.workflow_tables import describe, show_workflows
 from adaptkit.errors import ModelError, unknown_name
+from adaptkit.prediction.building import load_skeletons
+from adaptkit.prediction.stages import PredictionOptions, Predictor, StagePrediction
 from adaptkit.recipe import Recipe, StageConfig, load_recipe
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from adaptkit.cli.prediction import PredictionOptions
+    from adaptkit.prediction.stages import PredictionOptions
 
 
 def prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,7 +37,7 @@ def parse_options(values: dict[str, Any]) -> PredictionOptions:
     Raises:
         RecipeError: A rate is none.
     """
-    from adaptkit.cli.prediction import PredictionOptions
+    from adaptkit.prediction.stages import PredictionOptions
     from adaptkit.prediction.timing import parse_rate
 
     return PredictionOptions(

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from adaptkit.cli.prediction import PredictionOptions, StagePrediction
 from adaptkit.cli.terminal import Console
+from adaptkit.prediction.stages import PredictionOptions, StagePrediction
 from adaptkit.recipe import Recipe
 
 GIB = 2**30

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,18 @@ def is_distribution_name(name: str) -> bool:
 
 # -- stock models, tokenizers and processors -------------------------------------------------------------------------
 
+_configs_only: ContextVar[bool] = ContextVar("configs_only", default=False)
+
+
+@contextmanager
+def from_configs() -> Iterator[None]:
+    """Let `load_stock` build models from their configs, without reading weights."""
+    token = _configs_only.set(True)
+    try:
+        yield
+    finally:
+        _configs_only.reset(token)
+
 
 def load_stock(
     loader: Any,
@@ -217,6 +230,9 @@ def load_stock(
         trust_remote_code = trust_remote_code is True  # transformers asks on the terminal where it is None
         _check_config(str(source), options, advice, trust_remote_code=trust_remote_code)
         try:
+            build = getattr(loader, "from_config", None) or getattr(loader, "_from_config", None)
+            if _configs_only.get() and build is not None:
+                return _from_config(build, getattr(loader, "config_class", None), source, **options)
             loaded = loader.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
             _check_generation(loaded, source)
             return loaded
@@ -232,6 +248,18 @@ def load_stock(
                 f"{source} comes with code of its own, which is not run unless you say so: read it, and if you trust "
                 "it, pass trust_remote_code=True (--trust-remote-code; base.trust_remote_code: true in a recipe)."
             ) from error
+
+
+def _from_config(build: Any, config_class: Any, source: str | Path, **options: Any) -> Any:
+    """What `from_pretrained` of a model class returns, with other values; options that concern weights do nothing."""
+    from transformers import AutoConfig
+
+    where = {name: options[name] for name in ("revision", "cache_dir", "subfolder") if name in options}
+    config = options.get("config") or (config_class or AutoConfig).from_pretrained(source, **where)
+    dtype = options.get("dtype")
+    dtype = getattr(config, "dtype", None) if dtype == "auto" else dtype
+    model = build(config, dtype=dtype or "float32").eval()
+    return (model, {"missing_keys": [], "unexpected_keys": []}) if options.get("output_loading_info") else model
 
 
 def _check_config(source: str, options: Mapping[str, Any], advice: str, *, trust_remote_code: bool) -> None:

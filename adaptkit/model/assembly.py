@@ -192,7 +192,7 @@ def check_base(base: Any) -> None:
 
 def _check_values(base: PreTrainedModel, encoders: Mapping[str, Encoder], replace_ends: bool) -> None:
     """Values are needed, unless there are none at all: then the workflow is an outline, whose sizes can be counted."""
-    outline = not replace_ends and all(is_outline(module) for module in (base, *encoders.values()))
+    outline = all(is_outline(module) for module in (base, *encoders.values()))
     if not outline:
         check_materialised(base, "the base")
         for name, encoder in encoders.items():

@@ -311,14 +311,28 @@ _SHOWN_BY_LONG_ROWS = {
 """Settings of decoders that mix conversations in rows of thousands of positions, where short ones show nothing."""
 
 
+@dataclass(frozen=True)
+class TrainingTraits:
+    """What trying a decoder shows, and its config does not say.
+
+    Attributes:
+        head_comes_last: Whether nothing changes the logits after the LM head, so that they can be computed in chunks.
+        packing: How conversations are kept apart in packed rows; None where that was not tried.
+    """
+
+    head_comes_last: bool
+    packing: Method | None = None
+
+
 @contextmanager
-def attention_for_packing(workflow: Any) -> Iterator[None]:
+def attention_for_packing(workflow: Any, known: Method | None = None) -> Iterator[None]:
     """Prepare a workflow for packed rows, for as long as it trains on them.
 
     Of the methods that its decoder's attention allows, the fastest that keeps two short conversations apart is taken.
 
     Args:
         workflow: The composite model, whose `_packing` is set.
+        known: The method, where it was found before.
 
     Raises:
         ModelError: None does, as where layers carry a state along the row.
@@ -328,10 +342,10 @@ def attention_for_packing(workflow: Any) -> Iterator[None]:
     before = config._attn_implementation
     reasons = [reason for name, reason in _SHOWN_BY_LONG_ROWS.items() if getattr(config, name, None)]
     try:
-        for method in [] if reasons else _methods(config):
+        for method in [known] if known else [] if reasons else packing_methods(config):
             config._attn_implementation = PACKED if method == "segments" else before
             workflow._packing = method
-            reason = _problem(workflow)
+            reason = None if known else _problem(workflow)
             if reason is None:
                 yield
                 return
@@ -345,7 +359,8 @@ def attention_for_packing(workflow: Any) -> Iterator[None]:
     )
 
 
-def _methods(config: Any) -> list[Method]:
+def packing_methods(config: Any) -> list[Method]:
+    """Methods that a decoder's attention may allow, the fastest first."""
     implementation = str(config._attn_implementation)
     if implementation.startswith("flash_attention"):
         return ["flash"]

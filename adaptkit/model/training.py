@@ -27,7 +27,7 @@ from adaptkit.model.loss import (
     with_loss,
     without_head,
 )
-from adaptkit.model.packing import Method, Segments, attention_for_packing, packed_pass
+from adaptkit.model.packing import Method, Segments, TrainingTraits, attention_for_packing, packed_pass
 
 ACCEPTS_MASK = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
 
@@ -76,13 +76,16 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
     _loss_mode: LossMode = "plain"
 
     @contextlib.contextmanager
-    def prepared_for_training(self, *, packing: bool = False, loss: LossMode = "auto") -> Iterator[None]:
+    def prepared_for_training(
+        self, *, packing: bool = False, loss: LossMode = "auto", traits: TrainingTraits | None = None
+    ) -> Iterator[None]:
         """Choose how batches are computed, for as long as a stage trains.
 
         Args:
             packing: Whether conversations share rows, with `segment_lengths`.
             loss: `plain` holds the logits of all supervised positions, `chunked` of some at a time, `liger` takes
                 Liger's kernel; `auto` chooses. A head whose output a family changes is always `plain`.
+            traits: From `find_traits` of a model of the same family, where this one has no values to try.
 
         Raises:
             ModelError: The policy or the decoder cannot be packed, or the loss cannot be computed as asked.
@@ -95,8 +98,8 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
             stack.callback(setattr, self, "_packing", None)
             stack.callback(setattr, self, "_loss_mode", "plain")
             if packing:
-                stack.enter_context(attention_for_packing(self))
-            if loss != "plain" and not self._head_comes_last():
+                stack.enter_context(attention_for_packing(self, traits.packing if traits else None))
+            if loss != "plain" and not (traits.head_comes_last if traits else self._head_comes_last()):
                 if loss != "auto":
                     raise ModelError(
                         f"loss: {loss} needs a decoder whose LM head gives its logits; take plain or auto."
@@ -104,6 +107,18 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
                 loss = "plain"
             self._loss_mode = loss
             yield
+
+    def find_traits(self, *, packing: bool) -> TrainingTraits:
+        """Try how the decoder is trained.
+
+        Args:
+            packing: Whether to find how it is packed, too.
+
+        Raises:
+            ModelError: It cannot be packed.
+        """
+        with attention_for_packing(self) if packing else contextlib.nullcontext():
+            return TrainingTraits(self._head_comes_last(), self._packing)
 
     @torch.no_grad()
     def _head_comes_last(self) -> bool:

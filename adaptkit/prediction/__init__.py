@@ -1,5 +1,6 @@
-"""What a training stage will need, told before any weight is loaded: memory of each device, operations, time.
+"""What a training stage needs, before any weight is loaded: memory of each device, operations, time.
 
-`shadows` are tensors without values; `building` makes models of them from configs; `memory` runs a step on such a model
-and follows its allocations; `timing` turns operations into hours.
+`stages` predicts the stages of a recipe. `building` makes their models on the meta device, from configs alone; `memory`
+runs a training step of such a model in `fake` tensors and tracks its allocations; `devices` divides the result over
+several devices; `timing` turns operations into hours.
 """

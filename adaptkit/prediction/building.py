@@ -1,4 +1,4 @@
-"""Building models without their weights: from configs alone, and packed as bitsandbytes would pack them."""
+"""Models without values, on the meta device: built from configs alone, and packed as bitsandbytes packs them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from adaptkit.files.loading import load_stock
+from adaptkit.errors import ModelError, RecipeError, join_lines
+from adaptkit.files.loading import from_configs, load_stock, reading
+from adaptkit.files.paths import missing_model, resolve_model_path
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.prediction.shadows import Shadow, shadow_building, shadow_of
+from adaptkit.prediction.fake import WithoutValues
+from adaptkit.recipe import BaseConfig, Recipe, StageConfig
+from adaptkit.run.loaded import LoadedModels, load_encoders
 
 _BYTES = {"nf4": 0.5, "fp4": 0.5, "int8": 1.0}
 _BLOCK, _BLOCK_OF_SCALES = 64, 256
@@ -26,53 +30,99 @@ _BLOCK, _BLOCK_OF_SCALES = 64, 256
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Build models inside as shadows; what `from_pretrained` of transformers would load needs its config alone."""
+    """Build models inside on the meta device; transformers' models need their configs alone."""
     with warnings.catch_warnings():
-        # Plugins that load a file of weights by themselves load it into shadows, which torch says tensor by tensor
+        # Plugins that read a file of weights themselves load it into such a model, which torch says tensor by tensor
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
-        with shadow_building(), patch.object(PreTrainedModel, "from_pretrained", classmethod(_from_config)):
+        with from_configs(), torch.device("meta"), WithoutValues():  # type: ignore[no-untyped-call]
             yield
 
 
-def _from_config(cls: Any, source: Any, *_: Any, **options: Any) -> Any:
-    """In place of `from_pretrained`; takes the options that plugins give, and leaves those that concern weights."""
-    where = {name: options[name] for name in ("revision", "cache_dir", "subfolder") if name in options}
-    config = options.get("config")
+def load_skeletons(recipe: Recipe) -> LoadedModels:
+    """The models of a recipe without weights and without a tokenizer: their configs are enough.
+
+    Raises:
+        RecipeError: The base's config is not on this machine.
+    """
+    missing = missing_model(recipe.base.path, recipe.base.revision)
+    if missing:
+        raise RecipeError(
+            join_lines(
+                [
+                    f"recipe {recipe.name!r} names what is not on this machine:",
+                    f"  base.path: {missing}.",
+                    "Of models, their config.json is enough to predict what a run needs.",
+                ]
+            )
+        )
+    base = skeleton_base(recipe.base)
+    try:
+        with without_weights():
+            return load_encoders(recipe, base)
+    except ModelError:  # an encoder whose plugin computes with its weights while it is built: it is loaded
+        with from_configs():
+            return load_encoders(recipe, base)
+
+
+def skeleton_base(config: BaseConfig) -> PreTrainedModel:
+    """The base as its config describes it, without weights and not packed.
+
+    Raises:
+        ModelError: No model can be built from the config.
+    """
+    source = resolve_model_path(config.path)
+    with reading(source):
+        loaded = load_stock(AutoConfig, source, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        # Flash attention and PyTorch's own keep the same tensors, and only the latter runs without a GPU
+        eager = config.attn_implementation == "eager"
+        dtype = getattr(loaded, "dtype", None) or torch.float32
+        with without_weights():
+            base: PreTrainedModel = AutoModelForCausalLM.from_config(
+                loaded,
+                dtype=dtype if config.dtype == "auto" else getattr(torch, config.dtype),
+                attn_implementation="eager" if eager else None,
+                trust_remote_code=config.trust_remote_code,
+            )
+    return base.eval()
+
+
+def skeleton_model(models: LoadedModels, stage: StageConfig) -> AdaptkitForConditionalGeneration:
+    """A stage's workflow without weights, its base packed as the recipe says."""
+    quantization = models.recipe.base.quantization or _packed_on_disk(models.base)
+    if quantization is not None:  # packing changes the base that workflows share
+        models = replace(models, base=skeleton_base(models.recipe.base))
+    with without_weights():
+        model = models.build_stage_model(stage)
+    if quantization is not None:
+        pack_base(model, quantization)
+    return model
+
+
+def _packed_on_disk(base: PreTrainedModel) -> str | None:
+    """How a base's own checkpoint is packed.
+
+    Raises:
+        ModelError: By something else than bitsandbytes.
+    """
+    config = getattr(base.config, "quantization_config", None)
     if config is None:
-        config = load_stock(cls.config_class or AutoConfig, source, **where)
-    dtype = options.get("dtype", options.get("torch_dtype"))
-    if dtype in (None, "auto"):
-        dtype = (getattr(config, "dtype", None) if dtype == "auto" else None) or torch.float32
-    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    model = cls._from_config(config, dtype=dtype).eval()
-    return (model, {"missing_keys": [], "unexpected_keys": []}) if options.get("output_loading_info") else model
+        return None
+    values = config if isinstance(config, dict) else config.to_dict()
+    if values.get("load_in_8bit"):
+        return "int8"
+    if values.get("load_in_4bit"):
+        return str(values.get("bnb_4bit_quant_type", "fp4"))
+    raise ModelError(f"the base is quantised by {values.get('quant_method')}, which adaptkit cannot train on.")
 
 
-def turn_into_shadows(*modules: nn.Module) -> None:
-    """Replace what was loaded all the same, in place; tensors that modules share stay shared."""
-    memo: dict[int, Tensor] = {}
-    kept: list[Tensor] = []  # an id is unique among what lives
-
-    def shadow(tensor: Tensor) -> Tensor:
-        if id(tensor) not in memo:
-            made = shadow_of(tensor)
-            if isinstance(tensor, nn.Parameter) and made is not tensor:
-                made = nn.Parameter(made, requires_grad=tensor.requires_grad)
-            memo[id(tensor)] = made
-            kept.append(tensor)
-        return memo[id(tensor)]
-
-    for owner in chain.from_iterable(module.modules() for module in modules):
-        tables: tuple[dict[str, Any], ...] = (owner._parameters, owner._buffers)
-        for table in tables:
-            table.update({name: shadow(tensor) for name, tensor in table.items() if tensor is not None})
+# -- packed weights --------------------------------------------------------------------------------------------------
 
 
 def pack_base(model: AdaptkitForConditionalGeneration, quantization: str) -> None:
     """Let the base's linear maps in a workflow take the memory of packed ones, in place.
 
     Args:
-        model: Built of shadows on an unpacked base.
+        model: On the meta device, with an unpacked base.
         quantization: `nf4`, `fp4` or `int8`.
     """
     shared = {id(p) for p in model.base.parameters()}
@@ -97,7 +147,7 @@ def _packed(weight: Tensor, quantization: str) -> nn.Parameter:
     else:
         num_blocks = math.ceil(num_values / _BLOCK)
         num_bytes += num_blocks + 4 * math.ceil(num_blocks / _BLOCK_OF_SCALES)
-    packed = nn.Parameter(Shadow(torch.empty(num_bytes, dtype=torch.uint8, device="meta")), requires_grad=False)
+    packed = nn.Parameter(torch.empty(num_bytes, dtype=torch.uint8, device="meta"), requires_grad=False)
     packed.num_packed = num_values  # type: ignore[attr-defined]
     return packed
 
@@ -106,13 +156,14 @@ class _PackedForward:
     """A packed map's forward: the weight is unpacked for each product, and again for its gradient."""
 
     def __init__(self, module: Any, rows: int, columns: int) -> None:
-        self._bias, self._shape = module.bias, (rows, columns)
+        self._module, self._shape = module, (rows, columns)
 
     def __call__(self, inputs: Tensor) -> Tensor:
+        bias = self._module.bias
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
         with torch.autocast("cpu", enabled=False):
             output = _UnpackedProduct.apply(inputs.to(dtype), self._shape)
-            output = output if self._bias is None else output + self._bias.to(dtype)
+            output = output if bias is None else output + bias.to(dtype)
             return output.to(inputs.dtype)  # type: ignore[no-any-return]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from adaptkit.errors import ModelError
+from adaptkit.model.packing import TrainingTraits
 from adaptkit.stage import StageConfig
 from adaptkit.surgery import decoder_layers
 
@@ -31,8 +32,13 @@ _KEPT = {
 
 
 @contextmanager
-def prepared(model: nn.Module, settings: StageConfig) -> Iterator[None]:
+def prepared(model: nn.Module, settings: StageConfig, traits: TrainingTraits | None = None) -> Iterator[None]:
     """Set up a model for a stage; afterwards it is as before, but for its weights.
+
+    Args:
+        model: The model.
+        settings: Of the stage.
+        traits: Of its decoder, where the model has no values by which to find them.
 
     Raises:
         ModelError: The model cannot do what the stage asks for, as packing.
@@ -40,7 +46,8 @@ def prepared(model: nn.Module, settings: StageConfig) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(_restore, model, getattr(getattr(model, "config", None), "use_cache", None))
         if hasattr(model, "prepared_for_training"):
-            stack.enter_context(cast(Any, model).prepared_for_training(packing=settings.packing, loss=settings.loss))
+            options = {"packing": settings.packing, "loss": settings.loss, "traits": traits}
+            stack.enter_context(cast(Any, model).prepared_for_training(**options))
         if settings.gradient_checkpointing:
             stack.enter_context(_checkpointed(model, selective=settings.gradient_checkpointing == "selective"))
         if settings.torch_compile:

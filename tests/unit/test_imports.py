@@ -37,12 +37,14 @@ CONTRACTS = GROUPS[0]
 RANK = {name: rank for rank, group in enumerate(GROUPS) for name in group}
 
 # What may look the other way: by default an encoder's fingerprint is the hash of its weights; the world trains its
-# models with our optimisers; the benchmark `world` takes its items from the world, whose hooks register it.
+# models with our optimisers; the benchmark `world` takes its items from the world, whose hooks register it; memory is
+# predicted of the models that a run loads.
 NEIGHBOURS = {
     ("interfaces", "files.hashing"),
     ("world", "training.optimizers"),
     ("evaluation", "world"),
     ("world.hooks", "evaluation"),
+    ("prediction", "run.loaded"),
 }
 
 KNOWS_MODALITIES = {
@@ -117,7 +119,7 @@ def test_only_the_builder_and_the_command_line_see_a_recipe() -> None:
     readers = {
         dotted(p).split(".")[0] for p in modules() if any(n.split(".")[0] == "recipe" for n in imported_names(p))
     }
-    assert readers <= {"recipe", "build", "run", "data_tools", "compare", "cli"}
+    assert readers <= {"recipe", "build", "run", "prediction", "data_tools", "compare", "cli"}
 
 
 @pytest.mark.parametrize("package", [PACKAGE, *sorted(PACKAGE.parent.glob("plugins/*/src/*"))], ids=lambda p: p.name)

@@ -8,11 +8,11 @@ from torch.profiler import ProfilerActivity, profile
 
 import adaptkit
 from adaptkit.errors import ModelError, RecipeError
-from adaptkit.prediction import shadows
+from adaptkit.prediction import fake
 from adaptkit.prediction.batches import BatchShape, Medium, build_batch
-from adaptkit.prediction.building import pack_base
-from adaptkit.prediction.memory import StepMemory, predict_step, spread
-from adaptkit.prediction.shadows import shadow_building, shadow_of
+from adaptkit.prediction.building import pack_base, without_weights
+from adaptkit.prediction.devices import memory_per_device
+from adaptkit.prediction.memory import StepMemory, predict_step
 from adaptkit.stage import OptimizerGroup
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.training.parameter_groups import build_optimizer
@@ -23,6 +23,7 @@ TOLERANCE = 0.05
 """The goal is a tenth."""
 
 INNER = {"policy": "inner_adapter", "placement": {"layers": [1, 3]}}
+PICTURES = torch.zeros(3, 3, 32, 32, device="meta")
 ALL = ("projector", "insertion", "ends")
 SIZES = {"num_hidden_layers": 4, "vocab_size": 1000}
 LLAMA_LIKE = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
@@ -70,9 +71,9 @@ def batch_for(model, pictures, settings, length=96):
 
 
 def predict(family, insertion, settings, length=96):
-    with shadow_building():
+    with without_weights():
         model = build(family, insertion, settings.train)
-    return predict_step(model, batch_for(model, shadow_of(torch.zeros(3, 3, 32, 32)), settings, length), settings)
+    return predict_step(model, batch_for(model, PICTURES, settings, length), settings)
 
 
 def measure(family, insertion, settings, length=96):
@@ -119,7 +120,7 @@ def test_masks_that_are_never_made_count_as_much(case, monkeypatch) -> None:
     family, insertion, values = CASES[case]
     settings = stage_config(**values)
     without_values = predict(family, insertion, settings)
-    monkeypatch.setattr(shadows, "LARGE_MASK", 1 << 60)
+    monkeypatch.setattr(fake, "LARGE_MASK", 1 << 60)
     assert predict(family, insertion, settings).peak == pytest.approx(without_values.peak, rel=0.02)
 
 
@@ -127,9 +128,9 @@ def test_masks_that_are_never_made_count_as_much(case, monkeypatch) -> None:
 def test_no_length_is_too_much(packing) -> None:
     length = 200_000
     settings = stage_config(train=ALL, packing=packing, loss="chunked")
-    with shadow_building():
+    with without_weights():
         model = build("llama", INNER, ALL)
-    batch = batch_for(model, shadow_of(torch.zeros(3, 3, 32, 32)), settings, length)
+    batch = batch_for(model, PICTURES, settings, length)
     has_mask = predict_step(model, batch, settings).peak > 3 * length**2
     assert has_mask != packing
 
@@ -171,10 +172,10 @@ def test_a_packed_base_takes_what_bitsandbytes_makes_of_it(tmp_path) -> None:
     settings = stage_config(
         name="x", train=("projector", "insertion"), optimizer=optimizer_config(name="adamw_8bit"), loss="plain"
     )
-    with shadow_building():
+    with without_weights():
         model = build("llama", INNER, settings.train)
     pack_base(model, "nf4")
-    batch = batch_for(model, shadow_of(torch.zeros(3, 3, 32, 32)), settings)
+    batch = batch_for(model, PICTURES, settings)
     memory = predict_step(model, batch, settings)
     tiny_decoder("llama", **SIZES, **WIDE["llama"]).save_pretrained(tmp_path)
     packing = bitsandbytes_config("nf4", torch.float32)
@@ -187,8 +188,8 @@ def test_a_packed_base_takes_what_bitsandbytes_makes_of_it(tmp_path) -> None:
 
 
 def test_what_depends_on_values_is_refused() -> None:
-    with pytest.raises(ModelError, match="memory cannot be predicted"):
-        shadow_of(torch.zeros(3)).nonzero()
+    with pytest.raises(ModelError, match="memory cannot be predicted"), fake.WithoutValues():
+        fake.fake(torch.zeros(3)).nonzero()
 
 
 def test_devices_share_what_their_strategy_shares() -> None:
@@ -196,12 +197,14 @@ def test_devices_share_what_their_strategy_shares() -> None:
         num_frozen=800, num_trained=200, frozen=1600, trained=800, gradients=800, optimizer=1600, activations=500,
         peak=5300,
     )  # fmt: skip
-    ddp, zero2, zero3, fsdp = (spread(step, name, 4, largest_unit=10) for name in ("ddp", "zero2", "zero3", "fsdp"))
+    ddp, zero2, zero3, fsdp = (
+        memory_per_device(step, name, 4, largest_unit=10) for name in ("ddp", "zero2", "zero3", "fsdp")
+    )
     assert ddp.peak == step.peak + step.gradients
     assert (zero2.frozen, zero2.trained, zero2.optimizer) == (1600, 800, (1600 + 800) // 4)
     assert (fsdp.frozen, fsdp.trained, fsdp.gradients, fsdp.optimizer, fsdp.activations) == (400, 200, 200, 400, 520)
     assert zero3.optimizer == (1600 + 800) // 4
-    assert spread(step, "none", 1, 10) == step
+    assert memory_per_device(step, "none", 1, 10) == step
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_devices_share_what_their_strategy_shares() -> None:
 def test_other_ways_to_spread_are_refused(strategy, num_devices, words) -> None:
     step = StepMemory(0, 0, 0, 0, 0, 0, 0, 0)
     with pytest.raises(RecipeError, match=words):
-        spread(step, strategy, num_devices, 0)
+        memory_per_device(step, strategy, num_devices, 0)
 
 
 def test_a_batch_that_cannot_be_is_refused() -> None:

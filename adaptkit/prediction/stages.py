@@ -1,4 +1,4 @@
-"""What the stages of a recipe will need: models built from configs alone, one step of each stage on them."""
+"""What the stages of a recipe need: one step of each, on models built from configs alone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-
 from adaptkit.build import built_parts
-from adaptkit.errors import ModelError, RecipeError, join_lines
-from adaptkit.files.loading import load_stock, reading
-from adaptkit.files.paths import missing_model, resolve_model_path
+from adaptkit.errors import RecipeError
 from adaptkit.interfaces import EncodedFeatures, Encoder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import ModalityInputs, modality_inputs
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.prediction.batches import BatchShape, Medium, build_batch
-from adaptkit.prediction.building import pack_base, turn_into_shadows, without_weights
-from adaptkit.prediction.memory import StepMemory, check_devices, largest_unit, predict_step, spread
-from adaptkit.prediction.shadows import shadow_of
-from adaptkit.recipe import BaseConfig, Recipe, StageConfig
-from adaptkit.run.loaded import LoadedModels, load_encoders
+from adaptkit.prediction.building import skeleton_model, without_weights
+from adaptkit.prediction.devices import check_devices, largest_unit, memory_per_device
+from adaptkit.prediction.memory import StepMemory, predict_step
+from adaptkit.recipe import Recipe, StageConfig
+from adaptkit.run.loaded import LoadedModels
 from adaptkit.surgery import decoder_layers, max_positions
 from adaptkit.training.flops import flop_rates
 
@@ -38,7 +33,7 @@ class PredictionOptions:
         strategy: How they do.
         batch_size: Conversations of each device and forward pass.
         length: Positions of a conversation.
-        supervised: Share of the words that are learned.
+        supervised: Share of the words that are supervised.
         rate: Operations per second that a device achieves; without it no time is predicted.
     """
 
@@ -74,7 +69,7 @@ class PredictionOptions:
 
 @dataclass(frozen=True)
 class StagePrediction:
-    """What a stage will need.
+    """What a stage needs.
 
     Attributes:
         name: The stage.
@@ -89,63 +84,6 @@ class StagePrediction:
     memory: StepMemory
     flops: float
     step_s: float | None
-
-
-def load_skeletons(recipe: Recipe) -> LoadedModels:
-    """The models of a recipe without weights and without a tokenizer: their configs are enough.
-
-    Raises:
-        RecipeError: The base's config is not on this machine.
-    """
-    missing = missing_model(recipe.base.path, recipe.base.revision)
-    if missing:
-        raise RecipeError(
-            join_lines(
-                [
-                    f"recipe {recipe.name!r} names what is not on this machine:",
-                    f"  base.path: {missing}.",
-                    "Of models, their config.json is enough to predict what a run needs.",
-                ]
-            )
-        )
-    base = skeleton_base(recipe.base)
-    with without_weights():
-        return load_encoders(recipe, base)
-
-
-def skeleton_base(config: BaseConfig) -> PreTrainedModel:
-    """The base as its config describes it, without weights and not packed.
-
-    Raises:
-        ModelError: No model can be built from the config.
-    """
-    source = resolve_model_path(config.path)
-    with reading(source):
-        loaded = load_stock(AutoConfig, source, revision=config.revision, trust_remote_code=config.trust_remote_code)
-        # Flash attention and PyTorch's own keep the same tensors, and only the latter runs without a GPU
-        eager = config.attn_implementation == "eager"
-        dtype = getattr(loaded, "dtype", None) or torch.float32
-        with without_weights():
-            base: PreTrainedModel = AutoModelForCausalLM.from_config(
-                loaded,
-                dtype=dtype if config.dtype == "auto" else getattr(torch, config.dtype),
-                attn_implementation="eager" if eager else None,
-                trust_remote_code=config.trust_remote_code,
-            )
-    return base.eval()
-
-
-def skeleton_model(models: LoadedModels, stage: StageConfig) -> AdaptkitForConditionalGeneration:
-    """A stage's workflow without weights, its base packed as the recipe says."""
-    quantization = models.recipe.base.quantization or _packed_on_disk(models.base)
-    if quantization is not None:  # packing changes the base that workflows share
-        models = replace(models, base=skeleton_base(models.recipe.base))
-    with without_weights():
-        model = models.build_stage_model(stage)
-    turn_into_shadows(model, model.base, *model.source_encoders.values())
-    if quantization is not None:
-        pack_base(model, quantization)
-    return model
 
 
 class Predictor:
@@ -175,10 +113,15 @@ class Predictor:
         return self._models[key]
 
     def predict(self, stage: StageConfig) -> StagePrediction:
-        """What a stage will need."""
+        """What a stage needs.
+
+        Raises:
+            RecipeError: The length that the options ask for is more than the base has.
+            ModelError: What the model allocates depends on values that it computes.
+        """
         key = _what_matters(self._loaded.recipe, stage)
         if key not in self._known:
-            self._known[key] = predict_stage(self._loaded, stage, self.model(stage), self._options)
+            self._known[key] = _predict(self._loaded, stage, self.model(stage), self._options)
         return replace(self._known[key], name=stage.name)
 
 
@@ -195,36 +138,11 @@ def _what_is_built(recipe: Recipe, stage: StageConfig) -> str:
     return repr((recipe.workflows[stage.workflow].model_dump_json(), sorted(built_parts(recipe, stage))))
 
 
-def _packed_on_disk(base: PreTrainedModel) -> str | None:
-    """How a base's own checkpoint is packed.
-
-    Raises:
-        ModelError: By something else than bitsandbytes.
-    """
-    config = getattr(base.config, "quantization_config", None)
-    if config is None:
-        return None
-    values = config if isinstance(config, dict) else config.to_dict()
-    if values.get("load_in_8bit"):
-        return "int8"
-    if values.get("load_in_4bit"):
-        return str(values.get("bnb_4bit_quant_type", "fp4"))
-    raise ModelError(f"the base is quantised by {values.get('quant_method')}, which adaptkit cannot train on.")
-
-
-def predict_stage(
+def _predict(
     models: LoadedModels, stage: StageConfig, model: AdaptkitForConditionalGeneration, options: PredictionOptions
 ) -> StagePrediction:
-    """Memory of each device, and operations of a step.
-
-    Raises:
-        RecipeError: An option is out of range.
-        ModelError: What the model allocates depends on values that it computes.
-    """
-    strategy, num_devices = options.devices(models.recipe)
     shape = _within(max_positions(models.base), options.shape(stage), given=options.length is not None)
-    specs = models.specs(stage.workflow)
-    inputs = {name: modality_inputs(name, spec) for name, spec in specs.items()}
+    inputs = {name: modality_inputs(name, spec) for name, spec in models.specs(stage.workflow).items()}
     with tempfile.TemporaryDirectory() as folder:
         media = {
             name: _medium(models.recipe, name, one, model, Path(folder), shape.num_conversations)
@@ -232,7 +150,8 @@ def predict_stage(
         }
     batch, num_supervised = build_batch(shape, media)
     step = predict_step(model, batch, stage)
-    memory = spread(step, strategy, num_devices, largest_unit(decoder_layers(model.language_model)))
+    unit = largest_unit(decoder_layers(model.language_model))
+    memory = memory_per_device(step, *options.devices(models.recipe), unit)
     flops = stage.gradient_accumulation_steps * _flops(model, shape, media, num_supervised, models.recipe)
     return StagePrediction(stage.name, shape, memory, flops, None if options.rate is None else flops / options.rate)
 
@@ -261,9 +180,10 @@ def _medium(
         )
     item = inputs.load(make(folder, 0))
     raw = inputs.preprocessor.collate([item] * number)
-    given: Any = [shadow_of(one) for one in raw] if isinstance(raw, list) else shadow_of(raw)
+    given: Any = [one.to("meta") for one in raw] if isinstance(raw, list) else raw.to("meta")
     if _is_cached(recipe, name, model):
-        given = EncodedFeatures(model.encode(name, given))
+        with without_weights():
+            given = EncodedFeatures(model.encode(name, given))
     return Medium(inputs.placeholder_id, inputs.num_positions(item), given)
 
 
