@@ -133,7 +133,7 @@ def _as_numbers(indices: Any) -> list[Any]:
 
 
 def _of_any_dtype(func: Any) -> Any:
-    """An operation that takes any dtype, as the real one does: some versions' fake grouped product takes bfloat16 only."""
+    """An operation that takes any dtype, as the real one does: the fake grouped product of some versions does not."""
     if func is not _GROUPED:
         return func
 
