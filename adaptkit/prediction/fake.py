@@ -27,7 +27,7 @@ LARGE_MASK = 1 << 14
 
 _MODE = FakeTensorMode(allow_non_fake_inputs=True)
 _FACTORIES = {aten.full.default, aten.ones.default, aten.zeros.default, aten.empty.memory_format}
-_GROUPED = getattr(getattr(aten, "_grouped_mm", None), "default", None)
+_GROUPED: Any = getattr(getattr(aten, "_grouped_mm", None), "default", None)
 _INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 
 
