@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from adaptkit.interfaces import EncodedFeatures
     from adaptkit.model.assembly import adapt
     from adaptkit.model.checkpoint import load
-    from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs, load_processor
+    from adaptkit.model.modality_inputs import ModalityInputs
+    from adaptkit.model.processor import AdaptkitProcessor, load_processor
 
 __version__ = "0.1.0"
 
@@ -27,7 +28,7 @@ _LAZY = {
     "load": "adaptkit.model.checkpoint",
     "load_processor": "adaptkit.model.processor",
     "AdaptkitProcessor": "adaptkit.model.processor",
-    "ModalityInputs": "adaptkit.model.processor",
+    "ModalityInputs": "adaptkit.model.modality_inputs",
     "AdaptkitError": "adaptkit.errors",
     "ArgumentError": "adaptkit.errors",
     "DataError": "adaptkit.errors",

@@ -28,11 +28,13 @@ from adaptkit.errors import AdaptkitError, DataError, ModelError, RecipeError
 from adaptkit.files.loading import load_stock
 from adaptkit.files.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.interfaces import DataContext, DataSource, EncodedFeatures, Encoder, Media, Modality, Sample, box_size_of
-from adaptkit.model.assembly import adapt
+from adaptkit.model.assembly import ModalityParts, assemble
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.encoders import build_encoder, settled
+from adaptkit.model.modality import WorkflowModality
+from adaptkit.model.modality_inputs import modality_inputs
 from adaptkit.model.origin import remember_origin
-from adaptkit.model.processor import AdaptkitProcessor, modality_inputs
+from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, DataConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
 from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized
@@ -167,8 +169,8 @@ def build_tokenizer(config: BaseConfig) -> Any:
     return tokenizer
 
 
-def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrainedModel) -> dict[str, dict[str, Any]]:
-    """For each modality of a workflow what `adapt` and the processor need: references and placeholder ids.
+def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrainedModel) -> dict[str, WorkflowModality]:
+    """The description of each modality of a workflow.
 
     Without a tokenizer, all placeholders are ids outside the vocabulary.
 
@@ -180,30 +182,35 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
         check_vocabulary(tokenizer, rows, f"base.path: {recipe.base.path!r}: ")
         first_free = max(rows, num_token_ids(tokenizer))
     mode = _feature_mode(recipe.workflows[workflow].insertion)
-    specs: dict[str, dict[str, Any]] = {}
+    specs: dict[str, WorkflowModality] = {}
     names = recipe.workflows[workflow].modalities or list(recipe.modalities)
     for index, name in enumerate(names):
         modality = recipe.modalities[name]
         placeholder_id = first_free + index
         if modality.placeholder is not None and tokenizer is not None:
-            placeholder_id = tokenizer.convert_tokens_to_ids(modality.placeholder)
-            if placeholder_id is None or placeholder_id == tokenizer.unk_token_id:
-                raise RecipeError(
-                    f"modalities.{name}.placeholder: {modality.placeholder!r} is not a token of the tokenizer of "
-                    f"{recipe.base.path!r}. Name one of its reserved tokens, or null for an id outside the vocabulary."
-                )
-        specs[name] = {
-            "type": modality.type,
-            "options": modality.values(),
-            "encoder": settled({"name": modality.encoder.name, "options": modality.encoder.values()}),
-            "projector": {"name": modality.projector.name, "options": modality.projector.values()},
-            "placeholder_id": placeholder_id,
-            "placeholder": modality.placeholder,
-            "start": modality.start,
-            "end": modality.end,
-            "feature_mode": mode,
-        }
+            placeholder_id = _token_id(modality.placeholder, f"modalities.{name}.placeholder", tokenizer, recipe)
+        specs[name] = WorkflowModality(
+            type=modality.type,
+            options=modality.values(),
+            encoder=settled({"name": modality.encoder.name, "options": modality.encoder.values()}),
+            projector={"name": modality.projector.name, "options": modality.projector.values()},
+            placeholder_id=placeholder_id,
+            placeholder=modality.placeholder,
+            start=modality.start,
+            end=modality.end,
+            feature_mode=mode,
+        )
     return specs
+
+
+def _token_id(text: str, key: str, tokenizer: Any, recipe: Recipe) -> int:
+    token_id: int | None = tokenizer.convert_tokens_to_ids(text)
+    if token_id is None or token_id == tokenizer.unk_token_id:
+        raise RecipeError(
+            f"{key}: {text!r} is not a token of the tokenizer of {recipe.base.path!r}. Name one of its reserved "
+            "tokens, or null for an id outside the vocabulary."
+        )
+    return token_id
 
 
 def _feature_mode(insertion: InsertionConfig) -> str:
@@ -212,19 +219,16 @@ def _feature_mode(insertion: InsertionConfig) -> str:
 
 
 def build_processor(
-    specs: Mapping[str, Mapping[str, Any]], tokenizer: Any, *, special_tokens_in_text: bool = False
+    specs: Mapping[str, WorkflowModality | Mapping[str, Any]], tokenizer: Any, *, special_tokens_in_text: bool = False
 ) -> AdaptkitProcessor:
     """Make the processor of a workflow."""
     modalities = {name: modality_inputs(name, spec) for name, spec in specs.items()}
     return AdaptkitProcessor(tokenizer, modalities, special_tokens_in_text=special_tokens_in_text)
 
 
-def build_encoders(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Encoder]:
+def build_encoders(specs: Mapping[str, WorkflowModality]) -> dict[str, Encoder]:
     """Load the frozen encoders, which all workflows of a run share."""
-    return {
-        name: build_encoder({"name": spec["encoder"]["name"], **spec["encoder"]["options"]})[0]
-        for name, spec in specs.items()
-    }
+    return {name: build_encoder({"name": spec.encoder_name, **spec.encoder_options})[0] for name, spec in specs.items()}
 
 
 def built_parts(recipe: Recipe, stage: StageConfig) -> set[str]:
@@ -242,7 +246,7 @@ def build_workflow(
     parts: Collection[str],
     base: PreTrainedModel,
     encoders: Mapping[str, Encoder],
-    specs: Mapping[str, Mapping[str, Any]],
+    specs: Mapping[str, WorkflowModality],
 ) -> AdaptkitForConditionalGeneration:
     """Build a workflow as far as a stage needs it.
 
@@ -257,19 +261,8 @@ def build_workflow(
     """
     config = recipe.workflows[workflow]
     insertion = config.insertion.model_dump(mode="json", exclude_none=True) if "insertion" in parts else PROJECTOR_ONLY
-    modalities = {
-        name: {
-            "encoder": encoders[name],
-            "projector": {"name": spec["projector"]["name"], **spec["projector"]["options"]},
-            **{key: spec[key] for key in ("type", "placeholder_id", "placeholder", "start", "end")},
-        }
-        for name, spec in specs.items()
-    }
-    model = adapt(base, modalities, insertion, config.replace_ends and "ends" in parts)
-    for name, spec in specs.items():
-        entry = model.config.modalities[name]
-        entry.update(type=spec["type"], options=spec["options"], encoder=spec["encoder"])
-    return model
+    modalities = {name: ModalityParts.of(name, spec, encoders[name], base) for name, spec in specs.items()}
+    return assemble(base, modalities, insertion, config.replace_ends and "ends" in parts)
 
 
 def build_sources(recipe: Recipe, names: Collection[str]) -> dict[str, DataSource]:

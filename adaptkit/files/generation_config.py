@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from adaptkit.errors import ModelError
 
+Kind = TypeVar("Kind")
 _Text = Annotated[str, Field(max_length=10_000)]
 _Id = Annotated[int, Field(ge=-1, lt=1 << 31)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -44,14 +46,28 @@ def check_generation_config(values: Mapping[str, Any], path: Path) -> None:
     check_kinds(_Generation, values, path)
 
 
-def check_kinds(kind: type[BaseModel], values: Any, path: Path, prefix: str = "") -> None:
-    """Check values that were read from a file.
+def check_kinds(kind: type[Kind], values: Any, place: Path | str, prefix: str = "") -> Kind:
+    """Check values that were read from a file, or given by a user.
+
+    Args:
+        kind: A pydantic model or dataclass.
+        values: By key.
+        place: What an error names.
+        prefix: Put before the keys that an error names.
+
+    Returns:
+        The values as that kind.
 
     Raises:
         ModelError: Some are of a wrong kind; the first are named.
     """
     try:
-        kind.model_validate(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        problems = [f"{prefix}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
-        raise ModelError(f"{path}: {'; '.join(problems)}.") from error
+        problems = [f"{prefix}{'.'.join(map(str, e['loc']))}: {e['msg']}{_got(e)}" for e in error.errors()[:5]]
+        raise ModelError(f"{place}: {'; '.join(problems)}.") from error
+
+
+def _got(error: Any) -> str:
+    value = error["input"]
+    return "" if error["type"] == "missing" else f", got {type(value).__name__} {reprlib.repr(value)}"

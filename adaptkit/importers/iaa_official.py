@@ -28,9 +28,10 @@ from adaptkit.importers.towers import ENCODER_FOLDER, Tower, find_tower, write_t
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
+from adaptkit.model.modality import WorkflowModality
 from adaptkit.model.origin import place_of
 from adaptkit.model.portable import portable_text_config
-from adaptkit.model.reference import HASHES, content_record, encoder_relative_to_checkpoint, relative_to_checkpoint
+from adaptkit.model.reference import HASHES, content_record, relative_to_checkpoint
 from adaptkit.model.saving import MAX_SHARD_BYTES
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder
@@ -314,8 +315,8 @@ def _tokenizer(folder: Path) -> Any:
 
 def _modality(
     values: Mapping[str, Any], tower: Tower, config: LlamaConfig, base_folder: Path
-) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """What a workflow's config says of pictures, checked against the encoder, and the shapes of its projector."""
+) -> tuple[WorkflowModality, dict[str, tuple[int, ...]]]:
+    """The description of pictures in a workflow, checked against the encoder, and the shapes of its projector."""
     options = {
         "path": tower.path,
         "feature_layer": values.get("mm_vision_select_layer", -2),
@@ -337,18 +338,18 @@ def _modality(
     named = placeholder_id is not None or config.vocab_size > PLACEHOLDER_ID
     if placeholder_id is None:
         placeholder_id = PLACEHOLDER_ID if named else config.vocab_size
-    entry = {
-        "encoder": {**reference, **content_record(encoder)},
-        "projector": {"name": projector, "options": {}},
-        "placeholder_id": placeholder_id,
-        "placeholder": PLACEHOLDER if named else None,
-        "feature_mode": "splice",
-    }
-    return entry, {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    described = WorkflowModality(
+        encoder={**reference, **content_record(encoder)},
+        projector={"name": projector, "options": {}},
+        placeholder_id=placeholder_id,
+        placeholder=PLACEHOLDER if named else None,
+        feature_mode="splice",
+    )
+    return described, {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
 
 def _workflow_config(
-    config: LlamaConfig, order: Sequence[int], modality: Mapping[str, Any], base: Mapping[str, Any], folder: Path
+    config: LlamaConfig, order: Sequence[int], modality: WorkflowModality, base: Mapping[str, Any], folder: Path
 ) -> AdaptkitConfig:
     decoder = Decoder(_empty_llama(config))
     decoder.insert_copies_after(sorted(order))
@@ -357,7 +358,7 @@ def _workflow_config(
     described = AdaptkitConfig(
         text_config=text_config,
         base=relative_to_checkpoint(base, folder),
-        modalities={MODALITY: {**modality, "encoder": encoder_relative_to_checkpoint(modality["encoder"], folder)}},
+        modalities={MODALITY: modality.relative_to(folder).to_dict()},
         insertion={"policy": "inner_adapter", "placement": {"layers": sorted(order)}},
         replace_ends=True,
         layer_map=[[record.kind, record.source] for record in decoder.layer_map],

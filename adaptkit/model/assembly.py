@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
 from adaptkit.model.integrity import refuse_non_finite_model
+from adaptkit.model.modality import WorkflowModality, check_placeholders
 from adaptkit.model.origin import origin_of
 from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
@@ -64,24 +66,76 @@ def adapt(
         ```
     """
     check_base(base)
+    if not isinstance(modalities, Mapping):
+        raise ModelError(wrong_type("modalities", '{NAME: {"encoder": ..., "projector": ...}}', modalities))
+    rows: int = base.get_input_embeddings().weight.shape[0]
+    parts: dict[str, ModalityParts] = {}
+    for index, (name, given) in enumerate(modalities.items()):
+        with _naming(f"modality {name!r}"):
+            parts[name] = _parts_of(name, given, base, rows + index)
+    return assemble(base, parts, insertion, replace_ends)
+
+
+@dataclass(frozen=True)
+class ModalityParts:
+    """What a workflow is assembled from, for one modality.
+
+    Attributes:
+        described: Its description.
+        encoder: Frozen, in evaluation mode.
+        projector: Trainable.
+    """
+
+    described: WorkflowModality
+    encoder: Encoder
+    projector: nn.Module
+
+    @classmethod
+    def of(
+        cls, name: str, described: WorkflowModality, encoder: Encoder, base: PreTrainedModel, projector: Any = None
+    ) -> ModalityParts:
+        """Check a modality, and build its projector where none is given.
+
+        Raises:
+            ModelError: Its type is not installed, its encoder has non-finite weights, or its projector was an object.
+            PluginError: An option of its projector does not fit.
+        """
+        with _naming(f"modality {name!r}"):
+            described.check_type()
+            refuse_non_finite_model(encoder, f"the encoder of the modality {name!r}")
+            if projector is None:
+                projector = _build_projector(
+                    described, encoder.feature_size, base.get_input_embeddings().weight.shape[1]
+                )
+            return cls(described, encoder.requires_grad_(False).eval(), projector)
+
+
+def assemble(
+    base: PreTrainedModel,
+    parts: Mapping[str, ModalityParts],
+    insertion: Mapping[str, Any] | str | None = None,
+    replace_ends: bool = False,
+) -> AdaptkitForConditionalGeneration:
+    """As `adapt`, of modalities that are described and whose encoders and projectors are built."""
+    check_base(base)
     if not isinstance(replace_ends, bool):
         raise ModelError(wrong_type("replace_ends", "True or False", replace_ends))
+    check_placeholders({name: part.described for name, part in parts.items()})
     prepare_quantized(base)
     origin_of(base)  # while relative paths mean what they did when it was loaded
-    encoders, projectors, entries = _build_modalities(base, modalities)
-    _check_values(base, encoders, replace_ends)
+    source_encoders = {name: part.encoder for name, part in parts.items()}
+    _check_values(base, source_encoders, replace_ends)
     base.requires_grad_(False)
-    source_encoders = encoders
     policy, placement, insertion = _parse_insertion(insertion)
+    encoders = source_encoders
     if policy.adapts_encoders:
         encoders = {name: structural_copy(encoder) for name, encoder in encoders.items()}
     decoder, modules = _apply_policy(policy, base, encoders, placement)
     ends = decoder.replace_ends() if replace_ends else []
-    for entry in entries.values():
-        entry["feature_mode"] = policy.feature_mode
+    described = {name: replace(part.described, feature_mode=policy.feature_mode) for name, part in parts.items()}
     config = AdaptkitConfig(
         text_config=decoder.config,
-        modalities=entries,
+        modalities={name: modality.to_dict() for name, modality in described.items()},
         insertion=insertion,
         replace_ends=replace_ends,
         layer_map=[[record.kind, record.source] for record in decoder.layer_map],
@@ -91,7 +145,7 @@ def adapt(
         base=base,
         language_model=decoder.model,
         encoders=encoders,
-        projectors=projectors,
+        projectors={name: part.projector for name, part in parts.items()},
         ends=ends,
         policy=policy,
         policy_modules=modules,
@@ -102,61 +156,41 @@ def adapt(
     return model
 
 
-def _build_modalities(
-    base: PreTrainedModel, modalities: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Encoder], dict[str, nn.Module], dict[str, dict[str, Any]]]:
-    """Encoders and projectors by modality, and how a checkpoint records each."""
-    hidden_size = base.get_input_embeddings().weight.shape[1]
-    encoders: dict[str, Encoder] = {}
-    projectors: dict[str, nn.Module] = {}
-    entries: dict[str, dict[str, Any]] = {}
-    if not isinstance(modalities, Mapping):
-        raise ModelError(wrong_type("modalities", '{NAME: {"encoder": ..., "projector": ...}}', modalities))
-    for index, (name, spec) in enumerate(modalities.items()):
-        with _naming(f"modality {name!r}"):
-            _check_keys(spec)
-            encoders[name], reference = build_encoder(spec["encoder"], spec.get("encoder_options"))
-            refuse_non_finite_model(encoders[name], f"the encoder of the modality {name!r}")
-            _check_name(name, spec, reference)
-            projectors[name], projector = _build_projector(
-                spec.get("projector", "mlp2x_gelu"), encoders[name].feature_size, hidden_size
-            )
-            placeholder_id = spec.get("placeholder_id")
-            entries[name] = {
-                "encoder": reference,
-                "projector": projector,
-                "placeholder_id": _outside_vocabulary(base, index) if placeholder_id is None else placeholder_id,
-                **{key: spec.get(key) for key in ("placeholder", "start", "end")},
-                **({"type": spec["type"]} if spec.get("type") else {}),
-            }
-    _check_placeholders(entries)
-    return encoders, projectors, entries
+def _parts_of(name: Any, given: Any, base: PreTrainedModel, free_id: int) -> ModalityParts:
+    """What `adapt` was given for one modality, described and built."""
+    _check_keys(given)
+    encoder, reference = build_encoder(given["encoder"], given.get("encoder_options"))
+    _check_name(name, given, reference)
+    projector = given.get("projector", "mlp2x_gelu")
+    values = {
+        "encoder": reference,
+        "projector": _projector_reference(projector),
+        "placeholder_id": free_id if given.get("placeholder_id") is None else given["placeholder_id"],
+        **{key: given.get(key) for key in ("placeholder", "start", "end", "type")},
+    }
+    described = WorkflowModality.of(values, f"modality {name!r}")
+    return ModalityParts.of(name, described, encoder, base, projector if isinstance(projector, nn.Module) else None)
 
 
 @contextmanager
 def _naming(what: str) -> Iterator[None]:
-    """Say what an error is about."""
+    """Let errors say what they are about."""
     try:
         yield
     except (ModelError, PluginError) as error:
-        raise type(error)(f"{what}: {error}") from error
+        raise type(error)(f"{what}: {str(error).removeprefix(f'{what}: ')}") from error
 
 
-def _check_keys(spec: Any) -> None:
-    if not isinstance(spec, Mapping):
-        raise ModelError(wrong_type("", '{"encoder": ..., "projector": ...}', spec).removeprefix(": "))
-    for key in spec:
+def _check_keys(given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise ModelError(wrong_type("", '{"encoder": ..., "projector": ...}', given).removeprefix(": "))
+    for key in given:
         if key not in MODALITY_KEYS:
             raise ModelError(unknown_name("key", key, MODALITY_KEYS))
-    if "encoder" not in spec:
+    if "encoder" not in given:
         raise ModelError("an encoder is missing.")
-    for key in ("placeholder", "start", "end", "type"):
-        if not isinstance(spec.get(key), str | None):
-            raise ModelError(wrong_type(key, "text", spec[key]))
-    if type(spec.get("placeholder_id", 0)) not in (int, type(None)):
-        raise ModelError(wrong_type("placeholder_id", "a token id", spec["placeholder_id"]))
-    if not isinstance(spec.get("encoder_options"), Mapping | None):
-        raise ModelError(wrong_type("encoder_options", "a mapping", spec["encoder_options"]))
+    if not isinstance(given.get("encoder_options"), Mapping | None):
+        raise ModelError(wrong_type("encoder_options", "a mapping", given["encoder_options"]))
 
 
 def _check_name(name: Any, spec: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
@@ -199,19 +233,28 @@ def _check_values(base: PreTrainedModel, encoders: Mapping[str, Encoder], replac
             check_materialised(encoder, f"the encoder of {name!r}")
 
 
-def _build_projector(spec: Any, feature_size: int, hidden_size: int) -> tuple[nn.Module, dict[str, Any]]:
-    if isinstance(spec, nn.Module):
-        return spec, {"object": type(spec).__name__}
-    if not isinstance(spec, str | Mapping):
-        raise ModelError(wrong_type("projector", 'a name, {"name": ..., **options}, or a module', spec))
-    values = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = values.pop("name", None)
-    if name is None:
+def _projector_reference(given: Any) -> dict[str, Any]:
+    """How a checkpoint records what `adapt` was given as a projector."""
+    if isinstance(given, nn.Module):
+        return {"object": type(given).__name__}
+    if not isinstance(given, str | Mapping):
+        raise ModelError(wrong_type("projector", 'a name, {"name": ..., **options}, or a module', given))
+    values = {"name": given} if isinstance(given, str) else dict(given)
+    if values.get("name") is None:
         raise ModelError("a projector given as a mapping needs a name.")
-    manager = get_plugin_manager()
-    options = manager.options("projector", name, values)
-    module = manager.get("projector", name).build(options, feature_size, hidden_size, name)
-    return module, {"name": name, "options": values}
+    return {"name": values.pop("name"), "options": values}
+
+
+def _build_projector(described: WorkflowModality, feature_size: int, hidden_size: int) -> nn.Module:
+    if "name" not in described.projector:
+        raise ModelError(
+            f"the projector was an object of the user's own ({described.projector.get('object')}); a checkpoint can "
+            "rebuild only projectors named by a plugin."
+        )
+    manager, name = get_plugin_manager(), described.projector["name"]
+    options = manager.options("projector", name, described.projector_options)
+    module: nn.Module = manager.get("projector", name).build(options, feature_size, hidden_size, name)
+    return module
 
 
 def _parse_insertion(
@@ -250,21 +293,3 @@ def _apply_policy(
     num_layers = len(decoder.layers)
     layers = list(range(num_layers)) if placement is None else resolve_placement(placement, num_layers)
     return decoder, policy.apply(decoder, encoders, layers)
-
-
-def _outside_vocabulary(base: PreTrainedModel, index: int) -> int:
-    rows: int = base.get_input_embeddings().weight.shape[0]
-    return rows + index
-
-
-def _check_placeholders(entries: Mapping[str, Mapping[str, Any]]) -> None:
-    taken: dict[int, str] = {}
-    for name, entry in entries.items():
-        placeholder_id = entry["placeholder_id"]
-        if placeholder_id < 0:
-            raise ModelError(f"modality {name!r}: placeholder_id {placeholder_id} is negative.")
-        if placeholder_id in taken:
-            raise ModelError(
-                f"modalities {taken[placeholder_id]!r} and {name!r} share placeholder_id {placeholder_id}."
-            )
-        taken[placeholder_id] = name

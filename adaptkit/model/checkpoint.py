@@ -20,16 +20,17 @@ from adaptkit.files.hub import is_hub_id
 from adaptkit.files.loading import cause, indexed_files, load_stock, read_json, reading
 from adaptkit.files.paths import as_path
 from adaptkit.interfaces import Encoder
-from adaptkit.model.assembly import adapt, check_base
+from adaptkit.model.assembly import ModalityParts, assemble, check_base
 from adaptkit.model.auto_options import check_arguments, loading_options
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
-from adaptkit.model.encoders import load_encoder
+from adaptkit.model.encoders import build_encoder, load_encoder
 from adaptkit.model.integrity import read_tensors
+from adaptkit.model.modality import read_modalities
 from adaptkit.model.origin import remember_origin
 from adaptkit.model.overwriting import TENSORS_FILE
 from adaptkit.model.packages import require_packages
-from adaptkit.model.reference import holds_content, resolve_encoder, resolve_reference
+from adaptkit.model.reference import holds_content, resolve_reference
 from adaptkit.model.saved_config import check_saved_config
 from adaptkit.model.saving import ENCODERS_FOLDER
 from adaptkit.model.stock_methods import num_rows
@@ -100,8 +101,6 @@ def load(
         tensors = load_tensors(directory)
         _resize(model, config, tensors)
         model.load_own_tensors(tensors)
-    for name, entry in config.modalities.items():
-        model.config.modalities[name].update(entry)
     _load_generation_config(model, config, directory)
     return model
 
@@ -109,19 +108,12 @@ def load(
 def _build(
     config: AdaptkitConfig, base: PreTrainedModel, given: Mapping[str, Any], directory: Path
 ) -> AdaptkitForConditionalGeneration:
-    modalities: dict[str, dict[str, Any]] = {}
-    for name, entry in config.modalities.items():
-        reference = entry["encoder"]
-        encoder = load_encoder(reference, directory / ENCODERS_FOLDER / name, given.get(name))
-        modalities[name] = {
-            "encoder": encoder,
-            "projector": _projector_spec(name, entry["projector"]),
-            "placeholder_id": entry["placeholder_id"],
-            **{key: entry.get(key) for key in ("placeholder", "start", "end")},
-            "encoder_options": _adoption_options(reference, encoder),
-            "type": entry.get("type"),
-        }
-    return adapt(base, modalities, config.insertion, config.replace_ends)
+    parts: dict[str, ModalityParts] = {}
+    for name, described in read_modalities(config.modalities, directory / CONFIG_NAME).items():
+        found = load_encoder(described.encoder, directory / ENCODERS_FOLDER / name, given.get(name))
+        encoder, _ = build_encoder(found, _adoption_options(described.encoder, found))
+        parts[name] = ModalityParts.of(name, described, encoder, base)
+    return assemble(base, parts, config.insertion, config.replace_ends)
 
 
 def _adoption_options(reference: Mapping[str, Any], encoder: Any) -> Any:
@@ -209,12 +201,10 @@ def load_config(directory: Path) -> AdaptkitConfig:
             f"{directory} is a {values.get('model_type')!r} checkpoint, not an adaptkit workflow. Give the folder of "
             "one, such as RUN/final/WORKFLOW."
         )
-    check_saved_config(values, path)
+    values = check_saved_config(values, path)
     with reading(path):
         config: AdaptkitConfig = AdaptkitConfig.from_dict(values)
         require_packages(config, directory)
-        for entry in config.modalities.values():
-            entry["encoder"] = resolve_encoder(entry["encoder"], directory)
     return config
 
 
@@ -340,15 +330,6 @@ def _check_encoders(config: AdaptkitConfig, model: AdaptkitForConditionalGenerat
 
 def _packed(quantization: str | None) -> str:
     return "not quantised" if quantization is None else f"quantised as {quantization}"
-
-
-def _projector_spec(modality: str, reference: Mapping[str, Any]) -> dict[str, Any]:
-    if "name" not in reference:
-        raise ModelError(
-            f"modality {modality!r}: the projector was an object of the user's own ({reference.get('object')}); a "
-            "checkpoint can rebuild only projectors named by a plugin."
-        )
-    return {"name": reference["name"], **reference["options"]}
 
 
 def load_pretrained(directory: str | Path, **options: Any) -> Any:

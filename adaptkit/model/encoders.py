@@ -134,9 +134,9 @@ def _place(name: str, options: Mapping[str, Any]) -> str:
     return path if isinstance(path, str) and path else f"the encoder {name!r}"
 
 
-def load_preprocessor(reference: Mapping[str, Any], options: Mapping[str, Any]) -> Preprocessor:
+def load_preprocessor(name: str, options: Mapping[str, Any]) -> Preprocessor:
     """The preprocessing of an encoder that a checkpoint names, built from its files without its weights."""
-    manager, name = get_plugin_manager(), str(reference.get("name") or reference.get("adopted_by"))
+    manager = get_plugin_manager()
     component = manager.get("encoder", name)
     if component.build_preprocessor is None:
         raise PluginError(f"the encoder {name!r} ({component.package}) registers no build_preprocessor.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import PluginError
 from adaptkit.files.loading import is_distribution_name
 from adaptkit.model.config import AdaptkitConfig
+from adaptkit.model.modality import read_modalities
 from adaptkit.plugin_manager import get_plugin_manager
 
 
@@ -56,11 +57,10 @@ def _distribution(package: str) -> str:
 
 
 def _used(config: AdaptkitConfig) -> Iterator[tuple[str, str]]:
-    for name, entry in config.modalities.items():
-        yield from _named("modality", entry.get("type") or name)
-        encoder: Mapping[str, Any] = entry["encoder"]
-        yield from _named("encoder", encoder.get("name") or encoder.get("adopted_by"))
-        yield from _named("projector", entry["projector"].get("name"))
+    for name, described in read_modalities(config.modalities, "config").items():
+        yield from _named("modality", described.type or name)
+        yield from _named("encoder", described.encoder_name)
+        yield from _named("projector", described.projector.get("name"))
     yield from _named("insertion policy", config.insertion.get("policy"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -22,27 +22,27 @@ from adaptkit.chat.encoding import (
 )
 from adaptkit.chat.template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
 from adaptkit.chat.vocabulary import check_vocabulary
-from adaptkit.errors import AdaptkitError, ArgumentError, DataError, ModelError, PluginError, unknown_name, wrong_type
-from adaptkit.files.loading import cause, is_out_of_memory, load_stock, read_json, reading
+from adaptkit.errors import ArgumentError, DataError, ModelError, unknown_name
+from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.files.writing import staged_files, write_json
-from adaptkit.interfaces import Message, Modality, Preprocessor
+from adaptkit.interfaces import Message
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
 from adaptkit.model.config import AdaptkitConfig
-from adaptkit.model.encoders import load_preprocessor
+from adaptkit.model.messages import END, flatten, kind_of, normalised, open_ended, with_sources, with_stand_ins
+from adaptkit.model.modality import WorkflowModality, read_modalities
+from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
 from adaptkit.model.overwriting import refuse_overwriting
-from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder, resolve_reference
-from adaptkit.model.saved_config import check_saved_modality
-from adaptkit.model.saving import ENCODERS_FOLDER, refuse_folder
+from adaptkit.model.reference import resolve_reference
+from adaptkit.model.saved_config import check_names
+from adaptkit.model.saving import refuse_folder
 from adaptkit.model.template_variables import names_variable, with_variables
 from adaptkit.model.text_options import Row, TextOptions
 from adaptkit.model.uploading import check_upload_options, upload
-from adaptkit.plugin_manager import get_plugin_manager
 
 PROCESSOR_FILE = "processor_config.json"
 STOCK_PLURALS = ("images", "videos", "audio")
 """Media keywords of transformers' processors, in the order in which it numbers them."""
-SOURCE_KEYS = ("path", "url", "base64", "data")
 TEMPLATE_KEYWORDS = (
     *("chat_template", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize"),
     *("return_dict", "return_assistant_tokens_mask", "processor_kwargs", "sanitize_control_tokens"),
@@ -53,79 +53,6 @@ TOKENIZER_OPTIONS = (
     *("pad_token", "bos_token", "eos_token", "unk_token", "add_bos_token", "add_eos_token"),
 )
 """What a tokenizer may be loaded with that a processor honours."""
-_END = "<|end of the message to continue|>"
-
-
-@dataclass
-class ModalityInputs:
-    """All that turns raw input of one modality into placeholders and encoder inputs.
-
-    Attributes:
-        name: The modality's key in the workflow.
-        modality: Reads raw input.
-        preprocessor: Prepares it for the encoder.
-        placeholder_id: Token id that stands at each of its positions.
-        placeholder: The id's text where the tokenizer has one.
-        start: Text that stands before each item's placeholders, such as a special token of the tokenizer.
-        end: Text that stands after them.
-        projector: `{"name": ..., "options": ...}`, which may change the number of positions.
-        spec: How to build this again.
-        place: Where the preprocessing is described, for messages.
-    """
-
-    name: str
-    modality: Modality
-    preprocessor: Preprocessor
-    placeholder_id: int
-    placeholder: str | None = None
-    start: str | None = None
-    end: str | None = None
-    projector: Mapping[str, Any] = field(default_factory=dict)
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    place: str | None = None
-
-    def load(self, source: Any) -> Tensor:
-        """Encoder inputs of one item, without a batch dimension."""
-        item = self.modality.load(source)
-        try:
-            return self.preprocessor(item)
-        except AdaptkitError:
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            where = self.place or f"the encoder of {self.name!r}"
-            raise ModelError(
-                f"{where}: the preprocessing that is described there fails ({cause(error)}). Fetch it again; if it is "
-                "undamaged, tell the author of the plugin."
-            ) from error
-
-    def num_positions(self, inputs: Tensor) -> int:
-        """Decoder positions that one item takes."""
-        return self._projected(self.preprocessor.num_positions(inputs))
-
-    @property
-    def fixed_positions(self) -> int | None:
-        """Decoder positions of every item, where that does not depend on the item."""
-        if self._in_context:
-            return 1
-        fixed = self.preprocessor.fixed_positions
-        return None if fixed is None else self._projected(fixed)
-
-    @property
-    def _in_context(self) -> bool:
-        """Whether features stay out of the sequence, so that one placeholder stands for each item."""
-        return self.spec.get("feature_mode") == "context"
-
-    def _projected(self, positions: int) -> int:
-        if self._in_context:
-            return 1
-        if "name" not in self.projector:
-            return positions
-        manager = get_plugin_manager()
-        component = manager.get("projector", self.projector["name"])
-        options = manager.options("projector", self.projector["name"], self.projector.get("options") or {})
-        return component.num_positions(options, positions)
 
 
 class MediaPadding:
@@ -304,19 +231,19 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         batched = bool(conversation) and not isinstance(conversation[0], Mapping)
         conversations = [self._normalise(one) for one in (conversation if batched else [conversation])]
         if continue_final_message:
-            conversations = [_open_ended(messages) for messages in conversations]
+            conversations = [open_ended(messages) for messages in conversations]
         if not tokenize:
-            markers = {**self._tags(), _END: _END}
+            markers = {**self._tags(), END: END}
             texts = [
                 render(
-                    self.tokenizer, _with_stand_ins(messages), add_generation_prompt=add_generation_prompt,
+                    self.tokenizer, with_stand_ins(messages), add_generation_prompt=add_generation_prompt,
                     chat_template=template, markers=markers,
-                ).partition(_END)[0]
+                ).partition(END)[0]
                 for messages in conversations
             ]  # fmt: skip
             return texts if batched else texts[0]
         num_given = {name: len(queue) for name, queue in queues.items()}
-        conversations = [_with_sources(messages, queues) for messages in conversations]
+        conversations = [with_sources(messages, queues) for messages in conversations]
         self._refuse_surplus(queues, num_given, "conversation", "parts without a source")
         media: dict[str, list[Tensor]] = {}
         end_id = max(len(self.tokenizer), *self.placeholder_ids.values(), 0) + 1
@@ -325,8 +252,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             encoded = encode_conversation(
                 self.tokenizer,
                 messages,
-                placeholder_ids={**self.placeholder_ids, **({_END: end_id} if continue_final_message else {})},
-                num_positions=lambda name, source: 1 if name == _END else self._keep(media, name, source),
+                placeholder_ids={**self.placeholder_ids, **({END: end_id} if continue_final_message else {})},
+                num_positions=lambda name, source: 1 if name == END else self._keep(media, name, source),
                 brackets=self.brackets,
                 add_generation_prompt=add_generation_prompt,
                 chat_template=template,
@@ -375,7 +302,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         texts = [text] if isinstance(text, str) else text
         if not isinstance(texts, list | tuple) or not texts or not all(isinstance(one, str) for one in texts):
             raise DataError(
-                f"text is {_kind_of(text)}, not text or a list of texts. Positional arguments are media, then text: "
+                f"text is {kind_of(text)}, not text or a list of texts. Positional arguments are media, then text: "
                 "better give both by name."
             )
         num_given = {name: len(queue) for name, queue in queues.items()}
@@ -430,7 +357,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         for key, value in given.items():
             name = plurals.get(key, key)
             if name in self.modalities:
-                queues[name] = [] if value is None else _flatten(value)
+                queues[name] = [] if value is None else flatten(value)
             elif key in STOCK_PLURALS:
                 if value is not None:
                     raise ArgumentError(unknown_name("kind of media", key, [*plurals, *self.modalities]))
@@ -455,31 +382,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         return count
 
     def _normalise(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-        """Accept transformers' and OpenAI's ways of writing a part: `{"type": "image", "path": source}` and its kin."""
-        normalised: list[Message] = []
-        for message in messages:
-            if not isinstance(message, Mapping):
-                raise DataError(wrong_type("message", '{"role": ..., "content": ...}', message))
-            content = message.get("content")
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
-            parts = [self._normalise_part(part) for part in parts]
-            normalised.append(cast(Message, {**message, "role": message.get("role", ""), "content": parts}))
-        return normalised
-
-    def _normalise_part(self, part: Any) -> Any:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if isinstance(kind, str) and kind.removesuffix("_url") in self.modalities and kind in part:
-            kind = kind.removesuffix("_url")
-            address = part.get(f"{kind}_url")
-            if address is not None:
-                return {"type": kind, kind: address.get("url") if isinstance(address, Mapping) else address}
-        if kind in self.modalities and kind not in part:
-            sources = [part[key] for key in SOURCE_KEYS if part.get(key) is not None]
-            if len(sources) == 1:
-                return {"type": kind, kind: sources[0]}
-        if isinstance(kind, str) and kind != "text" and kind not in self.modalities:
-            raise DataError(unknown_name("part type", kind, ["text", *self.modalities]))
-        return part
+        return normalised(messages, self.modalities)
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -576,24 +479,28 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             ModelError: An encoder was loaded from a folder by name, which others do not have.
         """
         for name, inputs in self.modalities.items():
-            refuse_folder(name, inputs.spec.get("encoder") or {})
+            if inputs.spec is not None:
+                refuse_folder(name, inputs.spec)
         check_upload_options(kwargs, "push_to_hub")
         return upload(self._write, repo_id, "Upload processor", **kwargs)
 
     def _write(self, directory: Path) -> Path:
-        modalities = {name: _written_beside(inputs.spec, directory) for name, inputs in self.modalities.items()}
+        specs = {name: inputs.spec and inputs.spec.relative_to(directory) for name, inputs in self.modalities.items()}
         with staged_files(directory) as folder:
             self.tokenizer.save_pretrained(folder)
-            write_json(folder / PROCESSOR_FILE, {**self.to_dict(), "modalities": modalities})
+            write_json(folder / PROCESSOR_FILE, self._to_dict(specs))
         return directory / PROCESSOR_FILE
 
     def to_dict(self) -> dict[str, Any]:
         """What `save_pretrained` writes beside the tokenizer."""
+        return self._to_dict({name: inputs.spec for name, inputs in self.modalities.items()})
+
+    def _to_dict(self, specs: Mapping[str, WorkflowModality | None]) -> dict[str, Any]:
         return {
             "processor_class": type(self).__name__,
             "chat_template": self.chat_template if self.chat_template != self.tokenizer.chat_template else None,
             "special_tokens_in_text": self.special_tokens_in_text,
-            "modalities": {name: dict(inputs.spec) for name, inputs in self.modalities.items()},
+            "modalities": {name: {} if spec is None else spec.to_dict() for name, spec in specs.items()},
         }
 
     @classmethod
@@ -645,10 +552,10 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         source = getattr(model.base, "name_or_path", "")
         if tokenizer is None and not source:
             raise ModelError("the base was never loaded from a path or id, so its tokenizer is unknown: pass one.")
-        modalities: dict[str, ModalityInputs] = {}
-        for name, entry in model.config.modalities.items():
-            preprocessor = model.source_encoders[name].build_preprocessor()
-            modalities[name] = modality_inputs(name, entry, preprocessor=preprocessor)
+        modalities = {
+            name: modality_inputs(name, entry, preprocessor=model.source_encoders[name].build_preprocessor())
+            for name, entry in model.config.modalities.items()
+        }
         if tokenizer is None:
             code = type(model.base).__module__.startswith("transformers_modules.")  # that its loader trusted
             tokenizer = load_stock(AutoTokenizer, source, trust_remote_code=code, padding_side="left")
@@ -688,7 +595,7 @@ def load_processor(
         specs, chat_template, special_tokens_in_text = _read_specs(path)
     else:
         config = config or load_config(directory)
-        specs = config.modalities
+        specs = read_modalities(config.modalities, path)
     source = _tokenizer_source(directory, config)
     advice = "It should hold a tokenizer: save the processor beside the model (processor.save_pretrained)."
     options = {"padding_side": "left", **(tokenizer_options or {})}
@@ -707,7 +614,7 @@ def load_processor(
         return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
 
 
-def _read_specs(path: Path) -> tuple[dict[str, Any], str | None, bool]:
+def _read_specs(path: Path) -> tuple[dict[str, WorkflowModality], str | None, bool]:
     """What a processor's configuration says of each modality, the chat template, and how text is read."""
     values = read_json(path)
     specs, chat_template = values.get("modalities"), values.get("chat_template")
@@ -718,10 +625,9 @@ def _read_specs(path: Path) -> tuple[dict[str, Any], str | None, bool]:
         raise ModelError(f"{path}: chat_template should be a text or null.")
     if not isinstance(special_tokens_in_text, bool):
         raise ModelError(f"{path}: special_tokens_in_text should be true or false.")
-    for name, spec in specs.items():
-        check_saved_modality(spec, path, name)
-        spec["encoder"] = resolve_encoder(spec["encoder"], path.parent)
-    return specs, chat_template, special_tokens_in_text
+    check_names(specs, path)
+    found = {name: spec.resolved(path.parent) for name, spec in read_modalities(specs, path).items()}
+    return found, chat_template, special_tokens_in_text
 
 
 def _tokenizer_source(directory: Path, config: AdaptkitConfig | None) -> str:
@@ -729,104 +635,3 @@ def _tokenizer_source(directory: Path, config: AdaptkitConfig | None) -> str:
     if config is None or any((directory / name).is_file() for name in TOKENIZER_FILES):
         return str(directory)
     return resolve_reference(config.base, directory)
-
-
-def modality_inputs(
-    name: str, spec: Mapping[str, Any], directory: Path | None = None, preprocessor: Preprocessor | None = None
-) -> ModalityInputs:
-    """Build a modality's reading and preprocessing from what a checkpoint or a recipe says of it.
-
-    Args:
-        name: Its key in the workflow.
-        spec: `encoder` (a reference), `projector`, `placeholder_id`; optionally `placeholder`, `start`, `end`, `type`
-            (the registered modality, by default `name`) and `options` of it.
-        directory: The checkpoint's folder, where encoders given as objects are kept.
-        preprocessor: Of the encoder; built by its plugin where not given.
-    """
-    manager = get_plugin_manager()
-    modality = manager.build("modality", spec.get("type") or name, spec.get("options") or {})
-    if preprocessor is None:
-        preprocessor = _preprocessor(name, spec, directory)
-    if "name" in spec["projector"]:
-        manager.options("projector", spec["projector"]["name"], spec["projector"].get("options") or {})
-    texts = {key: spec.get(key) for key in ("placeholder", "start", "end")}
-    encoder = spec.get("encoder") or {}
-    place = (encoder.get("options") or {}).get("path")
-    if "adopted_by" in encoder and directory is not None:
-        place = str(directory / ENCODERS_FOLDER / name)
-    return ModalityInputs(
-        name,
-        modality,
-        preprocessor,
-        int(spec["placeholder_id"]),
-        projector=spec["projector"],
-        spec=spec,
-        place=place,
-        **texts,
-    )
-
-
-def _preprocessor(name: str, spec: Mapping[str, Any], directory: Path | None) -> Preprocessor:
-    encoder = spec["encoder"]
-    encoder_name = encoder.get("name") or encoder.get("adopted_by")
-    if encoder_name is None:
-        raise PluginError(
-            f"modality {name!r}: its encoder was an object ({encoder.get('object')}) that no plugin knows, so its "
-            "preprocessing cannot be determined. Use adaptkit.AdaptkitProcessor.from_model with the workflow in memory."
-        )
-    options = dict(encoder.get("options") or {})
-    if "adopted_by" in encoder and directory is not None:
-        options["path"] = str(directory / ENCODERS_FOLDER / name)
-    return load_preprocessor(encoder, options)
-
-
-def _written_beside(spec: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    return {**spec, "encoder": encoder_relative_to_checkpoint(spec["encoder"], directory)} if "encoder" in spec else {}
-
-
-def _open_ended(messages: Sequence[Message]) -> list[Message]:
-    """Messages whose last one ends in a mark, at which to cut."""
-    if not messages:
-        return []
-    *before, last = messages
-    return [*before, {**last, "content": [*last["content"], {"type": _END, _END: True}]}]
-
-
-def _with_stand_ins(messages: Sequence[Message]) -> list[Message]:
-    """Messages whose media all have a source, as rendering needs."""
-    return [{**m, "content": [_with_source(part, True) for part in m["content"]]} for m in messages]
-
-
-def _with_sources(messages: Sequence[Message], queues: Mapping[str, list[Any]]) -> list[Message]:
-    """Messages whose parts without a source take the next one that was given beside them."""
-    filled: list[Message] = []
-    for message in messages:
-        parts = [
-            _with_source(part, queues[part["type"]].pop(0)) if _is_open(part) and queues.get(part["type"]) else part
-            for part in message["content"]
-        ]
-        filled.append({**message, "content": parts})
-    return filled
-
-
-def _is_open(part: Any) -> bool:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    return isinstance(kind, str) and kind != "text" and part.get(kind) is None
-
-
-def _with_source(part: Any, source: Any) -> Any:
-    return {**part, part["type"]: source} if _is_open(part) else part
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        other = next((one for one in value if not isinstance(one, str)), None)
-        return "an empty list" if other is None else f"a list that holds a value of type {type(other).__name__}"
-    return f"of type {type(value).__name__}"
-
-
-def _flatten(value: Any) -> list[Any]:
-    """Items of nested lists; a list that holds a number is an item itself, such as samples with their rate."""
-    if isinstance(value, (list, tuple)) and not any(isinstance(one, (int, float)) for one in value):
-        return [item for one in value for item in _flatten(one)]
-    return [value]

@@ -7,6 +7,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,10 +21,10 @@ from adaptkit.files.writing import staged_files
 from adaptkit.interfaces import Encoder
 from adaptkit.model.encoders import save_encoder, settled
 from adaptkit.model.integrity import write_tensors
+from adaptkit.model.modality import WorkflowModality, read_modalities
 from adaptkit.model.overwriting import TENSORS_FILE, refuse_overwriting, weight_files
 from adaptkit.model.packages import packages_of
 from adaptkit.model.reference import (
-    encoder_relative_to_checkpoint,
     record_of,
     reference_of,
     relative_to_checkpoint,
@@ -203,12 +204,12 @@ def _described(model: WorkflowSavingMixin, directory: Path, *, for_upload: bool)
     config.architectures = [type(model).__name__]
     config.base = relative_to_checkpoint(reference_of(model.base), directory)
     config.text_config.name_or_path = ""
-    for name, entry in config.modalities.items():
-        reference = settled(entry["encoder"]) if "name" in entry["encoder"] else entry["encoder"]
-        reference = {**reference, **record_of(model.source_encoders[name])}
-        entry["encoder"] = encoder_relative_to_checkpoint(reference, directory)
+    for name, described in read_modalities(model.config.modalities, "model.config").items():
+        reference = settled(described.encoder) if described.encoder.get("name") else described.encoder
+        recorded = replace(described, encoder={**reference, **record_of(model.source_encoders[name])})
         if for_upload:
-            refuse_folder(name, reference)
+            refuse_folder(name, recorded)
+        config.modalities[name] = recorded.relative_to(directory).to_dict()
     if for_upload:
         config.base = _without_folder(reference_of(model.base))
     config.packages = packages_of(config)
@@ -228,19 +229,19 @@ def _without_folder(reference: Mapping[str, Any]) -> dict[str, Any]:
     return {**reference, "name_or_path": ""}
 
 
-def refuse_folder(modality: str, reference: Mapping[str, Any]) -> None:
+def refuse_folder(modality: str, described: WorkflowModality) -> None:
     """Refuse to upload the reference of an encoder that is a folder of this machine.
 
     Raises:
         ModelError: It is one.
     """
-    path = (reference.get("options") or {}).get("path")
+    path = described.encoder_options.get("path")
     if isinstance(path, str) and Path(path).is_absolute():
         raise ModelError(
             f"modality {modality!r}: its encoder is in the folder {path}, which others do not have. Where it is on "
             f"the hub, set config.modalities[{modality!r}]['encoder']['options']['path'] to its id, and the same in "
-            f"the processor's modalities[{modality!r}].spec. Else build the workflow with the encoder as a model "
-            "object, which is uploaded with it."
+            f"the processor's modalities[{modality!r}].spec.encoder. Else build the workflow with the encoder as a "
+            "model object, which is uploaded with it."
         )
 
 

@@ -12,7 +12,7 @@ from adaptkit.build import built_parts
 from adaptkit.errors import RecipeError
 from adaptkit.interfaces import EncodedFeatures, Encoder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.processor import ModalityInputs, modality_inputs
+from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.prediction.batches import BatchShape, Medium, build_batch
 from adaptkit.prediction.building import skeleton_model, without_weights

@@ -23,6 +23,7 @@ from adaptkit.chat.template import fix_date
 from adaptkit.interfaces import Encoder
 from adaptkit.model.checkpoint import load_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.modality import WorkflowModality
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.recipe import Recipe, StageConfig
 
@@ -43,7 +44,7 @@ class LoadedModels:
     tokenizer: Any
     encoders: Mapping[str, Encoder]
 
-    def specs(self, workflow: str) -> dict[str, dict[str, Any]]:
+    def specs(self, workflow: str) -> dict[str, WorkflowModality]:
         """What `build.modality_specs` says of a workflow."""
         return modality_specs(self.recipe, workflow, self.tokenizer, self.base)
 
@@ -87,7 +88,7 @@ def load_models(recipe: Recipe, device: str | None = None) -> LoadedModels:
 def load_encoders(recipe: Recipe, base: PreTrainedModel, tokenizer: Any = None) -> LoadedModels:
     """Load the encoders of the workflows that some stage trains, beside a base that is there."""
     models = LoadedModels(recipe, base, tokenizer, {})
-    specs: dict[str, dict[str, Any]] = {}
+    specs: dict[str, WorkflowModality] = {}
     for stage in recipe.stages:
         specs |= models.specs(stage.workflow)
     return replace(models, encoders={n: encoder.to(base.device) for n, encoder in build_encoders(specs).items()})

@@ -30,7 +30,8 @@ from adaptkit.data_tools.check.plan import (
 from adaptkit.errors import DataError, RecipeError, nearest_name
 from adaptkit.files.paths import resolve_model_path
 from adaptkit.interfaces import DataContext, Modality
-from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs
+from adaptkit.model.modality_inputs import ModalityInputs
+from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.run.rehearsal import stand_in_tokenizer
 

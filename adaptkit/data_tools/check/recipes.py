@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,9 @@ from adaptkit.data_tools.check.plan import (
 from adaptkit.errors import AdaptkitError, DataError, RecipeError
 from adaptkit.files.paths import missing_model, resolve_model_path
 from adaptkit.interfaces import DataContext, DataSource
-from adaptkit.model.processor import AdaptkitProcessor, ModalityInputs, modality_inputs
+from adaptkit.model.modality import WorkflowModality
+from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
+from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import Recipe, StageConfig
 from adaptkit.run.rehearsal import family_of, stand_in_tokenizer
@@ -171,7 +172,7 @@ class _Processors:
             self._found[workflow] = processor, measured
         return self._found[workflow]
 
-    def _inputs(self, name: str, spec: Mapping[str, Any]) -> tuple[ModalityInputs, bool]:
+    def _inputs(self, name: str, spec: WorkflowModality) -> tuple[ModalityInputs, bool]:
         encoder = self._recipe.modalities[name].encoder
         missing = get_plugin_manager().get("encoder", encoder.name).missing(encoder.options)
         if missing is None:
@@ -183,6 +184,6 @@ class _Processors:
         note = f"{name}: media are read, but not prepared for the encoder, and not counted: {missing.rstrip('.')}."
         if note not in self._plan.notes:
             self._plan.notes.append(note)
-        modality = get_plugin_manager().build("modality", spec["type"], spec["options"])
-        texts = {key: spec[key] for key in ("placeholder", "start", "end")}
-        return ModalityInputs(name, modality, OnlyRead(), spec["placeholder_id"], **texts), False
+        modality = get_plugin_manager().build("modality", spec.type or name, spec.options or {})
+        texts = (spec.placeholder, spec.start, spec.end)
+        return ModalityInputs(name, modality, OnlyRead(), spec.placeholder_id, *texts), False

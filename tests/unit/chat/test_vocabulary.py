@@ -112,7 +112,7 @@ def test_a_familys_own_token_for_media_may_lie_beyond_and_placeholders_lie_beyon
         Path(__file__).parents[3] / "recipes" / "iaa_vision_tiny.yaml", ["modalities.image.placeholder=null"]
     )
     specs = modality_specs(recipe, next(iter(recipe.workflows)), tokenizer, rows(259))
-    assert specs["image"]["placeholder_id"] == 260
+    assert specs["image"].placeholder_id == 260
 
 
 def test_special_tokens_in_a_dataset_are_said_with_what_becomes_of_them() -> None:

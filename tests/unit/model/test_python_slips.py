@@ -78,7 +78,7 @@ MODALITIES = {
     ),
     "a text for an id": ({"image": {"encoder": "VISION", "placeholder_id": "<image>"}}, ["placeholder_id", "str"]),
     "a fraction for an id": ({"image": {"encoder": "VISION", "placeholder_id": 3.5}}, ["placeholder_id", "float"]),
-    "an id for a text": ({"image": {"encoder": "VISION", "placeholder": 3}}, ["placeholder", "text", "int"]),
+    "an id for a text": ({"image": {"encoder": "VISION", "placeholder": 3}}, ["placeholder", "string", "int"]),
 }
 INSERTIONS = {
     "a bare name": ("inner_adapter", ["'inner_adapter'", "placement", '{"every": 4}']),
