@@ -7,6 +7,7 @@ item looks is its modality's matter (`Modality.to_html`).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from adaptkit.evaluation.scores import Answer
 
 _NBSP = "\N{NO-BREAK SPACE}"
+_NUM_PER_KIND, _NUM_GROUNDED = 2, 6
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,6 @@ class _Row:
     kind: str
     score: float
     marks: dict[str, float] = field(default_factory=dict)
-    n: int | None = None
 
 
 def write_report(path: Path, data: ReportData) -> Path:
@@ -143,29 +144,25 @@ def render_report(data: ReportData) -> str:
         text=data.results.get("text"),
         text_failures=failures(data.results.get("text") or {}, own_template=True),
         stages=_stages(data.metrics),
-        layer_counts=_layer_counts(data.layers),
+        layer_counts=Counter(layer["kind"] for layer in data.layers),
         harness=_harness(data.results),
         held_out=not any(map(is_trained_on, data.results.values())),
     )
 
 
-def gallery_items(
-    answers: Sequence[Answer], processor: Any, *, num_per_kind: int = 2, num_grounded: int = 6
-) -> list[GalleryItem]:
+def gallery_items(answers: Sequence[Answer], processor: Any) -> list[GalleryItem]:
     """The first answers of each kind: not chosen by whether they are right.
 
     Args:
         answers: Of an evaluation.
         processor: Whose modalities show the media.
-        num_per_kind: Answers of each kind.
-        num_grounded: Answers with boxes.
     """
-    taken: dict[str, int] = {}
+    taken: Counter[str] = Counter()
     items = []
     for answer in answers:
         kind = answer.question.kind
-        taken[kind] = taken.get(kind, 0) + 1
-        if taken[kind] <= (num_per_kind if answer.verdict is None else num_grounded):
+        taken[kind] += 1
+        if taken[kind] <= (_NUM_PER_KIND if answer.verdict is None else _NUM_GROUNDED):
             items.append(_gallery_item(answer, processor))
     return items
 
@@ -280,12 +277,11 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
 def _tables(results: Mapping[str, Any]) -> list[tuple[str, list[_Row]]]:
     tables = []
     for section, scores in question_sections(results).items():
-        counts = scores.get("n_by_type", {})
         rows = []
         for kind, score in scores.get("by_type", {}).items():
             baselines = ("blind", "majority")
             marks = {b: scores[f"{b}_by_type"][kind] for b in baselines if f"{b}_by_type" in scores}
-            rows.append(_Row(kind, score, marks, counts.get(kind)))
+            rows.append(_Row(kind, score, marks))
         if rows:  # a dataset of many different answers has no kinds
             tables.append((title_of(section, scores), rows))
     text = results.get("text") or {}
@@ -305,10 +301,3 @@ def _stages(metrics: Sequence[Mapping[str, Any]]) -> list[_Stage]:
         _Stage(name, line_plot(points, label=f"Loss of stage {name}"), points[-1][1], int(points[-1][0]))
         for name, points in curves.items()
     ]
-
-
-def _layer_counts(layers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for layer in layers:
-        counts[layer["kind"]] = counts.get(layer["kind"], 0) + 1
-    return counts

@@ -127,9 +127,9 @@ def image_questions(seed: int, num_per_kind: int, split: Split = "test") -> list
     return [_about_image(item) for item in evaluation_items(seed, num_per_kind, split, IMAGE_KINDS)]
 
 
-def box_questions(seed: int, num: int, split: Split = "test") -> list[Question]:
+def box_questions(seed: int, num: int) -> list[Question]:
     """Questions answered with a box in an image."""
-    return [_about_image(item) for item in evaluation_items(seed, num, split, [BOX_KIND])]
+    return [_about_image(item) for item in evaluation_items(seed, num, "test", [BOX_KIND])]
 
 
 def training_questions(seed: int, num_per_kind: int) -> list[Question]:
@@ -138,9 +138,9 @@ def training_questions(seed: int, num_per_kind: int) -> list[Question]:
     return [Question(item.kind, item.question, item.answer) for item in items]
 
 
-def text_questions(seed: int, num_per_kind: int, split: Split = "test") -> list[Question]:
+def text_questions(seed: int, num_per_kind: int) -> list[Question]:
     """Questions about scenes described in text, including boxes, and about facts."""
-    items = evaluation_items(seed, num_per_kind, split)
+    items = evaluation_items(seed, num_per_kind)
     return [Question(item.kind, item.text_messages[-1]["content"], item.answer) for item in items]
 
 

@@ -133,15 +133,15 @@ def read_json(path: Path, error_class: type[AdaptkitError] = ModelError, advice:
     return _read_mapping(path, json.loads, "an object", error_class, advice)
 
 
-def read_yaml(path: Path, error_class: type[AdaptkitError] = ModelError, advice: str = "") -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; see `read_json`."""
     import yaml
 
-    return _read_mapping(path, yaml.safe_load, "a mapping", error_class, advice)
+    return _read_mapping(path, yaml.safe_load, "a mapping", ModelError)
 
 
 def _read_mapping(
-    path: Path, parse: Callable[[str], Any], needed: str, error_class: type[AdaptkitError], advice: str
+    path: Path, parse: Callable[[str], Any], needed: str, error_class: type[AdaptkitError], advice: str = ""
 ) -> dict[str, Any]:
     text = read_text(path, error_class, advice)
     with reading(path, error_class, advice):

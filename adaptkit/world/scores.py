@@ -8,21 +8,19 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from adaptkit.world.dataset import EvaluationItem, evaluation_items
-from adaptkit.world.scenes import Split
 
 
-def score_decoder(model_dir: Path, seed: int = 1, num_per_kind: int = 100, split: Split = "test") -> dict[str, float]:
+def score_decoder(model_dir: Path, seed: int = 1, num_per_kind: int = 100) -> dict[str, float]:
     """Exact-match accuracy of greedy answers on held-out items, the scenes in words; by kind, and `fact`.
 
     Args:
         model_dir: A folder that `build_decoder` wrote.
         seed: Of the items.
         num_per_kind: Items of each kind.
-        split: Where the scenes come from.
     """
     model = LlamaForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
-    return score_items(model, tokenizer, evaluation_items(seed, num_per_kind, split))
+    return score_items(model, tokenizer, evaluation_items(seed, num_per_kind))
 
 
 @torch.no_grad()

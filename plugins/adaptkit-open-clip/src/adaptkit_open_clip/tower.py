@@ -30,7 +30,6 @@ class Layout:
     """What a tower gives for one picture.
 
     Attributes:
-        depth: How many intermediate outputs there are.
         layer: The chosen one, from 0.
         rows: Of its grid of features.
         columns: Of its grid of features.
@@ -38,7 +37,6 @@ class Layout:
         has_cls: Whether it comes with a class token.
     """
 
-    depth: int
     layer: int
     rows: int
     columns: int
@@ -130,7 +128,7 @@ def probe(visual: Any, layer: int) -> Layout:
     if not 0 <= index < depth:
         raise ModelError(f"layer: {layer} is out of range: the tower has {depth}, so use {-depth} to {depth - 1}.")
     size, rows, columns = states[index].shape[1:]
-    return Layout(depth, index, rows, columns, size, bool(_prefix_of(output)))
+    return Layout(index, rows, columns, size, bool(_prefix_of(output)))
 
 
 def intermediate(visual: Any, pixel_values: Tensor, layer: int) -> tuple[Tensor, Tensor | None]:
