@@ -280,7 +280,7 @@ class AdaptkitForConditionalGeneration(
             ) from error
 
     def _refuse_uneven(self, modality: str, *, encoded: bool) -> None:
-        """Media of different shapes go one by one, so processes that share out those weights would wait for others."""
+        """Media of different shapes go one by one, so processes that shard those weights would wait for others."""
         parameters = [p for p in self.projectors[modality].parameters() if hasattr(p, "ds_id")]  # FSDP gathers it once
         parameters += [] if encoded else [p for p in self._encoder(modality).parameters() if is_sharded(p)]
         if parameters:
