@@ -52,40 +52,44 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     skeletons = load_skeletons(recipe)
     reporter = ConsoleReporter(console)
     missing, data = _open_data(skeletons, reporter)
+    predictor = Predictor(skeletons, options)
     doubts: list[str] = []
-    predictor, num_steps = Predictor(skeletons, options), {}
+    num_steps: dict[str, int] = {}
     predictions: list[StagePrediction] = []
     for number, stage in enumerate(recipe.stages, start=1):
         stage_data = None if data is None else data.of_stage(stage)
-        num_batches = None if stage_data is None else len(stage_data.sampler)
-        if num_batches is not None or stage.max_steps > 0:
-            num_steps[stage.name] = stage.num_steps(num_batches or 0, options.devices(recipe)[1])
+        num_items = None if stage_data is None else len(stage_data.sampler)
+        if num_items is not None or stage.max_steps > 0:
+            num_steps[stage.name] = stage.num_steps(num_items or 0, options.devices(recipe)[1])
         place, steps = f"{number}/{len(recipe.stages)}", num_steps.get(stage.name, 0)
         components = {size.name: size.num_parameters for size in describe_components(predictor.model(stage))}
-        reporter.stage(StageStart(stage, place, components, num_batches, steps, num_processes()))
+        reporter.stage(StageStart(stage, place, components, num_items, steps, num_processes()))
         if data is not None and stage_data is not None:
             data.show_example(stage, stage_data.conversations)
             doubts += data.look_at(stage)
-        with console.status(f"predicting the memory of stage {stage.name}"):
-            try:
-                predictions.append(predictor.predict(stage))
-            except ModelError as error:
-                raise ModelError(f"stage {stage.name!r}: {error}") from error
+        predictions.append(_predict(predictor, stage, reporter))
     console.print()
     show_predictions(console, recipe, predictions, options, num_steps)
-    if missing:
-        console.print("Not on this machine, so there are no examples, and the run cannot start:", style="yellow")
-        for problem in missing:
-            console.print(f"  {problem}", style="yellow", highlight=False)
-    if problems:
-        console.print("The run cannot start on this machine:", style="yellow")
-        for problem in problems:
-            console.print(f"  {problem}", style="yellow", highlight=False)
+    _show_problems(console, "Not on this machine, so there are no examples, and the run cannot start:", missing)
+    _show_problems(console, "The run cannot start on this machine:", problems)
     console.print()
     console.print("dry run: nothing was trained or written.")
     if doubts:
         raise DataError(join_lines(["the run would stop because of bad samples:", *doubts, _ADVICE]))
     return not (missing or problems)
+
+
+def _predict(predictor: Predictor, stage: StageConfig, reporter: ConsoleReporter) -> StagePrediction:
+    with reporter.working(f"predicting the memory of stage {stage.name}"):
+        try:
+            return predictor.predict(stage)
+        except ModelError as error:
+            raise ModelError(f"stage {stage.name!r}: {error}") from error
+
+
+def _show_problems(console: Console, opening: str, problems: list[str]) -> None:
+    for line in [opening, *(f"  {problem}" for problem in problems)] if problems else []:
+        console.print(line, style="yellow", highlight=False)
 
 
 def _open_data(models: LoadedModels, reporter: ConsoleReporter) -> tuple[list[str], _Data | None]:

@@ -59,7 +59,7 @@ def evaluate(
     from adaptkit.cli.reporter import ConsoleReporter
     from adaptkit.cli.results_tables import render_results_table
     from adaptkit.model.run_folders import located
-    from adaptkit.run.scoring import evaluate_task, mark_trained, prove_text, require_unchanged_text
+    from adaptkit.run.scoring import mark_trained, prove_text, require_unchanged_text, score
 
     quiet_libraries()
     checkpoint = located(checkpoint)
@@ -76,16 +76,10 @@ def evaluate(
     if recipe is not None:
         for _, processor in workflows.values():
             fix_date(processor.tokenizer, recipe.date)
-    results: dict[str, Any] = {}
-    proven = False
-    for config in configs:
-        reading = _sources_or_folder(config, recipe, data)
-        task = get_plugin_manager().get("evaluation task", config.name).build(config.options)
-        with reporter.progress(f"evaluating {config.name}") as progress:
-            evaluation = evaluate_task(config.name, task, workflows, {**options, **reading, "progress": progress})
-            results |= evaluation.results
-            proven |= evaluation.proves_text
-    if tasks is None and not proven:  # all that the run's own evaluation says
+    reading = ((config, _sources_or_folder(config, recipe, data)) for config in configs)
+    evaluation = score(reading, workflows, options, reporter)
+    results = evaluation.results
+    if tasks is None and not evaluation.proves_text:  # all that the run's own evaluation says
         results["text"] = prove_text(workflows, reporter)
     if recipe is not None and data is None:
         mark_trained(results, recipe, configs)

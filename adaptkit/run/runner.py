@@ -342,22 +342,22 @@ def _rebuild_workflows(run: Run, *, sharded: bool) -> None:
         _reload_frozen(run, sharded=sharded)
     last = {stage.workflow: stage for stage in run.recipe.stages}
     for name, stage in last.items():
-        model = run.build_stage_model(stage)
+        model, processor = _build_workflow(run, stage)
         load_weights(model, run.stages[stage.name].checkpoint)
-        processor = run.models.processor(name)
-        model.stop_at(processor.stop_settings(model.generation_config))
         run.workflows[name] = (model.eval(), processor)
 
 
-def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) -> None:
+def _build_workflow(run: Run, stage: StageConfig) -> tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]:
     model = run.build_stage_model(stage)
-    model.set_trainable(stage.train)
     processor = run.models.processor(stage.workflow)
     model.stop_at(processor.stop_settings(model.generation_config))
-    _encode_beforehand(run, processor)
-    media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
-    cached = {name: media.cached[name].example for name in media.cached}
-    model.features_given = {name: example for name, example in cached.items() if example is not None}
+    return model, processor
+
+
+def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) -> None:
+    model, processor = _build_workflow(run, stage)
+    model.set_trainable(stage.train)
+    media = _media(run, model, processor)
     sources = {name: run.sources[name] for name in stage.data}
     fitting = fitting_stage(run.models.base, stage, run.reporter)
     data = build_stage_data(run.recipe, fitting, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
@@ -389,8 +389,17 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     run.workflows[stage.workflow] = (model.eval(), processor)
 
 
+def _media(run: Run, model: AdaptkitForConditionalGeneration, processor: AdaptkitProcessor) -> MediaStore:
+    """What reads the media of a stage; modalities with cached features are encoded first."""
+    _encode_beforehand(run, processor)
+    media = MediaStore(processor, {name: run.cached[name] for name in processor.modalities if name in run.cached})
+    examples = {name: cached.example for name, cached in media.cached.items()}
+    model.features_given = {name: example for name, example in examples.items() if example is not None}
+    return media
+
+
 def fitting_stage(base: PreTrainedModel, stage: StageConfig, reporter: Reporter) -> StageConfig:
-    """A stage with conversations no longer than the base has positions, which is said."""
+    """The stage with a `max_length` that the base has positions for; a change is reported."""
     positions = max_positions(base)
     if positions is None or stage.max_length <= positions:
         return stage

@@ -39,26 +39,45 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
         started: `time.monotonic()` when the run began, for `seconds`.
         command: What the user typed, for the report.
     """
-    results: dict[str, Any] = {}
-    answers: list[Answer] = []
-    proven = False
     settings = run.recipe.evaluation
-    for task, sources in zip(settings.tasks, run.task_sources):
-        built = get_plugin_manager().get("evaluation task", task.name).build(task.options)
-        with run.reporter.progress(f"evaluating {task.name}") as advance:
-            options = {"limit": settings.limit, "seed": settings.seed, "progress": advance}
-            evaluation = evaluate_task(task.name, built, run.workflows, {**options, **sources})
-            results |= evaluation.results
-            answers += evaluation.answers
-            proven |= evaluation.proves_text
-    if not proven:
+    options = {"limit": settings.limit, "seed": settings.seed}
+    evaluation = score(zip(settings.tasks, run.task_sources), run.workflows, options, run.reporter)
+    results = evaluation.results
+    if not evaluation.proves_text:
         results["text"] = prove_text(run.workflows, run.reporter)
     mark_trained(results, run.recipe, settings.tasks)
     results["seconds"] = round(time.monotonic() - started, 1)
     results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
     write_json(run.output_dir / RESULTS_FILE, results)
-    _write_report(run, results, answers, command)
+    _write_report(run, results, evaluation.answers, command)
     return results
+
+
+def score(
+    tasks: Iterable[tuple[TaskConfig, Mapping[str, Any]]],
+    workflows: Mapping[str, tuple[Any, Any]],
+    options: Mapping[str, Any],
+    reporter: Reporter,
+) -> Evaluation:
+    """Run benchmarks, and put what they find together.
+
+    Args:
+        tasks: The benchmarks, each with the keywords that say what it reads.
+        workflows: Model and processor of each workflow.
+        options: Keywords of all benchmarks.
+        reporter: Told how far they are.
+    """
+    results: dict[str, Any] = {}
+    answers: list[Answer] = []
+    proven = False
+    for task, sources in tasks:
+        built = get_plugin_manager().get("evaluation task", task.name).build(task.options)
+        with reporter.progress(f"evaluating {task.name}") as progress:
+            found = evaluate_task(task.name, built, workflows, {**options, **sources, "progress": progress})
+        results |= found.results
+        answers += found.answers
+        proven |= found.proves_text
+    return Evaluation(results, answers, proves_text=proven)
 
 
 def prove_text(workflows: Mapping[str, tuple[Any, Any]], reporter: Reporter) -> dict[str, Any]:
