@@ -260,6 +260,9 @@ class Sample:
 class DataSource(Protocol):
     """A dataset of conversations by index.
 
+    The same index always gives the same sample, in whatever order samples are asked for. A bad row is a `DataError`
+    when it is asked for, and an index beyond the end an `IndexError`.
+
     One that is read forwards only has `is_stream = True`: its samples are then asked for in ascending order, and an
     index before the last ones means a new epoch. Its length is the number of samples of one epoch.
     """

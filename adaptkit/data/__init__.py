@@ -48,14 +48,15 @@ def register_data_sources(register: type[DataSourceComponent]) -> None:
             missing=_deferred("missing", name),
             stand_in=_deferred("stand_in", name),
             is_stream=_is_stream,
+            examples=_deferred("format_examples", name, "adaptkit.testing.sources"),
         )
 
 
-def _deferred(what: str, name: str) -> Callable[..., Any]:
+def _deferred(what: str, name: str, module: str = "adaptkit.data.formats.building") -> Callable[..., Any]:
     """A function of a format whose module is imported when it is called."""
 
     def call(*arguments: Any) -> Any:
-        return getattr(import_module("adaptkit.data.formats.building"), what)(name, *arguments)
+        return getattr(import_module(module), what)(name, *arguments)
 
     return call
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from adaptkit.testing.families import FAMILIES, tiny_config
     from adaptkit.testing.modalities import check_modality
     from adaptkit.testing.plugins import check_plugin
+    from adaptkit.testing.policies import check_policy
     from adaptkit.testing.projectors import check_projector
     from adaptkit.testing.requirements import ContractError
+    from adaptkit.testing.sources import check_data_source
     from adaptkit.testing.tiny import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 
 __all__ = [
@@ -28,9 +30,11 @@ __all__ = [
     "ContractError",
     "Example",
     "check_component",
+    "check_data_source",
     "check_encoder",
     "check_modality",
     "check_plugin",
+    "check_policy",
     "check_projector",
     "tiny_clip_vision",
     "tiny_config",
@@ -45,9 +49,11 @@ _MODULES = {
     "ContractError": "requirements",
     "Example": "examples",
     "check_component": "components",
+    "check_data_source": "sources",
     "check_encoder": "encoders",
     "check_modality": "modalities",
     "check_plugin": "plugins",
+    "check_policy": "policies",
     "check_projector": "projectors",
     "tiny_clip_vision": "tiny",
     "tiny_config": "families",

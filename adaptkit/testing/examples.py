@@ -20,8 +20,10 @@ class Example:
     Attributes:
         options: Valid options, as a recipe would give them.
         items: For a modality: two or more sources that differ, paths and bytes among them where it reads such. For an
-            encoder: one item or more, as its modality loads them, of different sizes where sizes may differ.
-        bad_items: Damaged, oversized or otherwise wrong ones: each must be refused with a `DataError`.
+            encoder: one item or more, as its modality loads them, of different sizes where sizes may differ. For a data
+            source: the ids of its samples, in order.
+        bad_items: Damaged, oversized or otherwise wrong ones: each must be refused with a `DataError`. For a data
+            source: options of datasets with a bad row.
         variants: For an encoder: further valid options under which features differ.
         name: Where one registration serves many names: one of them.
     """

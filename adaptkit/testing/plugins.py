@@ -18,8 +18,10 @@ from adaptkit.testing.examples import Example, examples_of
 from adaptkit.testing.fresh_process import hashes_elsewhere, inspect_import
 from adaptkit.testing.modalities import ModalityChecks
 from adaptkit.testing.network import no_network
+from adaptkit.testing.policies import PolicyChecks
 from adaptkit.testing.projectors import ProjectorChecks
 from adaptkit.testing.requirements import require
+from adaptkit.testing.sources import SourceChecks
 
 MAX_IMPORT_S = 1.0
 TRIES = 3  # a busy machine may be slow once
@@ -182,6 +184,10 @@ class PluginChecks:
             return EncoderChecks(name, example.options, example.items, manager=self.manager, **further).checks()
         if component.kind == "projector":
             return ProjectorChecks(name, example.options, manager=self.manager).checks()
+        if component.kind == "insertion policy":
+            return PolicyChecks(name, example.options, manager=self.manager).checks()
+        if component.kind == "data source":
+            return SourceChecks(name, example.options, example.items, example.bad_items, self.manager).checks()
 
         def registration() -> None:
             check_component(component.kind, name, example.options, manager=self.manager)

@@ -51,6 +51,7 @@ def register_data_sources(register: type[DataSourceComponent]) -> None:
         options=WorldDataOptions,
         description="Captions, questions, boxes and text of the built-in world, made from a seed.",
         stand_in=_stand_in,
+        examples="adaptkit.testing.sources:world_examples",
     )
 
 

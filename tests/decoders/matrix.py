@@ -20,20 +20,20 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from adaptkit.errors import ModelError
 from adaptkit.surgery import Decoder, check_forward, structural_copy
-from adaptkit.testing import FAMILIES, tiny_decoder
+from adaptkit.testing import FAMILIES, subjects, tiny_decoder
 from tests.decoders import checks
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "decoders.md"
 
-COLUMNS: dict[str, Callable[[checks.Subject], None]] = {
-    "text": checks.text_is_unchanged,
+COLUMNS: dict[str, Callable[[subjects.Subject], None]] = {
+    "text": subjects.text_is_unchanged,
     "stock": checks.equals_a_stock_model,
-    "cache": checks.cached_generation_equals_uncached,
+    "cache": subjects.cached_generation_equals_uncached,
     "static": checks.static_cache_equals_none,
-    "padding": checks.left_padding_equals_right,
-    "checkpointing": checks.checkpointing_changes_no_gradient,
-    "packing": checks.packed_equals_padded,
-    "save": checks.save_equals_load,
+    "padding": subjects.left_padding_equals_right,
+    "checkpointing": subjects.checkpointing_changes_no_gradient,
+    "packing": subjects.packed_equals_padded,
+    "save": subjects.save_equals_load,
 }
 """Checks in the order in which they run, on one workflow."""
 
@@ -96,7 +96,7 @@ def cells_of(family: str) -> dict[str, Cell]:
     return {"adapt": Cell("yes"), **cells, "export": Cell("no", problems[0]) if problems else Cell("yes")}
 
 
-def _cell(family: str, name: str, check: Callable[[checks.Subject], None], subject: checks.Subject) -> Cell:
+def _cell(family: str, name: str, check: Callable[[subjects.Subject], None], subject: subjects.Subject) -> Cell:
     problem = _problem(check, subject)
     if problem is None:
         return Cell("yes")
@@ -106,7 +106,7 @@ def _cell(family: str, name: str, check: Callable[[checks.Subject], None], subje
     return Cell("no", problem) if stock_problem is None else Cell("stock", stock_problem)
 
 
-def _problem(check: Callable[[checks.Subject], None], subject: checks.Subject) -> str | None:
+def _problem(check: Callable[[subjects.Subject], None], subject: subjects.Subject) -> str | None:
     # What stock code warns of is for its own tests; a failed check reports itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,9 +133,9 @@ def verdict_on(family: str) -> Cell:
 def _require_deeper_stock_decoder(base: transformers.PreTrainedModel) -> None:
     decoder = Decoder(structural_copy(base))
     check_forward(base)
-    inserted = decoder.insert_copies_after(checks.LAYERS)
+    inserted = decoder.insert_copies_after(subjects.LAYERS)
     ends = decoder.replace_ends()
-    before = checks.logits_of(base, **checks.TEXT)
+    before = subjects.logits_of(base, **subjects.TEXT)
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in {p for module in inserted for p in module.parameters()}:
@@ -145,10 +145,10 @@ def _require_deeper_stock_decoder(base: transformers.PreTrainedModel) -> None:
     loaded = stock.load_state_dict(decoder.model.state_dict(), strict=False)
     assert not loaded.missing_keys, loaded.missing_keys
     assert ends
-    logits = checks.logits_of(decoder.model, **checks.TEXT)
-    assert torch.equal(logits, checks.logits_of(stock, **checks.TEXT)), "not the stock decoder of its config"
+    logits = subjects.logits_of(decoder.model, **subjects.TEXT)
+    assert torch.equal(logits, subjects.logits_of(stock, **subjects.TEXT)), "not the stock decoder of its config"
     assert not torch.equal(logits, before), "insertions change nothing"
-    assert torch.equal(checks.logits_of(base, **checks.TEXT), before), "the base changed"
+    assert torch.equal(subjects.logits_of(base, **subjects.TEXT), before), "the base changed"
 
 
 def other_families() -> list[str]:

@@ -9,7 +9,7 @@ import adaptkit
 from adaptkit.errors import ModelError
 from adaptkit.surgery import Decoder, check_forward, locate_decoder, structural_copy
 from adaptkit.surgery.decoder import final_norms
-from adaptkit.testing import tiny_decoder
+from adaptkit.testing import subjects, tiny_decoder
 from tests.decoders import checks
 from tests.unit.model.conftest import batch_of, build
 
@@ -63,7 +63,7 @@ def test_inserted_layers_are_of_their_sources_kind(family):
 def test_windows_that_a_config_asks_for_hold_in_inserted_layers(family, config):
     subject = checks.workflow_on(family, **config)
     checks.equals_a_stock_model(subject)
-    checks.cached_generation_equals_uncached(subject)
+    subjects.cached_generation_equals_uncached(subject)
     checks.static_cache_equals_none(subject)
 
 
@@ -101,7 +101,7 @@ def test_scaled_embeddings_stay_scaled_when_they_are_replaced(family):
     decoder = Decoder(structural_copy(base))
     decoder.replace_ends()
     assert decoder.model.get_input_embeddings() is not base.get_input_embeddings()
-    assert torch.equal(checks.logits_of(decoder.model, **checks.TEXT), checks.logits_of(base, **checks.TEXT))
+    assert torch.equal(subjects.logits_of(decoder.model, **subjects.TEXT), subjects.logits_of(base, **subjects.TEXT))
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "gpt_oss"])
@@ -109,12 +109,12 @@ def test_a_router_loss_in_the_config_does_not_disturb_training(family):
     insertion = {"policy": "inner_adapter", "placement": {"layers": [1]}}
     base, model = build(family, insertion=insertion, output_router_logits=True)
     batch = batch_of(model)
-    before = checks.logits_of(base, **checks.TEXT)
+    before = subjects.logits_of(base, **subjects.TEXT)
     loss = model.train()(**batch.inputs, labels=batch.labels).loss
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad and p.ndim != 3)
-    assert torch.equal(checks.logits_of(base.eval(), **checks.TEXT), before)
+    assert torch.equal(subjects.logits_of(base.eval(), **subjects.TEXT), before)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 import adaptkit
 from adaptkit.errors import ModelError
-from adaptkit.testing import FAMILIES, tiny_decoder
-from tests.decoders import checks, matrix
+from adaptkit.testing import FAMILIES, subjects, tiny_decoder
+from tests.decoders import matrix
 
 
 @pytest.mark.parametrize("column", ["adapt", *matrix.COLUMNS])
@@ -24,7 +24,7 @@ def test_cell(family, column):
 def test_what_cannot_work_is_refused_with_the_reason(family):
     base = tiny_decoder(family)
     with pytest.raises(ModelError) as refusal:
-        adaptkit.adapt(base, {}, {"policy": "inner_adapter", "placement": {"layers": checks.LAYERS}})
+        adaptkit.adapt(base, {}, {"policy": "inner_adapter", "placement": {"layers": subjects.LAYERS}})
     assert type(base).__name__ in str(refusal.value)
     assert str(refusal.value) == matrix.verdict_on(family).detail
 

@@ -9,14 +9,18 @@ import pytest
 
 from adaptkit.hookspecs import Component
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.testing import Example, check_component, check_encoder, check_modality, check_projector
+from adaptkit.testing import (
+    Example,
+    check_component,
+    check_data_source,
+    check_encoder,
+    check_modality,
+    check_policy,
+    check_projector,
+)
 from adaptkit.testing.examples import examples_of
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "world": {"kind": "caption"},
-    "pairs": {"first": {"path": "given"}, "second": {"path": "given"}},
-    "answers": {"datasets": ["given"]},
-}
+OPTIONS: dict[str, dict[str, Any]] = {"answers": {"datasets": ["given"]}}
 """Required options that cannot be any text."""
 
 SMALLER: dict[str, dict[str, Any]] = {"q_former": {"num_layers": 2, "query_size": 24}}
@@ -54,10 +58,20 @@ def test_projectors(component: Component) -> None:
     check_projector(name, SMALLER.get(name, {}))
 
 
-@pytest.mark.parametrize("kind", ["insertion policy", "data source", "evaluation task"])
-def test_other_kinds_are_registered_with_typed_options(kind: str) -> None:
-    for component in get_plugin_manager().components(kind):
-        check_component(kind, component.name, required_options(component))
+@of_kind("insertion policy")
+def test_policies(component: Component) -> None:
+    check_policy(component.name, {}, families=["llama"])
+
+
+@of_kind("data source")
+def test_data_sources(component: Component, tmp_path: Path) -> None:
+    for example in examples_of(component, tmp_path):
+        check_data_source(component.name, example.options, example.items, example.bad_items)
+
+
+@of_kind("evaluation task")
+def test_tasks_are_registered_with_typed_options(component: Component) -> None:
+    check_component("evaluation task", component.name, required_options(component))
 
 
 def required_options(component: Component) -> dict[str, Any]:
