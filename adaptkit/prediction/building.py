@@ -34,7 +34,7 @@ def without_weights() -> Iterator[None]:
     with warnings.catch_warnings():
         # Plugins that read a file of weights themselves load it into such a model, which torch says tensor by tensor
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
-        with from_configs(), torch.device("meta"), WithoutValues():  # type: ignore[no-untyped-call]
+        with from_configs(), torch.device("meta"), WithoutValues():
             yield
 
 

@@ -71,11 +71,17 @@ class WithoutValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs models on the meta device, or of `FakeTensor`s, where PyTorch alone would stop or allocate memory.
 
     What depends on values that are not there is decided: comparisons hold. Real masks may choose among fake tensors.
-    New floating-point tensors are fake, and so are large masks that are made of small real tensors.
+
+    Args:
+        makes_fakes: Whether new floating-point tensors are fake, and large masks that are made of small real tensors.
 
     Raises:
         ModelError: The shape of a result depends on values that are not there.
     """
+
+    def __init__(self, *, makes_fakes: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._makes_fakes = makes_fakes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.prim.device.default:
@@ -83,7 +89,7 @@ class WithoutValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if not any(isinstance(tensor, FakeTensor) or tensor.is_meta for tensor in tensors):
-            return _of_real(func, tensors, args, kwargs)
+            return _of_real(func, tensors, args, kwargs) if self._makes_fakes else func(*args, **kwargs)
         if func in _BY_VALUE:
             return _BY_VALUE[func](args[0])
         if func in _INDEXED:

@@ -25,7 +25,7 @@ class MemoryTracker(WithoutValues):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(makes_fakes=True)
         self.live = 0
         self.peak = 0
         self._known: dict[int, weakref.ref[Any]] = {}

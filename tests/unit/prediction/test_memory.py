@@ -225,3 +225,10 @@ def test_a_batch_that_cannot_be_is_refused() -> None:
         BatchShape(1, 100, supervised=0.0)
     with pytest.raises(RecipeError, match="leave no room"):
         build_batch(BatchShape(1, 16), {"image": Medium(1001, 16, None)})
+
+
+def test_code_that_asks_for_the_cpu_gets_real_tensors_while_a_model_is_built() -> None:
+    with without_weights():
+        assert torch.nn.Linear(2, 2).weight.is_meta
+        encoder = torch.nn.Linear(2, 2, device="cpu").to(torch.bfloat16)
+    assert torch.isfinite(encoder.weight).all()
