@@ -211,7 +211,7 @@ def _check_name(name: Any, spec: Mapping[str, Any], reference: Mapping[str, Any]
 
 
 def check_base(base: Any) -> None:
-    """Raise a `ModelError` where a base is no decoder LLM."""
+    """Raise a `ModelError` where a base is not a decoder LLM."""
     if isinstance(base, AdaptkitForConditionalGeneration):
         raise ModelError("the base is a workflow already. Pass the decoder that it is on: adapt(workflow.base, ...).")
     if not isinstance(base, PreTrainedModel) or not base.can_generate():

@@ -64,7 +64,7 @@ def load(
         dtype: Data type in which to load the base; that of training where not given.
         allow_different_base: Skip the check that base and encoders hold the very weights the workflow was trained on,
             the base in the same quantization.
-        trust_remote_code: Whether code that comes with the base may be run; it never is otherwise, and nobody is asked.
+        trust_remote_code: Whether code that comes with the base may be run; it is not run otherwise, and not asked for.
         base_options: Further arguments of `AutoModelForCausalLM.from_pretrained` (`device_map`, …; a
             `quantization_config` stands in place of the one of training). Those that say where on the hub something is
             (`token`, `cache_dir`, …) concern the workflow, too, where it is loaded by id. A `revision` is the
@@ -159,9 +159,7 @@ def _refuse_options(base: PreTrainedModel, dtype: torch.dtype | str | None, opti
     if dtype not in (None, "auto", base.dtype, str(base.dtype).removeprefix("torch.")):
         given.append("dtype")
     if given:
-        raise ModelError(
-            f"{', '.join(given)}: with base= there is no base to be loaded. Leave it out, or load the base that way."
-        )
+        raise ModelError(f"{', '.join(given)}: with base=, no base is loaded. Remove it, or load the base that way.")
 
 
 def _load_generation_config(model: AdaptkitForConditionalGeneration, config: AdaptkitConfig, directory: Path) -> None:

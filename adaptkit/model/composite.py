@@ -285,7 +285,7 @@ class AdaptkitForConditionalGeneration(
         parameters += [] if encoded else [p for p in self._encoder(modality).parameters() if is_sharded(p)]
         if parameters:
             raise ModelError(
-                f"media of {modality!r} differ in shape, and the weights that they go through one by one are spread "
+                f"media of {modality!r} differ in shape, and the weights that they go through one by one are sharded "
                 "over processes, which would wait for each other. Take accelerator.strategy zero2 or ddp, or fsdp with "
                 f"modalities.{modality}.cache_features."
             )
@@ -338,12 +338,12 @@ class AdaptkitForConditionalGeneration(
     def _project_all(self, given: Mapping[str, Any]) -> tuple[dict[str, ProjectedFeatures], Tensor | None]:
         """Projected features of what a batch holds, and a zero that depends on the parts that it leaves idle.
 
-        Where training is spread over processes, all must take part in the gradient of a projector and of what a policy
-        put into an encoder, and, where weights are spread too, in their forward passes; in the same order, modality by
+        In training on several processes, all must take part in the gradient of a projector and of what a policy put
+        into an encoder, and, where weights are sharded, in their forward passes; in the same order, modality by
         modality. Else those whose batch has a medium would wait for one whose batch has none. In one process what
         learns gets a gradient of zero as well: training is the same, and a batch of text alone is one like others.
         """
-        spread = self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
+        distributed = self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
         projected: dict[str, ProjectedFeatures] = {}
         nothing: list[Tensor] = []
         for modality, projector in self.projectors.items():
@@ -352,7 +352,7 @@ class AdaptkitForConditionalGeneration(
                 continue
             parameters = [*projector.parameters(), *self._encoder(modality).parameters()]
             learn = [p for p in parameters if p.requires_grad and not is_sharded(p)]
-            if spread and any(p.requires_grad or is_sharded(p) for p in parameters):
+            if distributed and any(p.requires_grad or is_sharded(p) for p in parameters):
                 nothing.append(projector(like(self._idle_features(modality), next(projector.parameters()))).sum() * 0)
             if self.training and torch.is_grad_enabled():
                 nothing += [p.sum() * 0 for p in learn]
@@ -372,7 +372,7 @@ class AdaptkitForConditionalGeneration(
         if any(map(is_sharded, encoder.parameters())):
             raise ModelError(
                 f"a batch without {modality!r} would leave other processes waiting, since the weights of "
-                f"{type(encoder).__name__} are spread over processes and it has no example_inputs. Add that method."
+                f"{type(encoder).__name__} are sharded over processes and it has no example_inputs. Add that method."
             )
         return torch.zeros(1, 1, encoder.feature_size)
 

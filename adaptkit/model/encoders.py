@@ -70,8 +70,8 @@ def like(inputs: Tensor | list[Tensor], parameter: Tensor) -> Tensor | list[Tens
 
 
 def is_sharded(parameter: Tensor) -> bool:
-    """Whether a parameter's values are spread over processes, by DeepSpeed ZeRO-3 or FSDP."""
-    from torch.distributed.tensor import DTensor  # takes a while, and few runs are spread
+    """Whether a parameter is sharded over processes, by DeepSpeed ZeRO-3 or FSDP."""
+    from torch.distributed.tensor import DTensor  # takes a while, and few runs need it
 
     return hasattr(parameter, "ds_id") or isinstance(parameter, DTensor)
 

@@ -60,7 +60,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def refuse_non_finite(named_tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
-    """Make sure that all values are numbers: a model with others computes nothing, without a word.
+    """Make sure that all values are numbers: a model with other values silently computes nothing.
 
     Raises:
         ModelError: Some are not; the message names their tensors.

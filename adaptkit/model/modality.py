@@ -80,7 +80,7 @@ class WorkflowModality:
             prefix: Put before the keys that an error names.
 
         Raises:
-            ModelError: Something is missing or of a wrong kind; all of it is named.
+            ModelError: Keys are missing or their values are of a wrong kind; the message names them.
         """
         return values if isinstance(values, cls) else check_kinds(cls, values, place, prefix)
 

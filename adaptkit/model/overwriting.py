@@ -20,7 +20,7 @@ def refuse_overwriting(directory: Path, model: Any = None) -> None:
     """Refuse to write a workflow over what it was built on, or over another model.
 
     Raises:
-        ModelError: The folder is that of the base or of an encoder, holds a model that is no workflow, or is a file.
+        ModelError: The folder is that of the base or of an encoder, holds a model that is not a workflow, or is a file.
     """
     named, directory = directory, directory.resolve()  # `..` counts, too, after a folder that is yet to be made
     if directory.exists() and not directory.is_dir():
@@ -31,7 +31,7 @@ def refuse_overwriting(directory: Path, model: Any = None) -> None:
     found = _model_type(directory / "config.json")
     if found not in (None, MODEL_TYPE):
         raise ModelError(
-            f"{named} holds a model that is no workflow ({found}), which would be overwritten. Name another folder."
+            f"{named} holds a model that is not a workflow ({found}), which would be overwritten. Name another folder."
         )
     weights = next(filter(_is_only_copy, weight_files(directory)), None) if found is None else None
     if weights is not None:

@@ -1,4 +1,4 @@
-"""The adapter context of each pass, and what of it stays beside a KV cache."""
+"""The adapter context of each pass, and what stays beside a KV cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PassContexts:
     Beams of one row share their media, so that reordering a cache among them concerns nothing that is kept here.
 
     Args:
-        policy: Says how features reach the decoder, and what goes on beside a cache.
+        policy: Says how features reach the decoder, and what stays beside a cache.
     """
 
     def __init__(self, policy: InsertionPolicy) -> None:

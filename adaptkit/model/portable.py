@@ -11,8 +11,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 def portable_text_config(config: PreTrainedConfig) -> dict[str, Any]:
     """A decoder's config, with what libraries before transformers 5 look for under its older name.
 
-    Without `rope_theta` and `head_dim` beside the sizes, transformers 4 takes defaults of the family and computes
-    wrong logits without a word; servers choose the decoder's class by `architectures`.
+    Without `rope_theta` and `head_dim` beside the sizes, transformers 4 takes defaults of the family and silently
+    computes wrong logits; servers choose the decoder's class by `architectures`.
     """
     values: dict[str, Any] = config.to_dict()
     family = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)

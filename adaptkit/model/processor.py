@@ -431,11 +431,11 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def batch_decode(self, sequences: Any, **kwargs: Any) -> list[str]:
-        """Text of several rows of ids; placeholders, which may lie outside the vocabulary, are left out."""
+        """Text of several rows of ids; placeholders, which may lie outside the vocabulary, are skipped."""
         return [cast(str, self.decode(row, **kwargs)) for row in sequences]
 
     def decode(self, token_ids: Any, **kwargs: Any) -> Any:
-        """Text of one row of ids or several; placeholders, which may lie outside the vocabulary, are left out."""
+        """Text of one row of ids or several; placeholders, which may lie outside the vocabulary, are skipped."""
         ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
         ids = [ids] if isinstance(ids, int) else list(ids)
         if ids and not isinstance(ids[0], int):
@@ -455,7 +455,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         """Write tokenizer, chat template and how to build the modalities' preprocessing.
 
         Args:
-            save_directory: A folder, which must not hold a model that is no workflow.
+            save_directory: A folder, which must not hold a model that is not a workflow.
             push_to_hub: Whether to upload them as well, to `repo_id`, by default named like the folder.
             kwargs: `repo_id` and what `push_to_hub` takes.
 

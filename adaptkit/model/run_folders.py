@@ -41,7 +41,7 @@ def workflow_folders(checkpoint: Path) -> dict[str, Path]:
     folders = {path.name: path for path in sorted(final.glob("*/")) if not path.name.startswith(STAGING)}
     found = {name: path for name, path in folders.items() if (path / "config.json").is_file()}
     if not found and folders:
-        raise ModelError(f"{next(iter(folders.values())) / 'config.json'} is missing, or is no file. {_WHAT}")
+        raise ModelError(f"{next(iter(folders.values())) / 'config.json'} is missing, or is not a file. {_WHAT}")
     if not found:
         raise ModelError(f"{checkpoint} holds no finished workflow. {_WHAT}")
     return {name: found[name] for name in sorted(found, key=lambda n: (_order(checkpoint, n), n))}

@@ -44,7 +44,7 @@ def check_saved_config(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
         The values, with encoders in folders as they are found from the checkpoint.
 
     Raises:
-        ModelError: Something is missing or of a wrong kind; all of it is named.
+        ModelError: Keys are missing or their values are of a wrong kind; the message names them.
     """
     modalities = check_kinds(_Config, values, path).modalities
     check_names(modalities, path)

@@ -76,7 +76,7 @@ class WorkflowSavingMixin(_Model):  # type: ignore[misc]
         """Write the workflow's own tensors (safetensors) and its configuration; see `adaptkit.load`.
 
         Args:
-            save_directory: A folder, which must not hold the base, an encoder or another model that is no workflow.
+            save_directory: A folder, which must not hold the base, an encoder or another model that is not a workflow.
             is_main_process: Whether this process writes; several of a distributed run may call this.
             state_dict: The workflow's own tensors, where they had to be gathered from several processes.
             push_to_hub: Whether to upload it as well, to `repo_id`, by default named like the folder.
@@ -193,7 +193,7 @@ def _own_tensors(model: WorkflowSavingMixin, state_dict: Mapping[str, Tensor] | 
     if absent or other:
         raise ModelError(
             f"state_dict is not this workflow's: {len(absent)} of its tensors are missing {sorted(absent)[:3]}, "
-            f"{len(other)} belong to no part of it {sorted(other)[:3]}. trainable_state_dict() gives its own."
+            f"{len(other)} are not its own {sorted(other)[:3]}. trainable_state_dict() gives its own."
         )
     return {name: state_dict[name] for name in own}
 

@@ -150,7 +150,7 @@ class TextOptions:
         return shorter
 
     def pad(self, rows: list[Row], tokenizer: Any, pad_token_id: int) -> dict[str, Any]:
-        """Rows of equal length, as tensors or lists, with a mask of what is no padding.
+        """Rows of equal length, as tensors or lists, with a mask of what is not padding.
 
         Raises:
             DataError: Lengths differ and padding is off, where tensors are asked for.

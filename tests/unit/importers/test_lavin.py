@@ -175,7 +175,7 @@ def without_layer(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors: {"x": torch.zeros(1)}, "no adapter checkpoint of LaVIN.*it lacks adapter_modality_embedding"),
+        (lambda tensors: {"x": torch.zeros(1)}, "adapter checkpoint of LaVIN.*it lacks adapter_modality_embedding"),
         (
             without_router,
             r"visual adapters are of the type 'normal' \(visual_adapter_type\); mma has those of the type",
