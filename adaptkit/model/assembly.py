@@ -124,14 +124,18 @@ def assemble(
     prepare_quantized(base)
     origin_of(base)  # while relative paths mean what they did when it was loaded
     source_encoders = {name: part.encoder for name, part in parts.items()}
-    _check_values(base, source_encoders, replace_ends)
+    _check_values(base, source_encoders)
     base.requires_grad_(False)
     policy, placement, insertion = _parse_insertion(insertion)
     encoders = source_encoders
     if policy.adapts_encoders:
         encoders = {name: structural_copy(encoder) for name, encoder in encoders.items()}
     decoder, modules = _apply_policy(policy, base, encoders, placement)
-    ends = decoder.replace_ends() if replace_ends else []
+    try:
+        ends = decoder.replace_ends() if replace_ends else []
+    except RuntimeError:  # they are found by running the base, which the meta device may not be able to do
+        check_materialised(base, "the base")
+        raise
     described = {name: replace(part.described, feature_mode=policy.feature_mode) for name, part in parts.items()}
     config = AdaptkitConfig(
         text_config=decoder.config,
@@ -224,7 +228,7 @@ def check_base(base: Any) -> None:
     refuse_non_finite_model(base, f"the base {getattr(base, 'name_or_path', '') or type(base).__name__}")
 
 
-def _check_values(base: PreTrainedModel, encoders: Mapping[str, Encoder], replace_ends: bool) -> None:
+def _check_values(base: PreTrainedModel, encoders: Mapping[str, Encoder]) -> None:
     """Values are needed, unless there are none at all: then the workflow is an outline, whose sizes can be counted."""
     outline = all(is_outline(module) for module in (base, *encoders.values()))
     if not outline:

@@ -167,3 +167,5 @@ def test_a_base_without_values_is_refused(stored, tmp_path):
         clip = tiny_clip_vision()
     with pytest.raises(ModelError, match="encoder of 'image'"):
         build(tiny_decoder("llama", num_hidden_layers=2), encoder=clip)
+    with pytest.raises(ModelError, match="meta device"):  # ends are found by running the base
+        adaptkit.adapt(outline, {"image": {"encoder": clip}}, "projector_only", replace_ends=True)
