@@ -32,10 +32,10 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import pluggy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from adaptkit.errors import PluginError, unknown_name
 
@@ -59,6 +59,13 @@ class Options(BaseModel):
     """Base of every component's options: typed, immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+MAX_SEED = 2**32 - 1
+"""The largest seed that Python, NumPy and PyTorch all take."""
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+"""A seed as an option of recipes and plugins."""
 
 
 class Function(Generic[F]):

@@ -1,4 +1,4 @@
-"""The settings of a training stage: a section of recipes, and what training takes.
+"""The settings of a training stage, and of an encoder's training: sections of recipes that training takes.
 
 They stand outside `recipe` because training knows no recipes.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from adaptkit.seeds import Seed
+from adaptkit.hookspecs import Seed
 
 
 class Section(BaseModel):
@@ -199,3 +199,26 @@ _FIXED_ON_RESUME = (
     *("name", "train", "optimizer", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "max_grad_norm"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "packing", "loss", "torch_compile", "seed"),
 )
+
+
+class EncoderTrainingConfig(Section):
+    """How an encoder is trained.
+
+    Attributes:
+        num_steps: Batches in all.
+        batch_size: Items a step.
+        learning_rate: Peak of a cosine schedule.
+        warmup_steps: Steps over which it rises.
+        augment: Whether each step sees random variations of the items, as their modality makes them.
+        evaluate_every: Steps between scores on held-out data.
+        seed: Of weights, order and variations.
+    """
+
+    num_steps: PositiveInt = 1000
+    batch_size: PositiveInt = 64
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    augment: bool = True
+    evaluate_every: PositiveInt = 250
+    seed: Seed = 0

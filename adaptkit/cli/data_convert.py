@@ -10,7 +10,7 @@ import click
 
 from adaptkit.cli.group import NamingGroup
 from adaptkit.cli.terminal import Console, echo
-from adaptkit.seeds import MAX_SEED
+from adaptkit.hookspecs import MAX_SEED
 
 if TYPE_CHECKING:
     from adaptkit.data_tools.convert import Summary

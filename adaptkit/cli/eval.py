@@ -10,8 +10,8 @@ import click
 
 from adaptkit.cli.output import json_option, trust_option
 from adaptkit.cli.terminal import Console, echo_json
+from adaptkit.hookspecs import MAX_SEED
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe, TaskConfig

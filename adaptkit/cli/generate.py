@@ -10,7 +10,7 @@ import click
 from adaptkit.cli.output import keep_stdout, trust_option
 from adaptkit.cli.terminal import echo_text
 from adaptkit.errors import DataError
-from adaptkit.seeds import MAX_SEED
+from adaptkit.hookspecs import MAX_SEED
 
 
 @click.command()

@@ -12,7 +12,7 @@ from adaptkit.cli.group import NamingGroup
 from adaptkit.cli.output import json_option
 from adaptkit.cli.terminal import Console, echo, echo_json
 from adaptkit.errors import ModelError, RecipeError
-from adaptkit.seeds import MAX_SEED
+from adaptkit.hookspecs import MAX_SEED
 
 MODELS = ("decoder", "encoder")
 OUTPUT = Path("runs/world")

@@ -130,25 +130,6 @@ class Comparison:
             }
         return values
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Comparison:
-        """Undo `to_json`."""
-        rows = [
-            Row(
-                **row
-                | {
-                    "scores": {
-                        key: Score({int(seed): value for seed, value in score["values"].items()})
-                        for key, score in row["scores"].items()
-                    },
-                    "failures": [Failure(**failure) for failure in row["failures"]],
-                }
-            )
-            for row in values["rows"]
-        ]
-        made = {"rows": rows, "measures": [Measure(**m) for m in values["measures"]]}
-        return cls(**{**values, **made, "tables": [Table(**table) for table in values["tables"]]})
-
 
 def merged_measures(runs: Iterable[Iterable[Measure]]) -> list[Measure]:
     """Every measure of any run, once: in the first run's order, and later ones after what stands before them there."""

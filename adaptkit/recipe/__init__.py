@@ -16,7 +16,7 @@ from adaptkit.recipe.components import (
     TaskConfig,
 )
 from adaptkit.recipe.dumping import components_of, dump_recipe, without_variables, written_description
-from adaptkit.recipe.encoder import EncoderRecipe, EncoderTrainingConfig, load_encoder_recipe
+from adaptkit.recipe.encoder import EncoderRecipe, load_encoder_recipe
 from adaptkit.recipe.finding import find_recipe, reference, shipped_folder
 from adaptkit.recipe.json_schema import recipe_json_schema
 from adaptkit.recipe.listing import RecipeSummary, find_recipes, load_any_recipe, opening_comment
@@ -31,7 +31,7 @@ from adaptkit.recipe.schema import (
     WorkflowConfig,
 )
 from adaptkit.recipe.splitting import for_processes
-from adaptkit.stage import Draw, OptimizerConfig, OptimizerGroup, StageConfig
+from adaptkit.stage import Draw, EncoderTrainingConfig, OptimizerConfig, OptimizerGroup, StageConfig
 
 __all__ = [
     "AcceleratorConfig",

@@ -14,8 +14,7 @@ from adaptkit.recipe.components import DataConfig, plugins_of
 from adaptkit.recipe.explain import explain
 from adaptkit.recipe.loading import read_validated
 from adaptkit.recipe.variables import expand
-from adaptkit.seeds import Seed
-from adaptkit.stage import Section
+from adaptkit.stage import EncoderTrainingConfig, Section
 
 WHERE_IT_WILL_BE = "created"
 
@@ -52,29 +51,6 @@ class NewEncoderConfig(Section):
             problems = "; ".join(f"options{'.' * bool(key)}{key}: {what}" for key, what in found)
             raise ValueError(problems) from error
         return self
-
-
-class EncoderTrainingConfig(Section):
-    """How an encoder is trained.
-
-    Attributes:
-        num_steps: Batches in all.
-        batch_size: Items a step.
-        learning_rate: Peak of a cosine schedule.
-        warmup_steps: Steps over which it rises.
-        augment: Whether each step sees random variations of the items, as their modality makes them.
-        evaluate_every: Steps between scores on held-out data.
-        seed: Of weights, order and variations.
-    """
-
-    num_steps: int = Field(default=1000, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    warmup_steps: int = Field(default=100, ge=0)
-    augment: bool = True
-    evaluate_every: int = Field(default=250, ge=1)
-    seed: Seed = 0
 
 
 class EncoderRecipe(Section):

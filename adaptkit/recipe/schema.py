@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from adaptkit.errors import RecipeError
+from adaptkit.hookspecs import Seed
 from adaptkit.recipe.components import (
     DataConfig,
     InsertionConfig,
@@ -30,7 +31,6 @@ from adaptkit.recipe.components import (
 from adaptkit.recipe.explain import combined, explained
 from adaptkit.recipe.references import reference_problems
 from adaptkit.recipe.variables import expand
-from adaptkit.seeds import Seed
 from adaptkit.stage import Key, PositiveInt, Section, StageConfig
 
 

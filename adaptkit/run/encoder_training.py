@@ -18,7 +18,7 @@ from adaptkit.hookspecs import EncoderComponent
 from adaptkit.interfaces import DataContext, Encoder, Modality, Sample
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import EncoderRecipe
-from adaptkit.training.encoder import EncoderResult, EncoderSettings, LabelledItem, Progress, train_encoder
+from adaptkit.training.encoder import EncoderResult, LabelledItem, Progress, train_encoder
 
 SCORES_FILE = "training.json"
 
@@ -42,11 +42,10 @@ def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) 
     items = {name: _items(recipe, name, modality) for name in recipe.data}
     _check_words(items)
     component = manager.get("encoder", recipe.encoder.name)
-    settings = EncoderSettings(**recipe.training.model_dump())
     with staged_folder(output) as folder:
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(recipe.training.seed)
         encoder = _build(recipe, component, folder)
-        result = train_encoder(encoder, items["train"], items.get("held_out", []), settings, progress)
+        result = train_encoder(encoder, items["train"], items.get("held_out", []), recipe.training, progress)
         encoder.save_pretrained(folder)  # type: ignore[operator]
         scores = {"recipe": recipe.model_dump(mode="json"), **asdict(result)}
         (folder / SCORES_FILE).write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

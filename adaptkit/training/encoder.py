@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from adaptkit.errors import DataError, RunError
 from adaptkit.interfaces import Encoder
+from adaptkit.stage import EncoderTrainingConfig
 
 MAX_GRAD_NORM = 1.0
 EVALUATION_BATCH_SIZE = 64
@@ -31,20 +32,6 @@ class LabelledItem:
 
     load: Callable[[np.random.Generator | None], object]
     answer: str
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """As in a recipe's `training`."""
-
-    num_steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: int
-    augment: bool
-    evaluate_every: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +75,7 @@ def train_encoder(
     encoder: Encoder,
     items: Sequence[LabelledItem],
     held_out: Sequence[LabelledItem],
-    settings: EncoderSettings,
+    settings: EncoderTrainingConfig,
     progress: Progress = lambda done, total, what: None,
 ) -> EncoderResult:
     """Train all of an encoder's weights, through the features that it gives.
@@ -176,7 +163,7 @@ class _Learner(nn.Module):
 
 
 def _batches(
-    items: Sequence[LabelledItem], settings: EncoderSettings, rng: np.random.Generator
+    items: Sequence[LabelledItem], settings: EncoderTrainingConfig, rng: np.random.Generator
 ) -> Iterator[list[LabelledItem]]:
     """Batches of items, each of which comes once before any comes again."""
     order: list[int] = []
@@ -206,7 +193,7 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     ]
 
 
-def _schedule(step: int, settings: EncoderSettings) -> float:
+def _schedule(step: int, settings: EncoderTrainingConfig) -> float:
     """A rise, then half a cosine down to nothing."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps

@@ -48,39 +48,26 @@ class FlopRates:
         num_features: Mapping[str, float] | None = None,
         num_encoded: Mapping[str, float] | None = None,
     ) -> float:
-        """Operations of one forward and backward pass; see `model_flops`."""
+        """Operations of one forward and backward pass.
+
+        What is computed twice (checkpointed activations) counts once, and padding not at all, as model FLOP utilisation
+        has it.
+
+        Args:
+            num_tokens: Tokens that the decoder reads, with placeholders and without padding.
+            sum_of_squared_lengths: Of the conversations' lengths in tokens.
+            num_supervised: Positions with a label.
+            num_features: Projected features by modality, where those operations are to be counted too.
+            num_encoded: Positions that each encoder computes, without those that come from a cache.
+        """
         total = num_tokens * self.per_token + sum_of_squared_lengths * self.per_squared_length
         total += num_supervised * self.per_supervised
         total += sum(number * self.per_feature[name] for name, number in (num_features or {}).items())
         return total + sum(number * self.per_encoded[name] for name, number in (num_encoded or {}).items())
 
 
-def model_flops(
-    model: AdaptkitForConditionalGeneration,
-    num_tokens: float,
-    sum_of_squared_lengths: float,
-    num_supervised: float,
-    num_features: Mapping[str, float] | None = None,
-    num_encoded: Mapping[str, float] | None = None,
-) -> float:
-    """Operations of one forward and backward pass of what a stage trains (`requires_grad`).
-
-    What is computed twice (checkpointed activations) counts once, and padding not at all, as model FLOP utilisation
-    has it.
-
-    Args:
-        model: The workflow.
-        num_tokens: Tokens that the decoder reads, with placeholders and without padding.
-        sum_of_squared_lengths: Of the conversations' lengths in tokens.
-        num_supervised: Positions with a label.
-        num_features: Projected features by modality, where those operations are to be counted too.
-        num_encoded: Positions that each encoder computes; leave out what comes from a cache.
-    """
-    return flop_rates(model).total(num_tokens, sum_of_squared_lengths, num_supervised, num_features, num_encoded)
-
-
 def flop_rates(model: AdaptkitForConditionalGeneration) -> FlopRates:
-    """The operations of a workflow's passes; valid as long as the same parameters are trainable."""
+    """The operations of a workflow's passes; valid as long as the same parameters are trainable (`requires_grad`)."""
     adapted = {name: any(p.requires_grad for p in encoder.parameters()) for name, encoder in model.encoders.items()}
     learns = [adapted[name] or any(p.requires_grad for p in module.parameters()) for name, module in
               model.projectors.items()]  # fmt: skip

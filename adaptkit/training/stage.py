@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
-from adaptkit.errors import DataError, RecipeError, RunStoppedError
+from adaptkit.errors import DataError, ModelError, RecipeError, RunStoppedError
 from adaptkit.files.failures import LOWER, machine_failures
 from adaptkit.files.writing import make_folder, remove_leftovers
 from adaptkit.processes.group import (
@@ -37,7 +37,6 @@ from adaptkit.training.metrics import MetricsCallback, MetricsLog, build_reporte
 from adaptkit.training.preparation import prepared
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.throughput import Throughput
-from adaptkit.training.trainables import assert_trainable
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
 
 
@@ -50,14 +49,12 @@ class StageResult:
         seconds: Time spent training, in this process.
         final_step: Optimizer steps behind the weights.
         checkpoint: The last checkpoint.
-        resumed_from: The checkpoint that this process resumed from, or None.
     """
 
     metrics: list[dict[str, Any]]
     seconds: float
     final_step: int
     checkpoint: Path
-    resumed_from: Path | None
 
 
 def train_stage(
@@ -114,7 +111,7 @@ def train_stage(
         raise DataError(f"stage {settings.name!r} has no data: its mixture is empty")
     found = on_main_process(lambda: _find_checkpoint(output_dir, resume))
     model.set_trainable(settings.train)  # type: ignore[operator]
-    assert_trainable(model, settings.train)
+    _check_trainable(model, settings.train)
     require_reporters(report_to)
     identity = stage_identity(settings, sampler, identity)
     num_steps = settings.num_steps(len(sampler), num_processes())  # type: ignore[arg-type]
@@ -126,7 +123,7 @@ def train_stage(
     if found is not None and start.step >= num_steps:
         if is_main_process() and resume == "auto":
             checkpoints.rotate(output_dir, settings.save_total_limit)  # a kill may have come between save and rotation
-        return StageResult(log.lines(), 0.0, start.step, found, found)
+        return StageResult(log.lines(), 0.0, start.step, found)
 
     reporter = reporter or Reporter()
     if found is not None:
@@ -146,7 +143,7 @@ def train_stage(
         show = stack.enter_context(reporter.training(settings.name))
         watchers.append(ProgressCallback(show, settings.name, throughput, steps_after=steps_after))
         step = _run(build_trainer, model, settings, strategy, watchers, found, output_dir)
-    return StageResult(log.lines(), time.perf_counter() - started, step, output_dir / f"checkpoint-{step}", found)
+    return StageResult(log.lines(), time.perf_counter() - started, step, output_dir / f"checkpoint-{step}")
 
 
 @dataclass(frozen=True)
@@ -155,6 +152,27 @@ class _Start:
 
     step: int = 0
     changed: str | None = None
+
+
+def _check_trainable(model: nn.Module, parts: Sequence[str]) -> None:
+    """Make sure that exactly the parameters of `parts` are trainable.
+
+    Raises:
+        ModelError: A part is empty or unknown, or the trainable parameters are not those of the parts.
+    """
+    known = model.trainable_parts()  # type: ignore[operator]
+    missing = [part for part in parts if not known.get(part)]
+    if missing:
+        have = ", ".join(part for part, names in known.items() if names) or "none"
+        raise ModelError(f"the model has no parameters in the part {missing[0]!r}. Parts it has: {have}.")
+    expected = {name for part in parts for name in known[part]}
+    actual = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if expected != actual:
+        idle, stray = sorted(expected - actual), sorted(actual - expected)
+        raise ModelError(
+            f"the wrong parameters are trainable: {len(idle)} of the parts {', '.join(parts)} are frozen"
+            f" ({', '.join(idle[:3]) or 'none'}) and {len(stray)} others are not ({', '.join(stray[:3]) or 'none'})"
+        )
 
 
 def _find_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None:

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from adaptkit.errors import unknown_name
-from adaptkit.hookspecs import Options
-from adaptkit.seeds import Seed
+from adaptkit.hookspecs import Options, Seed
 from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.world import scenes
 from adaptkit.world.dataset import FACT_KIND, evaluation_items

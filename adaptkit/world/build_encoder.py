@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
-from adaptkit.hookspecs import Options
-from adaptkit.seeds import Seed
+from adaptkit.hookspecs import Options, Seed
 from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.world import scenes
 from adaptkit.world.patch_labels import Labels, label_patches, mirror_some

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from adaptkit.chat.boxes import Box
-from adaptkit.errors import DataError, unknown_name
+from adaptkit.errors import DataError, RecipeError, unknown_name
 from adaptkit.files.writing import staged_together, write_text
-from adaptkit.seeds import check_seed
+from adaptkit.hookspecs import MAX_SEED
 from adaptkit.world import language, scenes
 from adaptkit.world.facts import candidate_answers, list_facts
 from adaptkit.world.language import IMAGE_TAG, QUESTION_KINDS, Message
@@ -113,7 +113,7 @@ def write_world_data(
     Raises:
         DataError: The kind or the split is unknown, or a number is not positive.
     """
-    check_seed(seed)
+    _check_seed(seed)
     _check_arguments(kind, split, num_samples, questions_per_image, num_images)
     name = f"{kind}_{split}_{seed}"
     rng = np.random.default_rng((seed, DATA_KINDS.index(kind)))
@@ -133,6 +133,11 @@ def write_world_data(
                 scenes.render(scene).save(folder / name / f"{place:06d}.png", compress_level=1)
         write_text(folder / f"{name}.json", json.dumps(samples, indent=0))
     return directory / f"{name}.json"
+
+
+def _check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise RecipeError(f"seed is {seed!r}; it should be a whole number from 0 to {MAX_SEED:,}.")
 
 
 def _check_arguments(kind: str, split: str, num_samples: int, questions_per_image: int, num_images: int | None) -> None:

@@ -12,8 +12,7 @@ from pydantic import Field
 from adaptkit.errors import DataError
 from adaptkit.evaluation import register_evaluation_tasks
 from adaptkit.files.writing import make_folder, staged_folder
-from adaptkit.hookspecs import DataSourceComponent, Options, hookimpl
-from adaptkit.seeds import Seed
+from adaptkit.hookspecs import DataSourceComponent, Options, Seed, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

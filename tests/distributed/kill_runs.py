@@ -19,6 +19,7 @@ from adaptkit.errors import RunStoppedError
 from adaptkit.files.hashing import hash_tensors
 from adaptkit.processes.group import is_main_process, num_processes, process_group
 from adaptkit.stage import OptimizerGroup
+from adaptkit.training.checkpoints import find_newest
 from adaptkit.training.metrics import read_metrics
 from adaptkit.training.stage import train_stage
 from tests.distributed.forking import forked
@@ -91,6 +92,7 @@ def run(folder, train=EVERYTHING, workers=0, die_at=-1, send=None):
         before = hash_tensors(frozen.items())
         events = FileEvents(folder, die_at if is_main_process() else -1)
         several = num_processes() > 1
+        resumes = find_newest(folder) is not None
         try:
             stage = train_stage(
                 model, data, collate, settings(train, workers, num_processes()), sampler=FakeSampler(len(data)),
@@ -101,7 +103,7 @@ def run(folder, train=EVERYTHING, workers=0, die_at=-1, send=None):
             folder.with_suffix(".stopped").write_text(str(error))
             sys.exit(error.exit_code)
         if is_main_process():
-            report(folder, model, frozen, before, stage, events)
+            report(folder, model, frozen, before, stage, events, resumes)
 
 
 def send_here(several):
@@ -109,7 +111,7 @@ def send_here(several):
     return not several or not is_main_process()
 
 
-def report(folder, model, frozen, before, stage, events):
+def report(folder, model, frozen, before, stage, events, resumes):
     optimizer = torch.load(stage.checkpoint / "optimizer.pt", weights_only=True)["state"]
     values = {
         "weights": hash_tensors(model.trainable_state_dict().items()),
@@ -117,7 +119,7 @@ def report(folder, model, frozen, before, stage, events):
         "frozen_unchanged": hash_tensors(frozen.items()) == before,
         "steps": [line["step"] for line in read_metrics(folder / "metrics.jsonl")],
         "left": sorted(path.name for path in folder.iterdir()),
-        "resumed": stage.resumed_from is not None,
+        "resumed": resumes,
         "num_events": events.count,
     }
     folder.with_suffix(".json").write_text(json.dumps(values))

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from adaptkit.compare.aggregation import Comparison
+from adaptkit.compare.aggregation import Comparison, Failure, Row, Score, Table
+from adaptkit.compare.measures import Measure
 from adaptkit.compare.rendering import plots, render_markdown
 from adaptkit.evaluation.plots import standalone
 from tests.docs.blocks import REPOSITORY
@@ -22,9 +25,28 @@ DATA = ASSETS / "comparison.json"
 BEGIN, END = "<!-- comparison:begin -->\n", "<!-- comparison:end -->\n"
 
 
+def read_comparison(values: Mapping[str, Any]) -> Comparison:
+    """Undo `Comparison.to_json`."""
+    rows = [
+        Row(
+            **row
+            | {
+                "scores": {
+                    key: Score({int(seed): value for seed, value in score["values"].items()})
+                    for key, score in row["scores"].items()
+                },
+                "failures": [Failure(**failure) for failure in row["failures"]],
+            }
+        )
+        for row in values["rows"]
+    ]
+    made = {"rows": rows, "measures": [Measure(**m) for m in values["measures"]]}
+    return Comparison(**{**values, **made, "tables": [Table(**table) for table in values["tables"]]})
+
+
 def stored() -> Comparison:
     """The comparison whose numbers the page shows."""
-    return Comparison.from_json(json.loads(DATA.read_text(encoding="utf-8")))
+    return read_comparison(json.loads(DATA.read_text(encoding="utf-8")))
 
 
 def block(comparison: Comparison) -> str:
@@ -39,7 +61,7 @@ def shown() -> str:
 
 def take_over(folder: Path) -> None:
     """Put a finished comparison into the documentation."""
-    comparison = Comparison.from_json(json.loads((folder / "comparison.json").read_text(encoding="utf-8")))
+    comparison = read_comparison(json.loads((folder / "comparison.json").read_text(encoding="utf-8")))
     comparison = replace(comparison, command=_without_output(comparison.command))
     ASSETS.mkdir(parents=True, exist_ok=True)
     DATA.write_text(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 
 from adaptkit.compare.aggregation import Comparison, Failure, Row, Score, Table, merged_measures, ordering
 from adaptkit.compare.measures import COST_MEASURES, TEXT_ADAPTED, Measure, read_measures
+from tests.docs.ablations import read_comparison
 
 ACCURACY = Measure("image_questions.accuracy", "Image questions")
 COSTS = {measure.key.partition(".")[2]: 1.0 for measure in COST_MEASURES}
@@ -74,7 +75,7 @@ def test_json_gives_the_same_comparison_back() -> None:
     rows = [row("a", 0.1, 0.2), Row("b", "what", "b.yaml", None, failures=[Failure(0, "why")])]
     comparison = Comparison([0, 1], rows, [ACCURACY], [Table("T", ["b"])], ["note"], {"device": "CPU"}, "adaptkit")
     written = json.loads(json.dumps(comparison.to_json()))
-    assert Comparison.from_json(written) == comparison
+    assert read_comparison(written) == comparison
     assert written["rows"][0]["scores"][ACCURACY.key]["mean"] == pytest.approx(0.15)
     assert comparison.failed
 

@@ -19,7 +19,7 @@ from adaptkit.cli.streams import guard_output
 from adaptkit.cli.terminal import echo, echo_json
 from adaptkit.errors import RunError
 from adaptkit.files.failures import LOWER, machine_failures
-from adaptkit.seeds import MAX_SEED
+from adaptkit.hookspecs import MAX_SEED
 from tests.stages import stage_config
 
 FAILURES = {

@@ -104,7 +104,7 @@ def test_features_of_an_adapted_encoder_are_not_cached(workplace: Workplace) -> 
     workplace.load(cached)
     assert workplace.errors(cached.replace("policy: inner", "policy: adapter")) == [
         "small.yaml:7: modalities.picture.cache_features: features of 'picture' cannot be cached: the policy 'adapter' "
-        "of the workflow 'sight' adapts its encoder, so they change as it learns; set cache_features to false",
+        "of the workflow 'sight' adapts its encoder, so they change as it is trained; set cache_features to false",
     ]
 
 

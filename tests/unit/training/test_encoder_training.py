@@ -16,7 +16,8 @@ from adaptkit.cli import cli
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import load_encoder_recipe
-from adaptkit.training.encoder import EncoderSettings, LabelledItem, train_encoder
+from adaptkit.stage import EncoderTrainingConfig
+from adaptkit.training.encoder import LabelledItem, train_encoder
 
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
 CONFIG = {
@@ -127,7 +128,7 @@ def test_several_words_count_each(recipe: Path, tmp_path: Path) -> None:
 def test_there_must_be_something_to_tell(tmp_path: Path) -> None:
     component = get_plugin_manager().get("encoder", "clip")
     encoder = component.build(component.create(CONFIG, tmp_path / "new"))
-    settings = EncoderSettings(1, 1, 1e-3, 0.0, 0, False, 1, 0)
+    settings = EncoderTrainingConfig(num_steps=1)
     with pytest.raises(DataError, match="nothing to tell apart"):
         train_encoder(encoder, [LabelledItem(lambda rng: None, "same")], [], settings)
 

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import adaptkit
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
-from adaptkit.training.flops import flop_rates, model_flops
+from adaptkit.training.flops import flop_rates
 
 SIZES = {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 256}
 POLICIES = {
@@ -59,7 +59,7 @@ def test_agrees_with_torchs_counter(family: str, policy: str, train: list[str]) 
     model.set_trainable(train)
     features = torch.randn(2, 16, 32)
     total, sizes = counted(model, features, num_words=24)
-    ours = model_flops(model, **sizes, num_features={"image": 32})
+    ours = flop_rates(model).total(**sizes, num_features={"image": 32})
     # The counter takes eager attention as a whole square; ours is the causal half
     ours += sizes["sum_of_squared_lengths"] * flop_rates(model).per_squared_length
     # Maps beside each other in the first trained layer need no gradient of their inputs, which ours does not see

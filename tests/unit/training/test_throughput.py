@@ -5,7 +5,7 @@ import torch
 from transformers import TrainingArguments
 
 from adaptkit.training import throughput
-from adaptkit.training.flops import model_flops
+from adaptkit.training.flops import flop_rates
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.throughput import Speed, Throughput, Totals
 from tests.unit.model.conftest import batch_of, build, packed
@@ -23,7 +23,7 @@ def test_samples_tokens_and_operations_leave_padding_out(is_packed):
     supervised = int((inputs["labels"] != -100).sum())
     done = counter.totals()
     assert (done.samples, done.tokens) == (4 * len(lengths), 4 * sum(lengths))
-    expected = model_flops(model, sum(lengths), sum(n * n for n in lengths), supervised)
+    expected = flop_rates(model).total(sum(lengths), sum(n * n for n in lengths), supervised)
     assert done.flops == pytest.approx(4 * expected)
 
 
