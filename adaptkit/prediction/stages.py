@@ -15,8 +15,9 @@ from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.prediction.batches import BatchShape, Medium, build_batch
-from adaptkit.prediction.building import skeleton_model, without_weights
+from adaptkit.prediction.building import skeleton_model
 from adaptkit.prediction.devices import check_devices, largest_unit, memory_per_device
+from adaptkit.prediction.fake import WithoutValues, fake_tensors
 from adaptkit.prediction.memory import StepMemory, predict_step
 from adaptkit.recipe import Recipe, StageConfig
 from adaptkit.run.loaded import LoadedModels
@@ -179,10 +180,9 @@ def _medium(
             f"modalities.{name}: {recipe.modalities[name].type!r} offers no stand-in, by which memory is predicted."
         )
     item = inputs.load(make(folder, 0))
-    raw = inputs.preprocessor.collate([item] * number)
-    given: Any = [one.to("meta") for one in raw] if isinstance(raw, list) else raw.to("meta")
+    given: Any = inputs.preprocessor.collate([item] * number)  # with values: how long an item is may depend on them
     if _is_cached(recipe, name, model):
-        with without_weights():
+        with fake_tensors(model), WithoutValues(makes_fakes=True):
             given = EncodedFeatures(model.encode(name, given))
     return Medium(inputs.placeholder_id, inputs.num_positions(item), given)
 
