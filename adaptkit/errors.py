@@ -122,6 +122,12 @@ class RunStoppedError(RunError):
     exit_code = 143
 
 
+def first_line(error: BaseException) -> str:
+    """The beginning of an error's message, without its closing full stop; the error's type where it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
+
+
 def nearest_name(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice most like `name`, or None where nothing is close."""
     matches = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.55)

@@ -7,12 +7,14 @@ features to the decoder's width, one placeholder position each.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, ClassVar, Generic, NotRequired, Protocol, Self, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from adaptkit.errors import DataError, wrong_type
 from adaptkit.files.hashing import hash_tensors
 from adaptkit.hookspecs import CONTRACT_VERSION as CONTRACT_VERSION
+from adaptkit.hookspecs import Options
 
 
 class Modality(ABC):
@@ -94,6 +97,10 @@ class Preprocessor(ABC):
             raise NotImplementedError(f"{type(self).__name__} is abstract here: give fixed_positions or num_positions")
         return self.fixed_positions
 
+    def settings(self) -> str:
+        """Everything that changes the inputs it makes, as canonical JSON; a `PretrainedEncoder` needs it."""
+        raise NotImplementedError(f"{type(self).__name__} gives no settings")
+
     def collate(self, inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
         """Join the inputs of several items into one batch, `(num_items, ...)`; a list where their shapes differ."""
         if len({item.shape for item in inputs}) == 1:
@@ -142,6 +149,52 @@ class Encoder(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Hash of everything its features depend on, weights and options, for feature caches and checkpoints."""
         return hash_tensors(chain(self.named_parameters(), self.named_buffers()))
+
+
+P = TypeVar("P", bound=Preprocessor)
+
+
+class PretrainedEncoder(Encoder, Generic[P]):
+    """An encoder around one pretrained model, which is frozen, with the preprocessing that belongs to its weights.
+
+    Args:
+        model: The model.
+        options: The encoder's options.
+        preprocessor: What makes its inputs; its `settings` count in the fingerprint.
+
+    Attributes:
+        not_content: Options on which features do not depend: where a checkpoint lies, what is refused.
+    """
+
+    not_content: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    def __init__(self, model: nn.Module, options: Options, preprocessor: P) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.options = options
+        self._preprocessor = preprocessor
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode has a meaning only where a policy made parameters of a copy trainable."""
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+    def build_preprocessor(self) -> P:
+        """The preprocessing that belongs to these weights."""
+        return self._preprocessor
+
+    def content(self) -> dict[str, Any]:
+        """The options on which features depend."""
+        return self.options.model_dump(exclude=set(self.not_content))
+
+    def weights_fingerprint(self) -> str:
+        """Hash of the weights on which features depend."""
+        return super().fingerprint()
+
+    def fingerprint(self) -> str:
+        """Hash of weights, options and preprocessing; where the checkpoint lies does not matter."""
+        parts = [self.weights_fingerprint(), json.dumps(self.content(), sort_keys=True), self._preprocessor.settings()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

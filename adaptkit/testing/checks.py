@@ -18,7 +18,7 @@ class Check:
         title: A few words for a table.
         run: Raises `ContractError` where the sentence is broken; what it returns, if not None, says why it does
             not apply.
-        essential: Whether those after it make no sense where it fails.
+        essential: Whether those after it are skipped where it fails.
     """
 
     title: str

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Generic, Self, TypeVar, cast
 
-from adaptkit.errors import PluginError
+from adaptkit.errors import AdaptkitError, PluginError
 from adaptkit.hookspecs import Component, Options
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.testing.checks import Check
+from adaptkit.testing.examples import Example
 from adaptkit.testing.requirements import ContractError, require, require_refused
+
+NOWHERE = "no-such-folder/no-such-item"
+
+C = TypeVar("C", bound=Component)
 
 
 def check_component(
@@ -48,7 +55,7 @@ def check_component(
 
 
 def check_registration(component: Component) -> None:
-    """Check what can be told of a component without valid options.
+    """Check what needs no valid options.
 
     Raises:
         ContractError: It breaks its contract.
@@ -62,3 +69,50 @@ def check_registration(component: Component) -> None:
     if component.pattern is None:
         return
     require(not re.fullmatch(component.pattern, ""), f"the pattern {component.pattern!r} of {named} serves any name")
+
+
+class ComponentChecks(Generic[C]):
+    """The contract of one component; those of most kinds extend it.
+
+    Args:
+        kind: One of `adaptkit.hookspecs.KINDS`.
+        name: What recipes call it.
+        example: What to try it with.
+        manager: As in `check_component`.
+    """
+
+    def __init__(self, kind: str, name: str, example: Example, manager: PluginManager | None = None) -> None:
+        self.kind, self.name, self.example = kind, name, example
+        self.manager = manager or get_plugin_manager()
+
+    def checks(self) -> Iterator[Check]:
+        """In an order in which the first failure is the most telling."""
+        yield Check("registration and options", self.registration, essential=True)
+
+    def registration(self) -> None:
+        check_component(self.kind, self.name, self.example.options, manager=self.manager)
+
+    @cached_property
+    def component(self) -> C:
+        return cast(C, self.manager.get(self.kind, self.name))
+
+    @cached_property
+    def options(self) -> Options:
+        return self.manager.options(self.kind, self.name, self.example.options)
+
+    def missing_path(self, use: Callable[[Options], Any], *context: Any) -> str | None:
+        """A path that is not there is reported by name, and using it is an `AdaptkitError`."""
+        if "path" not in self.component.options.model_fields:
+            return "it has no option `path`"
+        absent = self.options.model_copy(update={"path": f"/{NOWHERE}"})
+        report = self.component.missing(absent, *context)
+        named = report is not None and NOWHERE in report
+        require(named, f"missing() does not name a path that is not there: {report!r}")
+        require_refused(lambda: use(absent), AdaptkitError, "a path that is not there", naming=NOWHERE)
+        return None
+
+    def of_stand_in(self, options: Any, items: Sequence[Any] = ()) -> Self:
+        """The same for what `stand_in` wrote."""
+        sound = isinstance(options, self.component.options)
+        require(sound, "stand_in must return options of the registered type")
+        return type(self)(self.kind, self.name, Example(options.model_dump(), items), self.manager)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptkit.errors import AdaptkitError, DataError
-from adaptkit.hookspecs import EncoderComponent, Options
+from adaptkit.errors import DataError
+from adaptkit.hookspecs import EncoderComponent
 from adaptkit.interfaces import Encoder, Preprocessor
-from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.plugin_manager import PluginManager
 from adaptkit.testing.checks import Check, enforce
-from adaptkit.testing.components import check_component
+from adaptkit.testing.components import ComponentChecks
+from adaptkit.testing.examples import Example
 from adaptkit.testing.fingerprints import check_fingerprint, check_variants
 from adaptkit.testing.network import no_network
 from adaptkit.testing.requirements import ContractError, brief, require, require_refused
@@ -24,7 +25,6 @@ from adaptkit.testing.tensors import all_equal, require_close, require_shape
 from adaptkit.testing.workflows import check_encoder_in_workflow
 
 _NEEDED = ("build_preprocessor", "stand_in", "missing")
-_NOWHERE = "no-such-folder/no-such-item"
 _NO_GRADIENT = "features of a frozen encoder carry no gradient"
 
 
@@ -52,32 +52,18 @@ def check_encoder(
     Raises:
         ContractError: It breaks its contract.
     """
-    items = [item, *other_items]
-    enforce(EncoderChecks(name, options, items, bad_items=bad_items, variants=variants, manager=manager).checks())
+    example = Example(options, [item, *other_items], bad_items, variants)
+    enforce(EncoderChecks("encoder", name, example, manager).checks())
 
 
-class EncoderChecks:
-    """The contract of one encoder; `items` are `item` and `other_items` of `check_encoder`."""
-
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        items: Sequence[Any],
-        *,
-        bad_items: Sequence[Any] = (),
-        variants: Sequence[Mapping[str, Any]] = (),
-        manager: PluginManager | None = None,
-    ) -> None:
-        self.name, self.given, self.manager = name, options, manager
-        self.items, self.bad_items, self.variants = list(items), list(bad_items), list(variants)
+class EncoderChecks(ComponentChecks[EncoderComponent]):
+    """The contract of one encoder."""
 
     def checks(self) -> Iterator[Check]:
-        """In an order in which the first failure is the most telling."""
-        yield Check("registration and options", self._registration, essential=True)
+        yield from super().checks()
         yield Check("no network", self._no_network, essential=True)
         yield from self.checks_of_built()
-        yield Check("names what is missing", self._missing)
+        yield Check("names what is missing", lambda: self.missing_path(self.component.build))
         yield Check("fingerprint follows options", self._fingerprint_follows)
         yield Check("stand-in", self._stand_in)
 
@@ -95,15 +81,6 @@ class EncoderChecks:
         yield Check("gradient, save and load", self._workflow)
 
     @cached_property
-    def component(self) -> EncoderComponent:
-        check_component("encoder", self.name, self.given, manager=self.manager)
-        return (self.manager or get_plugin_manager()).get("encoder", self.name)
-
-    @cached_property
-    def options(self) -> Options:
-        return self.component.options.model_validate(dict(self.given))
-
-    @cached_property
     def encoder(self) -> Encoder:
         built: Encoder = self.component.build(self.options)
         return built
@@ -116,7 +93,7 @@ class EncoderChecks:
 
     @cached_property
     def inputs(self) -> list[Tensor]:
-        return [self.preprocessor(item) for item in self.items]
+        return [self.preprocessor(item) for item in self.example.items]
 
     @cached_property
     def features(self) -> list[Tensor]:
@@ -126,7 +103,8 @@ class EncoderChecks:
     def _encode(self, inputs: Sequence[Tensor], encoder: Encoder | None = None) -> list[Tensor]:
         return list((encoder or self.encoder)(self.preprocessor.collate(inputs)))
 
-    def _registration(self) -> None:
+    def registration(self) -> None:
+        super().registration()
         for needed in _NEEDED:
             require(self.component.gives(needed), f"the encoder {self.name!r} registers no {needed}")
 
@@ -134,22 +112,9 @@ class EncoderChecks:
         with no_network(f"building or running the encoder {self.name!r}"):
             try:
                 encoder, preprocessor = self.component.build(self.options), self.preprocessor
-                encoder(preprocessor.collate([preprocessor(self.items[0])]))
+                encoder(preprocessor.collate([preprocessor(self.example.items[0])]))
             except Exception:  # what it raises is the matter of the other checks
                 return
-
-    def _missing(self) -> str | None:
-        """A checkpoint that is not there is reported by name, and building it is an error of ours."""
-        if "path" not in self.component.options.model_fields:
-            return "it has no option `path`"
-        absent = self.options.model_copy(update={"path": f"/{_NOWHERE}"})
-        report = self.component.missing(absent)
-        named = report is not None and _NOWHERE in report
-        require(named, f"missing() does not name a path that is not there: {report!r}")
-        require_refused(
-            lambda: self.component.build(absent), AdaptkitError, "a path that is not there", naming=_NOWHERE
-        )
-        return None
 
     def _builds(self) -> None:
         missing = self.component.missing(self.options)
@@ -162,7 +127,7 @@ class EncoderChecks:
 
     def _preprocessing(self) -> None:
         own = self.encoder.build_preprocessor()
-        for item in self.items:
+        for item in self.example.items:
             inputs = self.preprocessor(item)
             require(isinstance(inputs, Tensor), "a preprocessor must return a tensor")
             require(inputs.is_floating_point(), f"a preprocessor must return floats, got {inputs.dtype}")
@@ -173,7 +138,7 @@ class EncoderChecks:
             require(agree, "encoder.build_preprocessor() and build_preprocessor(options) disagree")
 
     def _bad_items(self) -> None:
-        for wrong in (None, object(), 3, *self.bad_items):
+        for wrong in (None, object(), 3, *self.example.bad_items):
             require_refused(
                 lambda wrong=wrong: self.preprocessor(wrong),  # type: ignore[misc]
                 DataError,
@@ -245,16 +210,14 @@ class EncoderChecks:
         check_encoder_in_workflow(self.name, self.options, self.encoder, self.preprocessor, self.inputs, self.manager)
 
     def _fingerprint_follows(self) -> None:
-        check_variants(self.component, self.options, self.encoder, self.items[0], self.variants)
+        example = self.example
+        check_variants(self.component, self.options, self.encoder, example.items[0], example.variants)
 
     def _stand_in(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
             assert self.component.stand_in is not None, "the first check asks for it"
             options = self.component.stand_in(self.options, Path(directory) / "stand_in")
-            sound = isinstance(options, self.component.options)
-            require(sound, "stand_in must return options of the registered type")
-            twin = EncoderChecks(self.name, options.model_dump(), self.items, manager=self.manager)
-            enforce(twin.checks_of_built())
+            enforce(self.of_stand_in(options, self.example.items).checks_of_built())
 
 
 def _require_features(features: Any, positions: int, width: int) -> None:

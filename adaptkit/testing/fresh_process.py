@@ -1,4 +1,4 @@
-"""What only a process that has imported nothing yet can tell: how light a hook module is, and which hashes last.
+"""What only a process that has imported nothing yet can show: how light a hook module is, and which hashes last.
 
 Run as a script, it is that process: it imports adaptkit's hooks, then a plugin's module, and prints what it found.
 """
@@ -24,7 +24,7 @@ def inspect_import(module: str) -> dict[str, Any]:
         module: Its dotted name.
 
     Returns:
-        `seconds` it took, adaptkit's own import left out; `heavy` libraries that came with it; `error`, if any.
+        `seconds` it took, without adaptkit's own import; `heavy` libraries that came with it; `error`, if any.
     """
     return _ask({"question": "import", "module": module})
 

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from adaptkit.errors import DataError
+from adaptkit.hookspecs import ModalityComponent
 from adaptkit.interfaces import Modality
 from adaptkit.plugin_manager import PluginManager
 from adaptkit.testing.checks import Check, enforce
-from adaptkit.testing.components import check_component
+from adaptkit.testing.components import NOWHERE, ComponentChecks
+from adaptkit.testing.examples import Example
 from adaptkit.testing.network import no_network
 from adaptkit.testing.requirements import ContractError, brief, require, require_refused
 
-_NOWHERE = "no-such-folder/no-such-item"
 _URL = "https://no-such-host.invalid/item"
 _MOST_BYTES = 1 << 32
 # Neither text nor the first bytes of any format
@@ -47,7 +48,7 @@ def check_modality(
     Raises:
         ContractError: It breaks its contract.
     """
-    enforce(ModalityChecks(name, options, sources, bad_sources, manager).checks())
+    enforce(ModalityChecks("modality", name, Example(options, sources, bad_sources), manager).checks())
 
 
 class EndlessFile(io.RawIOBase):
@@ -88,23 +89,11 @@ class EndlessFile(io.RawIOBase):
         return len(data)
 
 
-class ModalityChecks:
-    """The contract of one modality; arguments are those of `check_modality`."""
-
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        sources: Sequence[Any],
-        bad_sources: Sequence[Any],
-        manager: PluginManager | None,
-    ) -> None:
-        self.name, self.options, self.manager = name, options, manager
-        self.sources, self.bad_sources = list(sources), list(bad_sources)
+class ModalityChecks(ComponentChecks[ModalityComponent]):
+    """The contract of one modality."""
 
     def checks(self) -> Iterator[Check]:
-        """In an order in which the first failure is the most telling."""
-        yield Check("registration and options", self._registration, essential=True)
+        yield from super().checks()
         yield Check("builds", self._builds, essential=True)
         yield Check("no network", self._no_network, essential=True)
         yield Check("content keys", self._content_keys)
@@ -118,12 +107,8 @@ class ModalityChecks:
 
     @cached_property
     def modality(self) -> Modality:
-        component, validated = check_component("modality", self.name, self.options, manager=self.manager)
-        built: Modality = component.build(validated)
+        built: Modality = self.component.build(self.options)
         return built
-
-    def _registration(self) -> None:
-        check_component("modality", self.name, self.options, manager=self.manager)
 
     def _builds(self) -> None:
         built = self.modality
@@ -133,7 +118,7 @@ class ModalityChecks:
 
     def _no_network(self) -> None:
         with no_network(f"reading items of the modality {self.name!r}"):
-            for source in [*self.sources, _URL]:
+            for source in [*self.example.items, _URL]:
                 try:
                     self.modality.to_html(self.modality.load(source))
                     self.modality.content_key(source)
@@ -141,13 +126,13 @@ class ModalityChecks:
                     continue
 
     def _content_keys(self) -> None:
-        keys = [self.modality.content_key(source) for source in self.sources]
+        keys = [self.modality.content_key(source) for source in self.example.items]
         require(len(set(keys)) == len(keys), "content_key is the same for different sources")
-        again = [self.modality.content_key(source) for source in self.sources]
+        again = [self.modality.content_key(source) for source in self.example.items]
         require(again == keys, "content_key changes when a source is read again")
 
     def _reads(self) -> None:
-        for source in self.sources:
+        for source in self.example.items:
             key = self.modality.content_key(source)
             item = self.modality.load(source)
             require(self.modality.content_key(source) == key, "content_key changes when a source is read again")
@@ -158,7 +143,7 @@ class ModalityChecks:
 
     def _ways_to_read(self) -> str | None:
         """One content has one key however it is given, and another content at the same place has another."""
-        contents = [read for read in map(_content, self.sources) if read is not None]
+        contents = [read for read in map(_content, self.example.items) if read is not None]
         if not contents:
             return "no example is a path or bytes"
         with tempfile.TemporaryDirectory() as directory:
@@ -193,7 +178,7 @@ class ModalityChecks:
 
     def _corrupt(self) -> str | None:
         self._refuses(_NOISE, "1024 bytes of noise")
-        for bad in self.bad_sources:
+        for bad in self.example.bad_items:
             self._refuses(bad)
         return None
 
@@ -211,7 +196,7 @@ class ModalityChecks:
             self._refuses(bad)
 
     def _missing(self) -> None:
-        for bad in (_NOWHERE, Path(_NOWHERE), _URL):
+        for bad in (NOWHERE, Path(NOWHERE), _URL):
             self._refuses(bad)
         with tempfile.TemporaryDirectory() as directory:
             self._refuses(Path(directory), "a folder")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
-from unittest import mock
 
 from adaptkit.testing.requirements import ContractError
 
-_METHODS = ("connect", "connect_ex", "sendto")
-_FUNCTIONS = ("getaddrinfo", "gethostbyname", "create_connection")
+_EVENTS = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
+
+_watched: list[tuple[str, list[str]]] = []
+"""What is watched now, innermost last, and the attempts that it made."""
 
 
 @contextmanager
@@ -22,30 +25,33 @@ def no_network(what: str) -> Iterator[None]:
         what: Who is watched, for the message.
 
     Raises:
-        ContractError: On leaving, where something was refused, whether or not its caller got over it.
+        ContractError: On leaving, where something was refused, whether or not its caller caught the error.
     """
+    _add_audit_hook()
     attempts: list[str] = []
-
-    def refusal(name: str, original: Any, is_method: bool) -> Any:
-        def refuse(*arguments: Any, **keywords: Any) -> Any:
-            if is_method and arguments[0].family == getattr(socket, "AF_UNIX", None):
-                return original(*arguments, **keywords)
-            target = arguments[is_method:][:2] or tuple(keywords.values())[:2]
-            attempts.append(f"{name}({', '.join(repr(value) for value in target)})")
-            raise OSError(f"{what}: the network is refused while contracts are checked")
-
-        return refuse
-
-    patches = [
-        *(mock.patch.object(socket.socket, n, refusal(n, getattr(socket.socket, n), True)) for n in _METHODS),
-        *(mock.patch.object(socket, n, refusal(n, getattr(socket, n), False)) for n in _FUNCTIONS),
-    ]
-    for patch in patches:
-        patch.start()
+    _watched.append((what, attempts))
     try:
         yield
     finally:
-        for patch in patches:
-            patch.stop()
+        _watched.pop()
         if attempts:
             raise ContractError(f"{what} uses the network: {attempts[0]}")
+
+
+@cache
+def _add_audit_hook() -> None:
+    """Once: an audit hook stays for the life of the process."""
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watched or event not in _EVENTS:
+        return
+    first, *others = arguments
+    is_socket = isinstance(first, socket.socket)
+    if is_socket and first.family == getattr(socket, "AF_UNIX", None):
+        return
+    what, attempts = _watched[-1]
+    target = others[:1] if is_socket else arguments[:2]
+    attempts.append(f"{event}({', '.join(map(repr, target))})")
+    raise OSError(f"{what}: the network is refused while contracts are checked")

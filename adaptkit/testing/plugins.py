@@ -7,12 +7,13 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from adaptkit.errors import PluginError, unknown_name
 from adaptkit.hookspecs import KINDS, Component
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager, is_of
 from adaptkit.testing.checks import FAILED, PASSED, SKIPPED, Check, CheckResult, collect
-from adaptkit.testing.components import check_component, check_registration
+from adaptkit.testing.components import ComponentChecks, check_registration
 from adaptkit.testing.encoders import EncoderChecks
 from adaptkit.testing.examples import Example, examples_of
 from adaptkit.testing.fresh_process import hashes_elsewhere, inspect_import
@@ -22,6 +23,14 @@ from adaptkit.testing.policies import PolicyChecks
 from adaptkit.testing.projectors import ProjectorChecks
 from adaptkit.testing.requirements import require
 from adaptkit.testing.sources import SourceChecks
+
+CHECKS: dict[str, type[ComponentChecks[Any]]] = {
+    "modality": ModalityChecks,
+    "encoder": EncoderChecks,
+    "projector": ProjectorChecks,
+    "insertion policy": PolicyChecks,
+    "data source": SourceChecks,
+}
 
 MAX_IMPORT_S = 1.0
 TRIES = 3  # a busy machine may be slow once
@@ -44,7 +53,7 @@ def check_plugin(
         name: Of an entry point, of an installed package, or of a component.
         manager: Where to look it up; all installed plugins by default.
         progress: Called with what is checked next.
-        fresh_processes: Whether to check, too, what only other processes can tell, which takes some seconds: how light
+        fresh_processes: Whether to check, too, what only other processes can show, which takes some seconds: how light
             the import is, and whether hashes last.
 
     Returns:
@@ -143,7 +152,7 @@ class PluginChecks:
 
     def _imports(self) -> str | None:
         if self._module is None:
-            return "it is no module"
+            return "it is not a module"
         times: list[float] = []
         while len(times) < TRIES and (not times or times[-1] > MAX_IMPORT_S):
             found = inspect_import(self._module)
@@ -176,23 +185,8 @@ class PluginChecks:
         return _joined(found)
 
     def _checks_of(self, component: Component, example: Example) -> Iterable[Check]:
-        name = example.name or _served_name(component)
-        if component.kind == "modality":
-            return ModalityChecks(name, example.options, example.items, example.bad_items, self.manager).checks()
-        if component.kind == "encoder":
-            further = {"bad_items": example.bad_items, "variants": example.variants}
-            return EncoderChecks(name, example.options, example.items, manager=self.manager, **further).checks()
-        if component.kind == "projector":
-            return ProjectorChecks(name, example.options, manager=self.manager).checks()
-        if component.kind == "insertion policy":
-            return PolicyChecks(name, example.options, manager=self.manager).checks()
-        if component.kind == "data source":
-            return SourceChecks(name, example.options, example.items, example.bad_items, self.manager).checks()
-
-        def registration() -> None:
-            check_component(component.kind, name, example.options, manager=self.manager)
-
-        return [Check("registration and options", registration)]
+        kind, name = component.kind, example.name or _served_name(component)
+        return CHECKS.get(kind, ComponentChecks)(kind, name, example, self.manager).checks()
 
     def _hashes(self, directory: Path) -> None:
         """Content keys and fingerprints name files in caches, so they must outlive a process."""
@@ -200,7 +194,7 @@ class PluginChecks:
         here, options = self._hashes_here()
         directory.mkdir()
         found = hashes_elsewhere(self._module, str(directory), sorted(here["keys"]), options)
-        require("error" not in found, f"another process cannot tell: {found.get('error')}")
+        require("error" not in found, f"another process cannot compute them: {found.get('error')}")
         for name, keys in here["keys"].items():
             same = found["keys"].get(name) == keys
             require(same, f"content_key of the modality {name!r} gives other keys in another process")

@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import Any
 
 from adaptkit.errors import ModelError
-from adaptkit.hookspecs import InsertionPolicyComponent, Options
-from adaptkit.plugin_manager import PluginManager, get_plugin_manager, using
+from adaptkit.hookspecs import InsertionPolicyComponent
+from adaptkit.plugin_manager import PluginManager, using
 from adaptkit.surgery import InsertionPolicy
 from adaptkit.testing import subjects
 from adaptkit.testing.checks import Check, enforce
-from adaptkit.testing.components import check_component
+from adaptkit.testing.components import ComponentChecks
+from adaptkit.testing.examples import Example
 from adaptkit.testing.requirements import ContractError, require
 from adaptkit.testing.subjects import LAYERS, Subject
 
@@ -44,25 +45,18 @@ def check_policy(
     Raises:
         ContractError: It breaks its contract.
     """
-    enforce(PolicyChecks(name, options, families, manager).checks())
+    checks = PolicyChecks("insertion policy", name, Example(options), manager)
+    checks.families = families
+    enforce(checks.checks())
 
 
-class PolicyChecks:
-    """The contract of one policy; arguments are those of `check_policy`."""
+class PolicyChecks(ComponentChecks[InsertionPolicyComponent]):
+    """The contract of one policy, on decoders of `families`."""
 
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        families: Sequence[str] = FAMILIES,
-        manager: PluginManager | None = None,
-    ) -> None:
-        self.name, self.given, self.families = name, options, families
-        self.manager = manager or get_plugin_manager()
+    families: Sequence[str] = FAMILIES
 
     def checks(self) -> Iterator[Check]:
-        """In an order in which the first failure is the most telling."""
-        yield Check("registration and options", self._registration, essential=True)
+        yield from super().checks()
         yield Check("builds", self._builds, essential=True)
         yield Check("adapts decoders", self._adapts, essential=True)
         yield Check("trains its own tensors alone", self._on_each(subjects.own_tensors_alone_are_trained))
@@ -72,15 +66,6 @@ class PolicyChecks:
         yield Check("gradient checkpointing", self._on_each(subjects.checkpointing_changes_no_gradient))
         yield Check("save and load", self._on_each(subjects.save_equals_load))
         yield Check("packing", self._packing)
-
-    @cached_property
-    def component(self) -> InsertionPolicyComponent:
-        check_component("insertion policy", self.name, self.given, manager=self.manager)
-        return self.manager.get("insertion policy", self.name)
-
-    @cached_property
-    def options(self) -> Options:
-        return self.component.options.model_validate(dict(self.given))
 
     @cached_property
     def policy(self) -> InsertionPolicy:
@@ -100,9 +85,6 @@ class PolicyChecks:
                 return subjects.workflow_on(family, insertion=insertion, replace_ends=False, noise=_NOISE)
         except ModelError as error:
             return str(error)
-
-    def _registration(self) -> None:
-        require(self.component.name == self.name, f"recipes find {self.component.name!r} under the name {self.name!r}")
 
     def _builds(self) -> None:
         sound = isinstance(self.policy, InsertionPolicy)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptkit.hookspecs import Options, ProjectorComponent
-from adaptkit.plugin_manager import PluginManager, get_plugin_manager
+from adaptkit.hookspecs import ProjectorComponent
+from adaptkit.plugin_manager import PluginManager
 from adaptkit.testing.checks import Check, enforce
-from adaptkit.testing.components import check_component
+from adaptkit.testing.components import ComponentChecks
+from adaptkit.testing.examples import Example
 from adaptkit.testing.network import no_network
 from adaptkit.testing.requirements import require
 from adaptkit.testing.tensors import require_close, require_shape
@@ -40,29 +41,24 @@ def check_projector(
     Raises:
         ContractError: It breaks its contract.
     """
-    enforce(ProjectorChecks(name, options, feature_size, hidden_size, positions, manager).checks())
+    checks = ProjectorChecks("projector", name, Example(options), manager)
+    checks.sizes, checks.positions = (feature_size, hidden_size), positions
+    enforce(checks.checks())
 
 
-class ProjectorChecks:
-    """The contract of one projector; arguments are those of `check_projector`."""
+class ProjectorChecks(ComponentChecks[ProjectorComponent]):
+    """The contract of one projector.
 
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        feature_size: int = 12,
-        hidden_size: int = 20,
-        positions: int = 16,
-        manager: PluginManager | None = None,
-    ) -> None:
-        self.name, self.given, self.manager = name, options, manager
-        self.sizes = (feature_size, hidden_size)
-        generator = torch.Generator().manual_seed(0)
-        self.features = torch.randn(2, positions, feature_size, generator=generator)
+    Attributes:
+        sizes: Width of the features and of the decoder.
+        positions: Number of feature vectors.
+    """
+
+    sizes: tuple[int, int] = (12, 20)
+    positions: int = 16
 
     def checks(self) -> Iterator[Check]:
-        """In an order in which the first failure is the most telling."""
-        yield Check("registration and options", self._registration, essential=True)
+        yield from super().checks()
         yield Check("builds", self._builds, essential=True)
         yield Check("shapes and dtypes", self._shapes, essential=True)
         yield Check("gradient", self._gradient)
@@ -71,13 +67,8 @@ class ProjectorChecks:
         yield Check("save and load", self._state)
 
     @cached_property
-    def component(self) -> ProjectorComponent:
-        check_component("projector", self.name, self.given, manager=self.manager)
-        return (self.manager or get_plugin_manager()).get("projector", self.name)
-
-    @cached_property
-    def options(self) -> Options:
-        return self.component.options.model_validate(dict(self.given))
+    def features(self) -> Tensor:
+        return torch.randn(2, self.positions, self.sizes[0], generator=torch.Generator().manual_seed(0))
 
     @cached_property
     def projector(self) -> nn.Module:
@@ -94,15 +85,12 @@ class ProjectorChecks:
             projected: Tensor = self.projector(self.features)
         return projected
 
-    def _registration(self) -> None:
-        check_component("projector", self.name, self.given, manager=self.manager)
-
     def _builds(self) -> None:
         with no_network(f"building the projector {self.name!r}"):
             require(isinstance(self.projector, nn.Module), f"the projector {self.name!r} builds no torch.nn.Module")
 
     def _shapes(self) -> None:
-        count = self.component.num_positions(self.options, self.features.shape[1])
+        count = self.component.num_positions(self.options, self.positions)
         require_shape(self.projected, (2, count, self.sizes[1]), f"the projector {self.name!r}")
         require(self.projected.is_floating_point(), f"a projector must give floats, got {self.projected.dtype}")
         finite = bool(self.projected.isfinite().all())
@@ -113,15 +101,12 @@ class ProjectorChecks:
         self.projector.train()
         self.projector(features).square().sum().backward()
         self.projector.eval()
-        reached = [(k, p.grad is not None and bool(p.grad.abs().sum() > 0)) for k, p in self._parameters()]
-        idle = [key for key, found in reached if not found]
+        parameters = self.projector.named_parameters()
+        idle = [key for key, p in parameters if p.grad is None or not bool(p.grad.abs().sum() > 0)]
         require(not idle, f"no gradient reaches {', '.join(idle)} of the projector {self.name!r}")
         through = features.grad is not None
         require(through, f"the projector {self.name!r} lets no gradient through to the features")
         self.projector.zero_grad()
-
-    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from self.projector.named_parameters()
 
     @torch.no_grad()
     def _determinism(self) -> None:

@@ -10,17 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adaptkit.errors import AdaptkitError, DataError
+from adaptkit.errors import DataError
 from adaptkit.hookspecs import DataSourceComponent, Options
 from adaptkit.interfaces import DataContext, DataSource, Message, Sample, is_stream
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.testing.checks import Check, enforce
-from adaptkit.testing.components import check_component
+from adaptkit.testing.components import ComponentChecks
 from adaptkit.testing.examples import Example
 from adaptkit.testing.network import no_network
 from adaptkit.testing.requirements import ContractError, brief, require, require_refused
 
-_NOWHERE = "no-such-folder/no-such-item"
 _ROLES = ("system", "user", "assistant")
 
 
@@ -44,29 +43,18 @@ def check_data_source(
     Raises:
         ContractError: It breaks its contract.
     """
-    enforce(SourceChecks(name, options, ids, bad_options, manager).checks())
+    enforce(SourceChecks("data source", name, Example(options, ids, bad_options), manager).checks())
 
 
-class SourceChecks:
-    """The contract of one data source; arguments are those of `check_data_source`."""
+class SourceChecks(ComponentChecks[DataSourceComponent]):
+    """The contract of one data source."""
 
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        ids: Sequence[str] = (),
-        bad_options: Sequence[Mapping[str, Any]] = (),
-        manager: PluginManager | None = None,
-    ) -> None:
-        self.name, self.given, self.manager = name, options, manager or get_plugin_manager()
-        self.ids, self.bad_options = list(ids), list(bad_options)
-        self.directory = Path()
+    directory = Path()
 
     def checks(self) -> Iterator[Check]:
-        """In an order in which the first failure is the most telling."""
         with tempfile.TemporaryDirectory() as directory:
             self.directory = Path(directory)
-            yield Check("registration and options", self._registration, essential=True)
+            yield from super().checks()
             yield Check("no network", self._no_network, essential=True)
             yield from self.checks_of_reading()
             yield Check("bad rows", self._bad_rows)
@@ -79,15 +67,6 @@ class SourceChecks:
         yield Check("reads the same again", self._again)
         yield Check("any order, streams forwards", self._order)
         yield Check("ends", self._ends)
-
-    @cached_property
-    def component(self) -> DataSourceComponent:
-        check_component("data source", self.name, self.given, manager=self.manager)
-        return self.manager.get("data source", self.name)
-
-    @cached_property
-    def options(self) -> Options:
-        return self.component.options.model_validate(dict(self.given))
 
     @cached_property
     def context(self) -> DataContext:
@@ -106,9 +85,6 @@ class SourceChecks:
     def _build(self, options: Options) -> DataSource:
         built: DataSource = self.component.build(options, self.context)
         return built
-
-    def _registration(self) -> None:
-        require(self.component.name == self.name, f"recipes find {self.component.name!r} under the name {self.name!r}")
 
     def _no_network(self) -> None:
         with no_network(f"reading the data source {self.name!r}"):
@@ -129,7 +105,8 @@ class SourceChecks:
         for sample in self.samples:
             require_sample(sample, list(self.context.tags))
         found = [sample.id for sample in self.samples]
-        require(not self.ids or found == self.ids, f"the samples {brief(found)} are read, not {brief(self.ids)}")
+        ids = list(self.example.items)
+        require(not ids or found == ids, f"the samples {brief(found)} are read, not {brief(ids)}")
 
     def _again(self) -> None:
         for other, how in ((self.source, "read again"), (self._build(self.options), "built and read again")):
@@ -156,7 +133,7 @@ class SourceChecks:
 
     def _bad_rows(self) -> str | None:
         """A bad row is a `DataError` when it is read, and what comes after it is read all the same."""
-        for given in self.bad_options:
+        for given in self.example.bad_items:
             options = self.component.options.model_validate(dict(given))
             try:
                 problems = self._problems_of(options)
@@ -165,7 +142,7 @@ class SourceChecks:
             require(bool(problems), f"the bad dataset {brief(dict(given))} is read as if it were sound")
             mute = [index for index, message in problems.items() if not message.strip()]
             require(not mute, f"the DataError of row {mute[:1]} says nothing")
-        return None if self.bad_options else "its examples have no bad_items"
+        return None if self.example.bad_items else "its examples have no bad_items"
 
     def _problems_of(self, options: Options) -> dict[int, str]:
         try:
@@ -177,14 +154,7 @@ class SourceChecks:
             raise ContractError(f"a bad dataset raises {type(error).__name__} instead of DataError: {error}") from error
 
     def _missing(self) -> str | None:
-        if "path" not in self.component.options.model_fields:
-            return "it has no option `path`"
-        absent = self.options.model_copy(update={"path": f"/{_NOWHERE}"})
-        report = self.component.missing(absent, self.context)
-        named = report is not None and _NOWHERE in report
-        require(named, f"missing() does not name a path that is not there: {report!r}")
-        require_refused(lambda: self._build(absent)[0], AdaptkitError, "a path that is not there", naming=_NOWHERE)
-        return None
+        return self.missing_path(lambda absent: self._build(absent)[0], self.context)
 
     def _stand_in(self) -> str | None:
         """A dataset that it writes, it reads."""
@@ -192,9 +162,7 @@ class SourceChecks:
             return "it registers no stand_in, so its recipes cannot be rehearsed"
         written = (self.options, self.directory / "stand_in", example_samples(), self.context.tags)
         options = self.component.stand_in(*written)
-        sound = isinstance(options, self.component.options)
-        require(sound, "stand_in must return options of the registered type")
-        twin = SourceChecks(self.name, options.model_dump(), manager=self.manager)
+        twin = self.of_stand_in(options)
         twin.directory = self.directory
         enforce(twin.checks_of_reading())
         return None

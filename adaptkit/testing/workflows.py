@@ -30,7 +30,7 @@ def check_encoder_in_workflow(
     encoder: Encoder,
     preprocessor: Preprocessor,
     inputs: Sequence[Tensor],
-    manager: PluginManager | None,
+    manager: PluginManager,
 ) -> None:
     """A loss reaches the projector and not the encoder, and a saved workflow answers as before.
 
@@ -43,7 +43,7 @@ def check_encoder_in_workflow(
         manager: Where the encoder is registered; elsewhere than among the installed plugins, workflows are loaded with
             the object itself.
     """
-    installed = manager is None or manager is get_plugin_manager()
+    installed = manager is get_plugin_manager()
     spec: Any = {"name": name, **options.model_dump(mode="json")} if installed else encoder
     base = tiny_decoder("llama", num_hidden_layers=1, num_positions=1 << 15)
     model = adapt(base, modalities={_MODALITY: {"encoder": spec, "projector": "linear", "type": None}})

@@ -108,7 +108,7 @@ MUTATIONS = {
         *("    problem = missing(options)", f"    {CONNECT}\n    problem = missing(options)"),
         *(
             "no network",
-            "building or running the encoder 'gyro' uses the network: create_connection(('weights.invalid'",
+            "building or running the encoder 'gyro' uses the network: socket.getaddrinfo('weights.invalid'",
         ),
     ),
     "a network call that is forgiven": modality(

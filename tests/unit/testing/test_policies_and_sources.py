@@ -14,7 +14,7 @@ from adaptkit import Options, hookimpl
 from adaptkit.errors import DataError
 from adaptkit.interfaces import DataContext, Sample
 from adaptkit.plugin_manager import PluginManager
-from adaptkit.testing import ContractError
+from adaptkit.testing import ContractError, Example
 from adaptkit.testing.checks import Check
 from adaptkit.testing.policies import PolicyChecks
 from adaptkit.testing.sources import SourceChecks
@@ -103,7 +103,8 @@ def test_a_broken_policy_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     installed = Installed(tmp_path, monkeypatch, "policy")
     for edit in edits:
         installed.replace(*edit)
-    checks = PolicyChecks(NAME, {}, families=["llama"], manager=installed.manager())
+    checks = PolicyChecks("insertion policy", NAME, Example(), installed.manager())
+    checks.families = ["llama"]
     assert first_failure(checks.checks()).startswith(words)
 
 
@@ -111,7 +112,8 @@ def test_a_policy_that_refuses_every_decoder_is_caught(tmp_path: Path, monkeypat
     installed = Installed(tmp_path, monkeypatch, "policy")
     raising = "raise __import__('adaptkit').ModelError('not this one')"
     installed.replace("policy.py", "        for layer in", f"        {raising}\n        for layer in")
-    checks = PolicyChecks(NAME, {}, families=["llama"], manager=installed.manager())
+    checks = PolicyChecks("insertion policy", NAME, Example(), installed.manager())
+    checks.families = ["llama"]
     assert first_failure(checks.checks()).endswith("adapts no decoder: llama: not this one")
 
 
@@ -184,7 +186,7 @@ def check_source(folder: Path, stream: bool = False, **parts: Any) -> str:
     manager.add(SimpleNamespace(register_data_sources=register_data_sources), name="lines")
     options = {"path": write_lines(folder / "good", IDS), "stream": stream}
     bad = {"path": write_lines(folder / "bad", IDS, more="not JSON\n"), "stream": stream}
-    return first_failure(SourceChecks("lines", options, IDS, [bad], manager).checks())
+    return first_failure(SourceChecks("data source", "lines", Example(options, IDS, [bad]), manager).checks())
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -9,10 +9,9 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from adaptkit.errors import ModelError, unknown_name
+from adaptkit.errors import ModelError, first_line, unknown_name
 from adaptkit_clip.families import default_processor
 from adaptkit_clip.options import ClipOptions
-from adaptkit_clip.preprocessing import first_line
 
 _KEYS = [field.name for field in dataclasses.fields(CLIPVisionConfig)]
 _MODEL_TYPE = "clip_vision_model"

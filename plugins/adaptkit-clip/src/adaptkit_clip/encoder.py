@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import logging
 
 from adaptkit.errors import DataError, ModelError
-from adaptkit.files.loading import load_stock
-from adaptkit.interfaces import Encoder
-from adaptkit_clip.checkpoint import missing, provide, resolve
-from adaptkit_clip.families import FAMILIES, Family, default_processor, family_of, num_prefix_tokens
+from adaptkit.files.checkpoints import load_encoder_model
+from adaptkit.interfaces import PretrainedEncoder
+from adaptkit_clip.checkpoint import ADVICE, missing, resolve
+from adaptkit_clip.families import FAMILIES, default_processor, family_of, num_prefix_tokens
 from adaptkit_clip.options import ClipOptions
 from adaptkit_clip.preprocessing import ClipPreprocessor, load_preprocessor, load_vision_config
 
-_NOT_CONTENT = {"path", "revision", "dtype"}
 _LATER = {"keep_registers", "tiles", "max_num_patches"}
 
 
-class ClipEncoder(Encoder):
+class ClipEncoder(PretrainedEncoder[ClipPreprocessor]):
     """The hidden states of one layer, or of several, without class and register tokens unless asked for.
 
     Layers beyond the last of them stay in `model`, for export, but are not run.
@@ -40,21 +34,18 @@ class ClipEncoder(Encoder):
         ModelError: A chosen layer is none of the model's hidden states.
     """
 
-    input_name = "pixel_values"
+    not_content = frozenset({"path", "revision", "dtype"})
+    options: ClipOptions
     config: Any
 
     def __init__(self, model: nn.Module, options: ClipOptions, preprocessor: ClipPreprocessor) -> None:
-        super().__init__()
-        self.model = model.requires_grad_(False)
-        self.options = options
+        super().__init__(model, options, preprocessor)
         self.config = model.config
         self._wanted = _wanted_layers(options, self.config.num_hidden_layers)
         self.num_layers = max(self._wanted)
         self.feature_size = self.config.hidden_size * options.merge_size**2
         self._family = family_of(self.config)
         self.has_cls = self._family.has_cls
-        self._preprocessor = preprocessor
-        self.eval()
 
     def forward(self, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         """Features in row-major order of patches, layer after layer where there are several, tile after tile.
@@ -123,27 +114,15 @@ class ClipEncoder(Encoder):
         kept += [hidden_states[:, 1:num_prefix]] if self.options.keep_registers else []
         return torch.cat([*kept, patches], 1) if kept else patches
 
-    def train(self, mode: bool = True) -> Self:
-        """Training mode has a meaning only where a policy made parameters of a copy trainable."""
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
-
     def example_inputs(self) -> Tensor:
         """A grey picture, in one square or patch where there may be several."""
         channels, side = self.config.num_channels, self._preprocessor.side or self.config.patch_size
         shape = (1, channels, side, side)
         return torch.zeros(shape if self._preprocessor.fixed_positions is not None else (1, *shape))
 
-    def build_preprocessor(self) -> ClipPreprocessor:
-        """The preprocessing that belongs to these weights."""
-        return self._preprocessor
-
-    def fingerprint(self) -> str:
-        """Hash of weights, options and preprocessing; where the checkpoint lies does not matter."""
-        options = self.options.model_dump(exclude=_NOT_CONTENT)
-        # Left out where they say nothing, so that checkpoints made before there were such options still match
-        options = {key: value for key, value in options.items() if value or key not in _LATER}
-        parts = [super().fingerprint(), json.dumps(options, sort_keys=True), self._preprocessor.settings()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    def content(self) -> dict[str, Any]:
+        # Without later options that say nothing, so that checkpoints made before there were such options still match
+        return {key: value for key, value in super().content().items() if value or key not in _LATER}
 
     def save_pretrained(self, directory: str | Path) -> dict[str, Any]:
         """Write model and processor to a folder, and return the options that build this encoder from it."""
@@ -181,7 +160,16 @@ def load_encoder(options: ClipOptions) -> ClipEncoder:
     config = load_vision_config(options)
     _wanted_layers(options, config.num_hidden_layers)
     preprocessor = load_preprocessor(options)
-    return ClipEncoder(_load_model(options, family_of(config)), options, preprocessor)
+    model = load_encoder_model(
+        family_of(config).model_class,
+        resolve(options.path),
+        options.path,
+        "vision model",
+        advice=missing(options) or ADVICE,
+        revision=options.revision,
+        dtype=options.dtype,
+    )
+    return ClipEncoder(model, options, preprocessor)
 
 
 def wrap_model(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
@@ -200,36 +188,6 @@ def wrap_model(module: Any, options: dict[str, Any]) -> ClipEncoder | None:
     if origin and Path(origin).is_dir():
         return ClipEncoder(vision, known, load_preprocessor(known))
     return ClipEncoder(vision, known, ClipPreprocessor(config, default_processor(config), known))
-
-
-def _load_model(options: ClipOptions, family: Family) -> nn.Module:
-    dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
-    advice = missing(options) or provide()
-    with _quiet_about_the_text_half():
-        model, report = load_stock(
-            family.model_class,
-            resolve(options.path),
-            advice=advice,
-            revision=options.revision,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    absent = sorted(report["missing_keys"])
-    if absent:
-        raise ModelError(f"{options.path} lacks {len(absent)} of the vision model's tensors, {absent[0]} among them.")
-    return model  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _quiet_about_the_text_half() -> Iterator[None]:
-    """Without transformers' table of unused tensors; absent ones are checked for here."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _wanted_layers(options: ClipOptions, depth: int) -> list[int]:

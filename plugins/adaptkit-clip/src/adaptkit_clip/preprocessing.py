@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from adaptkit.errors import ModelError
+from adaptkit.files.checkpoints import has_processor
 from adaptkit.files.loading import load_stock
 from adaptkit.interfaces import Preprocessor
-from adaptkit_clip.checkpoint import provide, resolve
+from adaptkit_clip.checkpoint import ADVICE, resolve
 from adaptkit_clip.families import IMAGENET, default_processor, family_name, family_of, num_registers
 from adaptkit_clip.options import ClipOptions
 from adaptkit_clip.tiling import choose_grid, cut
@@ -197,9 +197,7 @@ def load_vision_config(options: ClipOptions, *, local_files_only: bool = False) 
         ModelError: There is no checkpoint, or it is of another family.
     """
     place = resolve(options.path)
-    config = load_stock(
-        AutoConfig, place, advice=provide(), revision=options.revision, local_files_only=local_files_only
-    )
+    config = load_stock(AutoConfig, place, advice=ADVICE, revision=options.revision, local_files_only=local_files_only)
     try:
         family_of(config)
     except ModelError as error:
@@ -213,34 +211,8 @@ def load_preprocessor(options: ClipOptions) -> ClipPreprocessor:
     return ClipPreprocessor(config, _load_processor(options, config), options)
 
 
-def first_line(error: BaseException) -> str:
-    """The head of an error message, without its closing full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
-
-
 def _load_processor(options: ClipOptions, config: Any) -> Any:
     place = resolve(options.path)
-    processor_class = family_of(config).processor_class
-    if isinstance(place, Path):
-        names = ("preprocessor_config.json", "processor_config.json")
-        if not any((place / name).is_file() for name in names):
-            return default_processor(config)
-    elif not _hub_has_processor(place, options.revision):
+    if not has_processor(place, options.revision, ADVICE):
         return default_processor(config)
-    return load_stock(processor_class, place, advice=provide(), revision=options.revision)
-
-
-def _hub_has_processor(model_id: str, revision: str | None) -> bool:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        hf_hub_download(model_id, "preprocessor_config.json", revision=revision)
-    except LocalEntryNotFoundError as error:  # unknown is not absent: its means may differ from the family's
-        raise ModelError(
-            f"the preprocessor_config.json of {model_id} is not in the cache and the hub cannot be reached. {provide()}"
-        ) from error
-    except EntryNotFoundError:
-        return False
-    return True
+    return load_stock(family_of(config).processor_class, place, advice=ADVICE, revision=options.revision)

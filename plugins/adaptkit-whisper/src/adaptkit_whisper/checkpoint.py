@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from importlib.util import find_spec
 from pathlib import Path
 
 from adaptkit.errors import ModelError
-from adaptkit.files.hub import hub_refusal, is_cached, missing_files
+from adaptkit.files.checkpoints import advice_for, find_checkpoint, missing_checkpoint
 from adaptkit_whisper.options import WhisperOptions
 
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+ADVICE = advice_for("a Whisper model")
 _CACHED_FILES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 
@@ -25,15 +23,7 @@ def missing(options: WhisperOptions) -> str | None:
         place = resolve(options.path)
     except ModelError as error:
         return str(error)
-    if isinstance(place, Path):
-        lacking = missing_files(place, options.path)
-        return lacking and f"{lacking} {provide()}"
-    if is_cached(place, options.revision):
-        return None
-    reason = hub_refusal(place, options.revision)
-    if reason is None:
-        return None
-    return f"no folder {options.path!r} here, it is not in the cache of the Hugging Face hub, and {reason}. {provide()}"
+    return missing_checkpoint(place, options.path, options.revision, ADVICE)
 
 
 def resolve(path: str) -> Path | str:
@@ -42,14 +32,9 @@ def resolve(path: str) -> Path | str:
     Raises:
         ModelError: It is neither.
     """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
-        raise ModelError(f"{path} is a file, which only backend: openai-whisper reads (*.pt). {provide('Else:')}")
-    if path.startswith((".", "~")) or not _HUB_ID.fullmatch(path):
-        raise ModelError(f"no folder at {path}. {provide()}")
-    return path
+    if Path(path).expanduser().is_file():
+        raise ModelError(f"{path} is a file, which only backend: openai-whisper reads (*.pt). {ADVICE}")
+    return find_checkpoint(path, ADVICE)
 
 
 def find_openai_file(path: str) -> Path:
@@ -77,34 +62,3 @@ def find_openai_file(path: str) -> Path:
 def openai_cache() -> Path:
     """Where the openai-whisper package keeps what it downloaded."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
-
-
-def provide(lead: str = "") -> str:
-    """How to make a checkpoint available."""
-    return (
-        f"{lead} Set the encoder's `path` to a folder with config.json and model.safetensors of a Whisper model, or to "
-        "a model id of the Hugging Face hub; `hf download ID --local-dir FOLDER`, run where there is a network, makes "
-        "such a folder. To try the recipe without it, use `--rehearse`."
-    ).strip()
-
-
-def has_processor_file(place: Path | str, revision: str | None) -> bool:
-    """Whether a checkpoint says how its inputs are made.
-
-    Raises:
-        ModelError: It is on the hub, which cannot be reached.
-    """
-    if isinstance(place, Path):
-        return any((place / name).is_file() for name in PROCESSOR_FILES)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        hf_hub_download(place, PROCESSOR_FILES[0], revision=revision)
-    except LocalEntryNotFoundError as error:  # unknown is not absent
-        raise ModelError(
-            f"the {PROCESSOR_FILES[0]} of {place} is not in the cache and the hub cannot be reached. {provide()}"
-        ) from error
-    except EntryNotFoundError:
-        return False
-    return True

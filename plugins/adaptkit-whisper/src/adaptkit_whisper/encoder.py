@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adaptkit.errors import ModelError
-from adaptkit.interfaces import Encoder
+from adaptkit.interfaces import PretrainedEncoder
 from adaptkit_whisper.options import WhisperOptions
 from adaptkit_whisper.preprocessing import WhisperPreprocessor
 from adaptkit_whisper.writing import write_checkpoint
 
-_NOT_CONTENT = {"path", "revision", "dtype", "max_windows"}
 
-
-class WhisperEncoder(Encoder):
+class WhisperEncoder(PretrainedEncoder[WhisperPreprocessor]):
     """The hidden states of one layer, window after window, pooled or stacked as the options say.
 
     Layers beyond it stay in `model`, for export, but are not run.
@@ -36,11 +32,12 @@ class WhisperEncoder(Encoder):
     """
 
     input_name = "input_features"
+    not_content = frozenset({"path", "revision", "dtype", "max_windows"})
+    options: WhisperOptions
+    model: Any
 
     def __init__(self, model: nn.Module, options: WhisperOptions, preprocessor: WhisperPreprocessor) -> None:
-        super().__init__()
-        self.model = cast(Any, model.requires_grad_(False))
-        self.options = options
+        super().__init__(model, options, preprocessor)
         self.config = getattr(model, "config", None)
         self.windows = preprocessor.windows
         depth = len(self._blocks())
@@ -53,8 +50,6 @@ class WhisperEncoder(Encoder):
         self._normed = self.num_layers == depth
         width: int = self.model.conv1.out_channels
         self.feature_size = width * options.stack
-        self._preprocessor = preprocessor
-        self.eval()
 
     def forward(self, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         """Features of each recording, in the order of time; all windows of all recordings run as one batch.
@@ -118,23 +113,9 @@ class WhisperEncoder(Encoder):
         blocks: nn.ModuleList = self.model.layers if self._is_stock else self.model.blocks
         return blocks
 
-    def train(self, mode: bool = True) -> Self:
-        """Training mode has a meaning only where a policy made parameters of a copy trainable."""
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
-
     def example_inputs(self) -> Tensor:
         """One window of zeros."""
         return torch.zeros(1, self.windows.mel_bins, self.windows.frames)
-
-    def build_preprocessor(self) -> WhisperPreprocessor:
-        """The preprocessing that belongs to these weights."""
-        return self._preprocessor
-
-    def fingerprint(self) -> str:
-        """Hash of weights, options and preprocessing; where the checkpoint lies does not matter."""
-        options = self.options.model_dump(exclude=_NOT_CONTENT)
-        parts = [super().fingerprint(), json.dumps(options, sort_keys=True), self._preprocessor.settings()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def save_pretrained(self, directory: str | Path) -> dict[str, Any]:
         """Write model and preprocessing to a folder, and return the options that build this encoder from it."""

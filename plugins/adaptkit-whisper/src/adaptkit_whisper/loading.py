@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as StockEncoder
-from transformers.utils import logging
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, first_line
+from adaptkit.files.checkpoints import has_processor, load_encoder_model
 from adaptkit.files.loading import load_stock, reading
-from adaptkit_whisper.checkpoint import find_openai_file, has_processor_file, missing, provide, resolve
+from adaptkit_whisper.checkpoint import ADVICE, find_openai_file, missing, resolve
 from adaptkit_whisper.encoder import WhisperEncoder
 from adaptkit_whisper.options import WhisperOptions
 from adaptkit_whisper.preprocessing import LogMel, OpenAILogMel, TransformersLogMel, WhisperPreprocessor
@@ -39,7 +37,17 @@ def load_encoder(options: WhisperOptions) -> WhisperEncoder:
         model = _openai_model(checkpoint, options)
         return WhisperEncoder(model, options, _openai_preprocessor(checkpoint["dims"], options))
     preprocessor = load_preprocessor(options)
-    return WhisperEncoder(_load_stock(options), options, preprocessor)
+    model = load_encoder_model(
+        StockEncoder,
+        resolve(options.path),
+        options.path,
+        "encoder",
+        advice=missing(options) or ADVICE,
+        revision=options.revision,
+        dtype=options.dtype,
+        key_mapping={_WHOLE_MODEL: ""},
+    )
+    return WhisperEncoder(model, options, preprocessor)
 
 
 def load_preprocessor(options: WhisperOptions) -> WhisperPreprocessor:
@@ -48,7 +56,7 @@ def load_preprocessor(options: WhisperOptions) -> WhisperPreprocessor:
         return _openai_preprocessor(_read_openai(options.path)["dims"], options)
     config = load_config(options)
     place = resolve(options.path)
-    if not has_processor_file(place, options.revision):
+    if not has_processor(place, options.revision, ADVICE):
         return _stock_preprocessor(config, default_extractor(config), options)
     extractor = load_stock(WhisperFeatureExtractor, place, revision=options.revision)
     return _stock_preprocessor(config, extractor, options)
@@ -78,9 +86,9 @@ def load_config(options: WhisperOptions) -> Any:
     Raises:
         ModelError: There is no checkpoint, or it is of another family.
     """
-    config = load_stock(AutoConfig, resolve(options.path), advice=provide(), revision=options.revision)
+    config = load_stock(AutoConfig, resolve(options.path), advice=ADVICE, revision=options.revision)
     if config.model_type != "whisper":
-        raise ModelError(f"{options.path}: model_type {config.model_type!r} is not 'whisper'. {provide()}")
+        raise ModelError(f"{options.path}: model_type {config.model_type!r} is not 'whisper'. {ADVICE}")
     return config
 
 
@@ -96,36 +104,6 @@ def default_extractor(config: Any, **settings: Any) -> WhisperFeatureExtractor:
 def _stock_preprocessor(config: Any, extractor: Any, options: WhisperOptions) -> WhisperPreprocessor:
     windows = Windows(config.num_mel_bins, config.max_source_positions, options)
     return WhisperPreprocessor(windows, TransformersLogMel(extractor, config.num_mel_bins))
-
-
-def _load_stock(options: WhisperOptions) -> nn.Module:
-    dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
-    with _quiet_about_the_decoder():
-        model, report = load_stock(
-            StockEncoder,
-            resolve(options.path),
-            advice=missing(options) or provide(),
-            revision=options.revision,
-            dtype=dtype,
-            use_safetensors=True,
-            key_mapping={_WHOLE_MODEL: ""},
-            output_loading_info=True,
-        )
-    absent = sorted(report["missing_keys"])
-    if absent:
-        raise ModelError(f"{options.path} lacks {len(absent)} of the encoder's tensors, {absent[0]} among them.")
-    return model  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _quiet_about_the_decoder() -> Iterator[None]:
-    """Without transformers' table of unused tensors; absent ones are checked for here."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 # -- the openai-whisper package --------------------------------------------------------------------------------------
@@ -157,16 +135,10 @@ def _openai_model(checkpoint: dict[str, Any], options: WhisperOptions) -> nn.Mod
         dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
         model.load_state_dict({name: t.to(dtype or t.dtype, copy=True) for name, t in state.items()}, assign=True)
     except (KeyError, RuntimeError) as error:
-        raise ModelError(f"{options.path} does not hold a whole Whisper encoder: {_head(error)}.") from error
+        raise ModelError(f"{options.path} does not hold a whole Whisper encoder: {first_line(error)}.") from error
     return model
 
 
 def _openai_preprocessor(dims: dict[str, int], options: WhisperOptions) -> WhisperPreprocessor:
     log_mel: LogMel = OpenAILogMel(dims["n_mels"])
     return WhisperPreprocessor(Windows(dims["n_mels"], dims["n_audio_ctx"], options), log_mel)
-
-
-def _head(error: BaseException) -> str:
-    """The head of an error message, without its closing full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
