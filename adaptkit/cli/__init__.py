@@ -21,14 +21,17 @@ COMMANDS = {
         "adaptkit.cli.import_:import_",
         "Turn checkpoints of the reference implementations into workflows.",
     ),
-    "compare": ("adaptkit.cli.compare:compare", "Train variants alike, several seeds each, and put them in one table."),
+    "compare": (
+        "adaptkit.cli.compare:compare",
+        "Train variants with several seeds, and compare them in a table.",
+    ),
     "data": ("adaptkit.cli.data:data", "Check training data, or turn public grounding datasets into it."),
     "recipes": ("adaptkit.cli.recipes:recipes", "List recipes, or print the recipe schema."),
-    "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, with its origin."),
-    "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has, what is missing and what for."),
+    "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, and create or check plugins."),
+    "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has and what is missing."),
     "train-encoder": (
         "adaptkit.cli.train_encoder:train_encoder",
-        "Train a small encoder from nothing, to be frozen afterwards.",
+        "Train a small encoder from random weights.",
     ),
     "world": ("adaptkit.cli.world:world", "Rebuild the built-in models, or write the built-in world's data."),
 }

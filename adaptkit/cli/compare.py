@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from adaptkit.cli.output import json_option
+from adaptkit.cli.output import FOLDER, json_option
 from adaptkit.cli.terminal import Console, TextColumn, echo_json, styled
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ DEFAULT_OUTPUT = Path("runs") / "compare"
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each variant.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=DEFAULT_OUTPUT,
     show_default=True,
-    help="Where runs, tables and plots go, and what is continued.",
+    help="Folder of runs, tables and plots; runs in it are kept or resumed.",
 )
 @click.option(
     "--jobs",
@@ -47,7 +47,7 @@ def compare(
     """Train and evaluate variants, several seeds each, and put them in one table with plots.
 
     Each RECIPE is a variant. Settings of all of them are overridden by dotted keys: stage_defaults.max_steps=100.
-    Type the same again after an interruption: finished runs are kept, and an interrupted one is resumed.
+    After an interruption, run the same command again: finished runs are kept, and an interrupted one is resumed.
     """
     from adaptkit.compare import comparing
 

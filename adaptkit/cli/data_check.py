@@ -20,39 +20,52 @@ RECIPE_ENDINGS = (".yaml", ".yml")
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--format", "data_format", help="Format of the files.  [default: determined from their content]")
+@click.option("--format", "data_format", show_default="determined from their content", help="Format of the files.")
 @click.option(
     "--media",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder of the files' media.  [default: each file's own]",
+    show_default="each file's own",
+    help="Folder of the files' media.",
 )
 @click.option(
     "--media-root",
     "media_roots",
     multiple=True,
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Further folder below which the files' media may lie.",
+    help="Further folder that may hold the files' media; may be repeated.",
 )
-@click.option("--modality", "modalities", multiple=True, help="Whose media the files have.  [default: all installed]")
-@click.option("--tokenizer", metavar="DIR", help="Measure lengths with this tokenizer.  [default: that of the base]")
-@click.option("--max-length", type=click.IntRange(1), help="In tokens.  [default: that of the recipe's stages]")
+@click.option(
+    "--modality", "modalities", multiple=True, show_default="all installed", help="Modality of the files' media."
+)
+@click.option(
+    "--tokenizer", metavar="DIR", show_default="that of the base", help="Tokenizer by which lengths are measured."
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(1),
+    show_default="that of the recipe's stages",
+    help="Longest conversation, in tokens.",
+)
 @click.option(
     "--positions",
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="What a medium of a file counts as, in tokens.",
+    help="Tokens that each media item of a data file counts as.",
 )
-@click.option("--no-media", is_flag=True, help="Look only whether media are there.")
-@click.option("--sample", metavar="N", type=click.IntRange(1), help="Look at N samples of each dataset, at random.")
+@click.option("--no-media", is_flag=True, help="Check only that media files exist, without reading them.")
+@click.option("--sample", metavar="N", type=click.IntRange(1), help="Check N random samples of each dataset.")
 @click.option(
     "--max-bad-fraction",
     type=click.FloatRange(0, 1),
-    help="Share of samples that may be bad.  [default: that of the recipe; 0.01]",
+    show_default="that of the recipe, else 0.01",
+    help="Share of samples that may be bad.",
 )
-@click.option("--strict", is_flag=True, help="Tolerate no problem of samples that are trained on as they are either.")
-@click.option("--examples", default=3, show_default=True, type=click.IntRange(0), help="Of each kind of problem.")
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: as many as there are cores]")
+@click.option("--strict", is_flag=True, help="Fail on problems of usable samples, too.")
+@click.option(
+    "--examples", default=3, show_default=True, type=click.IntRange(0), help="Examples of each kind of problem."
+)
+@click.option("--workers", type=click.IntRange(1), show_default="one for each core", help="Number of processes.")
 @json_option()
 def check(
     paths: tuple[str, ...],
@@ -71,10 +84,10 @@ def check(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Look through training data: a recipe's mixtures, or data files.
+    """Check training data: a recipe's mixtures, or data files.
 
     PATH... is a recipe, which settings such as data_root=/data may follow, or one or more data files. Every sample is
-    read and encoded as in training. Exit code 2: more is bad than may be, or nothing can be read.
+    read and encoded as in training. Exit code 2: too many samples are bad, or nothing can be read.
     """
     from adaptkit.cli.data_report import print_report, report_as_json
     from adaptkit.cli.progress import progress_bar

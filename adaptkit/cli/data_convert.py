@@ -9,28 +9,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptkit.cli.group import NamingGroup
+from adaptkit.cli.output import FILE, FOLDER, Decorator, add_options, seed_option
 from adaptkit.cli.terminal import Console, echo
-from adaptkit.hookspecs import MAX_SEED
 
 if TYPE_CHECKING:
     from adaptkit.data_tools.convert import Summary
-
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.group(cls=NamingGroup)
 def convert() -> None:
     """Turn a public grounding dataset into conversations.
 
-    They ask where an expression's region is; the answer is its boxes as fractions of the picture padded to a square, in
-    the words of the Inner-Adaptor release. The file is one of the format llava.
+    Each asks where the region of an expression is. The answer is its boxes, as fractions of the picture padded to a
+    square, in the wording of the Inner-Adaptor release. The file has the format llava.
     """
 
 
-def common_options(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def common_options(group: str) -> Decorator:
     """Options of every kind; `group` is how its regions are grouped where the user does not say."""
-    options = [
+    return add_options(
         click.option("--output", required=True, type=FILE, help="JSON file to write."),
         click.option(
             "--group",
@@ -39,49 +36,40 @@ def common_options(group: str) -> Callable[[Callable[..., Any]], Callable[..., A
             show_default=True,
             help="One conversation a region, or one a picture with a turn for each of its regions.",
         ),
-        click.option("--max-turns", type=click.IntRange(1), help="Regions of one conversation, where it has several."),
+        click.option("--max-turns", type=click.IntRange(1), help="Most regions of one conversation."),
         click.option("--max-boxes", type=click.IntRange(1), help="Skip regions with more boxes."),
         click.option(
-            "--decimals", default=3, show_default=True, type=click.IntRange(1, 12), help="Of the coordinates."
+            "--decimals", default=3, show_default=True, type=click.IntRange(1, 12), help="Decimals of the coordinates."
         ),
-        click.option("--prefix", default="", help="Folder to put before the pictures' paths."),
+        click.option("--prefix", default="", help="Folder to add before the pictures' paths."),
         click.option(
             "--strip-folders",
             default=0,
             show_default=True,
             type=click.IntRange(0),
-            help="Leading folders to take off the pictures' paths first.",
+            help="Leading folders to remove from the pictures' paths before --prefix is added.",
         ),
         click.option(
-            "--media", type=FOLDER, help="Skip pictures that are not in this folder, to which paths are relative."
+            "--media", type=FOLDER, help="Skip pictures that are not in this folder; paths are relative to it."
         ),
-        click.option("--limit", type=click.IntRange(1), help="Write at most so many conversations."),
-        click.option(
-            "--seed", type=click.IntRange(0, MAX_SEED), help="Draw them at random.  [default: the first ones]"
-        ),
-    ]
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
+        click.option("--limit", type=click.IntRange(1), help="Most conversations to write."),
+        seed_option("With --limit: seed by which conversations are drawn.", show_default="the first ones"),
+    )
 
 
 @convert.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
 @common_options("region")
-@click.option("--split", default="train", show_default=True, help="Which split, or all.")
+@click.option("--split", default="train", show_default=True, help="Name of the split, or all.")
 @click.option(
     "--split-by",
     multiple=True,
-    help="Who made the splits, unc, google or umd, where a folder has several. Give it once for each that is meant.",
+    help="Who made the splits, unc, google or umd, where a folder has several; may be repeated.",
 )
 def refcoco(folders: tuple[Path, ...], split: str, split_by: tuple[str, ...], **options: Any) -> None:
     """RefCOCO, RefCOCO+ and RefCOCOg.
 
-    Each DIR holds instances.json and refs(SPLIT_BY).p, of which nothing but plain values is read.
+    Each DIR holds instances.json and refs(SPLIT_BY).p, from which only plain values are read.
     """
     from adaptkit.data_tools.convert import convert_refcoco
 
@@ -91,7 +79,7 @@ def refcoco(folders: tuple[Path, ...], split: str, split_by: tuple[str, ...], **
 @convert.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @common_options("region")
-@click.option("--split", default="train", show_default=True, help="Which split, or all.")
+@click.option("--split", default="train", show_default=True, help="Name of the split, or all.")
 def flickr30k(folder: Path, split: str, **options: Any) -> None:
     """Flickr30k Entities.
 
@@ -106,9 +94,9 @@ def flickr30k(folder: Path, split: str, **options: Any) -> None:
 @click.argument("annotations", metavar="FILE", type=FILE)
 @common_options("picture")
 def coco(annotations: Path, **options: Any) -> None:
-    """COCO's objects: where are all the objects of a category?
+    """COCO: where are all the objects of a category?
 
-    FILE is instances_train2017.json or of its layout. Crowds are skipped.
+    FILE is instances_train2017.json or another file in its layout. Crowds are skipped.
     """
     from adaptkit.data_tools.convert import convert_coco
 
@@ -123,7 +111,7 @@ def coco(annotations: Path, **options: Any) -> None:
 def objects365(annotations: Path, skip_fake: bool, skip_reflected: bool, **options: Any) -> None:
     """Objects365: where are all the objects of a category?
 
-    FILE is zhiyuan_objv2_train.json or of its layout. Crowds are skipped.
+    FILE is zhiyuan_objv2_train.json or another file in its layout. Crowds are skipped.
     """
     from adaptkit.data_tools.convert import convert_objects365
 

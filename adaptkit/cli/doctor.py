@@ -18,10 +18,10 @@ STYLES = {"ok": "green", "missing": "dim"}
 @click.command()
 @json_option()
 def doctor(as_json: bool) -> None:
-    """Report what this machine has, what is missing and what for.
+    """Report what this machine has, what is missing, and what each missing package is for.
 
-    Exit code 0 unless something that adaptkit needs is missing, too old or broken. An optional package that
-    is missing is not an error.
+    The exit code is 0 unless something that adaptkit needs is missing, too old or broken. A missing optional package is
+    not an error.
     """
     report = examine()
     if as_json:
@@ -57,7 +57,7 @@ def _problems(report: dict[str, Any]) -> list[str]:
     if "problem" in report["devices"]:
         problems.append(report["devices"]["problem"])
     problems += [
-        f"plugin {name} ({plugin['package']}) does not load: {plugin['problem']}. Mend or uninstall it."
+        f"plugin {name} ({plugin['package']}) does not load: {plugin['problem']}. Fix or uninstall it."
         for name, plugin in report["plugins"]["broken"].items()
     ]
     problems += [

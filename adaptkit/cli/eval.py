@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptkit.cli.output import json_option, trust_option
+from adaptkit.cli.output import json_option, seed_option, trust_option
 from adaptkit.cli.terminal import Console, echo_json
 from adaptkit.hookspecs import MAX_SEED
 from adaptkit.plugin_manager import get_plugin_manager
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
 @click.option(
     "--tasks",
     metavar="A,B",
-    help="Benchmarks; `adaptkit plugins` lists them. Those of the run's recipe by default.",
+    show_default="those of the run's recipe",
+    help="Benchmarks, as `adaptkit plugins` lists them.",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Items of each kind of question; the benchmark's own number by default."
+    "--limit",
+    type=click.IntRange(min=1),
+    show_default="that of the run's recipe, else the benchmark's own",
+    help="Most items of each kind of question.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of a benchmark that reads files; for one that asks a recipe's datasets, the folder of their files, in "
-    "place of data_root. No other files of the recipe are needed.",
+    help="Folder of the benchmark's files. For a benchmark that asks about a recipe's datasets, it replaces data_root; "
+    "no other files of the recipe are needed.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), help="Draws the items; that of the run's recipe by default, else 0."
-)
+@seed_option("Seed by which items are drawn.", show_default="that of the run's recipe, else 0")
 @json_option()
 @trust_option()
-@click.option("--workflow", help="Score this workflow of a run alone; by default a task takes those it knows.")
+@click.option("--workflow", show_default="those that a benchmark asks", help="Score only this workflow of a run.")
 def evaluate(
     checkpoint: Path,
     tasks: str | None,
@@ -51,8 +53,8 @@ def evaluate(
 ) -> None:
     """Score CHECKPOINT, a workflow's folder or hub id or a run directory, on benchmarks.
 
-    In a run directory, `world` asks for boxes through the workflow named `grounding` where there is one, and
-    all else through the first workflow.
+    In a run directory, the benchmark `world` asks for boxes through the workflow `grounding` if there is one, and
+    for everything else through the first workflow.
     """
     from adaptkit.chat.template import fix_date
     from adaptkit.cli.quiet import quiet_libraries

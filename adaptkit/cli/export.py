@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from adaptkit.cli.output import trust_option
+from adaptkit.cli.output import FOLDER, trust_option
 from adaptkit.cli.terminal import echo
 
 FORMATS = ("llava", "qwen2-audio", "voxtral", "peft")
@@ -16,10 +16,10 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--to", "target", required=True, type=click.Choice(FORMATS), help="Kind of stock checkpoint.")
-@click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where to write it.")
-@click.option("--workflow", help="Which workflow of a run; the only or first one by default.")
+@click.option("--output", required=True, type=FOLDER, help="Folder to write.")
+@click.option("--workflow", show_default="the first", help="Workflow of a run.")
 @click.option("--merge", is_flag=True, help="Fold low-rank differences into the weights first.")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Of the written weights; the base's by default.")
+@click.option("--dtype", type=click.Choice(DTYPES), show_default="that of the base", help="Dtype of the weights.")
 @trust_option()
 def export(
     checkpoint: Path,
@@ -30,9 +30,10 @@ def export(
     dtype: str | None,
     trust_remote_code: bool,
 ) -> None:
-    """Write a workflow of CHECKPOINT as a stock checkpoint, which programs without adaptkit read.
+    """Write a workflow of CHECKPOINT as a stock checkpoint, which loads without adaptkit.
 
-    What was written is read back and compared with the workflow; what has no stock equal is refused with the reason.
+    The written checkpoint is read back and compared with the workflow. A workflow that has no stock equivalent is
+    refused with the reason.
     """
     if target == "peft" and (merge or dtype):
         raise click.UsageError("--merge and --dtype do not go with --to peft, whose factors stay as they were trained.")
@@ -59,8 +60,8 @@ def export(
     echo(f"Wrote {report.directory}; logits differ by at most {report.logits_difference:.1e}.")
     if report.dropped_settings:
         echo(
-            f"generation_config.json leaves out what has no effect: {', '.join(report.dropped_settings)}. Pass it to "
-            "generate() together with do_sample=True where it is wanted."
+            f"generation_config.json lacks settings without effect: {', '.join(report.dropped_settings)}. Pass them to "
+            "generate() together with do_sample=True if you want them."
         )
     if report.placeholder is not None:
         rows = f", for which embedding and head got {report.added_rows} row(s)" if report.added_rows else ""

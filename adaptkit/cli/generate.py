@@ -7,33 +7,34 @@ from typing import Any
 
 import click
 
-from adaptkit.cli.output import keep_stdout, trust_option
+from adaptkit.cli.output import keep_stdout, seed_option, trust_option
 from adaptkit.cli.terminal import echo_text
 from adaptkit.errors import DataError
-from adaptkit.hookspecs import MAX_SEED
 
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
-    "--prompt", required=True, help="What to ask. A medium's tag in it (<image>) marks the place of the medium."
+    "--prompt", required=True, help="What to ask. A tag in it, such as <image>, marks the place of a media file."
 )
-@click.option("--media", multiple=True, metavar="NAME=FILE", help="A medium of the modality NAME; may be repeated.")
+@click.option("--media", multiple=True, metavar="NAME=FILE", help="A file of the modality NAME; may be repeated.")
 @click.option("--image", multiple=True, metavar="FILE", help="Short for --media image=FILE.")
 @click.option("--audio", multiple=True, metavar="FILE", help="Short for --media audio=FILE.")
 @click.option("--system", help="A system message.")
 @click.option(
-    "--workflow", help="Which workflow of a run; `text` is the base. Without media the base answers by default."
+    "--workflow", show_default="the first; text without media", help="Workflow of a run; `text` is the base alone."
 )
-@click.option("--max-new-tokens", default=128, show_default=True, type=click.IntRange(min=1))
-@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.", type=click.FloatRange(min=0))
 @click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0, MAX_SEED),
-    help="Of sampling, where the temperature is above 0.",
+    "--max-new-tokens", default=128, show_default=True, type=click.IntRange(min=1), help="Most tokens of the answer."
 )
+@click.option(
+    "--temperature",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Temperature of sampling; 0 decodes greedily.",
+)
+@seed_option("Seed of sampling.", default=0)
 @trust_option()
 @click.pass_context
 def generate(
@@ -53,8 +54,8 @@ def generate(
 ) -> None:
     """Answer one prompt with a workflow of CHECKPOINT: a workflow's folder or hub id, or a run directory.
 
-    Media stand before the prompt unless their tags are in it. A prompt without media goes to the text workflow, that is
-    to the base, unless --workflow says otherwise.
+    Media are put before the prompt unless their tags are in it. A prompt without media goes to the text workflow, which
+    is the base, unless --workflow names another.
     """
     keep_stdout(context)  # for the answer
     given = [_parse_medium(entry) for entry in media]

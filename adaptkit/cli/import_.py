@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from adaptkit.cli.group import NamingGroup
+from adaptkit.cli.output import FOLDER
 from adaptkit.cli.terminal import echo
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from adaptkit.importers import ImportedWorkflows
 
 
 @click.group("import", cls=NamingGroup)
@@ -20,9 +23,11 @@ def import_() -> None:
 @import_.command("iaa-official")
 @click.argument("directory", metavar="DIR", type=FOLDER)
 @click.option("--output", required=True, type=FOLDER, help="Where to write base, vision and grounding.")
-@click.option("--base", help="Folder or id of the frozen LLM, to refer to instead of writing it again.")
-@click.option("--encoder", help="Folder or id of the vision tower, where the checkpoint's own is not at hand.")
-@click.option("--insertion-layers", metavar="I,J,…", help="Layers that the inserted ones follow, where DIR lacks them.")
+@click.option("--base", help="Folder or id of the frozen LLM, to refer to instead of writing a copy.")
+@click.option("--encoder", help="Folder or id of the vision encoder, where the checkpoint's own is not here.")
+@click.option(
+    "--insertion-layers", metavar="I,J,…", help="Layers after which others are inserted, where DIR lacks them."
+)
 def iaa_official(
     directory: Path, output: Path, base: str | None, encoder: str | None, insertion_layers: str | None
 ) -> None:
@@ -36,11 +41,7 @@ def iaa_official(
     from adaptkit.importers import import_iaa_official
 
     quiet_libraries()
-    imported = import_iaa_official(directory, output, encoder, base=base, insertion_layers=layers)
-    echo(f"base: {imported.base}")
-    echo(f"encoder: {imported.encoder}")
-    for name, folder in imported.workflows.items():
-        echo(f"{name}: {folder}")
+    _show(import_iaa_official(directory, output, encoder, base=base, insertion_layers=layers))
 
 
 def parse_layers(text: str) -> list[int]:
@@ -56,10 +57,14 @@ def parse_layers(text: str) -> list[int]:
 @click.option("--output", required=True, type=FOLDER, help="Where to write the workflow, vision.")
 @click.option("--base", required=True, help="Folder or id of the LLaMA it was trained on, in transformers' layout.")
 @click.option(
-    "--encoder", help="Folder or id of the CLIP it was trained with; openai/clip-vit-large-patch14 if not given."
+    "--encoder",
+    show_default="openai/clip-vit-large-patch14",
+    help="Folder or id of the CLIP model it was trained with.",
 )
-@click.option("--scale", type=float, help="Of the adapters; 1 where neither this nor the checkpoint says.")
-@click.option("--temperature", type=float, help="Of the routers; 10 where neither this nor the checkpoint says.")
+@click.option("--scale", type=float, show_default="that of the checkpoint, else 1", help="Scale of the adapters.")
+@click.option(
+    "--temperature", type=float, show_default="that of the checkpoint, else 10", help="Temperature of the routers."
+)
 def lavin(
     source: Path, output: Path, base: str, encoder: str | None, scale: float | None, temperature: float | None
 ) -> None:
@@ -72,7 +77,10 @@ def lavin(
 
     quiet_libraries()
     given = {} if encoder is None else {"encoder": encoder}
-    imported = import_lavin(source, output, base, **given, scale=scale, temperature=temperature)
+    _show(import_lavin(source, output, base, **given, scale=scale, temperature=temperature))
+
+
+def _show(imported: ImportedWorkflows) -> None:
     echo(f"base: {imported.base}")
     echo(f"encoder: {imported.encoder}")
     for name, folder in imported.workflows.items():

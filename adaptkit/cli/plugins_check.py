@@ -24,8 +24,8 @@ _STYLES = {"passed": "green", "failed": "bold red", "skipped": "dim"}
 def check(names: Sequence[str], as_json: bool) -> None:
     """Check that a plugin keeps adaptkit's contract.
 
-    NAME is an entry point, a package or a component, of those that `adaptkit plugins` lists. Everything it registers is
-    tried on small examples, which the plugin gives, without a network. Exit code 1 if a check failed.
+    NAME is an entry point, a package or a component that `adaptkit plugins` lists. Everything it registers is tried on
+    the small examples that it brings, without a network. Exit code 1 if a check failed.
     """
     # Before the hub client is imported: what asks the hub all the same then fails at once, instead of trying again
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,7 +35,7 @@ def check(names: Sequence[str], as_json: bool) -> None:
 
     quiet_libraries()
     manager = get_plugin_manager()
-    for name in names:  # a misspelt one is told before the checks of the others have run
+    for name in names:  # a misspelt one is reported before the checks of the others have run
         select(manager, name)
     results: list[CheckResult] = []
     with Console(stderr=True).status("") as status:

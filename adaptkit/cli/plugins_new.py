@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from adaptkit.cli.output import FOLDER
 from adaptkit.cli.terminal import echo
 
 KINDS = ("modality", "encoder", "projector", "policy")
@@ -19,17 +20,18 @@ KINDS = ("modality", "encoder", "projector", "policy")
     type=click.Choice(KINDS),
     default="modality",
     show_default=True,
-    help="What it offers: a modality together with an encoder, an encoder alone, a projector, an insertion policy.",
+    help="What it offers: a modality with an encoder, an encoder, a projector or an insertion policy.",
 )
 @click.option("--modality", metavar="NAME", help="With --kind encoder: the installed modality whose items it encodes.")
 @click.option(
     "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path(),
-    help="Where to make the package's folder; here by default.",
+    show_default="here",
+    help="Folder in which to make the package's own.",
 )
 def new(name: str, kind: str, modality: str | None, directory: Path) -> None:
-    """Write a plugin package that works at once, to be filled in.
+    """Write a working plugin package, to be filled in.
 
     NAME is what recipes will call it: gyro, wind-speed. The package is adaptkit-NAME.
     """

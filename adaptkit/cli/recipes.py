@@ -11,7 +11,7 @@ import click
 from rich.table import Column, Table
 
 from adaptkit.cli.hints import LISTING
-from adaptkit.cli.output import json_option
+from adaptkit.cli.output import FILE, json_option
 from adaptkit.cli.terminal import Console, echo, echo_json, reserved_stdout, styled
 from adaptkit.errors import RecipeError
 from adaptkit.files.writing import write_text
@@ -25,7 +25,7 @@ SHIPPED = "shipped"
 @click.command()
 @click.argument("folders", nargs=-1, metavar="[FOLDER]... | shipped | schema")
 @json_option("Print JSON instead of a table.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="With `schema`: file to write.")
+@click.option("--output", type=FILE, help="With `schema`: file to write.")
 def recipes(folders: tuple[str, ...], as_json: bool, output: Path | None) -> None:
     """List the recipes below ./recipes and the given folders, and say whether each is valid.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from adaptkit.cli.group import DEBUG
+from adaptkit.cli.output import FOLDER
 from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
 from adaptkit.cli.terminal import Console, echo_message
 from adaptkit.processes import group as processes
@@ -34,9 +35,7 @@ _OF_THE_RUN = {
 @click.command()
 @click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[a.b.c=value]...", nargs=-1)
-@click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), help="Run directory; runs/<name> by default."
-)
+@click.option("--output", type=FOLDER, show_default="runs/NAME", help="Run directory.")
 @click.option("--resume", metavar="auto|DIR", help="Continue the run in the run directory, or from a checkpoint.")
 @click.option(
     "--dry-run", is_flag=True, help="Show the recipe, what trains, an example, memory and time; train nothing."
@@ -45,7 +44,8 @@ _OF_THE_RUN = {
 @click.option(
     "--num-processes",
     type=click.IntRange(min=1),
-    help="Processes to start on this machine, one for each GPU; accelerator.num_processes by default.",
+    show_default="accelerator.num_processes",
+    help="Processes to start on this machine, one for each GPU.",
 )
 @prediction_options
 @click.pass_context

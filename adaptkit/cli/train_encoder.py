@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
+from adaptkit.cli.output import FOLDER
 from adaptkit.cli.terminal import Console
 
 
 @click.command(name="train-encoder")
 @click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[a.b.c=value]...", nargs=-1)
-@click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder to write; encoders/<name> by default."
-)
+@click.option("--output", type=FOLDER, show_default="encoders/NAME", help="Folder to write.")
 def train_encoder(recipe_path: Path, overrides: tuple[str, ...], output: Path | None) -> None:
     """Train the encoder of RECIPE from random weights, to be frozen in other recipes.
 
@@ -38,4 +37,4 @@ def train_encoder(recipe_path: Path, overrides: tuple[str, ...], output: Path | 
 
         result = run_encoder_recipe(recipe, folder, progress)
     held_out = "" if result.held_out_accuracy is None else f", {100 * result.held_out_accuracy:.1f}% of held-out ones"
-    console.print(f"told {100 * result.train_accuracy:.1f}% of the training items{held_out}; wrote {folder}")
+    console.print(f"{100 * result.train_accuracy:.1f}% of the training items are right{held_out}; wrote {folder}")

@@ -9,15 +9,13 @@ import click
 from rich.table import Table
 
 from adaptkit.cli.group import NamingGroup
-from adaptkit.cli.output import json_option
+from adaptkit.cli.output import FOLDER, json_option, seed_option
 from adaptkit.cli.terminal import Console, echo, echo_json
 from adaptkit.errors import ModelError, RecipeError
-from adaptkit.hookspecs import MAX_SEED
 
 MODELS = ("decoder", "encoder")
 OUTPUT = Path("runs/world")
 KINDS = ("caption", "questions", "boxes", "text")
-FOLDER = click.Path(file_okay=False, path_type=Path)
 model_argument = click.argument("model", type=click.Choice(MODELS), required=False)
 
 
@@ -31,11 +29,12 @@ def world() -> None:
 @click.option(
     "--recipe",
     type=click.Path(path_type=Path),
-    help="Its recipe.  [default: the one that ships with adaptkit]",
+    show_default="the one that ships with adaptkit",
+    help="Recipe of the model.",
 )
-@click.option("--output", type=FOLDER, help=f"Folder to write it to.  [default: {OUTPUT}/MODEL]")
+@click.option("--output", type=FOLDER, show_default=f"{OUTPUT}/MODEL", help="Folder to write.")
 def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
-    """Train a built-in model anew; both where none is named.
+    """Train a built-in model again, or both.
 
     The models that adaptkit ships were made by this command and the recipes in the repository.
     """
@@ -53,15 +52,15 @@ def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
 
 @world.command()
 @model_argument
-@click.option("--path", type=FOLDER, help="Folder of the model.  [default: the one that ships with adaptkit]")
+@click.option("--path", type=FOLDER, show_default="the one that ships with adaptkit", help="Folder of the model.")
 @click.option("--num-items", default=200, show_default=True, type=click.IntRange(1), help="Items of each kind.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, MAX_SEED), help="Of the held-out items.")
+@seed_option("Seed of the held-out items.", default=1)
 @json_option()
 def score(model: str | None, path: Path | None, num_items: int, seed: int, as_json: bool) -> None:
-    """Score a built-in model on held-out items; both where none is named.
+    """Score a built-in model, or both, on held-out items.
 
-    The decoder answers questions about scenes described in words, and facts, by exact match. Linear probes on
-    the encoder's features tell shapes, colours and cells, and where objects are.
+    The decoder answers questions about facts and about scenes described in words, scored by exact match. Linear probes
+    on the encoder's features predict shapes, colours, cells, and where objects are.
     """
     if model is None and path:
         raise click.UsageError("--path goes with one model: name decoder or encoder.")
@@ -78,12 +77,19 @@ def score(model: str | None, path: Path | None, num_items: int, seed: int, as_js
 
 @world.command()
 @click.argument("directory", metavar="DIR", type=FOLDER)
-@click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="One or several; all by default.")
-@click.option("--num-samples", default=1000, show_default=True, type=click.IntRange(1), help="Of each kind.")
-@click.option("--split", default="train", show_default=True, type=click.Choice(("train", "dev", "test")))
 @click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0, MAX_SEED), help="The same seed gives the same files."
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    show_default="all",
+    help="Kind of conversations; may be repeated.",
 )
+@click.option("--num-samples", default=1000, show_default=True, type=click.IntRange(1), help="Samples of each kind.")
+@click.option(
+    "--split", default="train", show_default=True, type=click.Choice(("train", "dev", "test")), help="Split to write."
+)
+@seed_option("Seed of the samples; the same seed gives the same files.", default=0)
 def data(directory: Path, kinds: tuple[str, ...], num_samples: int, split: Any, seed: int) -> None:
     """Write the world's conversations and images to DIR, in the LLaVA format."""
     from adaptkit.world.dataset import write_world_data

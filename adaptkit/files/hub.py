@@ -20,6 +20,13 @@ def is_cached(model_id: str, revision: str | None = None) -> bool:
     return isinstance(config, str) and any(Path(config).parent.parent.glob("*/*.safetensors"))
 
 
+def is_file_cached(model_id: str, filename: str) -> bool:
+    """Whether a file of a repository is in this machine's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return is_hub_id(model_id) and isinstance(try_to_load_from_cache(model_id, filename), str)
+
+
 def hub_refusal(
     model_id: str, revision: str | None = None, *, kind: Literal["model", "dataset"] = "model"
 ) -> str | None:

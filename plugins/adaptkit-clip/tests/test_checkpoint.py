@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from adaptkit_clip import ClipOptions
@@ -18,8 +17,6 @@ from adaptkit_clip.stand_in import write_stand_in
 from safetensors.torch import load_file, save_file
 
 from adaptkit.errors import ModelError
-
-HOW = "Set the encoder's `path`"
 
 
 @pytest.fixture
@@ -34,39 +31,11 @@ def refusal(path: Path | str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "./no-such", "~/no-such", "no/such/deep/folder", "C:\\clip"])
-def test_a_path_that_is_not_there_is_named(path: str) -> None:
+@pytest.mark.parametrize("path", ["/no/such/folder", "openai/no-such-clip"])
+def test_what_is_not_there_is_named(path: str) -> None:
     for words in (missing(ClipOptions(path=path)), refusal(path)):
-        assert words is not None
-        assert f"no folder at {path}" in words
-        assert HOW in words
-
-
-def test_a_model_id_that_is_not_here_is_named_offline() -> None:
-    model_id = "openai/no-such-clip"
-    report = missing(ClipOptions(path=model_id))
-    assert report is not None
-    assert report.startswith(f"no folder '{model_id}' here, it is not in the cache of the Hugging Face hub")
-    assert "HF_HUB_OFFLINE" in report
-    words = refusal(model_id)
-    assert model_id in words
-    assert HOW in words
-
-
-def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def unreachable(self: Any, *args: Any, timeout: float, **kwargs: Any) -> None:
-        assert timeout <= 10
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    report = missing(ClipOptions(path="openai/no-such-clip"))
-    assert report is not None
-    assert "the hub cannot be reached (ConnectionError)" in report
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: None)
-    assert missing(ClipOptions(path="openai/no-such-clip")) is None
+        assert path in str(words)
+        assert "Set the encoder's `path`" in str(words)
 
 
 def test_a_model_id_is_found_in_the_hubs_cache(
@@ -87,7 +56,7 @@ def test_a_model_id_is_found_in_the_hubs_cache(
     assert missing(ClipOptions(path="some/clip")) is None
     encoder = load_encoder(ClipOptions(path="some/clip"))
     assert list(encoder.build_preprocessor().processor.image_mean) == [0, 0, 0]
-    assert "UNEXPECTED" not in capfd.readouterr().err  # the text half is left out on purpose
+    assert "UNEXPECTED" not in capfd.readouterr().err
 
 
 def test_a_file_is_not_a_folder(copied: Path) -> None:
@@ -95,7 +64,7 @@ def test_a_file_is_not_a_folder(copied: Path) -> None:
 
 
 def test_an_unknown_built_in_encoder_comes_with_the_known_one() -> None:
-    assert "no built-in encoder named 'decoder'. Did you mean 'encoder'?" in refusal("world:decoder")
+    assert "'encoder'" in refusal("world:decoder")
 
 
 def test_a_folder_without_config_or_weights_says_which(copied: Path) -> None:

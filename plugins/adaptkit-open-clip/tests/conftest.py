@@ -1,19 +1,14 @@
-"""Tiny checkpoints as open_clip itself writes them, and pictures."""
+"""Tiny checkpoints as open_clip itself writes them."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 TEXT = {"context_length": 4, "vocab_size": 12, "width": 8, "heads": 1, "layers": 1}
@@ -79,21 +74,3 @@ def folders(whole_models: dict[str, Any], tmp_path_factory: pytest.TempPathFacto
         (root / kind / "open_clip_config.json").write_text(json.dumps(written))
         save_file(whole_models[kind].state_dict(), root / kind / "open_clip_model.safetensors")
     return {kind: root / kind for kind in CONFIGS}
-
-
-@pytest.fixture(scope="session")
-def picture() -> Image.Image:
-    """Noise of an odd shape: 91 wide, 60 high."""
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 91, 3), dtype=np.uint8))
-
-
-@pytest.fixture
-def photograph() -> Image.Image:
-    """A photograph of the shared test data."""
-    repository = Path(__file__).resolve().parents[3]
-    folder = Path(os.environ.get("ADAPTKIT_SHARED") or repository.parent / "shared").expanduser()
-    path = folder / "data" / "images" / "mscoco_twocat_000000039769.jpg"
-    if not path.is_file():
-        pytest.skip(f"no shared test data at {folder}: set ADAPTKIT_SHARED to the folder that holds data/")
-    with Image.open(path) as opened:
-        return opened.convert("RGB")

@@ -109,7 +109,7 @@ def test_damaged_foreign_and_unsafe_files_are_refused(copied: Path, folders: dic
     file = copied / "open_clip_model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-50])
-    assert f"cannot read {file}" in refusal(copied)
+    assert f"{file} is damaged" in refusal(copied)
     shutil.copy(folders["coca_like"] / "open_clip_model.safetensors", file)
     assert "is of another architecture: size mismatch" in refusal(copied)
     file.unlink()
@@ -119,7 +119,7 @@ def test_damaged_foreign_and_unsafe_files_are_refused(copied: Path, folders: dic
     (copied / "open_clip_config.json").write_text("{}")
     assert "has no model_cfg" in refusal(copied)
     (copied / "open_clip_config.json").write_text("{")
-    assert "cannot read" in refusal(copied)
+    assert "open_clip_config.json" in refusal(copied)
 
 
 def test_importing_the_hooks_loads_neither_torch_nor_open_clip() -> None:

@@ -1,18 +1,13 @@
-"""Tiny backbones of five families, as timm itself writes them, and pictures."""
+"""Tiny backbones of five families, as timm itself writes them."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from timm.models import save_for_hf
 
 DATA = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7), "interpolation": "bilinear", "crop_pct": 0.8}
@@ -49,21 +44,3 @@ def folders(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
     for kind, model in models.items():
         save_for_hf(model, str(root / kind), safe_serialization=True, data_config=DATA)
     return {kind: root / kind for kind in models}
-
-
-@pytest.fixture(scope="session")
-def picture() -> Image.Image:
-    """Noise of an odd shape: 91 wide, 60 high."""
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 91, 3), dtype=np.uint8))
-
-
-@pytest.fixture
-def photograph() -> Image.Image:
-    """A photograph of the shared test data."""
-    repository = Path(__file__).resolve().parents[3]
-    folder = Path(os.environ.get("ADAPTKIT_SHARED") or repository.parent / "shared").expanduser()
-    path = folder / "data" / "images" / "mscoco_twocat_000000039769.jpg"
-    if not path.is_file():
-        pytest.skip(f"no shared test data at {folder}: set ADAPTKIT_SHARED to the folder that holds data/")
-    with Image.open(path) as opened:
-        return opened.convert("RGB")

@@ -34,32 +34,11 @@ def report(path: Path | str, **values: Any) -> str:
     return str(missing(WhisperOptions(path=str(path), **values)))
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "./no-such", "~/no-such", "no/such/deep/folder"])
-def test_a_path_that_is_not_there_is_named(path: str) -> None:
+@pytest.mark.parametrize("path", ["/no/such/folder", "openai/no-such-whisper"])
+def test_what_is_not_there_is_named(path: str) -> None:
     for words in (report(path), refusal(path)):
-        assert f"no folder at {path}" in words
+        assert path in words
         assert "Set the encoder's `path`" in words
-
-
-def test_a_model_id_that_is_not_here_is_named_offline() -> None:
-    words = report("openai/no-such-whisper")
-    assert words.startswith("no folder 'openai/no-such-whisper' here, it is not in the cache")
-    assert "HF_HUB_OFFLINE" in words
-    assert "openai/no-such-whisper" in refusal("openai/no-such-whisper")
-
-
-def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def unreachable(self: Any, *args: Any, timeout: float, **kwargs: Any) -> None:
-        assert timeout <= 10
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    assert "the hub cannot be reached (ConnectionError)" in report("openai/no-such-whisper")
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: None)
-    assert missing(WhisperOptions(path="openai/no-such-whisper")) is None
 
 
 def test_a_model_id_is_found_in_the_hubs_cache(
@@ -77,7 +56,7 @@ def test_a_model_id_is_found_in_the_hubs_cache(
     assert missing(WhisperOptions(path="some/whisper")) is None
     encoder = load_encoder(WhisperOptions(path="some/whisper"))
     assert '"n_fft": 256' in encoder.build_preprocessor().settings()
-    assert "UNEXPECTED" not in capfd.readouterr().err  # the decoder is left out on purpose
+    assert "UNEXPECTED" not in capfd.readouterr().err
 
 
 def test_a_folder_without_config_or_weights_says_which(copied: Path) -> None:

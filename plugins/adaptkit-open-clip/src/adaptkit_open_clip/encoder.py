@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
+from adaptkit_image.preprocessing import stack_pixel_values
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from adaptkit.errors import DataError, ModelError
-from adaptkit.interfaces import Encoder
+from adaptkit.errors import ModelError
+from adaptkit.interfaces import PretrainedEncoder
 from adaptkit_open_clip.checkpoint import CONFIG_NAME, WEIGHTS_NAME, locate
 from adaptkit_open_clip.options import OpenClipOptions
 from adaptkit_open_clip.preprocessing import OpenClipPreprocessor
@@ -27,11 +27,10 @@ from adaptkit_open_clip.tower import (
     sides,
 )
 
-_NOT_CONTENT = {"path", "model", "dtype"}
 _OBJECT = "(an object)"
 
 
-class OpenClipEncoder(Encoder):
+class OpenClipEncoder(PretrainedEncoder[OpenClipPreprocessor]):
     """One intermediate output of a vision tower, without the class token unless asked for.
 
     Args:
@@ -39,12 +38,10 @@ class OpenClipEncoder(Encoder):
         options: Which features.
         preprocessor: What makes its inputs.
         model_cfg: Of open_clip, where it is known: a saved encoder needs it.
-
-    Raises:
-        ModelError: The class token is asked for and there is none.
     """
 
-    input_name = "pixel_values"
+    not_content = frozenset({"path", "model", "dtype"})
+    options: OpenClipOptions
 
     def __init__(
         self,
@@ -53,15 +50,11 @@ class OpenClipEncoder(Encoder):
         preprocessor: OpenClipPreprocessor,
         model_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        check_cls(options, preprocessor)
-        self.model = visual.requires_grad_(False)
-        self.options = options
+        super().__init__(visual, options, preprocessor)
         self.layout = preprocessor.layout
         self.feature_size = self.layout.width
         self.num_layers = self.layout.layer + 1
-        self._preprocessor, self._model_cfg = preprocessor, model_cfg
-        self.eval()
+        self._model_cfg = model_cfg
 
     def forward(self, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         """Features in reading order, the class token first where it is kept.
@@ -75,33 +68,13 @@ class OpenClipEncoder(Encoder):
         Raises:
             DataError: The inputs have another shape.
         """
-        pixel_values = torch.stack(inputs) if isinstance(inputs, list) else inputs
-        height, width = sides(self.model)
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, height, width):
-            raise DataError(
-                f"pixel_values must be (num_items, 3, {height}, {width}) for this encoder, got "
-                f"{tuple(pixel_values.shape)}. Make them with the encoder's own preprocessor."
-            )
+        pixel_values = stack_pixel_values(inputs, *sides(self.model))
         features, cls = intermediate(self.model, pixel_values, self.layout.layer)
         return torch.cat([cls, features], 1) if self.options.keep_cls and cls is not None else features
-
-    def train(self, mode: bool = True) -> Self:
-        """Training mode has a meaning only where a policy made parameters of a copy trainable."""
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     def example_inputs(self) -> Tensor:
         """A grey picture."""
         return torch.zeros(1, 3, *sides(self.model))
-
-    def build_preprocessor(self) -> OpenClipPreprocessor:
-        """The preprocessing that belongs to these weights."""
-        return self._preprocessor
-
-    def fingerprint(self) -> str:
-        """Hash of weights, options and preprocessing; where the checkpoint lies does not matter."""
-        options = self.options.model_dump(exclude=_NOT_CONTENT)
-        parts = [super().fingerprint(), json.dumps(options, sort_keys=True), self._preprocessor.settings()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def save_pretrained(self, directory: str | Path) -> dict[str, Any]:
         """Write tower and configuration to a folder, and return the options that build this encoder from it.
@@ -144,9 +117,7 @@ def load_preprocessor(options: OpenClipOptions) -> OpenClipPreprocessor:
     checkpoint = locate(options.path, options.model)
     config = model_config(checkpoint, options.model)
     layout = probe_config(config, options.layer)
-    preprocessor = OpenClipPreprocessor(preprocess_config(config, checkpoint, options), layout, options)
-    check_cls(options, preprocessor)
-    return preprocessor
+    return OpenClipPreprocessor(preprocess_config(config, checkpoint, options), layout, options)
 
 
 def wrap_model(module: Any, options: dict[str, Any]) -> OpenClipEncoder | None:
@@ -164,13 +135,3 @@ def wrap_model(module: Any, options: dict[str, Any]) -> OpenClipEncoder | None:
     layout = probe(visual.eval(), known.layer)
     merged = {**shown, **prepared, **known.preprocess.given(), "size": visual.image_size}
     return OpenClipEncoder(visual, known, OpenClipPreprocessor(merged, layout, known), config)
-
-
-def check_cls(options: OpenClipOptions, preprocessor: OpenClipPreprocessor) -> None:
-    """Whether there is a class token to keep.
-
-    Raises:
-        ModelError: There is none.
-    """
-    if options.keep_cls and not preprocessor.layout.has_cls:
-        raise ModelError("keep_cls: the tower has no class token. Leave keep_cls out.")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image
+from adaptkit_image.examples import tower_examples
 
 from adaptkit.testing import Example
 from adaptkit_open_clip.options import OpenClipOptions
@@ -15,11 +13,5 @@ from adaptkit_open_clip.stand_in import write_stand_in
 
 def make_examples(directory: Path) -> list[Example]:
     """A transformer and a ResNet under `directory`, and pictures of two shapes."""
-    noise = np.random.default_rng(0).integers(0, 256, (40, 62, 3), dtype=np.uint8)
-    pictures = [Image.fromarray(noise), Image.fromarray(noise[:, :30])]
-    examples = []
-    for model in ("ViT-B-32", "RN50"):
-        path = write_stand_in(OpenClipOptions(path=".", model=model), directory / model).path
-        variants: list[dict[str, Any]] = [{"path": path, "layer": -1}, {"path": path, "pad": "square"}]
-        examples.append(Example({"path": path}, items=pictures, bad_items=[noise, "picture.png"], variants=variants))
-    return examples
+    models = {model: OpenClipOptions(path=".", model=model) for model in ("ViT-B-32", "RN50")}
+    return tower_examples(directory, models, write_stand_in)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,14 +9,16 @@ from typing import Any
 
 import open_clip
 import torch
+from adaptkit_image.preprocessing import layer_index
 from open_clip.convert import convert_state_dict
 from open_clip.factory import load_state_dict
 from open_clip.model import resize_pos_embed
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from adaptkit.errors import ModelError, unknown_name
+from adaptkit.errors import ModelError, first_line, unknown_name
+from adaptkit.files.checkpoints import load_part
+from adaptkit.files.loading import reading
 from adaptkit_open_clip.checkpoint import Checkpoint
 from adaptkit_open_clip.options import OpenClipOptions
 
@@ -123,10 +124,7 @@ def probe(visual: Any, layer: int) -> Layout:
     with torch.no_grad():
         output = visual.forward_intermediates(inputs, intermediates_only=True, **_prefix_argument(visual))
     states = output["image_intermediates"]
-    depth = len(states)
-    index = layer if layer >= 0 else depth + layer
-    if not 0 <= index < depth:
-        raise ModelError(f"layer: {layer} is out of range: the tower has {depth}, so use {-depth} to {depth - 1}.")
+    index = layer_index(layer, len(states), "tower")
     size, rows, columns = states[index].shape[1:]
     return Layout(index, rows, columns, size, bool(_prefix_of(output)))
 
@@ -153,34 +151,14 @@ def fill(visual: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         ModelError: It cannot be read, or lacks some of them.
     """
-    try:
+    with reading(checkpoint.weights, advice="Convert it to safetensors."):
         state = load_state_dict(str(checkpoint.weights), weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError, EOFError, StopIteration) as error:
-        raise ModelError(f"cannot read {checkpoint.weights}: {first_line(error)}.") from error
-    except (AttributeError, KeyError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            f"{checkpoint.weights} holds more than tensors, and adaptkit runs no code of a checkpoint: convert it to "
-            "safetensors."
-        ) from error
     holder: Any = nn.Module()
     holder.visual = visual
     state = convert_state_dict(holder, state)
     resize_pos_embed(state, holder)
     own = {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)}
-    try:
-        absent = visual.load_state_dict(own, strict=False).missing_keys
-    except RuntimeError as error:
-        raise ModelError(
-            f"{checkpoint.weights} is of another architecture: {str(error).splitlines()[1].strip()}"
-        ) from error
-    if absent:
-        raise ModelError(f"{checkpoint.weights} lacks {len(absent)} of the tower's tensors, {absent[0]} among them.")
-
-
-def first_line(error: BaseException) -> str:
-    """The head of an error message, without its closing full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+    load_part(visual, own, checkpoint.weights, "tower")
 
 
 def _prefix_argument(visual: Any) -> dict[str, bool]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adaptkit.errors import ModelError
+from adaptkit.files.loading import read_json
 from adaptkit_timeseries.options import SeriesPatchesOptions
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -72,35 +72,23 @@ def parse_config(values: dict[str, Any], where: str) -> SeriesPatchesConfig:
         raise ModelError(f"{where}: {f'{key}: ' if key else ''}{first['msg']}.") from error
 
 
-def read_config(path: str) -> SeriesPatchesConfig:
+def read_config(options: SeriesPatchesOptions) -> SeriesPatchesConfig:
     """The config of the encoder in a folder.
 
     Raises:
         ModelError: It is not there, or is that of something else.
     """
-    problem = _missing(path)
+    problem = missing(options)
     if problem is not None:
         raise ModelError(problem)
-    file = Path(path).expanduser() / CONFIG
-    try:
-        values = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}.") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{file} must hold an object, not a {type(values).__name__}.")
-    return parse_config(values, str(file))
+    file = Path(options.path).expanduser() / CONFIG
+    return parse_config(read_json(file), str(file))
 
 
 def missing(options: SeriesPatchesOptions) -> str | None:
     """What a build would not find; None where all is here."""
-    return _missing(options.path)
-
-
-def _missing(path: str) -> str | None:
-    folder = Path(path).expanduser()
+    folder = Path(options.path).expanduser()
     if not folder.is_dir():
-        return f"no folder at {path}. {_PROVIDE}"
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            return f"{path} holds no {name}. {_PROVIDE}"
-    return None
+        return f"no folder at {options.path}. {_PROVIDE}"
+    absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    return f"{options.path} holds no {absent[0]}. {_PROVIDE}" if absent else None

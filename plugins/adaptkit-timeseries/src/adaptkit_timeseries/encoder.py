@@ -136,7 +136,7 @@ def load_encoder(options: SeriesPatchesOptions) -> SeriesEncoder:
     Raises:
         ModelError: It is not there, is damaged, or config and weights disagree.
     """
-    model = SeriesPatchesModel(read_config(options.path))
+    model = SeriesPatchesModel(read_config(options))
     file = Path(options.path).expanduser() / WEIGHTS
     try:
         weights = load_file(file)

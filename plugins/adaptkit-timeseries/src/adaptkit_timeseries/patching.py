@@ -94,4 +94,4 @@ def load_preprocessor(options: SeriesPatchesOptions) -> SeriesPreprocessor:
     Raises:
         ModelError: There is none, or it is that of something else.
     """
-    return SeriesPreprocessor(read_config(options.path), options.max_positions)
+    return SeriesPreprocessor(read_config(options), options.max_positions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +9,14 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
+from adaptkit_image.preprocessing import layer_index
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, first_line
+from adaptkit.files.checkpoints import load_part
+from adaptkit.files.loading import reading
 from adaptkit_timm.checkpoint import check_known
-
-_UNREADABLE = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-)
 
 
 @dataclass(frozen=True)
@@ -111,10 +101,7 @@ def probe(model: Any, config: dict[str, Any], layer: int) -> Layout:
     inputs = torch.zeros(1, 3, height, width, dtype=parameter.dtype, device=parameter.device)
     with torch.no_grad():
         states = model.forward_intermediates(inputs, intermediates_only=True)
-    depth = len(states)
-    index = layer if layer >= 0 else depth + layer
-    if not 0 <= index < depth:
-        raise ModelError(f"layer: {layer} is out of range: the model has {depth}, so use {-depth} to {depth - 1}.")
+    index = layer_index(layer, len(states), "model")
     feature_size, rows, columns = states[index].shape[1:]
     return Layout(height, width, index, rows, columns, feature_size, getattr(model, "num_prefix_tokens", 0))
 
@@ -136,28 +123,9 @@ def fill(model: nn.Module, weights: Path) -> None:
     Raises:
         ModelError: They cannot be read, or some are not there.
     """
-    state = _adapted(_read(weights), model)
-    try:
-        absent = model.load_state_dict(state, strict=False).missing_keys
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise ModelError(
-            f"{weights} is of another architecture: {lines[1 if len(lines) > 1 else 0].strip()}"
-        ) from error
-    if absent:
-        raise ModelError(f"{weights} lacks {len(absent)} of the backbone's tensors, {absent[0]} among them.")
-
-
-def _read(weights: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = load_state_dict(str(weights), weights_only=True)
-    except (*_UNREADABLE, SafetensorError) as error:
-        if "weights_only" not in str(error):
-            raise ModelError(f"cannot read {weights}: {first_line(error)}.") from error
-        raise ModelError(
-            f"{weights} holds more than tensors, and adaptkit runs no code of a checkpoint: convert it to safetensors."
-        ) from error
-    return state
+    with reading(weights, advice="Convert it to safetensors."):
+        state = load_state_dict(str(weights), weights_only=True)
+    load_part(model, _adapted(state, model), weights, "backbone")
 
 
 def _adapted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -170,9 +138,3 @@ def _adapted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     except (AttributeError, KeyError, RuntimeError):  # foreign files fail here; loading them then says what is absent
         return state
     return adapted
-
-
-def first_line(error: BaseException) -> str:
-    """The head of an error message, without its closing full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit.errors import ModelError, unknown_name
-from adaptkit.files.hub import hub_refusal
+from adaptkit.files.checkpoints import fetch, find_weights
+from adaptkit.files.hub import hub_refusal, is_file_cached
 from adaptkit_timm.options import TimmOptions
 
 HUB = "hf-hub:"
 _WEIGHTS_NAME = "model.safetensors"
-_PICKLED = ("*.bin", "*.pt", "*.pth")
 _PROVIDE = (
     "Set the encoder's `path` to a weights file and its `model` to the architecture, or `path` to a folder that timm "
     f"wrote (config.json and {_WEIGHTS_NAME}); `hf download ORG/NAME --local-dir FOLDER`, run where there is a "
@@ -41,10 +41,7 @@ def missing(options: TimmOptions) -> str | None:
         model_id, filename = _published(options.model or "")
     except ModelError as error:
         return str(error)
-    if _is_cached(model_id, filename):
-        return None
-    refusal = hub_refusal(model_id)
-    if refusal is None:
+    if is_file_cached(model_id, filename) or (refusal := hub_refusal(model_id)) is None:
         return None
     return f"{filename} of {model_id} is not in the cache of the Hugging Face hub, and {refusal}. {_PROVIDE}"
 
@@ -57,17 +54,12 @@ def find(options: TimmOptions) -> Checkpoint:
     """
     if options.path is not None:
         return _locate(options.path, options.model)
-    from huggingface_hub import hf_hub_download
-
     assert options.model is not None
     model_id, filename = _published(options.model)
-    try:
-        return Checkpoint(options.model, Path(hf_hub_download(model_id, filename)))
-    except Exception as error:  # a dozen transport and validation errors
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(
-            f"cannot get {filename} of {model_id} from the Hugging Face hub: {lines[0].rstrip('.')}. {_PROVIDE}"
-        ) from error
+    weights = fetch(model_id, filename, _PROVIDE)
+    if weights is None:
+        raise ModelError(f"{model_id} has no {filename} on the Hugging Face hub. {_PROVIDE}")
+    return Checkpoint(options.model, weights)
 
 
 def source_name(options: TimmOptions) -> str:
@@ -86,20 +78,12 @@ def _locate(path: str, model: str | None) -> Checkpoint:
     place = Path(path).expanduser()
     if not place.exists():
         raise ModelError(f"no file or folder at {path}. {_PROVIDE}")
-    weights = place if place.is_file() else _weights_in(place)
+    weights = place if place.is_file() else find_weights(place, [_WEIGHTS_NAME], _PROVIDE)
     if place.is_dir() and (place / "config.json").is_file():
         return Checkpoint(f"local-dir:{place}", weights)
     if model is None:
         raise ModelError(f"{path} comes without timm's config.json: say which architecture it has with `model: NAME`.")
     return Checkpoint(model, weights)
-
-
-def _weights_in(folder: Path) -> Path:
-    present = [folder / _WEIGHTS_NAME] if (folder / _WEIGHTS_NAME).is_file() else []
-    present += sorted(folder.glob("*.safetensors")) + [file for kind in _PICKLED for file in sorted(folder.glob(kind))]
-    if not present:
-        raise ModelError(f"{folder} holds no weights (*.safetensors, {', '.join(_PICKLED)}). {_PROVIDE}")
-    return present[0]
 
 
 def _published(model: str) -> tuple[str, str]:
@@ -128,13 +112,3 @@ def check_known(model: str) -> None:
 
     if not model.startswith((HUB, "local-dir:")) and not timm.is_model(model):
         raise ModelError(unknown_name("architecture of timm", model.split(".")[0], timm.list_models()))
-
-
-def _is_cached(model_id: str, filename: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return isinstance(try_to_load_from_cache(model_id, filename), str)
-    except HFValidationError:
-        return False

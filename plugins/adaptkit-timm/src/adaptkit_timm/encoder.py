@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
+from adaptkit_image.preprocessing import stack_pixel_values
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
-from adaptkit.errors import DataError
 from adaptkit.files.hashing import hash_tensors
-from adaptkit.interfaces import Encoder
+from adaptkit.interfaces import PretrainedEncoder
 from adaptkit_timm.backbone import build_backbone, data_config, fill, intermediate, probe, probe_name
 from adaptkit_timm.checkpoint import find, source_name
 from adaptkit_timm.options import TimmOptions
 from adaptkit_timm.preprocessing import TimmPreprocessor
 
-_NOT_CONTENT = {"path", "model", "pretrained", "image_size", "dtype"}
 _OBJECT = "(an object)"
 
 
-class TimmEncoder(Encoder):
+class TimmEncoder(PretrainedEncoder[TimmPreprocessor]):
     """One intermediate output of a backbone, without class and register tokens unless asked for.
 
     Args:
@@ -33,17 +30,14 @@ class TimmEncoder(Encoder):
         preprocessor: What makes its inputs.
     """
 
-    input_name = "pixel_values"
+    not_content = frozenset({"path", "model", "pretrained", "image_size", "dtype"})
+    options: TimmOptions
 
     def __init__(self, model: nn.Module, options: TimmOptions, preprocessor: TimmPreprocessor) -> None:
-        super().__init__()
-        self.model = model.requires_grad_(False)
-        self.options = options
+        super().__init__(model, options, preprocessor)
         self.layout = preprocessor.layout
         self.feature_size = self.layout.feature_size
         self.num_layers = self.layout.layer + 1
-        self._preprocessor = preprocessor
-        self.eval()
 
     def forward(self, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         """Features in reading order, prefix tokens first where they are kept.
@@ -57,36 +51,19 @@ class TimmEncoder(Encoder):
         Raises:
             DataError: The inputs have another shape.
         """
-        pixel_values = torch.stack(inputs) if isinstance(inputs, list) else inputs
-        height, width = self.layout.height, self.layout.width
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, height, width):
-            raise DataError(
-                f"pixel_values must be (num_items, 3, {height}, {width}) for this encoder, got "
-                f"{tuple(pixel_values.shape)}. Make them with the encoder's own preprocessor."
-            )
+        pixel_values = stack_pixel_values(inputs, self.layout.height, self.layout.width)
         return intermediate(self.model, pixel_values, self.layout, self.options.keep_prefix)
-
-    def train(self, mode: bool = True) -> Self:
-        """Training mode has a meaning only where a policy made parameters of a copy trainable."""
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     def example_inputs(self) -> Tensor:
         """A grey picture."""
         return torch.zeros(1, 3, self.layout.height, self.layout.width)
 
-    def build_preprocessor(self) -> TimmPreprocessor:
-        """The preprocessing that belongs to these weights."""
-        return self._preprocessor
-
-    def fingerprint(self) -> str:
-        """Hash of weights, options and preprocessing; a classifier and where the checkpoint lies do not matter."""
+    def weights_fingerprint(self) -> str:
+        """Hash of the weights without those of a classifier."""
         given = dict(getattr(self.model, "pretrained_cfg", {})).get("classifier") or ()
         heads = tuple(f"model.{name}." for name in ([given] if isinstance(given, str) else given))
         tensors = chain(self.named_parameters(), self.named_buffers())
-        weights = hash_tensors((name, tensor) for name, tensor in tensors if not name.startswith(heads))
-        options = self.options.model_dump(exclude=_NOT_CONTENT)
-        parts = [weights, json.dumps(options, sort_keys=True), self._preprocessor.settings()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return hash_tensors((name, tensor) for name, tensor in tensors if not name.startswith(heads))
 
     def save_pretrained(self, directory: str | Path) -> dict[str, Any]:
         """Write backbone and configuration as timm does, and return the options that build this encoder from them."""
@@ -115,7 +92,7 @@ def load_preprocessor(options: TimmOptions) -> TimmPreprocessor:
 
 
 def wrap_model(module: Any, options: dict[str, Any]) -> TimmEncoder | None:
-    """Adopt a model of timm; None where it is none. The object itself becomes the encoder's `model`, and is frozen."""
+    """Adopt a model of timm; None for other objects. The object itself becomes the encoder's `model`, and is frozen."""
     ours = isinstance(getattr(module, "pretrained_cfg", None), dict) and hasattr(module, "forward_intermediates")
     if not isinstance(module, nn.Module) or not ours:
         return None
