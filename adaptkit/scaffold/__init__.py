@@ -31,21 +31,17 @@ class Scaffold:
     Attributes:
         folders: Of templates, later ones beside or over earlier ones.
         registers: Kinds of component it registers, all under the package's name.
-        description: One line for the help.
     """
 
     folders: tuple[str, ...]
     registers: tuple[str, ...]
-    description: str
 
 
 SCAFFOLDS = {
-    "modality": Scaffold(
-        ("common", "encoder", "modality"), ("modality", "encoder"), "a kind of input, and an encoder for it"
-    ),
-    "encoder": Scaffold(("common", "encoder"), ("encoder",), "an encoder for a kind of input that is installed"),
-    "projector": Scaffold(("common", "projector"), ("projector",), "a trainable map from features to the decoder"),
-    "policy": Scaffold(("common", "policy"), ("insertion policy",), "what is inserted into the decoder"),
+    "modality": Scaffold(("common", "encoder", "modality"), ("modality", "encoder")),
+    "encoder": Scaffold(("common", "encoder"), ("encoder",)),
+    "projector": Scaffold(("common", "projector"), ("projector",)),
+    "policy": Scaffold(("common", "policy"), ("insertion policy",)),
 }
 
 

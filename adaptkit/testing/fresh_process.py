@@ -11,7 +11,11 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adaptkit.plugin_manager import PluginManager
 
 HEAVY = ("torch", "transformers", "tensorflow", "jax")
 _TIMEOUT_S = 120
@@ -30,21 +34,42 @@ def inspect_import(module: str) -> dict[str, Any]:
 
 
 def hashes_elsewhere(
-    module: str, directory: str, modalities: list[str], options: dict[str, list[dict[str, Any]]]
+    module: str, directory: Path, modalities: list[str], options: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Content keys and fingerprints as another process computes them.
+    """What `compute_hashes` gives in another process, for the plugin whose hooks are in a module."""
+    given = {"module": module, "directory": str(directory), "modalities": modalities, "options": options}
+    return _ask({"question": "hashes", **given})
+
+
+def compute_hashes(
+    manager: PluginManager, directory: Path, modalities: list[str], options: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Content keys and fingerprints.
 
     Args:
-        module: Hook module of the plugin.
-        directory: An empty folder, in which the examples of modalities are made again.
+        manager: Where the components are registered.
+        directory: A new folder, in which the examples of modalities are made again.
         modalities: Whose content keys to compute.
-        options: Of its encoders, by name: those under which to take fingerprints.
+        options: Of encoders, by name: those under which to take fingerprints.
 
     Returns:
         `keys`, by modality, for each example those of its items; `fingerprints`, by encoder.
     """
-    given = {"module": module, "directory": directory, "modalities": modalities, "options": options}
-    return _ask({"question": "hashes", **given})
+    from adaptkit.testing.examples import examples_of
+
+    keys: dict[str, list[list[str]]] = {}
+    for component in (manager.get("modality", name) for name in modalities):
+        folder = directory / component.name
+        folder.mkdir(parents=True)
+        keys[component.name] = []
+        for example in examples_of(component, folder):
+            modality = manager.build("modality", component.name, example.options)
+            keys[component.name].append([modality.content_key(item) for item in example.items])
+    fingerprints = {
+        name: [manager.build("encoder", name, each).fingerprint() for each in several]
+        for name, several in options.items()
+    }
+    return {"keys": keys, "fingerprints": fingerprints}
 
 
 def _ask(question: dict[str, Any]) -> dict[str, Any]:
@@ -77,26 +102,11 @@ def _answer_import(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer_hashes(question: dict[str, Any]) -> dict[str, Any]:
-    from pathlib import Path
-
     from adaptkit.plugin_manager import PluginManager
-    from adaptkit.testing.examples import examples_of
 
     manager = PluginManager([])
     manager.add(importlib.import_module(question["module"]), name="plugin")
-    keys: dict[str, list[list[str]]] = {}
-    for component in (manager.get("modality", name) for name in question["modalities"]):
-        directory = Path(question["directory"]) / component.name
-        directory.mkdir()
-        keys[component.name] = []
-        for example in examples_of(component, directory):
-            modality = manager.build("modality", component.name, example.options)
-            keys[component.name].append([modality.content_key(item) for item in example.items])
-    fingerprints = {
-        name: [manager.build("encoder", name, options).fingerprint() for options in several]
-        for name, several in question["options"].items()
-    }
-    return {"keys": keys, "fingerprints": fingerprints}
+    return compute_hashes(manager, Path(question["directory"]), question["modalities"], question["options"])
 
 
 if __name__ == "__main__":

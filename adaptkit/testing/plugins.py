@@ -16,7 +16,7 @@ from adaptkit.testing.checks import FAILED, PASSED, SKIPPED, Check, CheckResult,
 from adaptkit.testing.components import ComponentChecks, check_registration
 from adaptkit.testing.encoders import EncoderChecks
 from adaptkit.testing.examples import Example, examples_of
-from adaptkit.testing.fresh_process import hashes_elsewhere, inspect_import
+from adaptkit.testing.fresh_process import compute_hashes, hashes_elsewhere, inspect_import
 from adaptkit.testing.modalities import ModalityChecks
 from adaptkit.testing.network import no_network
 from adaptkit.testing.policies import PolicyChecks
@@ -191,9 +191,16 @@ class PluginChecks:
     def _hashes(self, directory: Path) -> None:
         """Content keys and fingerprints name files in caches, so they must outlive a process."""
         assert self._module is not None
-        here, options = self._hashes_here()
-        directory.mkdir()
-        found = hashes_elsewhere(self._module, str(directory), sorted(here["keys"]), options)
+        modalities = [component.name for component, _ in self._examples if component.kind == "modality"]
+        options = {
+            component.name: [
+                component.options.model_validate(dict(e.options)).model_dump(mode="json") for e in examples
+            ]
+            for component, examples in self._examples
+            if component.kind == "encoder"
+        }
+        here = compute_hashes(self.manager, directory / "here", modalities, options)
+        found = hashes_elsewhere(self._module, directory / "elsewhere", modalities, options)
         require("error" not in found, f"another process cannot compute them: {found.get('error')}")
         for name, keys in here["keys"].items():
             same = found["keys"].get(name) == keys
@@ -201,23 +208,6 @@ class PluginChecks:
         for name, prints in here["fingerprints"].items():
             same = found["fingerprints"].get(name) == prints
             require(same, f"fingerprint() of the encoder {name!r} is another in another process")
-
-    def _hashes_here(self) -> tuple[dict[str, dict[str, list[object]]], dict[str, list[dict[str, object]]]]:
-        keys: dict[str, list[object]] = {}
-        fingerprints: dict[str, list[object]] = {}
-        options: dict[str, list[dict[str, object]]] = {}
-        for component, examples in self._examples:
-            if component.kind not in _HASHED:
-                continue
-            checked = [self.manager.options(component.kind, component.name, e.options) for e in examples]
-            built = [component.build(values) for values in checked]
-            if component.kind == "modality":
-                pairs = zip(built, examples, strict=True)
-                keys[component.name] = [[modality.content_key(i) for i in e.items] for modality, e in pairs]
-            else:
-                fingerprints[component.name] = [encoder.fingerprint() for encoder in built]
-                options[component.name] = [values.model_dump(mode="json") for values in checked]
-        return {"keys": keys, "fingerprints": fingerprints}, options
 
 
 def _results_without_examples(component: Component) -> list[CheckResult]:

@@ -157,7 +157,7 @@ def test_the_dtype_is_as_asked(folders: dict[str, Path], picture: Image.Image) -
 
 
 def test_what_does_not_fit_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(ModelError, match="layer: 3 is out of range: the tower has 3, so use -3 to 2"):
+    with pytest.raises(ModelError, match=r"layer: 3 is out of range.* -3 to 2"):
         load(folders["vit"], layer=3)
     with pytest.raises(ModelError, match="the tower has no class token"):
         load(folders["resnet"], keep_cls=True)

@@ -179,7 +179,7 @@ def test_stand_ins_are_of_the_same_family(options: dict[str, Any], architecture:
 
 
 def test_what_does_not_fit_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(ModelError, match="layer: 3 is out of range: the model has 3, so use -3 to 2"):
+    with pytest.raises(ModelError, match=r"layer: 3 is out of range.* -3 to 2"):
         load(folders["vit"], layer=3)
     with pytest.raises(ModelError, match="the model has no class or register tokens"):
         load(folders["convnext"], keep_prefix=True)

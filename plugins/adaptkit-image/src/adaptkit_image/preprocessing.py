@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Preprocessor
@@ -67,12 +68,49 @@ def stack_pixel_values(inputs: Tensor | list[Tensor], height: int, width: int) -
     return pixel_values
 
 
-def layer_index(layer: int, depth: int, model: str) -> int:
-    """Which of `depth` intermediate outputs of a model an option means, counted from 0.
+@dataclass(frozen=True)
+class Layout:
+    """What a model gives for one picture.
+
+    Attributes:
+        height: Of its pictures.
+        width: Of its pictures.
+        layer: The chosen intermediate output, from 0.
+        rows: Of its grid of features.
+        columns: Of its grid of features.
+        feature_size: Width of a feature.
+        num_prefix: How many class and register tokens come with it.
+    """
+
+    height: int
+    width: int
+    layer: int
+    rows: int
+    columns: int
+    feature_size: int
+    num_prefix: int
+
+
+def probe_layout(
+    model: nn.Module, size: tuple[int, int], layer: int, run: Callable[[Tensor], tuple[list[Tensor], int]]
+) -> Layout:
+    """What a model gives, found by running it on a black picture.
+
+    Args:
+        model: The model.
+        size: Height and width of its pictures.
+        layer: Index into its intermediate outputs.
+        run: From `pixel_values` to the intermediate outputs, `(1, feature_size, rows, columns)` each, and the number of
+            class and register tokens beside each.
 
     Raises:
-        ModelError: There is no such layer.
+        ModelError: It has no such layer.
     """
+    parameter = next(model.parameters())
+    with torch.no_grad():
+        states, num_prefix = run(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
+    depth = len(states)
     if not -depth <= layer < depth:
-        raise ModelError(f"layer: {layer} is out of range: the {model} has {depth}, so use {-depth} to {depth - 1}.")
-    return layer % depth
+        raise ModelError(f"layer: {layer} is out of range: the model has {depth}, so use {-depth} to {depth - 1}.")
+    feature_size, rows, columns = states[layer].shape[1:]
+    return Layout(*size, layer % depth, rows, columns, feature_size, num_prefix)

@@ -52,7 +52,7 @@ class OpenClipEncoder(PretrainedEncoder[OpenClipPreprocessor]):
     ) -> None:
         super().__init__(visual, options, preprocessor)
         self.layout = preprocessor.layout
-        self.feature_size = self.layout.width
+        self.feature_size = self.layout.feature_size
         self.num_layers = self.layout.layer + 1
         self._model_cfg = model_cfg
 

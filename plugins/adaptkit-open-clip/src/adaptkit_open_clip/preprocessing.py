@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from adaptkit_image.preprocessing import TransformPreprocessor
+from adaptkit_image.preprocessing import Layout, TransformPreprocessor
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from adaptkit.errors import ModelError
 from adaptkit_open_clip.options import OpenClipOptions
-from adaptkit_open_clip.tower import Layout
 
 
 class OpenClipPreprocessor(TransformPreprocessor):
@@ -25,7 +24,7 @@ class OpenClipPreprocessor(TransformPreprocessor):
     """
 
     def __init__(self, config: dict[str, Any], layout: Layout, options: OpenClipOptions) -> None:
-        if options.keep_cls and not layout.has_cls:
+        if options.keep_cls and not layout.num_prefix:
             raise ModelError("keep_cls: the tower has no class token. Remove keep_cls.")
         self.layout = layout
         self.fixed_positions = layout.rows * layout.columns + int(options.keep_cls)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import open_clip
 import torch
-from adaptkit_image.preprocessing import layer_index
+from adaptkit_image.preprocessing import Layout, probe_layout
 from open_clip.convert import convert_state_dict
 from open_clip.factory import load_state_dict
 from open_clip.model import resize_pos_embed
@@ -24,25 +23,6 @@ from adaptkit_open_clip.options import OpenClipOptions
 
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 _PREFIX = "visual."
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a tower gives for one picture.
-
-    Attributes:
-        layer: The chosen one, from 0.
-        rows: Of its grid of features.
-        columns: Of its grid of features.
-        width: Of a feature.
-        has_cls: Whether it comes with a class token.
-    """
-
-    layer: int
-    rows: int
-    columns: int
-    width: int
-    has_cls: bool
 
 
 def model_config(checkpoint: Checkpoint | None, model: str | None) -> dict[str, Any]:
@@ -113,20 +93,17 @@ def probe_config(config: Mapping[str, Any], layer: int) -> Layout:
 
 
 def probe(visual: Any, layer: int) -> Layout:
-    """What a tower gives, found by running it on a black picture.
+    """What a tower gives, found by running it.
 
     Raises:
         ModelError: It has no such layer.
     """
-    parameter = next(visual.parameters())
-    height, width = sides(visual)
-    inputs = torch.zeros(1, 3, height, width, dtype=parameter.dtype, device=parameter.device)
-    with torch.no_grad():
-        output = visual.forward_intermediates(inputs, intermediates_only=True, **_prefix_argument(visual))
-    states = output["image_intermediates"]
-    index = layer_index(layer, len(states), "tower")
-    size, rows, columns = states[index].shape[1:]
-    return Layout(index, rows, columns, size, bool(_prefix_of(output)))
+
+    def run(pixel_values: Tensor) -> tuple[list[Tensor], int]:
+        output = visual.forward_intermediates(pixel_values, intermediates_only=True, **_prefix_argument(visual))
+        return output["image_intermediates"], int(bool(_prefix_of(output)))
+
+    return probe_layout(visual, sides(visual), layer, run)
 
 
 def intermediate(visual: Any, pixel_values: Tensor, layer: int) -> tuple[Tensor, Tensor | None]:

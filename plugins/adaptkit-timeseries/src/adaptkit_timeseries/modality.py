@@ -17,7 +17,7 @@ from adaptkit.interfaces import Modality
 from adaptkit_timeseries.options import SeriesOptions
 from adaptkit_timeseries.series import Series, column_names
 from adaptkit_timeseries.showing import render
-from adaptkit_timeseries.table import check_channels, parse_csv
+from adaptkit_timeseries.table import check_channels, check_length, parse_csv
 
 ACCEPTED = (
     "a CSV or .npy file (path, bytes or file object), an array (length,) or (length, channels), a list of numbers or "
@@ -105,11 +105,7 @@ class SeriesModality(Modality):
         values = series.values
         if not values.size:
             raise DataError(f"{where} is empty: {values.shape[0]} rows, {values.shape[1]} channels.")
-        if len(values) > self.options.max_length:
-            raise DataError(
-                f"{where} has {len(values):,} rows, more than the limit of {self.options.max_length:,} (max_length). "
-                "Shorten or resample the series, or raise the modality's `max_length`."
-            )
+        check_length(len(values), where, self.options)
         if np.isinf(values).any():
             raise DataError(f"{where}{_first(np.isinf(values), series)}: the value is not finite.")
         holes = np.isnan(values)
@@ -142,11 +138,7 @@ def check_npy(raw: bytes, where: str, options: SeriesOptions) -> None:
     if len(shape) not in (1, 2) or min(shape) < 0 or dtype.hasobject:
         raise ValueError(f"{dtype} of shape {shape}")
     check_channels(shape[1] if len(shape) == 2 else 1, where, options)
-    if shape[0] > options.max_length:
-        raise DataError(
-            f"{where} has {shape[0]:,} rows, more than the limit of {options.max_length:,} (max_length). Shorten or "
-            "resample the series, or raise the modality's `max_length`."
-        )
+    check_length(shape[0], where, options)
     size, there = math.prod(shape) * dtype.itemsize, len(raw) - stream.tell()
     if size > there:
         raise ValueError(f"its header promises {size:,} bytes, {there:,} are there")

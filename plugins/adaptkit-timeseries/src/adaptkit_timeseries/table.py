@@ -1,4 +1,4 @@
-"""CSV text as numbers, with the place of whatever is none."""
+"""CSV text as numbers, with the place of whatever is not a number."""
 
 from __future__ import annotations
 
@@ -38,23 +38,28 @@ def parse_csv(text: str, where: str, options: SeriesOptions) -> Series:
     chosen = _chosen(names, where, options)
     rows = [] if options.header else [_numbers(first, names, chosen, where, number, options)]
     for number, cells in lines:
-        if len(rows) == options.max_length:
-            raise DataError(
-                f"{where} has more than {options.max_length:,} rows (max_length). Shorten or resample the series, or "
-                "raise the modality's `max_length`."
-            )
+        check_length(len(rows) + 1, where, options)
         rows.append(_numbers(cells, names, chosen, where, number, options))
     if not rows:
         raise DataError(f"{where} has a header, but no row of values.")
     return Series(np.array(rows, dtype=np.float64), tuple(names[place] for place in chosen))
 
 
+def check_length(number: int, where: str, options: SeriesOptions) -> None:
+    """Raise a `DataError` for so many rows, or more, where that is too many."""
+    if number > options.max_length:
+        raise DataError(
+            f"{where} has {number:,} rows or more, and the limit is {options.max_length:,} (max_length). Shorten or "
+            "resample the series, or raise the modality's `max_length`."
+        )
+
+
 def check_channels(number: int, where: str, options: SeriesOptions) -> None:
     """Raise a `DataError` for more columns than a series may have."""
     if number > options.max_channels:
         raise DataError(
-            f"{where} has {number:,} columns, more than the limit of {options.max_channels:,} (max_channels). Leave "
-            "some out, or raise the modality's `max_channels`."
+            f"{where} has {number:,} columns, more than the limit of {options.max_channels:,} (max_channels). Remove "
+            "some, or raise the modality's `max_channels`."
         )
 
 

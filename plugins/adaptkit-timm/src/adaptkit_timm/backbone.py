@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from adaptkit_image.preprocessing import layer_index
+from adaptkit_image.preprocessing import Layout, probe_layout
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -17,29 +16,6 @@ from adaptkit.errors import ModelError, first_line
 from adaptkit.files.checkpoints import load_part
 from adaptkit.files.loading import reading
 from adaptkit_timm.checkpoint import check_known
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a backbone gives for one picture.
-
-    Attributes:
-        height: Of its pictures.
-        width: Of its pictures.
-        layer: The chosen intermediate output, from 0.
-        rows: Of its grid of features.
-        columns: Of its grid of features.
-        feature_size: Width of a feature.
-        num_prefix: How many class and register tokens come with it.
-    """
-
-    height: int
-    width: int
-    layer: int
-    rows: int
-    columns: int
-    feature_size: int
-    num_prefix: int
 
 
 def build_backbone(name: str, image_size: int | None = None, device: str = "cpu", **arguments: Any) -> nn.Module:
@@ -91,19 +67,18 @@ def probe_name(name: str, image_size: int | None, layer: int) -> tuple[dict[str,
 
 
 def probe(model: Any, config: dict[str, Any], layer: int) -> Layout:
-    """What a backbone gives, found by running it on a black picture.
+    """What a backbone gives, found by running it.
 
     Raises:
         ModelError: It has no such layer.
     """
-    parameter = next(model.parameters())
     _, height, width = config["input_size"]
-    inputs = torch.zeros(1, 3, height, width, dtype=parameter.dtype, device=parameter.device)
-    with torch.no_grad():
-        states = model.forward_intermediates(inputs, intermediates_only=True)
-    index = layer_index(layer, len(states), "model")
-    feature_size, rows, columns = states[index].shape[1:]
-    return Layout(height, width, index, rows, columns, feature_size, getattr(model, "num_prefix_tokens", 0))
+
+    def run(pixel_values: Tensor) -> tuple[list[Tensor], int]:
+        states = model.forward_intermediates(pixel_values, intermediates_only=True)
+        return states, getattr(model, "num_prefix_tokens", 0)
+
+    return probe_layout(model, (height, width), layer, run)
 
 
 def intermediate(model: Any, pixel_values: Tensor, layout: Layout, keep_prefix: bool) -> Tensor:

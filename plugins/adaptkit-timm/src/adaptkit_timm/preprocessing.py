@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import timm
-from adaptkit_image.preprocessing import TransformPreprocessor
+from adaptkit_image.preprocessing import Layout, TransformPreprocessor
 
 from adaptkit.errors import ModelError
-from adaptkit_timm.backbone import Layout
 from adaptkit_timm.options import TimmOptions
 
 
