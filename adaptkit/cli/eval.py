@@ -10,7 +10,6 @@ import click
 
 from adaptkit.cli.output import json_option, seed_option, trust_option
 from adaptkit.cli.terminal import Console, echo_json
-from adaptkit.hookspecs import MAX_SEED
 from adaptkit.plugin_manager import get_plugin_manager
 
 if TYPE_CHECKING:
