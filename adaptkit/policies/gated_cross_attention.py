@@ -27,12 +27,9 @@ class GatedCrossAttention(InsertionPolicy):
 
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Put a block before each chosen layer."""
-        sizes = self.options.model_dump(exclude={"attend"})
+        width = decoder.hidden_size
         for layer in decoder.extend_layers(layers, _CrossAttendingLayer):
-            width = decoder.hidden_size
-            block = GatedCrossAttentionBlock(
-                width, media_size=width, all_previous=self.options.attend == "all_previous", **sizes
-            )
+            block = GatedCrossAttentionBlock(self.options, width, media_size=width)
             layer.gated_cross_attention = block.to(next(layer.parameters()).device)
 
 
@@ -49,32 +46,20 @@ class GatedCrossAttentionBlock(nn.Module):
     """Cross-attention and a feed-forward network, each through a tanh gate. Parameter names are OpenFlamingo's.
 
     Args:
+        options: Of the policy.
         hidden_size: Width of the decoder.
         media_size: Width of the media.
-        num_heads: Heads of the attention.
-        head_dim: Width of a head.
-        ff_mult: Width of the feed-forward network, in multiples of `hidden_size`.
-        all_previous: Whether a token attends to every item before it instead of the latest alone.
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        *,
-        media_size: int,
-        num_heads: int = 8,
-        head_dim: int = 64,
-        ff_mult: int = 4,
-        all_previous: bool = False,
-    ) -> None:
+    def __init__(self, options: GatedCrossAttentionOptions, hidden_size: int, media_size: int) -> None:
         super().__init__()
-        self.attn = MediaAttention(hidden_size, media_size, num_heads, head_dim, all_previous)
+        self.attn = MediaAttention(options, hidden_size, media_size)
         self.attn_gate = nn.Parameter(torch.zeros(1))
         self.ff = nn.Sequential(
             nn.LayerNorm(hidden_size),
-            nn.Linear(hidden_size, ff_mult * hidden_size, bias=False),
+            nn.Linear(hidden_size, options.ff_mult * hidden_size, bias=False),
             nn.GELU(),
-            nn.Linear(ff_mult * hidden_size, hidden_size, bias=False),
+            nn.Linear(options.ff_mult * hidden_size, hidden_size, bias=False),
         )
         self.ff_gate = nn.Parameter(torch.zeros(1))
 
@@ -96,13 +81,11 @@ class MediaAttention(nn.Module):
     ones, where it attends to all previous ones, and any token that counts more items than there are.
     """
 
-    def __init__(
-        self, hidden_size: int, media_size: int, num_heads: int, head_dim: int, all_previous: bool = False
-    ) -> None:
+    def __init__(self, options: GatedCrossAttentionOptions, hidden_size: int, media_size: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.all_previous = all_previous
-        inner = num_heads * head_dim
+        self.num_heads = options.num_heads
+        self.all_previous = options.attend == "all_previous"
+        inner = options.num_heads * options.head_dim
         self.norm = nn.LayerNorm(hidden_size)
         self.to_q = nn.Linear(hidden_size, inner, bias=False)
         self.to_kv = nn.Linear(media_size, 2 * inner, bias=False)

@@ -35,5 +35,5 @@ class InnerAdapter(InsertionPolicy):
 
 def _low_rank_copy(layer: nn.Module, *, configs_of: nn.Module, delta: DeltaOptions) -> nn.Module:
     duplicate = structural_copy(layer, configs_of=configs_of)
-    add_low_rank(duplicate, rank=delta.rank, alpha=delta.alpha)
+    add_low_rank(duplicate, **delta.model_dump())
     return duplicate

@@ -21,8 +21,8 @@ from adaptkit.surgery import Decoder, InsertionPolicy
 class Lora(InsertionPolicy):
     """LoRA (arXiv 2106.09685) in the workflow only: `W x + alpha / rank · B A x`, with `B` zero at the start.
 
-    The linear maps of the workflow's copy are wrapped by peft over the base's frozen weights; the base has none of
-    it. A placement restricts it to the chosen layers.
+    The linear maps of the workflow's copy are wrapped by peft over the base's frozen weights; the base is
+    unchanged. A placement restricts it to the chosen layers.
     """
 
     options: LoraOptions
@@ -31,13 +31,7 @@ class Lora(InsertionPolicy):
     def apply(self, decoder: Decoder, encoders: Mapping[str, Encoder], layers: list[int]) -> None:
         """Wrap the linear maps of the layers."""
         for index in layers:
-            add_low_rank(
-                decoder.layers[index],
-                rank=self.options.rank,
-                alpha=self.options.alpha,
-                dropout=self.options.dropout,
-                target_modules=self.options.target_modules,
-            )
+            add_low_rank(decoder.layers[index], **self.options.model_dump())
         decoder.mark_layers(layers, "adapted")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from adaptkit.hookspecs import Options
-
-PositiveInt = Annotated[int, Field(ge=1)]
+from adaptkit.placement import PositiveInt
 
 
 class NoOptions(Options):
@@ -38,7 +37,7 @@ class InnerAdapterOptions(Options):
     delta: DeltaOptions | None = None
 
 
-class LoraOptions(Options):
+class LoraOptions(DeltaOptions):
     """Options of `lora`.
 
     Attributes:
@@ -50,7 +49,6 @@ class LoraOptions(Options):
     """
 
     rank: PositiveInt = 128
-    alpha: float | None = Field(default=None, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: list[str] | None = Field(default=None, min_length=1)
 

@@ -38,28 +38,28 @@ def register_projectors(register: type[ProjectorComponent]) -> None:
     )
     register(
         name="perceiver_resampler",
-        build="adaptkit.projectors.perceiver_resampler:build_perceiver_resampler",
+        build="adaptkit.projectors.perceiver_resampler:ResamplerProjector",
         options=PerceiverResamplerOptions,
         num_positions=lambda options, positions: options.num_latents,
         description="Flamingo's resampler: learned latents make items of any length equally long.",
     )
     register(
         name="q_former",
-        build="adaptkit.projectors.q_former:build_q_former",
+        build="adaptkit.projectors.q_former:QFormerProjector",
         options=QFormerOptions,
         num_positions=lambda options, positions: options.num_queries,
         description="BLIP-2's querying transformer: learned queries attend to each other and to the features.",
     )
     register(
         name="c_abstractor",
-        build="adaptkit.projectors.c_abstractor:build_c_abstractor",
+        build="adaptkit.projectors.c_abstractor:CAbstractor",
         options=CAbstractorOptions,
         num_positions="adaptkit.projectors.c_abstractor:pooled_positions",
         description="Honeybee's C-Abstractor: convolutions around a pooling of the feature map.",
     )
     register(
         name="pixel_shuffle",
-        build="adaptkit.projectors.pixel_shuffle:build_pixel_shuffle",
+        build="adaptkit.projectors.pixel_shuffle:PixelShuffleProjector",
         options=PixelShuffleOptions,
         num_positions="adaptkit.projectors.pixel_shuffle:num_positions",
         description="Squares of neighbouring features become one position, then an MLP: InternVL's and Idefics3's.",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from math import isqrt
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptkit.projectors.maps import from_maps, map_side, square_side, to_items, to_maps
+from adaptkit.projectors.maps import from_maps, map_side, to_items, to_maps
+from adaptkit.projectors.mlp import linear_layers
 from adaptkit.projectors.options import CAbstractorOptions
 
 
@@ -19,46 +20,30 @@ class CAbstractor(nn.Module):
     Blocks, and the names of their parameters, are those of RegNet's bottleneck with depthwise convolutions.
 
     Args:
+        options: Of the projector.
         feature_size: Width of the features.
         hidden_size: Width of the decoder.
-        num_queries: Positions of one map afterwards, a square number.
-        conv_size: Width of the blocks.
-        depth: Blocks before the pooling, and after it.
-        mlp_depth: Linear maps at the end, SiLU between them.
-        map_side: As in `adaptkit.projectors.maps`.
-        position_grid: Side of a learned position embedding, resized to that of the maps; none where not given.
+        name: Of the projector, the same for all.
     """
 
-    def __init__(
-        self,
-        feature_size: int,
-        hidden_size: int,
-        *,
-        num_queries: int,
-        conv_size: int,
-        depth: int,
-        mlp_depth: int,
-        map_side: int | None,
-        position_grid: int | None,
-    ) -> None:
+    def __init__(self, options: CAbstractorOptions, feature_size: int, hidden_size: int, name: str = "") -> None:
         super().__init__()
-        self.map_side = map_side
+        size, grid = options.conv_size, options.position_grid
+        self.map_side = options.map_side
         self.position_embedding: nn.Parameter | None = None
-        if position_grid is not None:
-            self.position_embedding = nn.Parameter(torch.empty(1, feature_size, position_grid, position_grid))
+        if grid is not None:
+            self.position_embedding = nn.Parameter(torch.empty(1, feature_size, grid, grid))
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
-        self.before = _stage(depth, feature_size, conv_size)
-        side = square_side(num_queries)
-        assert side is not None, num_queries
-        self.pool = nn.AdaptiveAvgPool2d(side)
-        self.after = _stage(depth, conv_size, conv_size)
-        self.output = _mlp([conv_size, *[hidden_size] * mlp_depth])
+        self.before = _stage(options.depth, feature_size, size)
+        self.pool = nn.AdaptiveAvgPool2d(isqrt(options.num_queries))
+        self.after = _stage(options.depth, size, size)
+        self.output = nn.Sequential(*linear_layers([size, *[hidden_size] * options.mlp_depth], nn.SiLU))
 
     def forward(self, features: Tensor) -> Tensor:
         """`(..., maps * rows * rows, feature_size)` to `(..., maps * num_queries, hidden_size)`.
 
         Raises:
-            DataError: The features form no square maps.
+            DataError: The features do not form square maps.
         """
         items = to_items(features)
         maps = to_maps(items, self.map_side)
@@ -117,23 +102,10 @@ def _stage(depth: int, size_in: int, size: int) -> nn.Sequential:
     return nn.Sequential(*(Bottleneck(size_in if number == 0 else size, size) for number in range(depth)))
 
 
-def _mlp(sizes: list[int]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for number, (size_in, size_out) in enumerate(pairwise(sizes)):
-        layers += [nn.SiLU()] if number else []
-        layers.append(nn.Linear(size_in, size_out))
-    return nn.Sequential(*layers)
-
-
 def _resized(embedding: Tensor, side: int) -> Tensor:
     if embedding.shape[-1] == side:
         return embedding
     return F.interpolate(embedding.float(), (side, side), mode="bicubic", align_corners=False).to(embedding.dtype)
-
-
-def build_c_abstractor(options: CAbstractorOptions, feature_size: int, hidden_size: int, name: str) -> nn.Module:
-    """Honeybee's convolutional abstractor."""
-    return CAbstractor(feature_size, hidden_size, **options.model_dump())
 
 
 def pooled_positions(options: CAbstractorOptions, positions: int) -> int:

@@ -9,12 +9,6 @@ from torch import Tensor
 from adaptkit.errors import DataError
 
 
-def square_side(number: int) -> int | None:
-    """Side of the square of `number` positions; None where there is none."""
-    side = isqrt(number)
-    return side if number > 0 and side * side == number else None
-
-
 def map_side(positions: int, side: int | None) -> int:
     """Side of the maps that an item's features form: one map, or several of a given side.
 
@@ -23,21 +17,22 @@ def map_side(positions: int, side: int | None) -> int:
         side: Side of one map where items may consist of several, each after the other.
 
     Raises:
-        DataError: The features form no square, nor several of that side.
+        DataError: The features form neither a square nor several of that side.
     """
     if side is not None and positions > side * side:
         if positions % (side * side):
             raise DataError(
-                f"{positions} features are no whole number of maps of {side} x {side} = {side * side} features. Set "
+                f"{positions} features do not divide into maps of {side} x {side} = {side * side} features. Set "
                 "the projector's `map_side` to the side of one map, and keep class tokens out of the features."
             )
         return side
-    found = square_side(positions)
-    if found is None:
+    found = isqrt(positions)
+    if not found or found * found != positions:
         raise DataError(
-            f"{positions} features form no square map, and this projector needs rows and columns. Keep class tokens "
-            "out of the features; where an item consists of several maps, set the projector's `map_side`; for features "
-            "in a row, such as those of sound, take another projector (mlp2x_gelu, perceiver_resampler, q_former)."
+            f"{positions} features do not form a square map, and this projector needs rows and columns. Keep class "
+            "tokens out of the features; where an item consists of several maps, set the projector's `map_side`; for "
+            "features in a row, such as those of sound, take another projector (mlp2x_gelu, perceiver_resampler, "
+            "q_former)."
         )
     return found
 

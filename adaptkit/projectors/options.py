@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from math import isqrt
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from adaptkit.hookspecs import Options
-
-PositiveInt = Annotated[int, Field(ge=1)]
+from adaptkit.placement import PositiveInt
 
 MLP_PATTERN = r"mlp([1-9]\d?)x_gelu"
 """The names that one registration serves, with the number of layers."""
@@ -29,7 +28,7 @@ class MlpOptions(Options):
         bias: Whether the layers have biases.
     """
 
-    intermediate_size: int | None = Field(default=None, ge=1)
+    intermediate_size: PositiveInt | None = None
     bias: bool = True
 
 
@@ -78,7 +77,7 @@ class QFormerOptions(Options):
     query_size: PositiveInt = 768
     num_layers: PositiveInt = 12
     num_heads: PositiveInt = 12
-    intermediate_size: int | None = Field(default=None, ge=1)
+    intermediate_size: PositiveInt | None = None
     cross_attention_frequency: PositiveInt = 2
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
@@ -105,8 +104,8 @@ class CAbstractorOptions(Options):
     conv_size: PositiveInt = 1024
     depth: PositiveInt = 3
     mlp_depth: PositiveInt = 2
-    map_side: int | None = Field(default=None, ge=1)
-    position_grid: int | None = Field(default=None, ge=1)
+    map_side: PositiveInt | None = None
+    position_grid: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _queries_form_a_square(self) -> Self:
@@ -134,4 +133,4 @@ class PixelShuffleOptions(Options):
     mlp_depth: PositiveInt = 2
     norm: bool = True
     bias: bool = True
-    map_side: int | None = Field(default=None, ge=1)
+    map_side: PositiveInt | None = None

@@ -96,9 +96,9 @@ class PerceiverAttention(nn.Module):
 class ResamplerProjector(nn.Module):
     """A resampler for the items of one modality, and a linear map where the decoder is not as wide as the features."""
 
-    def __init__(self, resampler: PerceiverResampler, feature_size: int, hidden_size: int) -> None:
+    def __init__(self, options: PerceiverResamplerOptions, feature_size: int, hidden_size: int, name: str = "") -> None:
         super().__init__()
-        self.resampler = resampler
+        self.resampler = PerceiverResampler(feature_size, **options.model_dump())
         self.output = nn.Linear(feature_size, hidden_size) if feature_size != hidden_size else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
@@ -115,10 +115,3 @@ def _feed_forward(size: int, mult: int) -> nn.Sequential:
         nn.GELU(),
         nn.Linear(mult * size, size, bias=False),
     )
-
-
-def build_perceiver_resampler(
-    options: PerceiverResamplerOptions, feature_size: int, hidden_size: int, name: str
-) -> nn.Module:
-    """Flamingo's resampler at the width of the features, and a linear map to the decoder's where the two differ."""
-    return ResamplerProjector(PerceiverResampler(feature_size, **options.model_dump()), feature_size, hidden_size)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from adaptkit.policies.gated_cross_attention import GatedCrossAttentionBlock
+from adaptkit.policies.options import GatedCrossAttentionOptions
 from adaptkit.projectors.perceiver_resampler import PerceiverResampler
 from adaptkit.surgery import AdapterContext
 
@@ -40,14 +41,15 @@ def test_resampler(reference, case):
 
 def block_of(reference, case, all_previous=None):
     options, tensors = reference(case)
-    block = GatedCrossAttentionBlock(
-        options["dim"],
-        media_size=options["dim_visual"],
+    if all_previous is None:
+        all_previous = not options["only_attend_immediate_media"]
+    policy_options = GatedCrossAttentionOptions(
         num_heads=options["heads"],
         head_dim=options["dim_head"],
         ff_mult=options["ff_mult"],
-        all_previous=not options["only_attend_immediate_media"] if all_previous is None else all_previous,
-    ).eval()
+        attend="all_previous" if all_previous else "immediate",
+    )
+    block = GatedCrossAttentionBlock(policy_options, options["dim"], options["dim_visual"]).eval()
     block.load_state_dict(_below(tensors, "state"))
     return block, tensors
 
