@@ -30,11 +30,11 @@ from adaptkit.files.paths import cache_dir, missing_model, resolve_model_path
 from adaptkit.interfaces import DataContext, DataSource, EncodedFeatures, Encoder, Media, Modality, Sample, box_size_of
 from adaptkit.model.assembly import ModalityParts, assemble
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.encoders import build_encoder, settled
+from adaptkit.model.encoders import build_encoder
 from adaptkit.model.modality import WorkflowModality
 from adaptkit.model.modality_inputs import modality_inputs
-from adaptkit.model.origin import remember_origin
 from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.reference import remember_origin, settled
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, DataConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
 from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized

@@ -28,7 +28,7 @@ from adaptkit.errors import RunError, join_lines
 from adaptkit.evaluation.fresh_base import Description, describe_model, describe_tokenizer, generate_as_configured
 from adaptkit.evaluation.questions import Prompts, evaluation_mode, pad_left
 from adaptkit.files.paths import resolve_model_path
-from adaptkit.model.origin import origin_of
+from adaptkit.model.reference import origin_of
 from adaptkit.surgery import quantization_of
 
 NUM_RANDOM_PROMPTS = 16

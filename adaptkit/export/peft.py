@@ -21,8 +21,8 @@ from adaptkit.export.vocabulary import for_generation
 from adaptkit.files.paths import resolve_model_path
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.integrity import refuse_non_finite
-from adaptkit.model.origin import origin_of
 from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.reference import origin_of
 from adaptkit.model.stock_methods import num_rows
 from adaptkit.surgery import structural_copy
 

@@ -28,10 +28,10 @@ from adaptkit.importers.towers import ENCODER_FOLDER, Tower, find_tower, write_t
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
+from adaptkit.model.integrity import HASHES, content_record
 from adaptkit.model.modality import WorkflowModality
-from adaptkit.model.origin import place_of
 from adaptkit.model.portable import portable_text_config
-from adaptkit.model.reference import HASHES, content_record, relative_to_checkpoint
+from adaptkit.model.reference import place_of, relative_to_checkpoint
 from adaptkit.model.saving import MAX_SHARD_BYTES
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder
@@ -240,7 +240,7 @@ def _compare_base(given: TensorSource, tensors: TensorSource, config: LlamaConfi
 
 
 class _Content:
-    """The hashes of `adaptkit.model.reference.content_record`, of tensors that come one by one."""
+    """The hashes of `adaptkit.model.integrity.content_record`, of tensors that come one by one."""
 
     def __init__(self) -> None:
         self._hashers = {key: StreamHasher() for key in HASHES}

@@ -17,7 +17,7 @@ from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
 from adaptkit.model.integrity import refuse_non_finite_model
 from adaptkit.model.modality import WorkflowModality, check_placeholders
-from adaptkit.model.origin import origin_of
+from adaptkit.model.reference import origin_of
 from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, check_materialised, structural_copy

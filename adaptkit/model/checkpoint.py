@@ -23,15 +23,12 @@ from adaptkit.interfaces import Encoder
 from adaptkit.model.assembly import ModalityParts, assemble, check_base
 from adaptkit.model.auto_options import check_arguments, loading_options
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig
+from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig, check_saved_config, require_packages
 from adaptkit.model.encoders import build_encoder, load_encoder
-from adaptkit.model.integrity import read_tensors
+from adaptkit.model.integrity import holds_content, read_tensors
 from adaptkit.model.modality import read_modalities
-from adaptkit.model.origin import remember_origin
 from adaptkit.model.overwriting import TENSORS_FILE
-from adaptkit.model.packages import require_packages
-from adaptkit.model.reference import holds_content, resolve_reference
-from adaptkit.model.saved_config import check_saved_config
+from adaptkit.model.reference import remember_origin, resolve_reference
 from adaptkit.model.saving import ENCODERS_FOLDER
 from adaptkit.model.stock_methods import num_rows
 from adaptkit.surgery import check_materialised

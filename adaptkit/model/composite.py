@@ -27,7 +27,6 @@ from adaptkit.model.splice import ProjectedFeatures, check_counts, check_width, 
 from adaptkit.model.stock_methods import StockMethodsMixin
 from adaptkit.model.training import WorkflowTrainingMixin
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
-from adaptkit.surgery.quantization import check_move
 
 PARTS = ("projector", "insertion", "ends")
 """What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow."""
@@ -194,16 +193,6 @@ class AdaptkitForConditionalGeneration(
                     module.train(mode)
         return self
 
-    def to(self, *args: Any, **kwargs: Any) -> AdaptkitForConditionalGeneration:
-        """As of any module; refuses what a quantised base does not survive.
-
-        Raises:
-            ModelError: The base is quantised, and is to be cast, or, with 8 bits, to be moved.
-        """
-        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
-        check_move(self.base, device, dtype)
-        return cast(AdaptkitForConditionalGeneration, super().to(*args, **kwargs))
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptkitForConditionalGeneration:
         """Move or cast base and workflow together, so that they keep sharing their tensors."""
         self._check_apply(fn)
@@ -336,12 +325,12 @@ class AdaptkitForConditionalGeneration(
         return {name: input_ids == entry["placeholder_id"] for name, entry in self.config.modalities.items()}
 
     def _project_all(self, given: Mapping[str, Any]) -> tuple[dict[str, ProjectedFeatures], Tensor | None]:
-        """Projected features of what a batch holds, and a zero that depends on the parts that it leaves idle.
+        """Projected features of what a batch holds, and a zero that depends on the parts that it does not use.
 
         In training on several processes, all must take part in the gradient of a projector and of what a policy put
         into an encoder, and, where weights are sharded, in their forward passes; in the same order, modality by
-        modality. Else those whose batch has a medium would wait for one whose batch has none. In one process what
-        learns gets a gradient of zero as well: training is the same, and a batch of text alone is one like others.
+        modality. Else those whose batch has a medium would wait for one whose batch has none. In one process the
+        trainable parameters get a gradient of zero as well, so that training is the same.
         """
         distributed = self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
         projected: dict[str, ProjectedFeatures] = {}
@@ -404,8 +393,8 @@ class AdaptkitForConditionalGeneration(
             position_ids: `(batch, seq)`; derived where not given.
             past_key_values: A transformers cache.
             inputs_embeds: Ready embeddings instead of `input_ids`, `(batch, seq, hidden)`; then without `features`.
-            labels: Token ids to predict, -100 where there is nothing to learn, `(batch, seq)`. A label that is a
-                placeholder id counts as -100: nothing learns to write one, so `labels` may be a copy of `input_ids`.
+            labels: Token ids to predict, -100 where there is no loss, `(batch, seq)`. A label that is a
+                placeholder id counts as -100, so `labels` may be a copy of `input_ids`.
             use_cache: Whether to return the cache.
             logits_to_keep: As in transformers.
             features: For each modality the raw encoder inputs `(num_items, ...)` of all items in reading order, row
@@ -486,8 +475,8 @@ class AdaptkitForConditionalGeneration(
         return name in inspect.signature(self.language_model.forward).parameters
 
     def _without_placeholders(self, labels: Tensor) -> Tensor:
-        for entry in self.config.modalities.values():
-            labels = labels.masked_fill(labels == entry["placeholder_id"], IGNORE_INDEX)
+        for placeholder_id in self._placeholder_ids():
+            labels = labels.masked_fill(labels == placeholder_id, IGNORE_INDEX)
         return labels
 
     @contextlib.contextmanager

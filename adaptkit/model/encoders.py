@@ -12,8 +12,7 @@ from transformers import AutoModel, PreTrainedModel
 from adaptkit.errors import ModelError, PluginError, wrong_type
 from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.interfaces import Encoder, Preprocessor
-from adaptkit.model.origin import is_model_id, origin_of
-from adaptkit.model.reference import settled_encoder
+from adaptkit.model.reference import is_model_id, origin_of, settled
 from adaptkit.plugin_manager import get_plugin_manager
 
 
@@ -114,12 +113,6 @@ def build_encoder(spec: Any, options: Mapping[str, Any] | None = None) -> tuple[
     return encoder, reference
 
 
-def settled(reference: Mapping[str, Any]) -> dict[str, Any]:
-    """The reference of an encoder by name, with an absolute folder, or with the commit of a model id."""
-    fields = get_plugin_manager().get("encoder", reference["name"]).options.model_fields
-    return settled_encoder(reference, takes_revision="revision" in fields)
-
-
 def folders_of(encoder: Encoder, reference: Mapping[str, Any]) -> list[Path]:
     """Folders on this machine that an encoder was loaded from."""
     origin = origin_of(encoder if isinstance(encoder, PreTrainedModel) else getattr(encoder, "model", encoder))
@@ -168,12 +161,9 @@ def save_encoder(encoder: Encoder, reference: Mapping[str, Any], directory: Path
 
 
 def load_encoder(reference: Mapping[str, Any], directory: Path, given: Any = None) -> Any:
-    """What to hand to `build_encoder` so that a checkpoint's encoder comes back.
+    """What to hand to `build_encoder` for the encoder of a checkpoint: the one given, else as the reference says.
 
-    Args:
-        reference: As the checkpoint's configuration has it.
-        directory: Where the checkpoint keeps encoders that were given as objects.
-        given: An encoder from the caller, which is used instead.
+    Encoders that were given as objects are in `directory`.
 
     Raises:
         ModelError: The encoder was an object of the user's own and was not given again.

@@ -53,13 +53,7 @@ def appended_words(input_ids: Tensor, vocab_size: int, placeholder_ids: Sequence
 
 
 class ProcessorsInVocabulary(LogitsProcessorList):  # type: ignore[misc]
-    """Logits processors that are handed ids of the vocabulary.
-
-    Args:
-        processors: The processors.
-        vocab_size: Number of scores.
-        placeholder_ids: Placeholders outside the vocabulary.
-    """
+    """Logits processors that are handed ids of the vocabulary, of which the placeholders are outside."""
 
     def __init__(self, processors: LogitsProcessorList, vocab_size: int, placeholder_ids: Sequence[int]) -> None:
         super().__init__(processors)

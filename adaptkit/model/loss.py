@@ -36,7 +36,7 @@ def shifted_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None)
 
 
 def divided(total: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
-    """A summed loss over the items it is the mean of."""
+    """A summed loss divided by the number of items."""
     if num_items is None:
         return total / (targets != IGNORE_INDEX).sum()
     return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
@@ -48,13 +48,9 @@ def with_loss(output: Any, loss: Tensor, **changes: Any) -> Any:
 
 
 def chosen_mode(wanted: LossMode, head: nn.Module, num_logits: int) -> LossMode:
-    """How the loss of a batch is computed.
+    """How the loss of a batch with so many logits, supervised positions times vocabulary, is computed.
 
-    Args:
-        wanted: `auto` takes Liger's kernel where it is installed and the head is on a GPU, else chunks where the logits
-            are many.
-        head: The LM head.
-        num_logits: Supervised positions times vocabulary.
+    `auto` takes Liger's kernel where it is installed and the head is on a GPU, else chunks where the logits are many.
 
     Raises:
         ModelError: Liger's kernel is asked for and cannot run.
@@ -85,14 +81,7 @@ def has_liger() -> bool:
 
 
 def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor, mode: LossMode) -> Tensor:
-    """Summed cross-entropy of a head's logits.
-
-    Args:
-        hidden: What the head is given, `(n, hidden)`.
-        head: The LM head.
-        targets: Token ids, `(n,)`.
-        mode: `chunked` or `liger`.
-    """
+    """Summed cross-entropy of `(n,)` targets and the logits of `(n, hidden)` inputs of a head, `chunked` or `liger`."""
     if mode == "liger":
         return _liger_loss(hidden, head, targets)
     size = max(1, CHUNK_ELEMENTS // _vocabulary(head, hidden))
@@ -122,7 +111,7 @@ def _liger_loss(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
 
 @contextmanager
 def without_head(language_model: nn.Module) -> Iterator[nn.Module]:
-    """Let a causal LM give what its head is given in place of logits, and give the head itself."""
+    """Let a causal LM return the inputs of its head in place of logits, and yield the head itself."""
     head = language_model.get_output_embeddings()  # type: ignore[operator]
     place = next(name for name, module in language_model.named_modules() if module is head)
     parent_name, _, name = place.rpartition(".")
@@ -136,12 +125,11 @@ def without_head(language_model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def given_to_head(language_model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what the head of a causal LM is given, and spare it the work."""
+    """Collect the inputs of the head of a causal LM, which does not run."""
     collected: list[Tensor] = []
-    with without_head(language_model) as head:
+    with without_head(language_model):
         stand_in = language_model.get_output_embeddings()  # type: ignore[operator]
         hook = stand_in.register_forward_pre_hook(lambda _, inputs: collected.append(inputs[0]))
-        assert stand_in is not head
         try:
             yield collected
         finally:
@@ -150,7 +138,7 @@ def given_to_head(language_model: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def enlarged_inputs(language_model: nn.Module, factor: float = 256.0) -> Iterator[None]:
-    """Give the head of a causal LM inputs so many times as large."""
+    """Multiply the inputs of the head of a causal LM."""
     head = language_model.get_output_embeddings()  # type: ignore[operator]
     hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0] * factor, *inputs[1:]))
     try:

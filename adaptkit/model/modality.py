@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,14 +75,21 @@ class WorkflowModality:
         """Read a description, as `config.json` and `processor_config.json` hold it.
 
         Args:
-            values: By key; those of later versions are ignored.
+            values: By key.
             place: What an error names.
             prefix: Put before the keys that an error names.
 
         Raises:
-            ModelError: Keys are missing or their values are of a wrong kind; the message names them.
+            ModelError: Keys are missing or unknown, or their values are of a wrong kind; the message names them.
         """
-        return values if isinstance(values, cls) else check_kinds(cls, values, place, prefix)
+        if isinstance(values, cls):
+            return values
+        known = [field.name for field in fields(cls)]
+        for key in values if isinstance(values, Mapping) else ():
+            if key not in known:
+                hint = "A later version of adaptkit may have written it."
+                raise ModelError(f"{place}: {prefix}{key}: {unknown_name('key', key, known, hint=hint)}")
+        return check_kinds(cls, values, place, prefix)
 
     def to_dict(self) -> dict[str, Any]:
         """The description as `of` reads it."""

@@ -90,9 +90,9 @@ class ModalityInputs:
         if "name" not in self.projector:
             return positions
         manager = get_plugin_manager()
-        component = manager.get("projector", self.projector["name"])
-        options = manager.options("projector", self.projector["name"], self.projector.get("options") or {})
-        return component.num_positions(options, positions)
+        name = self.projector["name"]
+        options = manager.options("projector", name, self.projector.get("options") or {})
+        return manager.get("projector", name).num_positions(options, positions)
 
 
 def modality_inputs(
@@ -101,13 +101,10 @@ def modality_inputs(
     directory: Path | None = None,
     preprocessor: Preprocessor | None = None,
 ) -> ModalityInputs:
-    """Build a modality's reading and preprocessing from its description.
+    """Build a modality's reading and preprocessing from its description, such as an entry of `config.modalities`.
 
-    Args:
-        name: Its key in the workflow.
-        spec: Its description, or an entry of `config.modalities`.
-        directory: The checkpoint's folder, where encoders given as objects are kept.
-        preprocessor: Of the encoder; built by its plugin where not given.
+    Encoders that were given as objects are in the folder of the checkpoint. The preprocessor is built by the plugin of
+    the encoder where it is not given.
     """
     spec = WorkflowModality.of(spec, f"modality {name!r}")
     manager = get_plugin_manager()
@@ -119,17 +116,10 @@ def modality_inputs(
         preprocessor = _preprocessor(name, spec, kept)
     if "name" in spec.projector:
         manager.options("projector", spec.projector["name"], spec.projector_options)
+    texts = {key: getattr(spec, key) for key in ("placeholder", "start", "end")}
+    place = kept or spec.encoder_options.get("path")
     return ModalityInputs(
-        name,
-        modality,
-        preprocessor,
-        spec.placeholder_id,
-        spec.placeholder,
-        spec.start,
-        spec.end,
-        spec.projector,
-        spec,
-        kept or spec.encoder_options.get("path"),
+        name, modality, preprocessor, spec.placeholder_id, **texts, projector=spec.projector, spec=spec, place=place
     )
 
 

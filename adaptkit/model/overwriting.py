@@ -11,7 +11,7 @@ from adaptkit.files.hub import cached_snapshots
 from adaptkit.files.paths import resolve_model_path
 from adaptkit.model.config import MODEL_TYPE
 from adaptkit.model.encoders import folders_of
-from adaptkit.model.origin import is_model_id, origin_of
+from adaptkit.model.reference import is_model_id, origin_of
 
 TENSORS_FILE = "model.safetensors"
 

@@ -372,8 +372,7 @@ def packing_methods(config: Any) -> list[Method]:
 
 def _problem(workflow: Any) -> str | None:
     """What is wrong with a conversation that shares a row, compared with itself alone."""
-    placeholders = {entry["placeholder_id"] for entry in workflow.config.modalities.values()}
-    words = [i for i in range(64) if i not in placeholders]
+    words = [i for i in range(64) if i not in workflow._placeholder_ids()]
     ids = (range(1, 25), range(7, 127, 5), range(2, 122, 3))
     first, other, second = ([words[i % len(words)] for i in conversation] for conversation in ids)
     was_training = workflow.training

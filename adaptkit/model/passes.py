@@ -19,9 +19,6 @@ class PassContexts:
     """Makes contexts; those of passes that fill a cache are kept as long as the cache lives.
 
     Beams of one row share their media, so that reordering a cache among them concerns nothing that is kept here.
-
-    Args:
-        policy: Says how features reach the decoder, and what stays beside a cache.
     """
 
     def __init__(self, policy: InsertionPolicy) -> None:
@@ -35,19 +32,12 @@ class PassContexts:
         return PassContexts, (self.policy,)
 
     def build(
-        self,
-        input_ids: Tensor,
-        masks: Mapping[str, Tensor],
-        features: Mapping[str, ProjectedFeatures],
-        cache: Any,
+        self, input_ids: Tensor, masks: Mapping[str, Tensor], features: Mapping[str, ProjectedFeatures], cache: Any
     ) -> AdapterContext:
-        """The context of one pass.
+        """The context of one pass, which continues a cache where one is given.
 
-        Args:
-            input_ids: Of the pass, `(batch, seq)`.
-            masks: Where the placeholders of each modality are, shaped alike.
-            features: Projected features by modality; the order of items in a row is that of their placeholders.
-            cache: What the pass continues, if anything: a transformers cache, whatever the family calls it.
+        The masks of each modality's placeholders are shaped like the ids, `(batch, seq)`. Items of a row are in the
+        order of their placeholders.
 
         Raises:
             DataError: The cache was filled by a batch of another size, or elsewhere.
@@ -84,7 +74,7 @@ class PassContexts:
         if previous is None and (self.policy.carried or self.policy.feature_mode == "context"):
             raise DataError(
                 "this cache was not filled by this workflow (a copy, or another model's), so what its policy keeps "
-                "beside a cache is unknown. Run the prompt through the workflow, and go on with the cache it returns."
+                "beside a cache is unknown. Run the prompt through the workflow, and use the cache that it returns."
             )
         if previous is not None and previous.media_set.shape[0] != num_rows:
             raise DataError(

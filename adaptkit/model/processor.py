@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
@@ -23,18 +24,18 @@ from adaptkit.chat.encoding import (
 from adaptkit.chat.template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
 from adaptkit.chat.vocabulary import check_vocabulary
 from adaptkit.errors import ArgumentError, DataError, ModelError, unknown_name
+from adaptkit.files.generation_config import check_kinds
 from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.files.writing import staged_files, write_json
 from adaptkit.interfaces import Message
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
-from adaptkit.model.config import AdaptkitConfig
+from adaptkit.model.config import AdaptkitConfig, check_names
 from adaptkit.model.messages import END, flatten, kind_of, normalised, open_ended, with_sources, with_stand_ins
 from adaptkit.model.modality import WorkflowModality, read_modalities
 from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
 from adaptkit.model.overwriting import refuse_overwriting
 from adaptkit.model.reference import resolve_reference
-from adaptkit.model.saved_config import check_names
 from adaptkit.model.saving import refuse_folder
 from adaptkit.model.template_variables import names_variable, with_variables
 from adaptkit.model.text_options import Row, TextOptions
@@ -614,20 +615,20 @@ def load_processor(
         return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
 
 
+class _Saved(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    modalities: dict[str, Any]
+    chat_template: str | None = None
+    special_tokens_in_text: bool = False
+
+
 def _read_specs(path: Path) -> tuple[dict[str, WorkflowModality], str | None, bool]:
     """What a processor's configuration says of each modality, the chat template, and how text is read."""
-    values = read_json(path)
-    specs, chat_template = values.get("modalities"), values.get("chat_template")
-    special_tokens_in_text = values.get("special_tokens_in_text", False)
-    if not isinstance(specs, dict):
-        raise ModelError(f"{path}: modalities should be an object, with an entry for each modality.")
-    if not isinstance(chat_template, str | None):
-        raise ModelError(f"{path}: chat_template should be a text or null.")
-    if not isinstance(special_tokens_in_text, bool):
-        raise ModelError(f"{path}: special_tokens_in_text should be true or false.")
-    check_names(specs, path)
-    found = {name: spec.resolved(path.parent) for name, spec in read_modalities(specs, path).items()}
-    return found, chat_template, special_tokens_in_text
+    saved = check_kinds(_Saved, read_json(path), path)
+    check_names(saved.modalities, path)
+    specs = {name: spec.resolved(path.parent) for name, spec in read_modalities(saved.modalities, path).items()}
+    return specs, saved.chat_template, saved.special_tokens_in_text
 
 
 def _tokenizer_source(directory: Path, config: AdaptkitConfig | None) -> str:

@@ -19,16 +19,12 @@ from transformers import PreTrainedModel
 from adaptkit.errors import ModelError
 from adaptkit.files.writing import staged_files
 from adaptkit.interfaces import Encoder
-from adaptkit.model.encoders import save_encoder, settled
-from adaptkit.model.integrity import write_tensors
+from adaptkit.model.config import packages_of
+from adaptkit.model.encoders import save_encoder
+from adaptkit.model.integrity import base_reference, content_record, write_tensors
 from adaptkit.model.modality import WorkflowModality, read_modalities
 from adaptkit.model.overwriting import TENSORS_FILE, refuse_overwriting, weight_files
-from adaptkit.model.packages import packages_of
-from adaptkit.model.reference import (
-    record_of,
-    reference_of,
-    relative_to_checkpoint,
-)
+from adaptkit.model.reference import relative_to_checkpoint, settled
 from adaptkit.model.uploading import check_upload_options, upload
 
 ENCODERS_FOLDER = "encoders"
@@ -93,7 +89,9 @@ class WorkflowSavingMixin(_Model):  # type: ignore[misc]
             ArgumentError: An argument is unknown.
             ModelError: An argument is not supported, or the folder holds another model.
         """
-        _refuse_arguments(variant=variant, distributed_checkpoint=distributed_checkpoint)
+        if variant or distributed_checkpoint:
+            name = "variant" if variant else "distributed_checkpoint"
+            raise ModelError(f"save_pretrained: {name} is not supported for workflows. Leave it out.")
         if not safe_serialization:
             raise ModelError("safe_serialization=False: tensors are written as safetensors only.")
         known = {*inspect.signature(self.save_pretrained).parameters} - {"hub_options"}
@@ -131,12 +129,6 @@ class WorkflowSavingMixin(_Model):  # type: ignore[misc]
         return upload(save, repo_id, "Upload model", tags=[*(self.model_tags or []), *(tags or [])] or None, **options)
 
 
-def _refuse_arguments(**given: Any) -> None:
-    names = [name for name, value in given.items() if value]
-    if names:
-        raise ModelError(f"save_pretrained: {', '.join(names)} is not supported for workflows. Leave it out.")
-
-
 def save_workflow(
     model: WorkflowSavingMixin,
     directory: Path,
@@ -148,15 +140,8 @@ def save_workflow(
     """Write the workflow's own tensors as safetensors, and a `config.json` that names base and encoders.
 
     Frozen models are named by id or path and by hashes of what they hold now; encoders that were given as objects are
-    written to `encoders/<modality>/`. Each file takes its place when it is whole, so that a link is replaced and what
-    it leads to is left alone.
-
-    Args:
-        model: The workflow.
-        directory: Where to.
-        state_dict: Its own tensors, where they had to be gathered from several processes.
-        max_shard_size: Largest file of tensors, unless a single one is larger; 5 GB by default.
-        for_upload: Whether other machines are to read it, so that folders of this one must not be named.
+    written to `encoders/<modality>/`. Each file takes its place when it is whole, so that a link is replaced and its
+    target is unchanged. What is written `for_upload` must not name folders of this machine.
 
     Raises:
         ModelError: The folder holds the base, an encoder or another model, or is a file.
@@ -202,16 +187,16 @@ def _described(model: WorkflowSavingMixin, directory: Path, *, for_upload: bool)
     """The workflow's config as it is to be written at a place."""
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    config.base = relative_to_checkpoint(reference_of(model.base), directory)
+    config.base = relative_to_checkpoint(base_reference(model.base), directory)
     config.text_config.name_or_path = ""
     for name, described in read_modalities(model.config.modalities, "model.config").items():
         reference = settled(described.encoder) if described.encoder.get("name") else described.encoder
-        recorded = replace(described, encoder={**reference, **record_of(model.source_encoders[name])})
+        recorded = replace(described, encoder={**reference, **content_record(model.source_encoders[name])})
         if for_upload:
             refuse_folder(name, recorded)
         config.modalities[name] = recorded.relative_to(directory).to_dict()
     if for_upload:
-        config.base = _without_folder(reference_of(model.base))
+        config.base = _without_folder(base_reference(model.base))
     config.packages = packages_of(config)
     return config
 
@@ -249,7 +234,7 @@ def _split(state: Mapping[str, Tensor], max_shard_size: int | str | None) -> Any
     """Which tensors go to which file: one, or shards where one would be larger than allowed.
 
     Raises:
-        ModelError: The size is none.
+        ModelError: The size is not valid.
     """
     size = MAX_SHARD_BYTES if max_shard_size is None else max_shard_size
     is_number = isinstance(size, int) and not isinstance(size, bool)

@@ -84,15 +84,9 @@ def check_width(given: int, expected: int, modality: str) -> None:
 
 
 def expand_for_beams(features: Tensor, counts: Tensor, expand_size: int) -> Tensor:
-    """Repeat each row's features as often as generation repeats the row.
+    """Repeat each row's features, of which `(batch,)` counts say how many they are, next to each other.
 
-    Args:
-        features: `(num_features, ...)`, row after row.
-        counts: Features of each row, `(batch,)`.
-        expand_size: Copies of each row, put next to each other.
-
-    Returns:
-        `(num_features * expand_size, ...)`.
+    `(num_features, ...)`, row after row, become `(num_features * expand_size, ...)`.
     """
     rows = torch.split(features, counts.tolist())
     return torch.cat([row for row in rows for _ in range(expand_size)])

@@ -90,11 +90,7 @@ class TextOptions:
     ) -> TextOptions:
         """Options by keyword, flat or in `text_kwargs` and `common_kwargs`.
 
-        Args:
-            given: Keywords of a call.
-            others: What else the call takes, to suggest it.
-            hint: What else an unknown keyword could be.
-            media: Kinds of input for which there are such options as `images_kwargs`.
+        Errors suggest `others`, and end in the hint. `media` have options of their own, such as `images_kwargs`.
 
         Raises:
             ArgumentError: A keyword is unknown, was given twice, or is one that a workflow cannot honour.

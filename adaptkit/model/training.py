@@ -129,11 +129,8 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
         was_training = self.training
         self.eval()
         try:
-            placeholders = {entry["placeholder_id"] for entry in self.config.modalities.values()}
-            vocab_size = self.config.get_text_config().vocab_size
-            ids = torch.tensor(
-                [[word for word in range(min(16, vocab_size)) if word not in placeholders]], device=self.device
-            )
+            words = range(min(16, self.config.get_text_config().vocab_size))
+            ids = torch.tensor([[i for i in words if i not in self._placeholder_ids()]], device=self.device)
             with enlarged_inputs(self.language_model):
                 logits = self(input_ids=ids).logits
             with without_head(self.language_model) as head, enlarged_inputs(self.language_model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -12,28 +13,19 @@ from transformers.utils.hub import create_and_tag_model_card
 
 from adaptkit.errors import ArgumentError, unknown_name
 
-UPLOAD_OPTIONS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
-"""Keywords of `upload`, by the names of transformers' `push_to_hub`."""
-
 
 def check_upload_options(
     given: Mapping[str, Any], method: str, others: Collection[str] = (), *, push_to_hub: bool = True
 ) -> None:
-    """Make sure that arguments are those of an upload.
-
-    Args:
-        given: By name.
-        method: What was called.
-        others: What else it takes, to suggest it.
-        push_to_hub: Whether there is an upload at all.
+    """Make sure that arguments of a method are those of an upload; `others` are what else it takes.
 
     Raises:
         ArgumentError: One is unknown, or has nothing to apply to.
     """
-    known = (*UPLOAD_OPTIONS, "repo_id")
+    known = {*inspect.signature(upload).parameters} - {"save", "message"}
     for name in given:
         if name not in known:
-            raise ArgumentError(f"{method}: {unknown_name('argument', name, {*known, *others})}")
+            raise ArgumentError(f"{method}: {unknown_name('argument', name, known | {*others})}")
         if not push_to_hub:
             raise ArgumentError(f"{method}: {name}= needs push_to_hub=True.")
 
@@ -51,21 +43,10 @@ def upload(
     create_pr: bool = False,
     tags: list[str] | None = None,
 ) -> Any:
-    """Upload files to a repository, which is created where it does not exist, with their folders.
+    """Upload the files that `save` writes to a folder, as transformers' `push_to_hub` does with the same keywords.
 
-    Transformers' own method looks one level deep into folders.
-
-    Args:
-        save: Writes the files to a folder.
-        repo_id: As for transformers' `push_to_hub`, like what follows.
-        message: Of the commit, where none is given.
-        commit_message: Of the commit.
-        commit_description: Of the commit.
-        private: Whether a new repository is private.
-        token: Of the user.
-        revision: Branch to commit to, which is created where it does not exist.
-        create_pr: Whether to open a pull request instead.
-        tags: Of the model card.
+    Transformers' own method looks one level deep into folders. Repository and branch are created where they do not
+    exist. `message` is that of the commit where none is given.
 
     Returns:
         What the hub says of the commit.

@@ -10,9 +10,9 @@ from adaptkit.surgery import Decoder, InsertionPolicy, own_parameters, quantizat
 
 
 class Full(InsertionPolicy):
-    """The whole decoder learns, on a float32 copy of its own (LLaVA, arXiv 2310.03744, stage 2).
+    """The whole decoder is trained, on a float32 copy of its own (LLaVA, arXiv 2310.03744, stage 2).
 
-    It costs a second decoder in memory. The base stays as it is, so that what the copy forgets can be measured.
+    It costs a second decoder in memory. The base stays as it is, so that what the copy has forgotten can be measured.
     """
 
     exports_as_stock = True

@@ -139,15 +139,7 @@ class RouterAdapter(nn.Module):
         return torch.softmax(logits.float() / self.temperature, -1)
 
     def forward(self, tokens: Tensor, weights: Tensor) -> Tensor:
-        """Adapt tokens.
-
-        Args:
-            tokens: `(..., hidden)`.
-            weights: Of the experts, `(..., 2)`, broadcast against the tokens.
-
-        Returns:
-            A tensor like `tokens`.
-        """
+        """Adapt tokens `(..., hidden)` by weights of the experts, `(..., 2)`, broadcast against them."""
         bottleneck = self.dropout(self.down(tokens.to(self.down.weight.dtype)))
         parts = [weights[..., i : i + 1] * expert(bottleneck) for i, expert in enumerate(self.experts)]
         difference: Tensor = self.scale * (parts[0] + parts[1])
@@ -155,14 +147,7 @@ class RouterAdapter(nn.Module):
 
 
 class GroupedLinear(nn.Module):
-    """A linear map in blocks, starting at zero: group `k` of the outputs reads group `k` of the inputs alone.
-
-    Args:
-        in_features: Width of the inputs, a multiple of `groups`.
-        out_features: Width of the outputs, likewise.
-        groups: Number of blocks.
-        place: Device and dtype.
-    """
+    """A linear map in blocks, starting at zero: group `k` of the outputs reads group `k` of the inputs alone."""
 
     def __init__(self, in_features: int, out_features: int, groups: int, **place: Any) -> None:
         super().__init__()

@@ -66,7 +66,8 @@ class LoadedModels:
         model = build_workflow(self.recipe, stage.workflow, parts, self.base, self.encoders, specs)
         if start_from is not None:
             model.load_own_tensors(load_tensors(start_from), partial=True)
-        return model.to(self.base.device)
+        model.to(self.base.device)
+        return model
 
 
 def load_models(recipe: Recipe, device: str | None = None) -> LoadedModels:

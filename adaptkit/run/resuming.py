@@ -20,7 +20,7 @@ from adaptkit.files.writing import make_folder, write_text
 from adaptkit.hookspecs import Options
 from adaptkit.interfaces import DataSource
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.reference import holds_content
+from adaptkit.model.integrity import holds_content
 from adaptkit.processes.group import on_main_process
 from adaptkit.recipe import Recipe, StageConfig, load_values, without_variables
 from adaptkit.training.checkpoints import (

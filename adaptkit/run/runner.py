@@ -32,9 +32,9 @@ from adaptkit.files.writing import remove_leftovers, staged_folder
 from adaptkit.interfaces import DataSource, Message
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.inspection import describe_components
+from adaptkit.model.integrity import frozen_content
 from adaptkit.model.loss import chosen_mode
 from adaptkit.model.processor import AdaptkitProcessor
-from adaptkit.model.reference import frozen_content
 from adaptkit.model.run_folders import FINAL_FOLDER
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.processes.group import (

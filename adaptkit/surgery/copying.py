@@ -20,14 +20,10 @@ Module = TypeVar("Module", bound=nn.Module)
 def check_materialised(model: nn.Module, what: str) -> None:
     """Refuse a model some of whose values are not in memory: copies of them could neither be made nor trained.
 
-    Args:
-        model: A base or an encoder.
-        what: What it is, for the message.
-
     Raises:
         ModelError: Tensors are on the meta device.
     """
-    absent = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if _is_absent(tensor)]
+    absent = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_meta]
     if not absent:
         return
     placed = getattr(model, "hf_device_map", None) or {}
@@ -47,11 +43,7 @@ def check_materialised(model: nn.Module, what: str) -> None:
 
 def is_outline(model: nn.Module) -> bool:
     """Whether all parameters of a model are on the meta device."""
-    return all(_is_absent(parameter) for parameter in model.parameters())
-
-
-def _is_absent(tensor: torch.Tensor) -> bool:
-    return tensor.device.type == "meta"
+    return all(parameter.is_meta for parameter in model.parameters())
 
 
 def structural_copy(module: Module, configs_of: nn.Module | None = None) -> Module:

@@ -87,14 +87,12 @@ class Decoder:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        text_config(model)  # refuses what is none
+        self.config = text_config(model)
         self.model = model
         self._untouched = structural_copy(model)  # a policy's modules may run only inside a workflow
-        self.config: PreTrainedConfig = text_config(model)
         self._layers_name, self.trunk = _find_layers(model, self.config)
         _check_layers(self.layers, type(model).__name__)
         self.layer_map = [LayerRecord(i, "frozen", i) for i in range(len(self.layers))]
-        self.replaced: list[str] = []
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -200,7 +198,6 @@ class Decoder:
         for name in names:
             self.model.set_submodule(name, trainable_copy(self.model.get_submodule(name), configs_of=self.model))
         self._untie()
-        self.replaced = names
         return names
 
     def _untie(self) -> None:
@@ -289,7 +286,7 @@ def check_forward(model: PreTrainedModel) -> None:
     Raises:
         ModelError: It cannot be the base of a workflow; the message says why.
     """
-    text_config(model)  # refuses what is none
+    config = text_config(model)
     if any(p.is_meta or p.numel() == 0 for p in model.parameters()):
         return
     family = type(model).__name__
@@ -303,7 +300,7 @@ def check_forward(model: PreTrainedModel) -> None:
         ) from error
     if not same:
         raise ModelError(f"{family}: it computes something else from inputs_embeds than from the ids they stand for.")
-    _refuse_sight_of_later_tokens(logits, _run_two_tokens(probe, last=1), text_config(model), family)
+    _refuse_sight_of_later_tokens(logits, _run_two_tokens(probe, last=1), config, family)
 
 
 def _refuse_sight_of_later_tokens(logits: Tensor, otherwise: Tensor, config: PreTrainedConfig, family: str) -> None:
@@ -315,7 +312,7 @@ def _refuse_sight_of_later_tokens(logits: Tensor, otherwise: Tensor, config: Pre
     if float((logits - otherwise).abs().max()) > noise:
         remedy = " Load it with is_decoder=True." if says_encoder else ""
         raise ModelError(
-            f"{family}: a token changes what the model gives for those before it, so it is no decoder.{remedy}"
+            f"{family}: a token changes the logits of those before it, so it is not a causal decoder.{remedy}"
         )
 
 

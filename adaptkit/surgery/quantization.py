@@ -24,11 +24,7 @@ PACKED_WEIGHTS = {"Params4bit": 4, "Int8Params": 8}
 
 
 def require_bitsandbytes(what: str) -> None:
-    """Raise a `ModelError` that names the extra where bitsandbytes is not installed.
-
-    Args:
-        what: What needs it, for the message.
-    """
+    """Raise a `ModelError` that names the extra, and what needs it, where bitsandbytes is not installed."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(f"{what} needs bitsandbytes. Install it with `pip install 'adaptkit[bitsandbytes]'`.")
 
@@ -102,11 +98,6 @@ def prepare_quantized(base: nn.Module) -> None:
 def check_move(base: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> None:
     """Refuse what packed weights do not survive.
 
-    Args:
-        base: Any model.
-        device: Where it is to go, or None.
-        dtype: To what it is to be cast, or None.
-
     Raises:
         ModelError: It is quantised, and to be cast, or, with 8 bits, to be moved.
     """
@@ -118,11 +109,8 @@ def check_move(base: nn.Module, device: torch.device | None, dtype: torch.dtype 
             f"the base is quantised ({quantization}) and cannot be cast to {dtype}; load it in that dtype."
         )
     here = next(base.parameters()).device
-    if (
-        quantization == "int8"
-        and device is not None
-        and (device.type, device.index or 0) != (here.type, here.index or 0)
-    ):
+    moved = device is not None and (device.type, device.index or 0) != (here.type, here.index or 0)
+    if quantization == "int8" and moved:
         raise ModelError(
             f"an int8 base cannot be moved from {here} to {device}; load it with device_map={str(device)!r}."
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from adaptkit.errors import ModelError
 from adaptkit.surgery import Decoder, check_forward, structural_copy
 from adaptkit.testing import FAMILIES, subjects, tiny_decoder
 from tests.decoders import checks
+from tests.measured_pages import print_or_write, version
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "decoders.md"
 
@@ -248,19 +248,5 @@ def _plain(reason: str) -> str:
     return reason.replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
 
-def version() -> str:
-    """Of transformers, as the page gives it."""
-    return ".".join(transformers.__version__.split(".")[:2])
-
-
-def main() -> None:
-    """Print the page, or write it."""
-    page = render()
-    if "--write" in sys.argv[1:]:
-        PAGE.write_text(page, encoding="utf-8")
-    else:
-        print(page, end="")
-
-
 if __name__ == "__main__":
-    main()
+    print_or_write(render(), PAGE)

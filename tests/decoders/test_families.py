@@ -141,14 +141,14 @@ def test_a_model_that_ignores_embeddings_is_refused():
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_an_encoder_is_refused_where_it_is_no_decoder(family):
+def test_an_encoder_is_refused_among_the_families_that_can_be_either(family):
     assert locate_decoder(tiny_decoder(family)).layers
     with pytest.raises(ModelError, match="Load it with is_decoder=True"):
         adaptkit.adapt(tiny_decoder(family, is_decoder=False), {})
 
 
 def test_a_family_that_always_sees_later_tokens_is_refused():
-    with pytest.raises(ModelError, match=r"for those before it, so it is no decoder\.$"):
+    with pytest.raises(ModelError, match=r"a token changes .* before it.*\.$"):
         adaptkit.adapt(tiny_decoder("xlnet"), {})
 
 

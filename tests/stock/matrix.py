@@ -13,7 +13,6 @@ import functools
 import io
 import pickle
 import re
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ import adaptkit
 from adaptkit.errors import AdaptkitError
 from adaptkit.export.llava import export_llava
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
+from tests.measured_pages import print_or_write, version
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "stock-llava.md"
 
@@ -580,20 +580,6 @@ def _escaped(text: str) -> str:
     return text
 
 
-def version() -> str:
-    """Of transformers, as the page gives it."""
-    return ".".join(transformers.__version__.split(".")[:2])
-
-
-def main() -> None:
-    """Print the page, or write it."""
-    transformers.logging.set_verbosity_error()
-    page = render()
-    if "--write" in sys.argv[1:]:
-        PAGE.write_text(page, encoding="utf-8")
-    else:
-        print(page, end="")
-
-
 if __name__ == "__main__":
-    main()
+    transformers.logging.set_verbosity_error()
+    print_or_write(render(), PAGE)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.files.hashing import hash_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.reference import record_content
+from adaptkit.model.integrity import record_content
 from adaptkit.processes.group import ENGINES, SHARDED, ZERO_STAGES, any_process, is_main_process
 from adaptkit.stage import StageConfig
 from adaptkit.surgery import InsertionPolicy, decoder_layers

@@ -13,7 +13,7 @@ import adaptkit
 from adaptkit.cli import cli
 from adaptkit.errors import ModelError, PluginError
 from adaptkit.importers import iaa_official, import_iaa_official, streaming
-from adaptkit.model.reference import content_hash
+from adaptkit.model.integrity import content_hash
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 from tests.unit.importers import iaa_checkpoints
 from tests.unit.importers.iaa_checkpoints import deeper_llama, their_tensors, write

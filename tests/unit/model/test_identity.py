@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 import adaptkit
 from adaptkit.errors import ModelError
-from adaptkit.model.reference import content_hash, frozen_content
+from adaptkit.model.integrity import content_hash, frozen_content
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.training.checkpoints import staged_folder
 

@@ -9,7 +9,7 @@ import pytest
 
 import adaptkit
 from adaptkit.errors import PluginError
-from adaptkit.model import packages
+from adaptkit.model import config
 from adaptkit.plugin_manager import BrokenPlugin, PluginManager
 from tests.unit.model.conftest import build
 
@@ -31,7 +31,7 @@ def test_packages_are_recorded(checkpoint):
 def test_what_is_missing_is_named(checkpoint, monkeypatch, load):
     installed = entry_points(group="adaptkit")
     manager = PluginManager(point for point in installed if point.name not in ("adaptkit-clip", "adaptkit-image"))
-    monkeypatch.setattr(packages, "get_plugin_manager", lambda: manager)
+    monkeypatch.setattr(config, "get_plugin_manager", lambda: manager)
     with pytest.raises(PluginError) as caught:
         load(checkpoint)
     assert "the encoder 'clip' of adaptkit-clip" in str(caught.value)
@@ -60,7 +60,7 @@ def _changed(manager):
 def test_what_is_installed_and_unusable_is_not_called_missing(checkpoint, monkeypatch, happened):
     manager = PluginManager([point for point in entry_points(group="adaptkit") if point.name != "adaptkit-clip"])
     words = happened(manager)
-    monkeypatch.setattr(packages, "get_plugin_manager", lambda: manager)
+    monkeypatch.setattr(config, "get_plugin_manager", lambda: manager)
     with pytest.raises(PluginError) as caught:
         adaptkit.load(checkpoint)
     assert all(word in str(caught.value) for word in words)

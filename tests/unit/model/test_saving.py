@@ -307,3 +307,15 @@ def test_arguments_that_apply_to_nothing_are_refused(model, tmp_path, options, w
     model.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=words):
         adaptkit.load(tmp_path, **{**options, "base": model.base if "base" in options else None})
+
+
+@pytest.mark.parametrize("load", [adaptkit.load, adaptkit.load_processor])
+def test_an_unknown_key_of_a_modality_is_named(model, tmp_path, load):
+    model.save_pretrained(tmp_path)
+    processor_of(model).save_pretrained(tmp_path)
+    for path in (tmp_path / "config.json", tmp_path / "processor_config.json"):
+        values = json.loads(path.read_text())
+        values["modalities"]["image"]["placeholder_ids"] = [3]
+        path.write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"config\.json.*modalities\.image\.placeholder_ids.*'placeholder_id'"):
+        load(tmp_path)

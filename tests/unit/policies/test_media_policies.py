@@ -111,7 +111,8 @@ def test_odd_families(policy, odd):
 class TestGatedCrossAttention:
     def test_closed_gates_leave_the_base_also_with_media(self, family):
         base, model = fresh(family, insertion_of("gated_cross_attention"), placeholder_id=WORD)
-        batch = batch_of(model)
+        _, outside = fresh(family, insertion_of("gated_cross_attention"))
+        batch = batch_of(outside)
         ids = batch.inputs["input_ids"]
         batch.inputs["input_ids"] = ids.masked_fill(ids == WORD, 8).masked_fill(ids == PLACEHOLDER_ID, WORD)
         stock = {name: value for name, value in batch.inputs.items() if name != "features"}
