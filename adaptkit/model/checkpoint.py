@@ -190,7 +190,7 @@ def load_config(directory: Path) -> AdaptkitConfig:
         raise ModelError(
             f"{directory}: {what}. A checkpoint is a folder that `adaptkit train` or save_pretrained wrote."
         )
-    values = _special_floats(read_json(path))
+    values = AdaptkitConfig._decode_special_floats(read_json(path))
     if values.get("model_type") != MODEL_TYPE:
         raise ModelError(
             f"{directory} is a {values.get('model_type')!r} checkpoint, not an adaptkit workflow. Give the folder of "
@@ -203,17 +203,6 @@ def load_config(directory: Path) -> AdaptkitConfig:
     return config
 
 
-def _special_floats(value: Any) -> Any:
-    """Infinity and its like as transformers writes them into a config."""
-    if isinstance(value, list):
-        return [_special_floats(child) for child in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN"):
-        return float(value["__float__"])
-    return {key: _special_floats(child) for key, child in value.items()}
-
-
 def load_tensors(directory: Path) -> dict[str, Tensor]:
     """Read a workflow's own tensors, from one safetensors file or several.
 
@@ -221,13 +210,8 @@ def load_tensors(directory: Path) -> dict[str, Tensor]:
         ModelError: A file is missing, damaged, or holds non-finite values.
     """
     index = directory / f"{TENSORS_FILE}.index.json"
-    names = [TENSORS_FILE]
-    if index.exists():
-        names = indexed_files(index)
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        tensors.update(read_tensors(directory / name))
-    return tensors
+    files = indexed_files(index) if index.exists() else [TENSORS_FILE]
+    return {name: tensor for file in files for name, tensor in read_tensors(directory / file).items()}
 
 
 def _load_base(
@@ -249,7 +233,7 @@ def _load_base(
     if "revision" in options and Path(source).is_dir():
         raise ModelError(
             f"{directory}: revision={options['revision']!r} has nothing to apply to: the base is the folder {source}. "
-            "Leave it out, or pass base=."
+            "Remove it, or pass base=."
         )
     options = {"revision": revision, **options}
     dtype = dtype or config.base["dtype"]
@@ -337,12 +321,8 @@ def load_pretrained(directory: str | Path, **options: Any) -> Any:
         setattr(model.language_model.config, name, value)
     if generation_config is not None:
         model.generation_config = generation_config
-    nothing: dict[str, Any] = {
-        "missing_keys": set(),
-        "unexpected_keys": set(),
-        "mismatched_keys": set(),
-        "error_msgs": [],
-    }
+    nothing: dict[str, Any] = {f"{kind}_keys": set() for kind in ("missing", "unexpected", "mismatched")}
+    nothing["error_msgs"] = []
     return (model, nothing) if with_info else model  # what does not fit is an error
 
 

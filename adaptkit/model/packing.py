@@ -134,17 +134,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention within the conversations of a packed row; PyTorch's own where none is packed.
 
-    Args:
-        module: The attention module.
-        query: `(batch, heads, seq, head_dim)`; one row where it is packed.
-        key: The same, perhaps of fewer heads.
-        value: Shaped like `key`.
-        attention_mask: Of rows that are not packed.
-        scaling: Of the scores.
-        dropout: Share of the weights that is dropped.
-        sliding_window: How far back a position sees, itself included.
-        packed_segments: Where conversations begin and end.
-        kwargs: What else families give.
+    As transformers calls attention, with tensors `(batch, heads, seq, head_dim)`, of one row where it is packed; the
+    mask is that of rows that are not packed.
 
     Returns:
         `(batch, seq, heads, head_dim)`, and no weights.
@@ -170,10 +161,10 @@ def packed_attention(
     return _attend_by_bucket(tensors, packed_segments.buckets, scaling, dropout, window).unsqueeze(0), None
 
 
-class _Spread(torch.autograd.Function):
+class _ToBuckets(torch.autograd.Function):
     """From the row to the buckets; what fills up has no gradient, since causal attention hides it from all else.
 
-    Its gradient is a plain gather, which that of indexing with repeated positions, for all PyTorch knows, is not.
+    Its gradient is a plain gather; PyTorch would scatter that of an index with repeated positions.
     """
 
     @staticmethod
@@ -186,18 +177,18 @@ class _Spread(torch.autograd.Function):
         return gradients[0].index_select(0, ctx.buckets.places), None
 
 
-class _Join(torch.autograd.Function):
-    """From the buckets to the row, the reverse of `_Spread`."""
+class _ToRow(torch.autograd.Function):
+    """From the buckets to the row, the reverse of `_ToBuckets`."""
 
     @staticmethod
-    def forward(ctx: Any, spread: Tensor, buckets: _Buckets) -> Tensor:
+    def forward(ctx: Any, flat: Tensor, buckets: _Buckets) -> Tensor:
         ctx.buckets = buckets
-        return spread.index_select(0, buckets.places)
+        return flat.index_select(0, buckets.places)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        spread = gradients[0].index_select(0, ctx.buckets.gather)
-        return spread.index_fill_(0, ctx.buckets.filling, 0), None
+        flat = gradients[0].index_select(0, ctx.buckets.gather)
+        return flat.index_fill_(0, ctx.buckets.filling, 0), None
 
 
 def _attend_by_bucket(
@@ -205,9 +196,9 @@ def _attend_by_bucket(
 ) -> Tensor:
     """Attention of each bucket's conversations beside each other; `(seq, heads, head_dim)` in and out."""
     sizes = [count * longest for count, longest in buckets.shapes]
-    spread = [_Spread.apply(tensor, buckets).split(sizes) for tensor in tensors]
+    flat_by_bucket = [_ToBuckets.apply(tensor, buckets).split(sizes) for tensor in tensors]
     outputs = []
-    for shape, *flat in zip(buckets.shapes, *spread):
+    for shape, *flat in zip(buckets.shapes, *flat_by_bucket):
         query, key, value = (tensor.unflatten(0, shape).transpose(1, 2) for tensor in flat)
         mask = None if window is None else _band(shape[1], window, query.device)
         attended = F.scaled_dot_product_attention(
@@ -221,7 +212,7 @@ def _attend_by_bucket(
             enable_gqa=key.shape[1] != query.shape[1],
         )
         outputs.append(attended.transpose(1, 2).flatten(0, 1))
-    joined: Tensor = _Join.apply(torch.cat(outputs), buckets)
+    joined: Tensor = _ToRow.apply(torch.cat(outputs), buckets)
     return joined
 
 
@@ -308,12 +299,12 @@ _SHOWN_BY_LONG_ROWS = {
     "indexer_budget": _CHOSEN,
     "keep_window_size": _CHOSEN,  # Doge
 }
-"""Settings of decoders that mix conversations in rows of thousands of positions, where short ones show nothing."""
+"""Settings of decoders that mix conversations only in rows of thousands of positions, so that a short trial passes."""
 
 
 @dataclass(frozen=True)
 class TrainingTraits:
-    """What trying a decoder shows, and its config does not say.
+    """What a trial of a decoder shows, and its config does not say.
 
     Attributes:
         head_comes_last: Whether nothing changes the logits after the LM head, so that they can be computed in chunks.
@@ -328,14 +319,11 @@ class TrainingTraits:
 def attention_for_packing(workflow: Any, known: Method | None = None) -> Iterator[None]:
     """Prepare a workflow for packed rows, for as long as it trains on them.
 
-    Of the methods that its decoder's attention allows, the fastest that keeps two short conversations apart is taken.
-
-    Args:
-        workflow: The composite model, whose `_packing` is set.
-        known: The method, where it was found before.
+    The method is the one known from before, or the fastest that the decoder's attention allows and that keeps two short
+    conversations apart; the `_packing` of the composite model is set to it.
 
     Raises:
-        ModelError: None does, as where layers carry a state along the row.
+        ModelError: No method does, as where layers carry a state along the row.
     """
     language_model = workflow.language_model
     config: Any = language_model.config.get_text_config(decoder=True)
@@ -371,7 +359,7 @@ def packing_methods(config: Any) -> list[Method]:
 
 
 def _problem(workflow: Any) -> str | None:
-    """What is wrong with a conversation that shares a row, compared with itself alone."""
+    """How a conversation that shares a row differs from itself alone; None where it does not."""
     words = [i for i in range(64) if i not in workflow._placeholder_ids()]
     ids = (range(1, 25), range(7, 127, 5), range(2, 122, 3))
     first, other, second = ([words[i % len(words)] for i in conversation] for conversation in ids)

@@ -118,23 +118,27 @@ class Decoder:
             ModelError: The family's layers depend on their number or their position; the message says how.
         """
         self._check_numbers(layers)
-        _refuse_depth_dependence(self.config, type(self.model).__name__)
+        for setting, reason in DEPTH_DEPENDENT.items():
+            if getattr(self.config, setting, None):
+                raise ModelError(
+                    f"{type(self.model).__name__}: {reason} ({setting}), so frozen layers would change when others are "
+                    "inserted."
+                )
         stack: list[nn.Module] = []
         inserted: list[nn.Module] = []
         records: list[LayerRecord] = []
-        for i, layer in enumerate(self.layers):
+        for layer, record in zip(self.layers, self.layer_map, strict=True):
             stack.append(layer)
-            records.append(self.layer_map[i])
-            if i in layers:
+            records.append(record)
+            if record.index in layers:
                 inserted.append(duplicate(layer, configs_of=self.model))
                 stack.append(inserted[-1])
-                records.append(LayerRecord(i, "inserted", self.layer_map[i].source))
-        origin = [i for i in range(len(self.layers)) for _ in range(2 if i in layers else 1)]
-        renumbering = self._expand_config(origin)
+                records.append(replace(record, kind="inserted"))
+        renumbering = self._expand_config([record.index for record in records])
         setattr(self.trunk, self._layers_name, nn.ModuleList(stack))
         for entry in renumbering:
             setattr(self.model.get_submodule(entry.module), entry.attribute, entry.value)
-        self.layer_map = [LayerRecord(n, r.kind, r.source) for n, r in enumerate(records)]
+        self.layer_map = [replace(record, index=n) for n, record in enumerate(records)]
         return inserted
 
     def extend_layers(self, layers: list[int], mixin: type[nn.Module]) -> list[nn.Module]:
@@ -391,12 +395,6 @@ def _check_layers(layers: nn.ModuleList, family: str) -> None:
                 raise ModelError(
                     f"{family}: layers {first} and {position} share {name}, so neither can be copied or moved alone."
                 )
-
-
-def _refuse_depth_dependence(config: PreTrainedConfig, family: str) -> None:
-    for setting, reason in DEPTH_DEPENDENT.items():
-        if getattr(config, setting, None):
-            raise ModelError(f"{family}: {reason} ({setting}), so frozen layers would change when others are inserted.")
 
 
 def expand_config(config: PreTrainedConfig, origin: list[int]) -> None:

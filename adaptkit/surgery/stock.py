@@ -65,11 +65,7 @@ def compare_depths(
 ) -> list[Renumbering]:
     """Compare two skeletons of one family, the deeper of which has copies of the other's layers.
 
-    Args:
-        shallow: With the layers as they were.
-        deep: With copies inserted.
-        layers_name: Name of the list of layers in both.
-        origin: For each layer of `deep` the layer of `shallow` that it is, or is a copy of.
+    `origin` says of each layer of `deep` which layer of `shallow` it is, or is a copy of.
 
     Returns:
         Attributes to set so that the copies count as the deeper model does.
