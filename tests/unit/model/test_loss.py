@@ -49,7 +49,7 @@ def test_a_family_that_changes_logits_keeps_them_whole(monkeypatch):
     with model.prepared_for_training():
         assert model(**batch.inputs, labels=batch.labels).logits is not None
     with (
-        pytest.raises(ModelError, match="loss: chunked needs a decoder whose LM head gives its logits"),
+        pytest.raises(ModelError, match="loss: chunked"),
         model.prepared_for_training(loss="chunked"),
     ):
         pass
@@ -59,7 +59,7 @@ def test_a_cap_is_seen_where_words_have_no_embedding():
     _, model = build("gemma2")
     with torch.no_grad():
         model.get_input_embeddings().weight[:3] = 0  # as that of a padding token is
-    with pytest.raises(ModelError, match="whose LM head gives its logits"), model.prepared_for_training(loss="chunked"):
+    with pytest.raises(ModelError, match="loss: chunked"), model.prepared_for_training(loss="chunked"):
         pass
 
 
@@ -67,7 +67,7 @@ def test_a_kernel_that_is_asked_for_and_missing_is_an_error():
     _, model = build("llama")
     batch = batch_of(model)
     model.train()
-    with model.prepared_for_training(loss="liger"), pytest.raises(ModelError, match="loss: liger cannot be used"):
+    with model.prepared_for_training(loss="liger"), pytest.raises(ModelError, match="loss: liger"):
         model(**batch.inputs, labels=batch.labels)
 
 

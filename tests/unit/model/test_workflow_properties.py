@@ -79,7 +79,7 @@ def test_stages_train_the_named_parts_alone(base_and_model):
     model.set_trainable(["projector"])
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == set(model.trainable_parts()["projector"])
-    with pytest.raises(adaptkit.ModelError, match="no trainable part of this workflow named 'insertions'"):
+    with pytest.raises(adaptkit.ModelError, match="'insertions'"):
         model.set_trainable(["insertions"])
 
 

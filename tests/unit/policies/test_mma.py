@@ -205,7 +205,7 @@ def test_blocks_that_do_not_run_get_no_adapter():
 def test_blocks_that_bypass_their_attention_are_refused():
     encoder = nn.Module()
     encoder.num_layers, encoder.blocks = None, nn.ModuleList([nn.TransformerEncoderLayer(8, 2)])
-    with pytest.raises(adaptkit.ModelError, match="does not call its attention module at inference"):
+    with pytest.raises(adaptkit.ModelError, match="encoder_adapter: none"):
         Mma(MmaOptions()).adapt_encoder(encoder)
 
 
