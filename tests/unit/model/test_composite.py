@@ -28,14 +28,14 @@ def test_placeholders_without_features_are_an_error():
     _, model = build("llama")
     batch = batch_of(model)
     del batch.inputs["features"]
-    with pytest.raises(DataError, match="48 image placeholders.* 0 positions"):
+    with pytest.raises(DataError, match=r"48 image placeholders.* 0 positions"):
         model(**batch.inputs)
 
 
 def test_a_width_that_an_encoder_did_not_declare_names_both_widths():
     _, model = build("llama")
     model.encoders["image"].feature_size = 48
-    with pytest.raises(PluginError, match="48.*feature_size.*32"):
+    with pytest.raises(PluginError, match=r"48.*feature_size.*32"):
         model(**batch_of(model).inputs)
 
 
@@ -172,10 +172,10 @@ def test_another_base_is_refused_and_the_override_accepts_it(tmp_path):
     _, model = build("llama")
     model.save_pretrained(tmp_path)
     other = tiny_decoder("llama", seed=5, num_hidden_layers=4)
-    with pytest.raises(ModelError, match="another base.*weights"):
+    with pytest.raises(ModelError, match=r"another base.*weights"):
         adaptkit.load(tmp_path, base=other)
     assert adaptkit.load(tmp_path, base=other, allow_different_base=True).base is other
-    with pytest.raises(ModelError, match="Qwen2ForCausalLM.*LlamaForCausalLM"):
+    with pytest.raises(ModelError, match=r"Qwen2ForCausalLM.*LlamaForCausalLM"):
         adaptkit.load(tmp_path, base=tiny_decoder("qwen2", num_hidden_layers=4))
 
 

@@ -216,7 +216,7 @@ def test_a_workflow_is_uploaded_whole_and_names_no_folder_of_this_machine(models
 
 def test_an_encoder_in_a_folder_is_not_uploaded_as_a_path(model, hub):
     for what in (model, processor_of(model)):
-        with pytest.raises(ModelError, match="'image'.*/clip"):
+        with pytest.raises(ModelError, match=r"'image'.*/clip"):
             what.push_to_hub("org/name")
     with pytest.raises(ModelError, match=r"model\.push_to_hub"):
         model.config.push_to_hub("org/name")
@@ -290,7 +290,7 @@ def test_a_workflow_is_loaded_by_id_with_the_hubs_options(cache, model, tmp_path
         assert result.exit_code == 0, result.output
     for name in ("org/nothing", "nothing"):
         assert f"Error: {name} " in CliRunner().invoke(cli, ["eval", name]).output
-    with pytest.raises(ModelError, match="org/nothing.*downloaded"):
+    with pytest.raises(ModelError, match=r"org/nothing.*downloaded"):
         adaptkit.load("org/nothing")
 
 

@@ -23,7 +23,7 @@ def test_a_copied_cache_is_refused_rather_than_continued_without_its_media(polic
     copied = copy.deepcopy(cache)
     with pytest.raises(adaptkit.DataError, match="not filled by this workflow"):
         model(**NEXT, past_key_values=copied)
-    with pytest.raises(adaptkit.DataError, match="3 rows.* 1 row"):
+    with pytest.raises(adaptkit.DataError, match=r"3 rows.* 1 row"):
         model(input_ids=NEXT["input_ids"][:1], past_key_values=cache)
 
 

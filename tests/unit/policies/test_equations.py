@@ -86,7 +86,7 @@ def test_lora_only_where_asked():
     assert names
     assert all(".layers.2.self_attn.q_proj.lora_" in name for name in names)
     assert [kind for kind, _ in model.config.layer_map] == ["frozen", "frozen", "adapted", "frozen"]
-    with pytest.raises(adaptkit.ModelError, match="target_modules.*'q_prj'"):
+    with pytest.raises(adaptkit.ModelError, match=r"target_modules.*'q_prj'"):
         build("llama", insertion={**insertion, "target_modules": ["q_prj"]})
 
 

@@ -122,7 +122,7 @@ class TestGatedCrossAttention:
         _, model = build("llama", insertion=insertion_of("gated_cross_attention"), replace_ends=False)
         assert model.config.modalities["image"]["feature_mode"] == "context"
         ids = torch.tensor([[5, *[PLACEHOLDER_ID] * 16, 6]])
-        with pytest.raises(adaptkit.DataError, match="16 image placeholders.* 1 positions"):
+        with pytest.raises(adaptkit.DataError, match=r"16 image placeholders.* 1 positions"):
             model(input_ids=ids, features={"image": torch.zeros(1, 3, 32, 32)})
 
     def test_conversations_go_on_beside_the_cache(self, family):
@@ -290,6 +290,6 @@ class TestVisualExpert:
         context.put(ROWS, split_rows(mask))
         with (
             provide_context(context),
-            pytest.raises(adaptkit.ModelError, match="4 positions.* 3"),
+            pytest.raises(adaptkit.ModelError, match=r"4 positions.* 3"),
         ):
             model.language_model.model.layers[0].mlp(torch.zeros(1, 4, 32))
