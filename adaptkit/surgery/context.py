@@ -44,7 +44,7 @@ class AdapterContext:
     _values: dict[str, Any] = field(default_factory=dict)
 
     def put(self, name: str, value: Any) -> None:
-        """Hand a value on to later modules. The first value stays: recomputed layers put theirs again."""
+        """Hand a value on to later modules. The first value stays, since recomputed layers put theirs again."""
         self._values.setdefault(name, value)
 
     def has(self, name: str) -> bool:

@@ -259,11 +259,21 @@ def final_norms(model: PreTrainedModel) -> list[str]:
 
 
 def _probe(model: PreTrainedModel) -> tuple[PreTrainedModel, list[nn.Module]]:
-    """A structural copy of which only the first layer computes anything, and its layers."""
+    """A structural copy of which only the first layer computes anything, and its layers.
+
+    The others return their input in the form of the first one's output.
+    """
     probe = structural_copy(model).eval()
     layers_name, trunk = _find_layers(probe, text_config(probe))
     layers = list(getattr(trunk, layers_name))
-    _skip_all_but_the_first(layers)
+    form: list[Any] = []
+    layers[0].register_forward_hook(lambda module, arguments, output: form.append(output))
+
+    def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        return with_first_output(form[-1], hidden_states)
+
+    for layer in layers[1:]:
+        layer.forward = skip
     return probe, layers
 
 
@@ -318,18 +328,6 @@ def _refuse_sight_of_later_tokens(logits: Tensor, otherwise: Tensor, config: Pre
         raise ModelError(
             f"{family}: a token changes the logits of those before it, so it is not a causal decoder.{remedy}"
         )
-
-
-def _skip_all_but_the_first(layers: list[nn.Module]) -> None:
-    """Let every later layer return what it is given, in the form in which the first returns its own."""
-    form: list[Any] = []
-    layers[0].register_forward_hook(lambda module, arguments, output: form.append(output))
-
-    def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-        return with_first_output(form[-1], hidden_states)
-
-    for layer in layers[1:]:
-        layer.forward = skip
 
 
 def text_config(model: PreTrainedModel) -> PreTrainedConfig:
