@@ -188,7 +188,7 @@ def listed(value: Any, name: str) -> Sequence[Any]:
     items = [] if _is_absent(value) else value if isinstance(value, list) else [value]
     items = [item for item in items if not _is_null(item)]
     if not all(_could_be_medium(item) for item in items):
-        raise DataError(f"{name!r} must be a path or a list of paths, not {shown(value)}", kind="malformed")
+        raise DataError(f"{name!r} must be a path or a list of paths, not {shown(value)}")
     return items
 
 

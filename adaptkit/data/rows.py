@@ -102,14 +102,15 @@ class RowSource:
         """
         if not 0 <= index < self._length:
             raise IndexError(f"row {index} of {self._length} in {self._location}")
-        location, named = self._where(index), ""
+        where = getattr(self._rows, "where", None)
+        location, named = f"{self._location}[{index}]" if where is None else str(where(index)), ""
         try:
             row = self._rows[index]
             if isinstance(row, DataError):
                 raise DataError(str(row), kind=row.kind)
             if not isinstance(row, Mapping):
                 remedy = ". Put the turns under 'conversations' or 'messages'" if _are_turns(row) else ""
-                raise DataError(f"a row is an object with keys, not {type(row).__name__}{remedy}", kind="malformed")
+                raise DataError(f"a row is an object with keys, not {type(row).__name__}{remedy}")
             named = f" (id {shown(row['id'])})" if "id" in row else ""
             media = self._media if isinstance(self._media, Media) else self._media(index)
             media = media.beside(row, self._media_roots)
@@ -118,9 +119,11 @@ class RowSource:
             place_objects(row, messages, self._box_sizes)
             refuse_unread_media(row, messages, media, self._tags)
             refuse_unplaced(row, messages)
-            return Sample(_id_of(row, index), messages, location)
+            given = row.get("id")
+            return Sample(str(given if isinstance(given, str | int | float) else index), messages, location)
         except DataError as error:
-            raise DataError(f"{location}{named}: {error}", kind=error.kind) from error
+            kind = "malformed" if error.kind == "other" else error.kind
+            raise DataError(f"{location}{named}: {error}", kind=kind) from error
 
     def _check_size(self, messages: Sequence[Message]) -> None:
         """Refuse what would fill the memory once it is tokenized, long before anything is cut to max_length."""
@@ -132,15 +135,6 @@ class RowSource:
                 "several conversations, or raise the dataset's max_characters",
                 kind="too_large",
             )
-
-    def _where(self, index: int) -> str:
-        where = getattr(self._rows, "where", None)
-        return f"{self._location}[{index}]" if where is None else str(where(index))
-
-
-def _id_of(row: Mapping[str, Any], index: int) -> str:
-    value = row.get("id")
-    return str(value) if isinstance(value, str | int | float) else str(index)
 
 
 class JsonRows(list[Any]):
@@ -167,7 +161,7 @@ def load_rows(path: Path) -> JsonRows:
         if rows is None:
             rows = _loaded[key] = JsonRows(parse_rows(path))
     except OSError as error:
-        raise DataError(f"cannot read the data file {path}: {error.strerror}", kind="unreadable_file") from error
+        raise DataError(f"cannot read the data file {path}: {error.strerror}") from error
     return rows
 
 
@@ -182,7 +176,7 @@ def parse_rows(path: Path) -> list[Any]:
         beginning = file.read(_BEGINNING)
     other = no_text(beginning) if beginning.strip() else "empty"
     if other is not None:
-        raise DataError(f"{path} is {other}", kind="unreadable_file")
+        raise DataError(f"{path} is {other}")
     first = beginning.decode(encoding_of(beginning), errors="ignore").lstrip()
     # An object whose first line opens it alone is not a row of JSON Lines
     in_lines = path.suffix.lower() in LINES and not first.startswith("[") and not _OPENS.match(first)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from adaptkit.errors import DataError
@@ -47,10 +48,6 @@ _LIKELY = (
 _NEIGHBOURS = re.compile(rb"[\x80-\xff]{2}")
 
 
-class DuplicateKeyError(ValueError):
-    """An object of JSON has a key twice."""
-
-
 def encoding_of(beginning: bytes) -> str:
     """What a byte order mark says; UTF-8 without one."""
     return next((name for mark, name in _MARKS if beginning.startswith(mark)), "utf-8")
@@ -70,10 +67,7 @@ def decode_text(raw: bytes, where: str, *, first_line: int = 1) -> str:
     encoding = encoding_of(raw)
     beginning = raw[:_CONTEXT]
     if encoding == "utf-8" and beginning.count(0) > len(beginning) // 8:
-        raise DataError(
-            f"{where} is not UTF-8, but has zeros between its characters; {_remedy(_likely_encoding(raw))}",
-            kind="malformed",
-        )
+        raise DataError(f"{where} is not UTF-8, but has zeros between its characters; {_remedy(_likely_encoding(raw))}")
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
@@ -86,9 +80,7 @@ def decode_text(raw: bytes, where: str, *, first_line: int = 1) -> str:
         else:
             reason = _remedy(_likely_encoding(raw))
         name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
-        raise DataError(
-            f"{where} is not {name}: byte 0x{raw[error.start]:02x} on line {line:,}; {reason}", kind="malformed"
-        ) from error
+        raise DataError(f"{where} is not {name}: byte 0x{raw[error.start]:02x} on line {line:,}; {reason}") from error
 
 
 def no_text(raw: bytes) -> str | None:
@@ -110,12 +102,8 @@ def _likely_encoding(raw: bytes) -> str:
         return "UTF-16LE" if raw[1::2].count(b"\0") > raw[::2].count(b"\0") else "UTF-16BE"
     pairs = 2 * len(_NEIGHBOURS.findall(raw))
     if pairs > sum(byte > 0x7F for byte in raw) // 2:  # Latin letters with accents stand alone
-        return next(
-            (name for name, share, letters in _LIKELY if _share(raw, name, letters) >= share), "GB18030"
-        ).replace(
-            "GB2312",
-            "GB18030",  # which holds it, and more
-        )
+        likely = next((name for name, share, letters in _LIKELY if _share(raw, name, letters) >= share), "GB2312")
+        return likely.replace("GB2312", "GB18030")  # which holds it, and more
     return "WINDOWS-1252"
 
 
@@ -135,26 +123,18 @@ def parse_json(text: str | bytes, where: str) -> Any:
     Raises:
         DataError: It is malformed, or an object in it has a key twice; `where` says where it stands.
     """
-    return _loads(text, where, _unique)
+    value, doubled = _loads(text, where)
+    if doubled:
+        raise DataError(f"{where}: an object has the key {doubled[0]!r:.80} twice: keep one of them")
+    return value
 
 
 def parse_rows_of_json(text: str, where: str) -> Any:
     """As `parse_json`; but of a list with duplicate keys only the items that have them are errors, in their place."""
-    doubled: list[str] = []
-
-    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            doubled.append(_duplicate(pairs))
-            return _Doubled(found)
-        return found
-
-    value = _loads(text, where, note)
-    if not doubled:
-        return value
-    if isinstance(value, list):
-        return [_or_error(item) for item in value]
-    raise DataError(f"{where}: {_twice(doubled[0])}", kind="malformed")
+    value, doubled = _loads(text, where)
+    if doubled and not isinstance(value, list):
+        return parse_json(text, where)
+    return [_or_error(item) for item in value] if doubled else value
 
 
 class _Doubled(dict[str, Any]):
@@ -166,46 +146,36 @@ def _or_error(item: Any) -> Any:
     while stack:
         one = stack.pop()
         if isinstance(one, _Doubled):
-            return DataError("an object in the row has a key twice: keep one of them", kind="malformed")
+            return DataError("an object in the row has a key twice: keep one of them")
         stack += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
     return item
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise DuplicateKeyError(_twice(_duplicate(pairs)))
-    return found
+def duplicates(names: Iterable[str]) -> list[str]:
+    """Those of some names that occur more than once, each once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
-def _duplicate(pairs: list[tuple[str, Any]]) -> str:
-    return duplicates([key for key, _ in pairs])[0]
+def _loads(text: str | bytes, where: str) -> tuple[Any, list[str]]:
+    """A JSON value, in which objects with a key twice are `_Doubled`, and those keys."""
+    doubled: list[str] = []
 
+    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        doubled.append(duplicates(key for key, _ in pairs)[0])
+        return _Doubled(found)
 
-def duplicates(names: list[str]) -> list[str]:
-    """Those of some names that occur more than once, each once."""
-    ordered = sorted(names)
-    return list(dict.fromkeys(one for one, other in pairwise(ordered) if one == other))
-
-
-def _twice(key: str) -> str:
-    return f"an object has the key {key!r:.80} twice: keep one of them"
-
-
-def _loads(text: str | bytes, where: str, hook: Any) -> Any:
-    if isinstance(text, bytes):
-        text = decode_text(text, where)
-    text = text.rstrip()
+    text = (decode_text(text, where) if isinstance(text, bytes) else text).rstrip()
     try:
-        return json.loads(text, object_pairs_hook=hook)
+        return json.loads(text, object_pairs_hook=as_object), doubled
     except json.JSONDecodeError as error:  # of one line, `where` says which
         place = f"line {error.lineno} column {error.colno}" if "\n" in error.doc.strip() else f"column {error.colno}"
         advice = _advice(error.doc, error.pos, error.msg)
-        raise DataError(f"{where}: not valid JSON: {error.msg} at {place}{advice}", kind="malformed") from error
-    except DuplicateKeyError as error:
-        raise DataError(f"{where}: {error}", kind="malformed") from error
+        raise DataError(f"{where}: not valid JSON: {error.msg} at {place}{advice}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}", kind="malformed") from error
+        raise DataError(f"{where}: not valid JSON: {error}") from error
 
 
 def _advice(text: str, place: int, reason: str) -> str:

@@ -99,7 +99,7 @@ def to_python(table: Any, index: int, *, validate: bool = False) -> Any:
         row = table.slice(index, 1).to_pylist()[0]
         return {field.name: _parsed(row[field.name], field.type) for field in table.schema}
     except (ValueError, OverflowError, ArithmeticError, NotImplementedError, LookupError, MemoryError) as error:
-        raise DataError(f"a value of the row cannot be read: {error}", kind="malformed") from error
+        raise DataError(f"a value of the row cannot be read: {error}") from error
 
 
 def _parsed(value: Any, kind: Any) -> Any:

@@ -42,45 +42,32 @@ class AutoLayout:
         if row.get("conversations") is None and row.get("messages") is None:
             raise DataError(
                 f"the row has neither 'conversations' nor 'messages' but {shown(list(row))}: give the templates "
-                "question and answer for what it has, or name its layout",
-                kind="malformed",
+                "question and answer for what it has, or name its layout"
             )
         return self._layouts[layout_of(row, self._modalities)].read(row, media)
 
 
-def build_layout(
-    name: str,
-    tags: Mapping[str, str],
-    location: str,
-    *,
-    system: str | None = None,
-    move_media_to_front: bool = False,
-    question: str | None = None,
-    answer: str | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> Layout:
+def build_layout(name: str, options: Any, tags: Mapping[str, str], location: str) -> Layout:
     """A layout by name.
 
     Args:
         name: One of them; `auto` is `table` where a question is given, else what each row's keys tell.
+        options: Of the format; it may lack those of other layouts.
         tags: Tag of each modality.
         location: What the rows come from, for messages.
-        system: As in the layouts.
-        move_media_to_front: As in `LlavaLayout`.
-        question: Template of a table.
-        answer: The same.
-        columns: Column of a modality's media in a table, where it has another name.
 
     Raises:
-        DataError: A table lacks a template, or one is malformed.
+        DataError: A template is malformed.
     """
-    if name == "table" or (name == "auto" and question is not None):
-        if question is None or answer is None:
-            raise DataError(f"{location}: the layout 'table' needs the templates question and answer")
-        return TableLayout(tags, location, question=question, answer=answer, columns=columns, system=system)
+    if name == "table" or (name == "auto" and options.question is not None):
+        columns = getattr(options, "columns", None)
+        return TableLayout(
+            tags, location, question=options.question, answer=options.answer, columns=columns, system=options.system
+        )
+    to_front = getattr(options, "move_media_to_front", False)
     layouts: dict[str, Layout] = {
-        "llava": LlavaLayout(tags, move_media_to_front=move_media_to_front, system=system),
-        "sharegpt": ShareGptLayout(tags, move_media_to_front=move_media_to_front, system=system),
-        "messages": MessagesLayout(tags, system=system),
+        "llava": LlavaLayout(tags, move_media_to_front=to_front, system=options.system),
+        "sharegpt": ShareGptLayout(tags, move_media_to_front=to_front, system=options.system),
+        "messages": MessagesLayout(tags, system=options.system),
     }
     return AutoLayout(layouts, list(tags)) if name == "auto" else layouts[name]

@@ -124,7 +124,7 @@ def read_turns(row: Mapping[str, Any], roles: Mapping[str, str]) -> list[Turn]:
     """
     conversation = row.get("conversations")
     if not isinstance(conversation, list) or not conversation:
-        raise DataError(f"'conversations' must be a list of turns{_remedy(row, conversation)}", kind="malformed")
+        raise DataError(f"'conversations' must be a list of turns{_remedy(row, conversation)}")
     turns = [_read_turn(turn, i, roles) for i, turn in enumerate(conversation)]
     first = int(turns[0].role == "assistant")
     check_turns([(turn.role, turn.text) for turn in turns[first:]], first)
@@ -158,9 +158,7 @@ def check_turns(turns: Sequence[tuple[str, str]], first: int = 0) -> None:
     for i, (role, text) in enumerate(turns, start=first):
         expected = ("user", "assistant")[(i - first) % 2]
         if role != expected:
-            raise DataError(
-                f"turn {i} is from the {role}: the user and the assistant must take turns", kind="malformed"
-            )
+            raise DataError(f"turn {i} is from the {role}: the user and the assistant must take turns")
         if role == "assistant" and not text.strip():
             raise DataError(f"turn {i}: the answer is empty", kind="empty_answer")
     if len(turns) < 2:
@@ -171,17 +169,16 @@ def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> Turn:
     if isinstance(turn, dict) and "role" in turn and "from" not in turn:
         raise DataError(
             f"turn {index} has 'role' and 'content' in place of 'from' and 'value': call the list 'messages', which "
-            "the format messages reads",
-            kind="malformed",
+            "the format messages reads"
         )
     if not isinstance(turn, dict) or not isinstance(turn.get("from"), str):
-        raise DataError(f"turn {index} must be an object with 'from' and 'value'", kind="malformed")
+        raise DataError(f"turn {index} must be an object with 'from' and 'value'")
     speaker, text = turn["from"], turn.get("value")
     if speaker not in roles:
         hint = "The format sharegpt reads that one." if speaker in _SHAREGPT_ROLES and speaker not in roles else ""
-        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles, hint=hint)}", kind="malformed")
+        raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles, hint=hint)}")
     if not isinstance(text, str):
-        raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}", kind="malformed")
+        raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}")
     learned = is_learned(turn, f"turn {index}")
     if more := more_of(turn):
         raise DataError(

@@ -57,9 +57,9 @@ def system_message(row: Mapping[str, Any], first: Any, default: str | None) -> s
     first = None if first == "" else first
     for value in (own, first):
         if value is not None and not isinstance(value, str):
-            raise DataError(f"the system message must be text, not {type(value).__name__}", kind="malformed")
+            raise DataError(f"the system message must be text, not {type(value).__name__}")
     if own is not None and first is not None and own != first:
-        raise DataError("two system messages: one under 'system', another as the first turn", kind="malformed")
+        raise DataError("two system messages: one under 'system', another as the first turn")
     return next((value for value in (first, own, default) if value is not None), None)
 
 
@@ -78,9 +78,9 @@ def is_learned(turn: Mapping[str, Any], where: str) -> bool:
     given = {key: turn[key] for key in _LEARNED if turn.get(key) is not None}
     for key, value in given.items():
         if not isinstance(value, bool | int | float) or value not in (0, 1):
-            raise DataError(f"{where}: its {key} is {shown(value)}; it may be 0 or 1", kind="malformed")
+            raise DataError(f"{where}: its {key} is {shown(value)}; it may be 0 or 1")
     if len({bool(value) for value in given.values()}) > 1:
-        raise DataError(f"{where}: {' and '.join(given)} contradict each other", kind="malformed")
+        raise DataError(f"{where}: {' and '.join(given)} contradict each other")
     return all(given.values())
 
 

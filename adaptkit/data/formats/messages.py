@@ -38,7 +38,7 @@ class MessagesLayout:
         """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
         given = row.get("messages")
         if not isinstance(given, list):
-            raise DataError(f"a row is an object with a list of 'messages'{_remedy(row)}", kind="malformed")
+            raise DataError(f"a row is an object with a list of 'messages'{_remedy(row)}")
         refuse_unread_keys(row)
         parts = PartReader(row, media, self._tags)
         messages = [_read_message(message, i, parts) for i, message in enumerate(given)]
@@ -69,14 +69,14 @@ def _read_message(message: Any, index: int, parts: PartReader) -> Message:
     content = message.get("content")
     parts_given = [text_part(content)] if isinstance(content, str) else content
     if not isinstance(parts_given, list):
-        raise DataError(f"{where}: content is {type(content).__name__}, not text or a list of parts", kind="malformed")
+        raise DataError(f"{where}: content is {type(content).__name__}, not text or a list of parts")
     listed, read = parts.list_of(message), []
     for i, part in enumerate(parts_given):
         one = parts.read(part, place := f"{where}, part {i}")
         read += parts.at_tags(one["text"], place) if role == "user" and one["type"] == "text" else [one]
     read = [*parts.left_of(listed, where), *read]
     if role != "user" and any(part["type"] != "text" for part in read):
-        raise DataError(f"{where}: media stand in the user's messages, not in the {role}'s", kind="malformed")
+        raise DataError(f"{where}: media stand in the user's messages, not in the {role}'s")
     result = cast(Message, {"role": role, "content": read, **more_of(message)})
     if role == "assistant" and not learned:
         result["weight"] = 0
@@ -88,12 +88,11 @@ def _role_of(message: Any, where: str) -> str:
     if isinstance(message, dict) and "from" in message and role is None:
         raise DataError(
             f"{where} has 'from' and 'value' in place of 'role' and 'content': call the list 'conversations', which "
-            "the format sharegpt reads",
-            kind="malformed",
+            "the format sharegpt reads"
         )
     if not isinstance(role, str) or role not in ROLES:
         given = role[:40] if isinstance(role, str) else shown(role)
-        raise DataError(f"{where}: {unknown_name('role', given, ROLES)}", kind="malformed")
+        raise DataError(f"{where}: {unknown_name('role', given, ROLES)}")
     return "system" if role == "developer" else role
 
 

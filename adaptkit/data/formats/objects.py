@@ -39,7 +39,7 @@ def place_objects(row: Mapping[str, Any], messages: Sequence[Message], sizes: Bo
     if not objects or not any(_TAGS.search(part["text"]) for part in texts):
         return
     if not isinstance(objects, Mapping):
-        raise _malformed(f"'objects' must be an object with the lists 'ref' and 'bbox', not {shown(objects)}")
+        raise DataError(f"'objects' must be an object with the lists 'ref' and 'bbox', not {shown(objects)}")
     media = [part for message in messages for part in message["content"] if part["type"] in sizes]
     names, boxes = _names(objects), _boxes(objects, [(part["type"], part[part["type"]]) for part in media], sizes)
     waiting: dict[str, Iterator[str]] = {_NAME: iter(names), _BOX: iter(boxes)}
@@ -57,19 +57,19 @@ def place_objects(row: Mapping[str, Any], messages: Sequence[Message], sizes: Bo
 def _names(objects: Mapping[str, Any]) -> list[str]:
     names = objects.get("ref") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _malformed(f"'ref' of 'objects' must be a list of names, not {shown(names)}")
+        raise DataError(f"'ref' of 'objects' must be a list of names, not {shown(names)}")
     return names
 
 
 def _boxes(objects: Mapping[str, Any], media: Sequence[tuple[str, Any]], sizes: BoxSizes) -> list[str]:
     boxes, units = objects.get("bbox") or [], objects.get("bbox_type") or "real"
     if units not in _UNITS:
-        raise _malformed(f"'bbox_type' of 'objects' is {shown(units)}; it may be {' or '.join(_UNITS)}")
+        raise DataError(f"'bbox_type' of 'objects' is {shown(units)}; it may be {' or '.join(_UNITS)}")
     if not isinstance(boxes, list) or not all(map(_is_box, boxes)):
-        raise _malformed(f"'bbox' of 'objects' must be a list of [x1, y1, x2, y2], not {shown(boxes)}")
+        raise DataError(f"'bbox' of 'objects' must be a list of [x1, y1, x2, y2], not {shown(boxes)}")
     numbers = next(filter(None, (objects.get(f"{modality}_id") for modality in sizes)), [0] * len(boxes))
     if not isinstance(numbers, list) or len(numbers) != len(boxes):
-        raise _malformed(f"the media of the boxes in 'objects' must be a list of a number each, not {shown(numbers)}")
+        raise DataError(f"the media of the boxes in 'objects' must be a list of a number each, not {shown(numbers)}")
     known: dict[int, tuple[int, int]] = {}
     texts = []
     for (x1, y1, x2, y2), number in zip(boxes, numbers):
@@ -78,7 +78,7 @@ def _boxes(objects: Mapping[str, Any], media: Sequence[tuple[str, Any]], sizes: 
         width, height = known[number]
         x, y = (width, height) if units == "norm1" else (1, 1)
         if not (-1 <= x1 * x < x2 * x <= width + 1 and -1 <= y1 * y < y2 * y <= height + 1):
-            raise _malformed(
+            raise DataError(
                 f"the box {shown([x1, y1, x2, y2])} of 'objects' does not lie in its medium of {width} by {height} "
                 f"pixels: they are x1, y1, x2, y2, in {'fractions' if units == 'norm1' else 'pixels'} (bbox_type)"
             )
@@ -92,7 +92,7 @@ def _size(number: Any, media: Sequence[tuple[str, Any]], sizes: BoxSizes) -> tup
     modality, source = media[number]
     size = sizes[modality](source)
     if size is None:
-        raise _malformed(f"no box can lie in a medium of {modality!r}")
+        raise DataError(f"no box can lie in a medium of {modality!r}")
     return size
 
 
@@ -102,7 +102,3 @@ def _is_box(box: Any) -> bool:
         and len(box) == 4
         and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in box)
     )
-
-
-def _malformed(message: str) -> DataError:
-    return DataError(message, kind="malformed")

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from adaptkit.hookspecs import Options
+
+_MediaRoots = Annotated[
+    list[str], Field(description="Further folders below which the media of rows may lie, absolute or below data_root.")
+]
+_Limit = Annotated[int | None, Field(ge=1, description="Read the first so many rows only.")]
+_MaxCharacters = Annotated[
+    int,
+    Field(
+        ge=1,
+        description="Characters of text beyond which a conversation is refused: each takes hundreds of bytes when it "
+        "is tokenized.",
+    ),
+]
+_System = Annotated[str | None, Field(description="System message put before conversations that have none.")]
+_MoveMedia = Annotated[bool, Field(description="Put each turn's media before its text, as LLaVA's trainer does.")]
 
 
 class FileOptions(Options):
@@ -14,26 +29,16 @@ class FileOptions(Options):
 
     path: str = Field(description="The file, absolute or below data_root.")
     media: str | None = Field(None, description="Folder of the media. The file's folder where not given.")
-    media_roots: list[str] = Field(
-        default_factory=list,
-        description="Further folders below which the media of rows may lie, absolute or below data_root.",
-    )
-    limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
-    max_characters: int = Field(
-        1_000_000,
-        ge=1,
-        description="Characters of text beyond which a conversation is refused: each takes hundreds of bytes when "
-        "it is tokenized.",
-    )
-    system: str | None = Field(None, description="System message put before conversations that have none.")
+    media_roots: _MediaRoots = Field(default_factory=list)
+    limit: _Limit = None
+    max_characters: _MaxCharacters = 1_000_000
+    system: _System = None
 
 
 class LlavaOptions(FileOptions):
     """Where a LLaVA, ALLaVA or ShareGPT file is, and how it is read."""
 
-    move_media_to_front: bool = Field(
-        False, description="Put each turn's media before its text, as LLaVA's trainer does."
-    )
+    move_media_to_front: _MoveMedia = False
 
 
 class TemplateOptions(Options):
@@ -47,12 +52,7 @@ class TemplateOptions(Options):
         description="Jinja template of the answer. `{{ bbox | padded_box(width, height) }}` writes pixels as fractions "
         "of the padded square."
     )
-    max_characters: int = Field(
-        1_000_000,
-        ge=1,
-        description="Characters of text beyond which a conversation is refused: each takes hundreds of bytes when "
-        "it is tokenized.",
-    )
+    max_characters: _MaxCharacters = 1_000_000
     system: str | None = Field(None, description="System message put before every conversation.")
 
 
@@ -61,10 +61,7 @@ class TableOptions(TemplateOptions):
 
     path: str = Field(description="A .jsonl, .json, .csv or .tsv file, absolute or below data_root.")
     media: str | None = Field(None, description="Folder of the media. The table's folder where not given.")
-    media_roots: list[str] = Field(
-        default_factory=list,
-        description="Further folders below which the media of rows may lie, absolute or below data_root.",
-    )
+    media_roots: _MediaRoots = Field(default_factory=list)
     columns: dict[str, str] = Field(
         default_factory=dict, description="Column of a modality's files, where it has another name than the modality."
     )
@@ -76,7 +73,7 @@ class TableOptions(TemplateOptions):
         "or what separates the header's names where it has none of these.",
     )
     quotes: bool = Field(True, description="Whether cells of CSV and TSV files may stand in double quotes.")
-    limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
+    limit: _Limit = None
 
 
 class PairTable(Options):
@@ -91,10 +88,7 @@ class PairOptions(TemplateOptions):
 
     first: PairTable = Field(description="A table, by path and media.")
     second: PairTable = Field(description="Another, or the same.")
-    media_roots: list[str] = Field(
-        default_factory=list,
-        description="Further folders below which the media of rows may lie, absolute or below data_root.",
-    )
+    media_roots: _MediaRoots = Field(default_factory=list)
     on: str = Field(description="The column in which half of the pairs agree.")
     num_samples: int = Field(1000, ge=1, description="Number of pairs.")
     seed: int = Field(0, ge=0, description="The same seed gives the same pairs.")
@@ -109,9 +103,7 @@ class RowOptions(Options):
         description="Layout of the rows. By default a table where a question is given, else what each row's keys tell: "
         "messages, sharegpt (it has system, media under a plural name, or turns of user or assistant), else llava.",
     )
-    move_media_to_front: bool = Field(
-        False, description="Put each turn's media before its text, as LLaVA's trainer does."
-    )
+    move_media_to_front: _MoveMedia = False
     question: str | None = Field(None, description="For a table: template of the question, as in the format table.")
     answer: str | None = Field(None, description="For a table: template of the answer.")
     columns: dict[str, str] = Field(
@@ -119,18 +111,10 @@ class RowOptions(Options):
         description="For a table: column of a modality's media, where it has another name than the modality.",
     )
     media: str | None = Field(None, description="Folder of media that rows name by path.")
-    media_roots: list[str] = Field(
-        default_factory=list,
-        description="Further folders below which the media of rows may lie, absolute or below data_root.",
-    )
-    limit: int | None = Field(None, ge=1, description="Read the first so many rows only.")
-    max_characters: int = Field(
-        1_000_000,
-        ge=1,
-        description="Characters of text beyond which a conversation is refused: each takes hundreds of bytes when "
-        "it is tokenized.",
-    )
-    system: str | None = Field(None, description="System message put before conversations that have none.")
+    media_roots: _MediaRoots = Field(default_factory=list)
+    limit: _Limit = None
+    max_characters: _MaxCharacters = 1_000_000
+    system: _System = None
 
     @model_validator(mode="after")
     def _templates_together(self) -> Self:

@@ -39,17 +39,15 @@ class PartReader:
         """
         kind = part.get("type") if isinstance(part, dict) else None
         if not isinstance(kind, str):
-            raise DataError(f"{where}: a part is an object with a 'type'", kind="malformed")
+            raise DataError(f"{where}: a part is an object with a 'type'")
         if kind in _TEXT:
             if not isinstance(part.get("text"), str):
-                raise DataError(
-                    f"{where}: a text part holds {type(part.get('text')).__name__}, not text", kind="malformed"
-                )
+                raise DataError(f"{where}: a text part holds {type(part.get('text')).__name__}, not text")
             return text_part(part["text"])
         modality = kind.removesuffix("_url").removeprefix("input_")
         if modality not in self._modalities:
             known = ["text", *(name for m in self._modalities for name in (m, f"{m}_url", f"input_{m}"))]
-            raise DataError(f"{where}: {unknown_name('part type', kind[:40], known)}", kind="malformed")
+            raise DataError(f"{where}: {unknown_name('part type', kind[:40], known)}")
         self._read.add(modality)
         value = _content_of(part, kind, modality)
         if value is None and kind == modality:

@@ -125,13 +125,13 @@ def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True, deli
             raw = path.read_bytes()
             other = no_text(raw)
             if other is not None:
-                raise DataError(f"{path} is {other}", kind="unreadable_file")
+                raise DataError(f"{path} is {other}")
             text = decode_text(raw, str(path))
             said = _SEPARATOR_LINE.match(text)  # as spreadsheets write it
             text = text[said.end() :] if said else text
             rows = _read_cells(text, delimiter or (said[1] if said else _delimiter(text, kind)), path, quotes)
         elif kind in COMPRESSED:
-            raise DataError(f"{path} is compressed: unpack it", kind="unreadable_file")
+            raise DataError(f"{path} is compressed: unpack it")
         elif kind in READERS:
             rows = parse_rows(path)
         else:
@@ -179,7 +179,7 @@ def _read_cells(text: str, delimiter: str, path: Path, quotes: bool) -> list[Any
                 raise csv.Error("a cell in quotes goes over several lines and columns")
             if None in row or len(cells) < len(row):
                 message = f"line {reader.line_num}: the row has not as many cells as the header, which {_header(names)}"
-                rows.append(DataError(message, kind="malformed"))
+                rows.append(DataError(message))
             else:
                 rows.append(row)
     except csv.Error as error:

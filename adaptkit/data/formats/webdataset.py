@@ -175,13 +175,11 @@ class WebDatasetRows:
         members = self._members(index)
         endings = [member.ending for member in members]
         if len(set(endings)) < len(endings):
-            raise DataError(f"two members of the sample have one ending: {shown(endings)}", kind="malformed")
+            raise DataError(f"two members of the sample have one ending: {shown(endings)}")
         texts = {member.ending: member for member in members if member.ending in ("json", "txt")}
         row = {} if "json" not in texts else parse_json(_text(texts["json"]), texts["json"].name)
         if not isinstance(row, Mapping):
-            raise DataError(
-                f"{texts['json'].member} is an object with keys, not {type(row).__name__}", kind="malformed"
-            )
+            raise DataError(f"{texts['json'].member} is an object with keys, not {type(row).__name__}")
         row = {"id": split_name(members[0].member)[0], **row}
         if "txt" in texts:
             row["txt"] = _text(texts["txt"])
@@ -207,7 +205,7 @@ class WebDatasetRows:
 
 def _text(member: Member) -> str:
     if member.size > MAX_TEXT_BYTES:
-        raise DataError(f"{member.name} has {member.size:,} bytes, more than a text may have", kind="malformed")
+        raise DataError(f"{member.name} has {member.size:,} bytes, more than a text may have")
     return decode_text(member.read(), member.name)
 
 

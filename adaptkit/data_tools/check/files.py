@@ -113,24 +113,23 @@ def tell_format(path: Path, modalities: Sequence[str]) -> str:
     if path.suffix.lower() in FORMATS_BY_ENDING:
         return FORMATS_BY_ENDING[path.suffix.lower()]
     if path.suffix.lower() in TABLE_ENDINGS:
-        raise DataError(f"{path}: {_TABLES}", kind="unreadable_file")
+        raise DataError(f"{path}: {_TABLES}")
     if path.suffix.lower() in COMPRESSED:
-        raise DataError(f"{path} is compressed: unpack it", kind="unreadable_file")
+        raise DataError(f"{path} is compressed: unpack it")
     found = list(islice(load_rows(path), _NUM_LOOKED_AT))
     rows = [row for row in found if isinstance(row, Mapping)]
     if any("messages" in row for row in rows):
         return "messages"
     if not any("conversations" in row for row in rows):
         if not rows and isinstance(found[0], DataError):
-            raise DataError(f"{path}: {found[0]}", kind="unreadable_file")
+            raise DataError(f"{path}: {found[0]}")
         keys = shown(list(rows[0])) if rows else "none"
         near = next((n for key in ("conversations", "messages") if rows and (n := nearest_name(key, rows[0]))), None)
         meant = "" if near is None else f" Is {near!r:.80} meant?"
         raise DataError(
             f"{path}: its rows have neither 'conversations' nor 'messages' (keys of the first: {keys}), so they are "
             f"not conversations.{meant} If each row is a label or a question with an answer, the file is a table, and "
-            f"{_TABLES}",
-            kind="unreadable_file",
+            f"{_TABLES}"
         )
     # What one row has of ShareGPT's the others may be without
     return "sharegpt" if any(layout_of(row, modalities) == "sharegpt" for row in rows) else "llava"
@@ -144,8 +143,7 @@ def _format_of_folder(path: Path) -> str:
     if len(found) != 1:
         raise DataError(
             f"{path} is a folder, but neither a dataset that save_to_disk wrote nor one of "
-            f"{' or '.join(FORMATS_BY_ENDING)} files: name the files in it",
-            kind="unreadable_file",
+            f"{' or '.join(FORMATS_BY_ENDING)} files: name the files in it"
         )
     return FORMATS_BY_ENDING[found[0]]
 
@@ -174,7 +172,7 @@ def _open(path: Path, data_format: str, media: Path | None, media_roots: Sequenc
     options = manager.options("data source", data_format, given)
     missing = component.missing(options, context)
     if missing is not None:
-        raise DataError(f"{path}: {missing}", kind="unreadable_file")
+        raise DataError(f"{path}: {missing}")
     return component.build(options, context)
 
 

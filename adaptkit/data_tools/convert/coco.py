@@ -212,5 +212,5 @@ def read_boxes(
             if box is not None:
                 boxes[entry["id"]] = box
     if not pictures:
-        raise DataError(f"{path}: no picture has an id and a file_name", kind="unreadable_file")
+        raise DataError(f"{path}: no picture has an id and a file_name")
     return pictures, boxes

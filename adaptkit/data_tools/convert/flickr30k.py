@@ -52,7 +52,7 @@ def convert_flickr30k(
     """
     for name in FOLDERS:
         if not (folder / name).is_dir():
-            raise DataError(f"no folder {folder / name}: name the folder that holds it", kind="missing_file")
+            raise DataError(f"no folder {folder / name}: name the folder that holds it")
     skipped: Counter[str] = Counter()
     pictures = _pictures(folder, _names(folder, split), skipped, progress)
     return write_conversations(pictures, output, options, skipped)
@@ -118,7 +118,7 @@ def read_annotation(path: Path) -> tuple[str, int, int, dict[str, list[tuple[int
             boxes.setdefault((name.text or "").strip(), []).append((x1, y1, x2, y2))
     size = root.find("size")
     if size is None:
-        raise DataError(f"{path}: the size of the picture is missing", kind="unreadable_file")
+        raise DataError(f"{path}: the size of the picture is missing")
     width, height = (_number(size, key, path) for key in ("width", "height"))
     return (root.findtext("filename") or "").strip(), width, height, boxes
 
@@ -129,35 +129,33 @@ def _number(parent: ElementTree.Element, key: str, path: Path) -> int:
         return int((text or "")[:20])
     except ValueError:
         message = f"{path}: <{key}> of <{parent.tag}> is {text and text[:40]!r}, not a whole number"
-        raise DataError(message, kind="unreadable_file") from None
+        raise DataError(message) from None
 
 
 def _parse_xml(path: Path) -> ElementTree.Element:
     """The root of a file without a document type, which is what could declare entities that grow without end."""
 
     def refuse(*_: object) -> NoReturn:
-        raise DataError(f"{path}: it declares a document type, which no annotation needs", kind="unreadable_file")
+        raise DataError(f"{path}: it declares a document type, which no annotation needs")
 
     try:
         if path.stat().st_size > _MAX_XML_BYTES:
-            raise DataError(
-                f"{path} is larger than {_MAX_XML_BYTES:,} bytes, so it is not an annotation", kind="unreadable_file"
-            )
+            raise DataError(f"{path} is larger than {_MAX_XML_BYTES:,} bytes, so it is not an annotation")
         raw = path.read_bytes()
         parser = expat.ParserCreate()
         parser.StartDoctypeDeclHandler = refuse
         parser.Parse(raw, True)
         return ElementTree.fromstring(raw)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", kind="unreadable_file") from error
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{path}: not valid XML: {error}", kind="unreadable_file") from error
+        raise DataError(f"{path}: not valid XML: {error}") from error
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", kind="unreadable_file") from error
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error.reason}", kind="unreadable_file") from error
+        raise DataError(f"{path}: not UTF-8 text: {error.reason}") from error

@@ -39,7 +39,7 @@ def read_lists(path: Path, names: Collection[str], progress: Progress | None = N
         with path.open("rb") as file:
             yield from _members(_Scanner(file, path, progress), set(names))
     except OSError as error:
-        raise DataError(f"cannot read the data file {path}: {error.strerror}", kind="unreadable_file") from error
+        raise DataError(f"cannot read the data file {path}: {error.strerror}") from error
 
 
 def _members(scanner: _Scanner, missing: set[str]) -> Iterator[tuple[str, Any]]:
@@ -61,8 +61,7 @@ def _members(scanner: _Scanner, missing: set[str]) -> Iterator[tuple[str, Any]]:
         raise scanner.error("more than one value")
     if missing:
         raise DataError(
-            f"{scanner.path}: no list of {', '.join(sorted(missing))} in it. Is it the file of the annotations?",
-            kind="unreadable_file",
+            f"{scanner.path}: no list of {', '.join(sorted(missing))} in it. Is it the file of the annotations?"
         )
 
 
@@ -127,7 +126,7 @@ class _Scanner:
     def error(self, what: str) -> DataError:
         """What is wrong, and where about."""
         near = self._text[self._at : self._at + 40]
-        return DataError(f"{self.path}: not valid JSON of COCO's layout: {what}, near {near!r}", kind="unreadable_file")
+        return DataError(f"{self.path}: not valid JSON of COCO's layout: {what}, near {near!r}")
 
     def _more(self) -> bool:
         if len(self._text) - self._at > _MAX_ENTRY_CHARS:
@@ -136,7 +135,7 @@ class _Scanner:
         try:
             text = self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: not UTF-8 text: {error.reason}", kind="unreadable_file") from error
+            raise DataError(f"{self.path}: not UTF-8 text: {error.reason}") from error
         self._text, self._at = self._text[self._at :] + text, 0
         self._done += len(raw)
         if self._progress is not None:

@@ -34,12 +34,10 @@ def load_plain_pickle(path: Path) -> Any:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(
-                f"{path} is larger than {MAX_BYTES:,} bytes, too large for such a file", kind="unreadable_file"
-            )
+            raise DataError(f"{path} is larger than {MAX_BYTES:,} bytes, too large for such a file")
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", kind="unreadable_file") from error
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
     problem: Exception | None = None
     for encoding in _ENCODINGS:
         try:
@@ -49,4 +47,4 @@ def load_plain_pickle(path: Path) -> Any:
         except Exception as error:  # a damaged pickle can fail in any way
             problem = error
             break
-    raise DataError(f"{path} cannot be read as a pickle: {problem or 'it is damaged'}.", kind="unreadable_file")
+    raise DataError(f"{path} cannot be read as a pickle: {problem or 'it is damaged'}.")

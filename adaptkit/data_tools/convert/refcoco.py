@@ -66,7 +66,7 @@ def _refs_of_split(folder: Path, split: str, split_by: Sequence[str]) -> list[di
     if not isinstance(refs, list) or not all(
         isinstance(ref, dict) and isinstance(ref.get("split"), str) for ref in refs
     ):
-        raise DataError(f"{path}: not a list of references, each with its split", kind="unreadable_file")
+        raise DataError(f"{path}: not a list of references, each with its split")
     splits = sorted({ref["split"] for ref in refs})
     if split != "all" and split not in splits:
         raise DataError(f"{path}: {unknown_name('split', split, [*splits, 'all'])}")
@@ -75,16 +75,14 @@ def _refs_of_split(folder: Path, split: str, split_by: Sequence[str]) -> list[di
 
 def _refs_file(folder: Path, split_by: Sequence[str]) -> Path:
     if not folder.is_dir():
-        raise DataError(
-            f"no folder {folder}: name one that holds {INSTANCES_FILE} and refs(...).p", kind="missing_file"
-        )
+        raise DataError(f"no folder {folder}: name one that holds {INSTANCES_FILE} and refs(...).p")
     found = {match[1]: path for path in sorted(folder.iterdir()) if (match := _REFS_FILE.fullmatch(path.name))}
     if not found:
-        raise DataError(f"{folder}: no file refs(...).p in it, which holds the expressions", kind="missing_file")
+        raise DataError(f"{folder}: no file refs(...).p in it, which holds the expressions")
     chosen = [name for name in found if name in split_by or not split_by]
     if not chosen:
         wanted = unknown_name("file of splits by", " or ".join(split_by), found)
-        raise DataError(f"{folder}: {wanted}", kind="missing_file")
+        raise DataError(f"{folder}: {wanted}")
     if len(chosen) > 1:
         raise DataError(f"{folder} has splits by {' and by '.join(chosen)}: choose one with --split-by")
     return found[chosen[0]]
