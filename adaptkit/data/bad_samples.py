@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from adaptkit.errors import Lines, RunError, join_lines
-from adaptkit.files.writing import explain_write_error, make_folder, write_bytes
+from adaptkit.files.writing import atomic_file, explain_write_error, make_folder
 
 _NUM_EXAMPLES = 5
 
@@ -43,16 +43,13 @@ class BadSamples:
 
     def strike_out(self, locations: Collection[str]) -> None:
         """Take samples of the stage out of the file; no other process may be writing to it."""
-        kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if not self._is_of(line, locations)]
-        write_bytes(self.path, b"".join(kept))
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        with atomic_file(self.path, "wb") as file:
+            for line in lines:
+                entry = _parse(line)
+                if entry is None or entry["stage"] != self.stage or entry["location"] not in locations:
+                    file.write(line)
         self._reasons, self._read_bytes, self._torn = {}, 0, False
-
-    def _is_of(self, line: bytes, locations: Collection[str]) -> bool:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            return False
-        return bool(entry["stage"] == self.stage and entry["location"] in locations)
 
     def record(self, location: str, reason: str) -> None:
         """Note one bad sample; a location that is noted already counts once.
@@ -93,11 +90,8 @@ class BadSamples:
                 if self._torn:
                     break
                 self._read_bytes += len(line)
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue  # a run was killed while it wrote this line
-                if entry["stage"] == self.stage:
+                entry = _parse(line)
+                if entry is not None and entry["stage"] == self.stage:
                     self._reasons.setdefault(entry["location"], entry["reason"])
 
     def _append(self, entry: dict[str, str]) -> None:
@@ -113,13 +107,16 @@ class BadSamples:
 
 def count_bad_samples(path: Path) -> Counter[str]:
     """Bad samples of each dataset that a run has recorded, each counted once however many stages met it."""
-    locations = set()
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        try:
-            locations.add(json.loads(line)["location"])
-        except ValueError:
-            continue  # a run was killed while it wrote this line
-    return _by_dataset(locations)
+    entries = map(_parse, path.read_bytes().splitlines() if path.is_file() else ())
+    return _by_dataset({entry["location"] for entry in entries if entry is not None})
+
+
+def _parse(line: bytes) -> dict[str, str] | None:
+    try:
+        entry: dict[str, str] = json.loads(line)
+    except ValueError:  # a run was killed while it wrote this line
+        return None
+    return entry
 
 
 def _by_dataset(locations: Iterable[str]) -> Counter[str]:

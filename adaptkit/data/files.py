@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def _expanded(pattern: str) -> Iterator[str]:
     """The names that the braces of a pattern stand for."""
     pieces = _BRACES.split(pattern)
     choices = [[piece] if i % 2 == 0 else _choices(piece, pattern) for i, piece in enumerate(pieces)]
-    if len(pieces) > 1 and _size(choices) > MAX_FILES:
+    if len(pieces) > 1 and math.prod(map(len, choices)) > MAX_FILES:
         raise DataError(f"{pattern!r:.200} names more than {MAX_FILES:,} files")
     return map("".join, itertools.product(*choices))
 
@@ -68,10 +69,3 @@ def _choices(inside: str, pattern: str) -> list[str]:
     if not 0 <= int(last) - int(first) < MAX_FILES:
         raise DataError(f"{pattern!r:.200}: {{{inside}}} must run from a number to a larger one, at most {MAX_FILES:,}")
     return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-
-
-def _size(choices: list[list[str]]) -> int:
-    size = 1
-    for choice in choices:
-        size *= len(choice)
-    return size

@@ -124,10 +124,15 @@ class Media:
         for spelling in spellings(name):
             if self.has(spelling):
                 return self._inside(self.folder / spelling, modality)
+        path = self.folder / name
         try:
-            path = existing_medium(self.folder / name, modality)
-        except DataError as error:
-            raise DataError(f"{error}{self._remedy(name)}", kind=error.kind) from error
+            found = path.is_file()
+        except OSError as error:
+            message = f"{modality!r} cannot be reached at {shown(str(path))}: {error.strerror}{self._remedy(name)}"
+            raise DataError(message, kind="missing_media") from error
+        if not found:
+            message = f"{modality!r} is missing: no file {str(path)!r:.400}{self._remedy(name)}"
+            raise DataError(message, kind="missing_media")
         return self._inside(path, modality)
 
     def _remedy(self, name: str) -> str:
@@ -187,7 +192,7 @@ def listed(value: Any, name: str) -> Sequence[Any]:
     """
     items = [] if _is_absent(value) else value if isinstance(value, list) else [value]
     items = [item for item in items if not _is_null(item)]
-    if not all(_could_be_medium(item) for item in items):
+    if not all((isinstance(item, str | bytes | Mapping) and item) or hasattr(item, "read") for item in items):
         raise DataError(f"{name!r} must be a path or a list of paths, not {shown(value)}")
     return items
 
@@ -219,23 +224,3 @@ def _is_base64(text: str) -> bool:
         return False
     beginning = "".join(text[:40].split()).rstrip("=")
     return begins_a_medium(b64decode(beginning[: len(beginning) // 4 * 4]))
-
-
-def _could_be_medium(value: Any) -> bool:
-    return (isinstance(value, str | bytes | Mapping) and bool(value)) or hasattr(value, "read")
-
-
-def existing_medium(path: Path, modality: str) -> Path:
-    """The path of a medium, which must be a file.
-
-    Raises:
-        DataError: It is not there, or cannot be reached.
-    """
-    try:
-        found = path.is_file()
-    except OSError as error:
-        message = f"{modality!r} cannot be reached at {shown(str(path))}: {error.strerror}"
-        raise DataError(message, kind="missing_media") from error
-    if not found:
-        raise DataError(f"{modality!r} is missing: no file {str(path)!r:.400}", kind="missing_media")
-    return path

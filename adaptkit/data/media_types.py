@@ -32,7 +32,7 @@ def begins_a_medium(content: bytes) -> bool:
 
 
 def beginning_of(content: bytes) -> bytes:
-    """The first bytes by which one of the common formats of media is told; none where it is none of them."""
+    """The first bytes that identify one of the common formats of media; empty for anything else."""
     if content[4:8] == b"ftyp":
         return content[4:12]
     return next((one for one in _BEGINNINGS if content.startswith(one)), b"")

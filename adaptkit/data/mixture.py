@@ -23,7 +23,7 @@ class Mixture:
 
     Args:
         sources: Data sources by name.
-        weights: Epochs of each source per epoch of the mixture; sources that it does not name are left out.
+        weights: Epochs of each source per epoch of the mixture; sources that it does not name are skipped.
         seed: Of the order.
 
     Raises:

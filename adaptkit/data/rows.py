@@ -1,4 +1,4 @@
-"""Rows as conversations: where rows come from, and how one is read, are each other's strangers."""
+"""Rows as conversations. Where rows come from and how one is read do not depend on each other."""
 
 from __future__ import annotations
 
@@ -257,3 +257,15 @@ def tag_pattern(tags: Mapping[str, str]) -> re.Pattern[str]:
 def text_part(text: str) -> dict[str, Any]:
     """A part of a message that is text."""
     return {"type": "text", "text": text}
+
+
+def parts_at_tags(pieces: Sequence[str], by_tag: Mapping[str, str], take: Callable[[str], Any]) -> list[dict[str, Any]]:
+    """Parts of a text that `tag_pattern` has split: each tag is the medium that `take` gives of its modality."""
+    parts: list[dict[str, Any]] = []
+    for i, piece in enumerate(pieces):
+        if i % 2:
+            modality = by_tag[piece]
+            parts.append({"type": modality, modality: take(modality)})
+        elif piece:
+            parts.append(text_part(piece))
+    return parts

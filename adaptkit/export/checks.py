@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import AdaptkitError, ModelError
 from adaptkit.files.loading import cause
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.stock_methods import num_rows
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
 """Largest difference of logits, relative to the largest logit where that is above 1."""
@@ -74,23 +76,70 @@ def compare_logits(
     one = medium(encoder, torch.Generator().manual_seed(0))
     (old_id,) = (entry["placeholder_id"] for entry in ours.config.modalities.values())
     prompts, next_ids = _prompts(ours, old_id, one.positions)
-    renamed = {**prompts, "input_ids": _renamed(prompts["input_ids"], old_id, placeholder_id)}
+    input_ids = prompts["input_ids"]
+    renamed = {**prompts, "input_ids": input_ids.masked_fill(input_ids == old_id, placeholder_id)}
     expected = _logits(ours, _moved({**prompts, **one.ours}, ours.device), next_ids)
     try:
         found = _logits(stock, _moved({**renamed, **one.theirs}, ours.device), next_ids)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"the stock model fails on a prompt with {one.what} ({cause(error)}).") from error
-    worst = 0.0
-    for where, a, b in zip((f"with {one.what}", "after one decoded token", "of text"), expected, found, strict=True):
-        difference = float((a - b[..., : a.shape[-1]]).abs().max())
-        limit = TOLERANCES.get(dtype, HALF_TOLERANCE) * max(1.0, float(a.abs().max()))
-        if not difference <= limit:  # also where it is not a number
-            raise ModelError(
-                f"the stock model computes other logits {where}: they differ by {difference:.2g}, more than rounding "
-                f"({limit:.2g}). Nothing was written."
-            )
-        worst = max(worst, difference)
-    return worst
+    places = (f"with {one.what}", "after one decoded token", "of text")
+    return max(
+        difference_of(a, b[..., : a.shape[-1]], dtype, f"the stock model computes other logits {where}")
+        for where, a, b in zip(places, expected, found, strict=True)
+    )
+
+
+def difference_of(expected: Tensor, found: Tensor, dtype: torch.dtype, problem: str) -> float:
+    """The largest difference of logits.
+
+    Raises:
+        ModelError: It is more than rounding; `problem` begins the message.
+    """
+    difference = float((expected - found).abs().max())
+    limit = TOLERANCES.get(dtype, HALF_TOLERANCE) * max(1.0, float(expected.abs().max()))
+    if not difference <= limit:  # also where it is not a number
+        raise ModelError(
+            f"{problem}: they differ by {difference:.2g}, more than rounding ({limit:.2g}). Nothing was written."
+        )
+    return difference
+
+
+def compare_ids(
+    ours: AdaptkitProcessor, modality: str, content: list[dict[str, Any]], theirs: Callable[[], Tensor], token_id: int
+) -> None:
+    """Compare the token ids that the workflow's processor makes of a message with those of the stock one.
+
+    Args:
+        ours: The workflow's processor.
+        modality: Of the media in the message.
+        content: Parts of the message.
+        theirs: Makes the stock processor's ids.
+        token_id: The placeholder in them.
+
+    Raises:
+        ModelError: They differ.
+    """
+    messages = [{"role": "user", "content": content}]
+    try:
+        mine = ours.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
+    except AdaptkitError as error:
+        raise ModelError(f"the workflow's own processor cannot read a medium in a message: {error}") from error
+    found, mine = theirs(), mine.masked_fill(mine == ours.placeholder_ids[modality], token_id)
+    if torch.equal(mine, found):
+        return
+    added = found.shape[1] - mine.shape[1]
+    if added > 0 and torch.equal(mine, found[:, added:]):
+        raise ModelError(
+            f"the stock processor begins every conversation with {ours.tokenizer.decode(found[0, :added])!r}, which "
+            "the chat template does not write and the workflow was trained without. Train with a template that begins "
+            "with {{ bos_token }} (base.chat_template), or pass processor=None and prepare inputs yourself."
+        )
+    raise ModelError(
+        f"the stock processor makes other token ids of a message with media: {found.shape[1]} of them, "
+        f"{mine.shape[1]} here. The tokenizer joins the placeholder with its neighbours, so it cannot be exported with "
+        "its processor: pass processor=None and prepare inputs yourself."
+    )
 
 
 def _read_back(folder: Path, dtype: torch.dtype, model_class: Any, title: str) -> Any:
@@ -113,7 +162,7 @@ def _prompts(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """A row with a medium and a shorter row of text padded on the left; and the next token of both."""
     generator = torch.Generator().manual_seed(0)
-    rows = int(cast(Tensor, ours.get_input_embeddings().weight).shape[0])
+    rows = num_rows(ours)
     words = torch.randint(0, rows, (2, 2 * _NUM_WORDS), generator=generator)
     words = words.masked_fill(words == placeholder_id, (placeholder_id + 1) % rows)
     media = torch.full((positions,), placeholder_id)
@@ -131,10 +180,6 @@ def _moved(inputs: Any, device: torch.device) -> Any:
     if isinstance(inputs, dict):
         return {key: _moved(value, device) for key, value in inputs.items()}
     return [_moved(item, device) for item in inputs] if isinstance(inputs, list) else inputs.to(device)
-
-
-def _renamed(input_ids: Tensor, old_id: int, new_id: int) -> Tensor:
-    return input_ids.masked_fill(input_ids == old_id, new_id)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,20 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from adaptkit.errors import ModelError
 from adaptkit.export.checks import Medium
 from adaptkit.export.llava_processor import compare_processors, write_processor
 from adaptkit.export.output import ExportReport
 from adaptkit.export.problems import llava_problems, select_strategy
-from adaptkit.export.stock import (
-    StockDecoder,
-    StockFormat,
-    export_stock,
-    finish_config,
-    stock_decoder,
-    stock_generation_config,
-)
+from adaptkit.export.stock import StockDecoder, StockFormat, export_stock, save_stock, stock_decoder
 from adaptkit.export.vocabulary import Placeholder
+from adaptkit.files.loading import read_json
 from adaptkit.files.writing import write_json
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import AdaptkitProcessor
@@ -61,9 +53,7 @@ def export_llava(
         ModelError: The workflow has no stock equal, or what was written does not compute the same.
     """
     problems = llava_problems(model, merge=merge)
-    if problems:
-        raise ModelError("this workflow cannot become a stock LLaVA: " + " Also: ".join(problems))
-    return export_stock(LLAVA, model, processor, Path(directory), merge=merge, dtype=dtype)
+    return export_stock(LLAVA, problems, model, processor, Path(directory), merge=merge, dtype=dtype)
 
 
 def random_picture(encoder: Any, generator: torch.Generator) -> Medium:
@@ -89,36 +79,22 @@ def _write_processor(
 def _write_model(
     ours: AdaptkitForConditionalGeneration, placeholder: Placeholder, dtype: torch.dtype, folder: Path
 ) -> None:
-    stock = _build_stock(ours, placeholder, dtype)
-    stock.save_pretrained(folder)
-    finish_config(ours, folder)
-    for file in folder.glob("*.safetensors"):
-        _rename_tower(file)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        values = json.loads(index.read_text(encoding="utf-8"))
-        values["weight_map"] = {_older_name(key): file for key, file in values["weight_map"].items()}
-        write_json(index, values)
-
-
-def _build_stock(
-    ours: AdaptkitForConditionalGeneration, placeholder: Placeholder, dtype: torch.dtype
-) -> LlavaForConditionalGeneration:
-    """A stock model over the workflow's tensors, made without memory of its own."""
     (encoder,) = (cast(Any, encoder) for encoder in ours.encoders.values())
     (projector,) = (cast(nn.Sequential, projector) for projector in ours.projectors.values())
     decoder = stock_decoder(ours, placeholder)
     config = _config(decoder, encoder, placeholder)
     with torch.device("meta"):
         stock = LlavaForConditionalGeneration(config)
-    stock.model.language_model = decoder.trunk
-    stock.lm_head.weight = decoder.head
     stock.model.vision_tower = _tower(encoder.model, stock.model.vision_tower)
     adapter = stock.model.multi_modal_projector
     adapter.linear_1, adapter.linear_2 = projector[0], projector[2]
-    stock.config.dtype = dtype
-    stock.generation_config = stock_generation_config(ours, placeholder)
-    return stock.eval()
+    save_stock(stock, ours, decoder, placeholder, dtype, folder)
+    for file in folder.glob("*.safetensors"):
+        _rename_tower(file)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        values = read_json(index)
+        write_json(index, {**values, "weight_map": {_older_name(k): file for k, file in values["weight_map"].items()}})
 
 
 def _config(decoder: StockDecoder, encoder: Any, placeholder: Placeholder) -> LlavaConfig:
@@ -168,11 +144,4 @@ def _older_name(name: str) -> str:
     return name
 
 
-LLAVA = StockFormat(
-    "LLaVA",
-    LlavaForConditionalGeneration,
-    _write_model,
-    random_picture,
-    _write_processor,
-    "<image>",
-)
+LLAVA = StockFormat("LLaVA", LlavaForConditionalGeneration, _write_model, random_picture, _write_processor, "<image>")

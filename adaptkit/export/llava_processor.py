@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from PIL.Image import Resampling
+from torch import Tensor
 from transformers import LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.errors import ModelError
+from adaptkit.export.checks import compare_ids
 from adaptkit.export.problems import select_strategy
 from adaptkit.export.templates import flat_template
 from adaptkit.export.vocabulary import Placeholder
@@ -81,43 +82,21 @@ def compare_processors(ours: AdaptkitProcessor, modality: str, folder: Path) -> 
         difference = max(difference, float((theirs - mine).abs().max()))
     if difference > _PIXEL_TOLERANCE:
         raise ModelError(f"the stock processor makes other pixel values: they differ by {difference:.2g}.")
-    _compare_ids(ours, stock, modality)
+    if ours.chat_template is not None:
+        _compare_ids(ours, stock, modality)
     return difference
 
 
 def _compare_ids(ours: AdaptkitProcessor, stock: Any, modality: str) -> None:
-    if ours.chat_template is None:
-        return
-    picture = _gradient(40, 30)
-    content: list[dict[str, Any]] = [
-        {"type": "text", "text": "one "},
-        {"type": modality, modality: picture},
-        {"type": "text", "text": "\ntwo"},
-    ]
-    messages = [{"role": "user", "content": content}]
-    options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
-    try:
-        mine = ours.apply_chat_template(messages, **options)["input_ids"]
-    except AdaptkitError as error:
-        raise ModelError(f"the workflow's own processor cannot read a picture in a message: {error}") from error
-    stock_content = [{"type": "image", "image": picture} if p["type"] == modality else p for p in content]
-    stock_messages = [{"role": "user", "content": stock_content}]
-    theirs = stock.apply_chat_template(stock_messages, **options, return_tensors="pt")["input_ids"]
-    mine = mine.masked_fill(mine == ours.placeholder_ids[modality], stock.image_token_id)
-    if not torch.equal(mine, theirs):
-        added = theirs.shape[1] - mine.shape[1]
-        if added > 0 and torch.equal(mine, theirs[:, added:]):
-            raise ModelError(
-                f"the stock processor begins every conversation with {ours.tokenizer.decode(theirs[0, :added])!r}, "
-                "which the chat template does not write and the workflow was trained without. Train with a template "
-                "that begins with {{ bos_token }} (base.chat_template), or pass processor=None and prepare inputs "
-                "yourself."
-            )
-        raise ModelError(
-            f"the stock processor makes other token ids of a message with a picture: {theirs.shape[1]} of them, "
-            f"{mine.shape[1]} here. The tokenizer joins the placeholder with its neighbours, so it cannot be exported "
-            "with its processor: pass processor=None and prepare inputs yourself."
-        )
+    picture, one, two = _gradient(40, 30), {"type": "text", "text": "one "}, {"type": "text", "text": "\ntwo"}
+    messages = [{"role": "user", "content": [one, {"type": "image", "image": picture}, two]}]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+
+    def theirs() -> Tensor:
+        ids: Tensor = stock.apply_chat_template(messages, **options)["input_ids"]
+        return ids
+
+    compare_ids(ours, modality, [one, {"type": modality, modality: picture}, two], theirs, stock.image_token_id)
 
 
 def _gradient(width: int, height: int) -> Image.Image:

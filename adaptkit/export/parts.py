@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from adaptkit.errors import ModelError
-
-# Rounding of a product in float32 and in half precision, relative to the largest value
-_TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-8}
-_HALF_TOLERANCE = 2e-2
-
-
-@dataclass
-class HeadFacts:
-    """How a causal LM makes logits.
-
-    Attributes:
-        trunk: The model without its head, as `AutoModel` builds it.
-        scale: Logits are this multiple of the head's output.
-    """
-
-    trunk: PreTrainedModel
-    scale: float
+from adaptkit.export.checks import HALF_TOLERANCE, TOLERANCES
 
 
 def find_trunk(language_model: PreTrainedModel) -> PreTrainedModel:
     """The part of a causal LM that stock multimodal models build by `AutoModel`.
 
     Raises:
-        ModelError: There is none of that class.
+        ModelError: It has no part of that class.
     """
     config = language_model.config.get_text_config(decoder=True)
     try:
@@ -52,8 +33,11 @@ def find_trunk(language_model: PreTrainedModel) -> PreTrainedModel:
     )
 
 
-def measure_head(language_model: PreTrainedModel) -> HeadFacts:
-    """Run two tokens and see whether the head is one linear map of the trunk's output, and at which scale.
+def measure_head(language_model: PreTrainedModel) -> tuple[PreTrainedModel, float]:
+    """Run two tokens and see whether the head is one linear map of the trunk's output.
+
+    Returns:
+        The model without its head, as `AutoModel` builds it, and which multiple of the head's output logits are.
 
     Raises:
         ModelError: It is not; the message says what stands between trunk and logits.
@@ -62,43 +46,29 @@ def measure_head(language_model: PreTrainedModel) -> HeadFacts:
     head: Any = language_model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise ModelError(f"its LM head is a {type(head).__name__}; stock models have one linear map.")
-    bias: Tensor | None = head.bias
-    if bias is not None:
+    if cast(Tensor | None, head.bias) is not None:
         raise ModelError("its LM head has a bias, which stock models have not.")
     input_ids = torch.tensor([[0, 1]], device=head.weight.device)
-    with _observed(head) as seen, torch.no_grad():
-        logits = language_model(input_ids=input_ids, use_cache=False).logits
-        hidden_states = trunk(input_ids=input_ids, use_cache=False)[0]
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    try:
+        with torch.no_grad():
+            logits = language_model(input_ids=input_ids, use_cache=False).logits
+            hidden_states = trunk(input_ids=input_ids, use_cache=False)[0]
+    finally:
+        handle.remove()
     if not seen or not torch.equal(seen[0][0], hidden_states):
         raise ModelError("something stands between its layers and the LM head, which stock models have not.")
     ours, plain = logits.double(), seen[0][1].double()
     scale = float((ours * plain).sum() / (plain * plain).sum())
-    tolerance = _TOLERANCES.get(logits.dtype, _HALF_TOLERANCE)
+    tolerance = TOLERANCES.get(logits.dtype, HALF_TOLERANCE)
     if bool((ours - scale * plain).abs().max() > tolerance * ours.abs().max()):
         raise ModelError(_nonlinear(language_model))
-    return HeadFacts(trunk, 1.0 if abs(scale - 1) < tolerance else scale)
+    return trunk, 1.0 if abs(scale - 1) < tolerance else scale
 
 
 def _nonlinear(language_model: PreTrainedModel) -> str:
-    config = language_model.config.get_text_config(decoder=True)
-    cap = getattr(config, "final_logit_softcapping", None)
+    cap = getattr(language_model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
     if cap:
-        return (
-            f"its logits pass a soft-cap (final_logit_softcapping {cap}), which stock multimodal models do not apply."
-        )
+        return f"its logits pass a soft-cap (final_logit_softcapping {cap}); stock multimodal models apply none."
     return "its logits are not a linear map of the last hidden state, and stock multimodal models apply nothing else."
-
-
-@contextlib.contextmanager
-def _observed(head: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Collect a module's inputs and outputs."""
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def watch(_: Any, inputs: Any, output: Tensor) -> None:
-        seen.append((inputs[0], output))
-
-    handle = head.register_forward_hook(watch)
-    try:
-        yield seen
-    finally:
-        handle.remove()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -28,9 +28,33 @@ def llava_problems(model: AdaptkitForConditionalGeneration, *, merge: bool = Fal
         model: The workflow.
         merge: Judge it as it is after folding low-rank differences into the weights.
     """
-    problems = [*_media_problems(model), *policy_problems(model, merge, "LLaVA")]
+    return stock_problems(model, merge, "LLaVA", _media_problems, may_tie=True)
+
+
+def stock_problems(
+    model: AdaptkitForConditionalGeneration,
+    merge: bool,
+    title: str,
+    media_problems: Callable[[AdaptkitForConditionalGeneration, str], Iterator[str]],
+    *,
+    may_tie: bool,
+) -> list[str]:
+    """What stands against a workflow as a stock model.
+
+    Args:
+        model: The workflow.
+        merge: Judge it as it is after folding low-rank differences into the weights.
+        title: What to call the stock model.
+        media_problems: What stands against the encoder and projector of a modality.
+        may_tie: Whether the stock model can tie its head to its embedding.
+    """
+    names = list(model.encoders)
+    problems = list(media_problems(model, names[0])) if len(names) == 1 else [
+        f"the workflow has {len(names)} modalities ({', '.join(names) or 'none'}); stock {title} has one encoder."
+    ]  # fmt: skip
+    problems += policy_problems(model, merge, title)
     if not problems:
-        tied = getattr(model.base.config.get_text_config(decoder=True), "tie_word_embeddings", False)
+        tied = may_tie and getattr(model.base.config.get_text_config(decoder=True), "tie_word_embeddings", False)
         problems += family_problems(copy_to_write(model, model.base.dtype, merge=merge), tied)
     return problems
 
@@ -54,22 +78,11 @@ def policy_problems(model: AdaptkitForConditionalGeneration, merge: bool, title:
         yield f"policy {name!r} adapts the encoder, which stock {title} takes as it is."
 
 
-def count_problems(model: AdaptkitForConditionalGeneration, title: str) -> Iterator[str]:
-    """A complaint where a workflow has not one modality."""
-    names = list(model.encoders)
-    if len(names) != 1:
-        yield f"the workflow has {len(names)} modalities ({', '.join(names) or 'none'}); stock {title} has one encoder."
-
-
-def _media_problems(model: AdaptkitForConditionalGeneration) -> Iterator[str]:
-    names = list(model.encoders)
-    if len(names) != 1:
-        yield from count_problems(model, "LLaVA")
-        return
-    encoder, projector = cast(Any, model.encoders[names[0]]), model.projectors[names[0]]
+def _media_problems(model: AdaptkitForConditionalGeneration, name: str) -> Iterator[str]:
+    encoder, projector = cast(Any, model.encoders[name]), model.projectors[name]
     yield from encoder_problems(encoder)
-    if not is_llava_projector(projector, encoder.feature_size, hidden_size_of(model)):
-        reference = model.config.modalities[names[0]]["projector"]
+    if not is_gelu_mlp(projector, encoder.feature_size, hidden_size_of(model), bias=True):
+        reference = model.config.modalities[name]["projector"]
         yield (
             f"the projector is {reference.get('name') or reference.get('object')!r}; stock LLaVA has two linear maps "
             "with biases, GELU between them, and the decoder's width between: mlp2x_gelu."
@@ -102,20 +115,15 @@ def select_strategy(encoder: Any) -> str:
     return "default" if encoder.has_cls and not encoder.options.keep_cls else "full"
 
 
-def is_llava_projector(projector: nn.Module, feature_size: int, hidden_size: int) -> bool:
-    """Whether a projector is the one that LLaVA-1.5 has."""
-    if not isinstance(projector, nn.Sequential) or len(projector) != 3:
+def is_gelu_mlp(projector: nn.Module, feature_size: int, hidden_size: int, *, bias: bool) -> bool:
+    """Whether a projector is two linear maps with GELU between, as LLaVA-1.5 has it."""
+    kinds = (nn.Linear, nn.GELU, nn.Linear)
+    if not isinstance(projector, nn.Sequential) or len(projector) != 3 or not all(map(isinstance, projector, kinds)):
         return False
-    first, activation, second = projector
-    return (
-        isinstance(first, nn.Linear)
-        and isinstance(second, nn.Linear)
-        and isinstance(activation, nn.GELU)
-        and activation.approximate == "none"
-        and first.bias is not None
-        and second.bias is not None
-        and (first.in_features, first.out_features, second.out_features) == (feature_size, hidden_size, hidden_size)
-    )
+    first, activation, second = (cast(Any, module) for module in projector)
+    sizes = (first.in_features, first.out_features, second.out_features)
+    biases = (first.bias is not None, second.bias is not None)
+    return (sizes, biases, activation.approximate) == ((feature_size, hidden_size, hidden_size), (bias, bias), "none")
 
 
 def hidden_size_of(model: AdaptkitForConditionalGeneration) -> int:

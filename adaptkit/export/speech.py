@@ -16,12 +16,11 @@ from transformers import (
     VoxtralForConditionalGeneration,
 )
 
-from adaptkit.errors import ModelError
 from adaptkit.export.checks import Medium
 from adaptkit.export.output import ExportReport
 from adaptkit.export.speech_problems import TITLES, speech_problems
 from adaptkit.export.speech_processor import write_qwen2_processor, write_voxtral_tokenizer
-from adaptkit.export.stock import StockFormat, export_stock, finish_config, stock_decoder, stock_generation_config
+from adaptkit.export.stock import StockFormat, export_stock, save_stock, stock_decoder
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.portable import portable_text_config
@@ -70,9 +69,7 @@ def export_speech(
         ModelError: The workflow has no stock equal, or what was written does not compute the same.
     """
     problems = speech_problems(model, target, merge=merge)
-    if problems:
-        raise ModelError(f"this workflow cannot become a stock {TITLES[target]}: " + " Also: ".join(problems))
-    return export_stock(SPEECH_MODELS[target], model, processor, Path(directory), merge=merge, dtype=dtype)
+    return export_stock(SPEECH_MODELS[target], problems, model, processor, Path(directory), merge=merge, dtype=dtype)
 
 
 # -- the models ------------------------------------------------------------------------------------------------------
@@ -90,8 +87,9 @@ def _write_qwen2(
     )
     with torch.device("meta"):
         stock = Qwen2AudioForConditionalGeneration(config)
+    stock.model.audio_tower.load_state_dict(whisper.state_dict(), assign=True)
     stock.model.multi_modal_projector.linear = projector
-    _finish(stock, ours, placeholder, decoder, dtype, folder)
+    save_stock(stock, ours, decoder, placeholder, dtype, folder)
 
 
 def _write_voxtral(
@@ -103,15 +101,14 @@ def _write_voxtral(
     audio = VoxtralEncoderConfig(**{theirs: getattr(whisper.config, name) for name, theirs in WHISPER_SIZES.items()})
     sizes = _sizes_as_llamas(ours)
     config = VoxtralConfig(
-        audio_config=audio.to_dict(),
-        text_config={**sizes, **decoder.text_config},
-        audio_token_id=placeholder.token_id,
+        audio_config=audio.to_dict(), text_config={**sizes, **decoder.text_config}, audio_token_id=placeholder.token_id
     )
     with torch.device("meta"):
         stock = VoxtralForConditionalGeneration(config)
+    stock.model.audio_tower.load_state_dict(whisper.state_dict(), assign=True)
     adapter = stock.model.multi_modal_projector
     adapter.linear_1, adapter.linear_2 = projector[0], projector[2]
-    _finish(stock, ours, placeholder, decoder, dtype, folder, sizes)
+    save_stock(stock, ours, decoder, placeholder, dtype, folder, sizes)
 
 
 def _sizes_as_llamas(ours: AdaptkitForConditionalGeneration) -> dict[str, Any]:
@@ -119,26 +116,6 @@ def _sizes_as_llamas(ours: AdaptkitForConditionalGeneration) -> dict[str, Any]:
     config = ours.language_model.config.get_text_config(decoder=True)
     known = {name: getattr(config, name) for name in _LLAMA_SIZES if getattr(config, name, None) is not None}
     return {**portable_text_config(config), **known}
-
-
-def _finish(
-    stock: Any,
-    ours: AdaptkitForConditionalGeneration,
-    placeholder: Placeholder,
-    decoder: Any,
-    dtype: torch.dtype,
-    folder: Path,
-    sizes: dict[str, Any] | None = None,
-) -> None:
-    """Put the workflow's modules into a stock model without memory of its own, and write it."""
-    (encoder,) = (cast(Any, encoder) for encoder in ours.encoders.values())
-    stock.model.audio_tower.load_state_dict(encoder.model.state_dict(), assign=True)
-    stock.model.language_model = decoder.trunk
-    stock.lm_head.weight = decoder.head
-    stock.config.dtype = dtype
-    stock.generation_config = stock_generation_config(ours, placeholder)
-    stock.eval().save_pretrained(folder)
-    finish_config(ours, folder, sizes)
 
 
 # -- a recording to compare them by ----------------------------------------------------------------------------------

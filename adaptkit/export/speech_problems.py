@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 from torch import nn
 
-from adaptkit.export.copies import copy_to_write
-from adaptkit.export.problems import count_problems, family_problems, hidden_size_of, policy_problems
+from adaptkit.export.problems import hidden_size_of, is_gelu_mlp, stock_problems
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 
 TITLES = {"qwen2-audio": "Qwen2-Audio", "voxtral": "Voxtral"}
@@ -23,19 +23,11 @@ def speech_problems(model: AdaptkitForConditionalGeneration, target: str, *, mer
         target: `qwen2-audio` or `voxtral`.
         merge: Judge it as it is after folding low-rank differences into the weights.
     """
-    title = TITLES[target]
-    problems = list(count_problems(model, title))
-    if not problems:
-        problems += _encoder_problems(model, target)
-    problems += policy_problems(model, merge, title)
-    if not problems:
-        problems += family_problems(copy_to_write(model, model.base.dtype, merge=merge), tied=False)
-    return problems
+    return stock_problems(model, merge, TITLES[target], partial(_media_problems, target), may_tie=False)
 
 
-def _encoder_problems(model: AdaptkitForConditionalGeneration, target: str) -> Iterator[str]:
-    title = TITLES[target]
-    ((name, encoder),) = ((name, cast(Any, encoder)) for name, encoder in model.encoders.items())
+def _media_problems(target: str, model: AdaptkitForConditionalGeneration, name: str) -> Iterator[str]:
+    title, encoder = TITLES[target], cast(Any, model.encoders[name])
     config: Any = getattr(getattr(encoder, "model", None), "config", None)
     options: Any = getattr(encoder, "options", None)
     if getattr(config, "model_type", None) != "whisper" or not hasattr(options, "hide_padding"):
@@ -83,15 +75,7 @@ def _is_linear(projector: nn.Module, feature_size: int, hidden_size: int) -> boo
     return (projector.in_features, projector.out_features) == (feature_size, hidden_size)
 
 
-def _is_plain_mlp(projector: nn.Module, feature_size: int, hidden_size: int) -> bool:
-    if not isinstance(projector, nn.Sequential) or len(projector) != 3:
-        return False
-    first, activation, second = (cast(Any, module) for module in projector)
-    if not (isinstance(first, nn.Linear) and isinstance(second, nn.Linear) and isinstance(activation, nn.GELU)):
-        return False
-    sizes = (first.in_features, first.out_features, second.out_features)
-    biased = any(name.endswith("bias") for name, _ in projector.named_parameters())
-    return not biased and activation.approximate == "none" and sizes == (feature_size, hidden_size, hidden_size)
-
-
-_PROJECTORS = {"qwen2-audio": _is_linear, "voxtral": _is_plain_mlp}
+_PROJECTORS: dict[str, Callable[[nn.Module, int, int], bool]] = {
+    "qwen2-audio": _is_linear,
+    "voxtral": partial(is_gelu_mlp, bias=False),
+}

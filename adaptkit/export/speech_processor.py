@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
+from torch import Tensor
 from transformers import Qwen2AudioProcessor, WhisperFeatureExtractor
 
-from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.errors import ModelError
+from adaptkit.export.checks import compare_ids
 from adaptkit.export.templates import flat_template
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -84,29 +85,19 @@ def _compare(ours: AdaptkitProcessor, stock: Any, modality: str) -> float:
         difference = max(difference, float((mine[: len(theirs)] - theirs).abs().max()))
     if not difference <= _MEL_TOLERANCE:
         raise ModelError(f"the stock processor makes other log-mel values: they differ by {difference:.2g}.")
-    if ours.chat_template is not None:
-        _compare_ids(ours, stock, modality, content, recordings)
+    if ours.chat_template is None:
+        return difference
+
+    def stock_ids() -> Tensor:
+        parts = [{"type": "audio"} if part["type"] == modality else part for part in content]
+        messages = [{"role": "user", "content": parts}]
+        text = stock.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        options = {"return_tensors": "pt", "sampling_rate": rate, "add_special_tokens": False}
+        ids: Tensor = stock(text=text, audio=recordings, **options)["input_ids"]
+        return ids
+
+    compare_ids(ours, modality, content, stock_ids, stock.audio_token_id)
     return difference
-
-
-def _compare_ids(ours: AdaptkitProcessor, stock: Any, modality: str, content: Any, recordings: list[Any]) -> None:
-    messages = [{"role": "user", "content": content}]
-    try:
-        mine = ours.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
-    except AdaptkitError as error:
-        raise ModelError(f"the workflow's own processor cannot read a recording in a message: {error}") from error
-    parts = [{"type": "audio"} if part["type"] == modality else part for part in content]
-    text = stock.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False)
-    rate = stock.feature_extractor.sampling_rate
-    options = {"return_tensors": "pt", "sampling_rate": rate, "add_special_tokens": False}
-    theirs = stock(text=text, audio=recordings, **options)["input_ids"]
-    mine = mine.masked_fill(mine == ours.placeholder_ids[modality], stock.audio_token_id)
-    if not torch.equal(mine, theirs):
-        raise ModelError(
-            f"the stock processor makes other token ids of a message with recordings: {theirs.shape[1]} of them, "
-            f"{mine.shape[1]} here. The tokenizer joins the placeholder with its neighbours, so it cannot be exported "
-            "with its processor: pass processor=None and prepare inputs yourself."
-        )
 
 
 def _chirp(num_samples: int) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,16 +12,19 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from adaptkit.chat.vocabulary import check_vocabulary
+from adaptkit.errors import ModelError
 from adaptkit.export.checks import Medium, compare_logits
 from adaptkit.export.copies import copy_to_write
 from adaptkit.export.output import ExportReport, written_whole
 from adaptkit.export.parts import measure_head
 from adaptkit.export.vocabulary import Placeholder, choose_placeholder, with_rows
+from adaptkit.files.loading import read_json
 from adaptkit.files.writing import write_json
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.integrity import refuse_non_finite
 from adaptkit.model.portable import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.stock_methods import num_rows
 from adaptkit.surgery import structural_copy
 
 
@@ -50,6 +52,7 @@ class StockFormat:
 
 def export_stock(
     stock: StockFormat,
+    problems: Sequence[str],
     model: AdaptkitForConditionalGeneration,
     processor: AdaptkitProcessor | None,
     directory: Path,
@@ -57,22 +60,22 @@ def export_stock(
     merge: bool,
     dtype: torch.dtype | None,
 ) -> ExportReport:
-    """Write a workflow in which no problem was found, read it back, and compare both.
+    """Write a workflow, read it back, and compare both.
 
     Raises:
-        ModelError: Values are non-finite, or what was written computes something else; nothing is left behind.
+        ModelError: There are problems, values are non-finite, or what was written computes something else; nothing is
+            left behind.
     """
-    (name,) = model.encoders
+    if problems:
+        raise ModelError(f"this workflow cannot become a stock {stock.title}: " + " Also: ".join(problems))
+    (entry,) = model.config.modalities.values()
     dtype = dtype or model.base.dtype
     if processor is not None:
-        rows = int(cast(Tensor, model.get_input_embeddings().weight).shape[0])
-        check_vocabulary(processor.tokenizer, rows)
+        check_vocabulary(processor.tokenizer, num_rows(model))
     ours = copy_to_write(model, dtype, merge=merge)
     where = "the workflow" if dtype == model.base.dtype else f"the workflow in {str(dtype).removeprefix('torch.')}"
     refuse_non_finite(ours.named_parameters(), where)
-    entry = model.config.modalities[name]
-    rows = int(cast(Tensor, ours.get_input_embeddings().weight).shape[0])
-    tokenizer = None if processor is None else processor.tokenizer
+    rows, tokenizer = num_rows(ours), None if processor is None else processor.tokenizer
     text = entry.get("placeholder")
     placeholder = choose_placeholder(entry["placeholder_id"], text, rows, tokenizer, stock.placeholder)
     if processor is not None:
@@ -124,36 +127,60 @@ def stock_decoder(
         may_tie: Whether the stock model can tie its head to its embedding; else a tied head becomes a copy.
     """
     language_model = cast(PreTrainedModel, ours.language_model)
-    facts = measure_head(language_model)
-    trunk, head = structural_copy(facts.trunk), language_model.get_output_embeddings().weight
+    trunk, scale = measure_head(language_model)
+    trunk, head = structural_copy(trunk), language_model.get_output_embeddings().weight
     embedding = trunk.get_input_embeddings()
-    shared = embedding.weight is head and facts.scale == 1
+    shared = embedding.weight is head and scale == 1
     tied = shared and may_tie
-    scaled = head if facts.scale == 1 else head * facts.scale
-    _enlarge(embedding, placeholder.num_rows)
+    scaled = head if scale == 1 else head * scale
+    larger = with_rows(embedding.weight, placeholder.num_rows)
+    if larger is not embedding.weight:
+        embedding.weight, embedding.num_embeddings = _frozen(larger), placeholder.num_rows
     text = language_model.config.get_text_config(decoder=True).to_dict()
     text |= {"vocab_size": placeholder.num_rows, "tie_word_embeddings": tied}
     if tied:
         return StockDecoder(trunk, trunk.get_input_embeddings().weight, True, text)
     rows = with_rows(scaled, placeholder.num_rows)
-    return StockDecoder(trunk, frozen(rows.clone() if shared else rows), False, text)
+    return StockDecoder(trunk, _frozen(rows.clone() if shared else rows), False, text)
 
 
-def _enlarge(embedding: nn.Module, num_rows: int) -> None:
-    """Append the rows that an embedding of a structural copy lacks."""
-    weight = cast(Tensor, embedding.weight)
-    larger = with_rows(weight, num_rows)
-    if larger is not weight:
-        cast(Any, embedding).weight = frozen(larger)
-        cast(Any, embedding).num_embeddings = num_rows
-
-
-def frozen(weight: Tensor) -> nn.Parameter:
-    """A parameter over a tensor, without gradient."""
+def _frozen(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(weight.detach(), requires_grad=False)
 
 
-def stock_generation_config(ours: AdaptkitForConditionalGeneration, placeholder: Placeholder) -> GenerationConfig:
+def save_stock(
+    stock: Any,
+    ours: AdaptkitForConditionalGeneration,
+    decoder: StockDecoder,
+    placeholder: Placeholder,
+    dtype: torch.dtype,
+    folder: Path,
+    sizes: dict[str, Any] | None = None,
+) -> None:
+    """Write a stock model that has the workflow's encoder and projector, over its decoder.
+
+    Args:
+        stock: The model; its decoder has no memory of its own.
+        ours: The workflow as it is to be written.
+        decoder: What `stock_decoder` made of its decoder.
+        placeholder: Never generated.
+        dtype: Of the weights.
+        folder: Where to write.
+        sizes: Values of the decoder's config where that has no such key.
+    """
+    stock.model.language_model = decoder.trunk
+    stock.lm_head.weight = decoder.head
+    stock.config.dtype = dtype
+    stock.generation_config = _generation_config(ours, placeholder)
+    stock.eval().save_pretrained(folder)
+    path = folder / "config.json"
+    values = read_json(path)
+    text = portable_text_config(ours.language_model.config.get_text_config(decoder=True))  # for older libraries
+    text = {**(sizes or {}), **text, **values["text_config"], "architectures": text.get("architectures")}
+    write_json(path, {**values, "text_config": text}, sort_keys=True)
+
+
+def _generation_config(ours: AdaptkitForConditionalGeneration, placeholder: Placeholder) -> GenerationConfig:
     """The workflow's own, as far as it has an effect, which also never lets the placeholder be generated."""
     config, _ = valid_settings(ours.generation_config)
     config.suppress_tokens = sorted({*(config.suppress_tokens or []), placeholder.token_id})
@@ -183,17 +210,3 @@ def valid_settings(config: GenerationConfig) -> tuple[GenerationConfig, tuple[st
             continue
         kept[key] = given[key]
     return GenerationConfig(**kept), tuple(key for key in given if key not in kept)
-
-
-def finish_config(ours: AdaptkitForConditionalGeneration, folder: Path, more: dict[str, Any] | None = None) -> None:
-    """Complete the decoder's config with what older libraries need, and with `more` where it has no such key."""
-    path = folder / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    text = portable_text_config(ours.language_model.config.get_text_config(decoder=True))
-    values["text_config"] = {
-        **(more or {}),
-        **text,
-        **values["text_config"],
-        "architectures": text.get("architectures"),
-    }
-    write_json(path, values, sort_keys=True)

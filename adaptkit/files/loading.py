@@ -52,8 +52,12 @@ def reading(place: Path | str, error_class: type[AdaptkitError] = ModelError, ad
     except Exception as error:
         if is_out_of_memory(error) or _is_of_writing(error):
             raise
-        culprit = _culprit(Path(place), error) if Path(place).is_dir() else None
-        what = _cannot(*culprit) if culprit else _cannot(place, error)
+        config, culprit = Path(place) / "config.json", None
+        if type(error).__name__.startswith("StrictDataclass") and config.is_file():
+            culprit = config, error
+        elif Path(place).is_dir():
+            culprit = damaged_file(Path(place))
+        what = _cannot(*(culprit or (place, error)))
         raise error_class(f"{what}. {advice}".rstrip()) from error
 
 
@@ -63,13 +67,6 @@ def _cannot(place: Path | str, error: BaseException) -> str:
         return f"{place} is damaged ({text.removeprefix('SafetensorError: ')})"
     is_clear = isinstance(error, json.JSONDecodeError | UnicodeError | OSError | _WrongKindError)
     return f"{place}: {text}" if is_clear else f"{place} cannot be used ({text})"
-
-
-def _culprit(folder: Path, error: Exception) -> tuple[Path, Exception] | None:
-    """The file of a folder that caused an error, if it can be determined."""
-    if type(error).__name__.startswith("StrictDataclass") and (folder / "config.json").is_file():
-        return folder / "config.json", error
-    return damaged_file(folder)
 
 
 class _WrongKindError(ValueError):
@@ -234,7 +231,8 @@ def load_stock(
             if _configs_only.get() and build is not None:
                 return _from_config(build, getattr(loader, "config_class", None), source, **options)
             loaded = loader.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
-            _check_generation(loaded, source)
+            if getattr(loaded, "generation_config", None) is not None:
+                check_generation_config(loaded.generation_config.to_dict(), Path(source) / "generation_config.json")
             return loaded
         except TypeError as error:
             unknown = _UNKNOWN_ARGUMENT.search(str(error))
@@ -280,12 +278,6 @@ def _check_config(source: str, options: Mapping[str, Any], advice: str, *, trust
                     f"{path}: {key} names code of the hub ({value!r}), which is not run unless you say so: "
                     "trust_remote_code=True (--trust-remote-code)."
                 )
-
-
-def _check_generation(model: Any, source: str | Path) -> None:
-    config = getattr(model, "generation_config", None)
-    if config is not None:
-        check_generation_config(config.to_dict(), Path(source) / "generation_config.json")
 
 
 def _cached(source: str, revision: str | None) -> Path:

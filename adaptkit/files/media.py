@@ -38,7 +38,7 @@ class SourceReader:
         """The content of a source, and what to call it in messages.
 
         Raises:
-            DataError: It is missing, empty, too large, or no such source.
+            DataError: It is missing, empty, too large, or of another type.
         """
         if isinstance(source, bytes | bytearray | memoryview):
             raw, where = bytes(source), f"the {self._noun} given as {len(source):,} bytes"

@@ -19,7 +19,7 @@ def as_path(what: str, value: Any) -> Path:
     """A path as a `Path`.
 
     Raises:
-        ModelError: It is none.
+        ModelError: The value is not a path.
     """
     if not isinstance(value, str | os.PathLike):
         raise ModelError(wrong_type(what, "a path or a hub id", value))

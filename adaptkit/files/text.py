@@ -62,7 +62,7 @@ def decode_text(raw: bytes, where: str, *, first_line: int = 1) -> str:
         first_line: Number of its first line, for messages.
 
     Raises:
-        DataError: It is none in UTF-8 or with a byte order mark; the message says what it seems to be.
+        DataError: It is not UTF-8 and has no byte order mark; the message says what it seems to be.
     """
     encoding = encoding_of(raw)
     beginning = raw[:_CONTEXT]

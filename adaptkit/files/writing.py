@@ -22,6 +22,7 @@ STAGING = ".staging-"
 """How names of what is not complete begin."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+_OF_TORCH = ("PytorchStreamWriter", "inline_container", "unexpected pos", "No space left")
 _COMMIT = ".complete"
 
 
@@ -63,12 +64,6 @@ def write_text(path: Path | str, text: str) -> None:
     """Write a text file, whole or not at all."""
     with atomic_file(path) as file:
         file.write(text)
-
-
-def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write a binary file, whole or not at all."""
-    with atomic_file(path, "wb") as file:
-        file.write(content)
 
 
 def write_json(path: Path | str, values: Any, *, sort_keys: bool = False) -> None:
@@ -277,19 +272,9 @@ def _is_elsewhere(error: Exception, path: Path) -> bool:
 def is_write_error(error: BaseException) -> bool:
     """Whether a file could not be written; torch, safetensors and tokenizers do not raise `OSError`."""
     text = str(error)
-    module = type(error).__module__
-    return (
-        isinstance(error, OSError)
-        or type(error).__name__ == "SafetensorError"
-        or "os error" in text
-        or (isinstance(error, RuntimeError) and module == "builtins" and _is_of_torch(text))
-    )
-
-
-def _is_of_torch(text: str) -> bool:
-    return any(
-        words in text for words in ("PytorchStreamWriter", "inline_container", "unexpected pos", "No space left")
-    )
+    if isinstance(error, OSError) or type(error).__name__ == "SafetensorError" or "os error" in text:
+        return True
+    return type(error) is RuntimeError and any(words in text for words in _OF_TORCH)
 
 
 def explain_write_error(error: BaseException, path: Path, hint: str = "") -> str:

@@ -52,20 +52,18 @@ _TOKENIZER_FILES = (
 )
 
 
-class _Names:
-    """Names of one workflow's tensors in the authors' checkpoint; "condtion" is their spelling."""
+_LAYERS = "model.condition_layers"
+_ENDS = {
+    "model.embed_tokens.weight": "model.embed_tokens_condition{}.weight",
+    "model.norm.weight": "model.norm_condition{}.weight",
+    "lm_head.weight": "lm_head_condtion{}.weight",
+}
+"""Their names of embedding, final norm and head, a workflow's suffix in each; "condtion" is their spelling."""
 
-    def __init__(self, suffix: str, projector: str) -> None:
-        self.layers = f"model.condition_layers{suffix}"
-        self.projector = f"model.{projector}"
-        self.ends = {
-            "model.embed_tokens.weight": f"model.embed_tokens_condition{suffix}.weight",
-            "model.norm.weight": f"model.norm_condition{suffix}.weight",
-            "lm_head.weight": f"lm_head_condtion{suffix}.weight",
-        }
+_WORKFLOWS = {"vision": ("", "model.mm_projector"), "grounding": ("_grounding", "model.mm_projector_G")}
+"""For each workflow the suffix of its layers and ends, and the name of its projector."""
 
-
-_WORKFLOWS = {"vision": _Names("", "mm_projector"), "grounding": _Names("_grounding", "mm_projector_G")}
+_Shapes = dict[str, tuple[int, ...]]
 
 
 def import_iaa_official(
@@ -102,7 +100,11 @@ def import_iaa_official(
     source, output = Path(source), Path(output)
     values = read_json(source / "config.json")
     with reading(source / "config.json"):
-        _require_iaa(values, source)
+        if values.get("model_type") != "IAA" and "IAALlamaForCausalLM" not in (values.get("architectures") or []):
+            raise ModelError(
+                f"{source} is a {values.get('model_type')!r} checkpoint ({values.get('architectures')}); the authors' "
+                "IAA has model_type 'IAA' and architecture 'IAALlamaForCausalLM'."
+            )
         tensors = TensorSource(source)
         config = _llama_config(values, tensors)
         order = _insertion_order(values, tensors, config, insertion_layers)
@@ -119,29 +121,20 @@ def import_iaa_official(
         if tokenizer is not None:
             check_vocabulary(tokenizer, config.vocab_size, f"{base_folder}: ")
         write_tower(tower, tensors, max_shard_bytes)
-        modality, projector = _modality(values, tower, config, base_folder)
-        for workflow, names in _WORKFLOWS.items():
+        modality, projector = _modality(values, tower, config, tokenizer)
+        for workflow, theirs in _WORKFLOWS.items():
             folder = staging / workflow
             described = _workflow_config(config, order, modality, reference, folder)
-            mapping = _tensor_names(described, names, order, config, projector, tensors)
+            mapping = _tensor_names(described, theirs, order, config, projector, tensors)
             write_checkpoint(tensors, mapping, folder, max_shard_bytes=max_shard_bytes)
             described.save_pretrained(folder)
-            _write_stops(base_folder, config, folder)
+            _write_stops(base_folder, config, tokenizer, folder)
     workflows = {name: output / name for name in _WORKFLOWS}
     tower_path = tower.path if tower.config is None else str((output / ENCODER_FOLDER).resolve())
     return ImportedWorkflows(output / BASE_FOLDER if base is None else base_folder, workflows, tower_path)
 
 
 # -- what the checkpoint is ------------------------------------------------------------------------------------------
-
-
-def _require_iaa(values: Mapping[str, Any], source: Path) -> None:
-    if values.get("model_type") == "IAA" or "IAALlamaForCausalLM" in (values.get("architectures") or []):
-        return
-    raise ModelError(
-        f"{source} is a {values.get('model_type')!r} checkpoint ({values.get('architectures')}); the authors' IAA has "
-        "model_type 'IAA' and architecture 'IAALlamaForCausalLM'."
-    )
 
 
 def _llama_config(values: Mapping[str, Any], tensors: TensorSource) -> LlamaConfig:
@@ -172,7 +165,7 @@ def _insertion_order(
             "0,1,5,6 (insertion_layers= in Python)."
         )
     order = [int(layer) for layer in order]
-    pattern = re.compile(re.escape(_WORKFLOWS["vision"].layers) + r"\.(\d+)\.")
+    pattern = re.compile(re.escape(_LAYERS) + r"\.(\d+)\.")
     stored = {int(match[1]) for match in map(pattern.match, tensors.stored) if match}
     if stored != set(range(len(order))) or len(set(order)) != len(order):
         raise ModelError(
@@ -187,8 +180,7 @@ def _insertion_order(
 # -- the frozen LLM --------------------------------------------------------------------------------------------------
 
 
-def _base_parameters(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters of the stock LLM."""
+def _base_parameters(config: LlamaConfig) -> _Shapes:
     return {name: tuple(p.shape) for name, p in _empty_llama(config).named_parameters()}
 
 
@@ -201,11 +193,14 @@ def _write_base(
     tensors: TensorSource, config: LlamaConfig, source: Path, folder: Path, max_shard_bytes: int
 ) -> dict[str, Any]:
     """Write the LLM as a stock checkpoint; return the reference by which workflows name it."""
-    names = {name: name for name in _base_parameters(config)}
-    _check(tensors, names, _base_parameters(config), "Where the checkpoint lacks the LLM, name it: --base.")
+    shapes = _base_parameters(config)
+    _check(tensors, shapes, "Where the checkpoint lacks the LLM, name it: --base.")
     content = _Content()
+    names = {name: name for name in shapes}
     write_checkpoint(tensors, names, folder, max_shard_bytes=max_shard_bytes, observe=content.add)
-    _save_config(config, folder)
+    config.save_pretrained(folder)
+    values = {**portable_text_config(config), **read_json(folder / "config.json")}  # older libraries read it as well
+    write_json(folder / "config.json", values)
     for name in _TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -229,7 +224,7 @@ def _base_folder(base: str) -> Path:
 def _compare_base(given: TensorSource, tensors: TensorSource, config: LlamaConfig, folder: Path) -> dict[str, Any]:
     """Check that a base is the LLM of the checkpoint, as far as that holds it; return the reference to it."""
     shapes = _base_parameters(config)
-    _check(given, {parameter: parameter for parameter in shapes}, shapes, "Name the LLM that IAA was built on.")
+    _check(given, shapes, "Name the LLM that IAA was built on.")
     content = _Content()
     for parameter in sorted(shapes):
         value = given.read(parameter)
@@ -264,13 +259,6 @@ def _reference(name_or_path: str, config: LlamaConfig, content: _Content) -> dic
     }
 
 
-def _save_config(config: LlamaConfig, folder: Path) -> None:
-    """Write a config that older libraries read as well."""
-    config.save_pretrained(folder)
-    values = {**portable_text_config(config), **read_json(folder / "config.json")}
-    write_json(folder / "config.json", values)
-
-
 def _write_generation_config(config: LlamaConfig, source: Path, folder: Path) -> None:
     """Theirs, or what the config says; with the end of a turn, at which their program stops, among its ends."""
     path = source / "generation_config.json"
@@ -278,7 +266,7 @@ def _write_generation_config(config: LlamaConfig, source: Path, folder: Path) ->
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if values.get(key) is None and getattr(config, key) is not None:
             values[key] = getattr(config, key)
-    end_of_turn = _token_id(folder, END_OF_TURN)
+    end_of_turn = _token_id(_tokenizer(folder), END_OF_TURN)
     ends = values.get("eos_token_id")
     ends = list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
     if end_of_turn is not None and end_of_turn not in ends:
@@ -286,25 +274,22 @@ def _write_generation_config(config: LlamaConfig, source: Path, folder: Path) ->
     write_json(folder / "generation_config.json", values)
 
 
-def _write_stops(base_folder: Path, config: LlamaConfig, folder: Path) -> None:
+def _write_stops(base_folder: Path, config: LlamaConfig, tokenizer: Any, folder: Path) -> None:
     """Write a workflow's generation config: the base's, with the ends of a turn that the chat template writes."""
     path = base_folder / "generation_config.json"
     values = read_json(path) if path.is_file() else {"eos_token_id": config.eos_token_id}
-    tokenizer = _tokenizer(base_folder)
     if tokenizer is not None:
         values |= stop_settings(tokenizer, tokenizer.chat_template, values.get("eos_token_id"))
     write_json(folder / "generation_config.json", values)
 
 
-def _token_id(folder: Path, token: str) -> int | None:
-    """Id of a token in the tokenizer of a folder; None where there is no tokenizer or no such token."""
-    tokenizer = _tokenizer(folder)
+def _token_id(tokenizer: Any, token: str) -> int | None:
     token_id: int | None = None if tokenizer is None else tokenizer.get_vocab().get(token)
     return token_id
 
 
 def _tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder; None where there is none."""
+    """The tokenizer of a folder; None where it has no tokenizer files."""
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return None
     return load_stock(AutoTokenizer, folder)
@@ -314,8 +299,8 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _modality(
-    values: Mapping[str, Any], tower: Tower, config: LlamaConfig, base_folder: Path
-) -> tuple[WorkflowModality, dict[str, tuple[int, ...]]]:
+    values: Mapping[str, Any], tower: Tower, config: LlamaConfig, tokenizer: Any
+) -> tuple[WorkflowModality, _Shapes]:
     """The description of pictures in a workflow, checked against the encoder, and the shapes of its projector."""
     options = {
         "path": tower.path,
@@ -334,7 +319,7 @@ def _modality(
         module = get_plugin_manager().build(
             "projector", projector, {}, encoder.feature_size, config.hidden_size, projector
         )
-    placeholder_id = _token_id(base_folder, PLACEHOLDER)
+    placeholder_id = _token_id(tokenizer, PLACEHOLDER)
     named = placeholder_id is not None or config.vocab_size > PLACEHOLDER_ID
     if placeholder_id is None:
         placeholder_id = PLACEHOLDER_ID if named else config.vocab_size
@@ -369,38 +354,39 @@ def _workflow_config(
 
 def _tensor_names(
     described: AdaptkitConfig,
-    names: _Names,
+    theirs: tuple[str, str],
     order: Sequence[int],
     config: LlamaConfig,
-    projector: Mapping[str, tuple[int, ...]],
+    projector: _Shapes,
     tensors: TensorSource,
 ) -> dict[str, str]:
     """For each of a workflow's own tensors its name in the checkpoint; all are checked to be there."""
-    layer = {n.removeprefix("model.layers.0."): s for n, s in _base_parameters(config).items() if ".layers.0." in n}
-    mapping: dict[str, str] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
+    suffix, projector_name = theirs
+    base = _base_parameters(config)
+    names: dict[str, str] = {}
+    shapes: _Shapes = {}
     for index, (kind, follows) in enumerate(described.layer_map):
-        if kind == "inserted":
-            for name, shape in layer.items():
-                new = f"language_model.model.layers.{index}.{name}"
-                mapping[new] = f"{names.layers}.{order.index(follows)}.{name}"
-                shapes[new] = shape
-    vocabulary = (config.vocab_size, config.hidden_size)
-    for name, old in names.ends.items():
-        mapping[f"language_model.{name}"] = old
-        shapes[f"language_model.{name}"] = (config.hidden_size,) if name == "model.norm.weight" else vocabulary
+        for stock in (name for name in base if kind == "inserted" and ".layers.0." in name):
+            name = stock.removeprefix("model.layers.0.")
+            old = names[f"language_model.model.layers.{index}.{name}"] = (
+                f"{_LAYERS}{suffix}.{order.index(follows)}.{name}"
+            )
+            shapes[old] = base[stock]
+    for name, pattern in _ENDS.items():
+        old = names[f"language_model.{name}"] = pattern.format(suffix)
+        shapes[old] = base[name]
     for name, shape in projector.items():
-        mapping[f"projectors.{MODALITY}.{name}"] = f"{names.projector}.{name}"
-        shapes[f"projectors.{MODALITY}.{name}"] = shape
-    _check(tensors, mapping, shapes, "")
-    return mapping
+        old = names[f"projectors.{MODALITY}.{name}"] = f"{projector_name}.{name}"
+        shapes[old] = shape
+    _check(tensors, shapes, "")
+    return names
 
 
-def _check(tensors: TensorSource, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], advice: str) -> None:
-    missing = sorted(old for old in names.values() if old not in tensors.stored)
+def _check(tensors: TensorSource, shapes: _Shapes, advice: str) -> None:
+    missing = sorted(name for name in shapes if name not in tensors.stored)
     if missing:
         raise ModelError(f"{tensors.folder} lacks {len(missing)} tensors, {missing[0]} among them. {advice}".strip())
-    for new, old in names.items():
-        found = tensors.stored[old].shape
-        if found != shapes[new]:
-            raise ModelError(f"{tensors.folder}: {old} has shape {found}; its config makes it {shapes[new]}.")
+    for name, shape in shapes.items():
+        found = tensors.stored[name].shape
+        if found != shape:
+            raise ModelError(f"{tensors.folder}: {name} has shape {found}; its config makes it {shape}.")

@@ -15,13 +15,12 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from adaptkit.errors import unknown_name
 from adaptkit.hookspecs import Options, Seed
-from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.world import scenes
 from adaptkit.world.dataset import FACT_KIND, evaluation_items
 from adaptkit.world.documents import SCENE_TASKS, Piece, document
 from adaptkit.world.facts import list_facts
 from adaptkit.world.scores import score_items
-from adaptkit.world.storage import Progress, save_model
+from adaptkit.world.storage import Progress, build_optimizer, save_model
 from adaptkit.world.tokenizer import build_tokenizer
 
 MAX_LENGTH = 512
@@ -97,7 +96,7 @@ def _train(
     output: Path,
     progress: Progress,
 ) -> None:
-    optimizer = _build_optimizer(model, options)
+    optimizer = build_optimizer(model.named_parameters(), options)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, phase))
     for step, (input_ids, weights) in enumerate(_iter_batches(phase, options, tokenizer), start=1):
         loss = _weighted_loss(model(input_ids=input_ids[:, :-1]).logits, input_ids[:, 1:], weights[:, 1:])
@@ -148,16 +147,6 @@ def _build_model(options: DecoderOptions, tokenizer: PreTrainedTokenizerFast) ->
         pad_token_id=tokenizer.pad_token_id,
     )
     return model
-
-
-def _build_optimizer(model: LlamaForCausalLM, options: DecoderOptions) -> Muon:
-    groups = muon_groups(
-        model.named_parameters(),
-        matrix_lr=options.muon_learning_rate,
-        other_lr=options.adamw_learning_rate,
-        weight_decay=options.weight_decay,
-    )
-    return Muon(groups)
 
 
 def _schedule(step: int, phase: PhaseOptions) -> float:

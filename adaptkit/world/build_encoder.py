@@ -16,12 +16,11 @@ from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from adaptkit.hookspecs import Options, Seed
-from adaptkit.training.optimizers import Muon, muon_groups
 from adaptkit.world import scenes
 from adaptkit.world.patch_labels import Labels, label_patches, mirror_some
 from adaptkit.world.probes import MEAN, STD, normalize, probe_encoder
 from adaptkit.world.scenes import CELLS, COLORS, IMAGE_SIZE, SHAPES
-from adaptkit.world.storage import Progress, save_model
+from adaptkit.world.storage import Progress, build_optimizer, save_model
 
 
 class EncoderOptions(Options):
@@ -75,7 +74,8 @@ def build_encoder(options: EncoderOptions, output: Path, progress: Progress = pr
         torch.manual_seed(options.seed)
         model = CLIPVisionModel(_config(options))
         heads = _Heads(options.hidden_size)
-    optimizer = _build_optimizer(model, heads, options)
+    named = [*model.named_parameters(), *((f"lm_head.{name}", p) for name, p in heads.named_parameters())]
+    optimizer = build_optimizer(named, options)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, options))
     for step in range(1, options.num_steps + 1):
         index = torch.from_numpy(rng.integers(len(images), size=options.batch_size))
@@ -118,17 +118,6 @@ def _config(options: EncoderOptions) -> CLIPVisionConfig:
         patch_size=options.patch_size,
         attn_implementation="eager",
     )
-
-
-def _build_optimizer(model: nn.Module, heads: nn.Module, options: EncoderOptions) -> Muon:
-    named = [*model.named_parameters(), *((f"lm_head.{name}", p) for name, p in heads.named_parameters())]
-    groups = muon_groups(
-        named,
-        matrix_lr=options.muon_learning_rate,
-        other_lr=options.adamw_learning_rate,
-        weight_decay=options.weight_decay,
-    )
-    return Muon(groups)
 
 
 def _schedule(step: int, options: EncoderOptions) -> float:

@@ -15,7 +15,7 @@ from adaptkit.files.writing import staged_together, write_text
 from adaptkit.hookspecs import MAX_SEED
 from adaptkit.world import language, scenes
 from adaptkit.world.facts import candidate_answers, list_facts
-from adaptkit.world.language import IMAGE_TAG, QUESTION_KINDS, Message
+from adaptkit.world.language import IMAGE_TAG, QUESTION_KINDS, Message, Question
 from adaptkit.world.scenes import Scene, Split
 
 FACT_KIND = "fact"
@@ -53,7 +53,8 @@ class EvaluationItem:
     @property
     def text_messages(self) -> list[Message]:
         """The prompt with the scene in words."""
-        return _prompt(self.question if self.scene is None else f"{language.describe(self.scene)} {self.question}")
+        scene = "" if self.scene is None else f"{language.describe(self.scene)} "
+        return [{"role": "user", "content": f"{scene}{self.question}"}]
 
 
 def evaluation_items(
@@ -145,11 +146,7 @@ def _check_arguments(kind: str, split: str, num_samples: int, questions_per_imag
         raise DataError(unknown_name("kind of world data", kind, DATA_KINDS))
     if split not in ("train", "dev", "test"):
         raise DataError(unknown_name("split of the world", split, ("train", "dev", "test")))
-    numbers = {
-        "num_samples": num_samples,
-        "questions_per_image": questions_per_image,
-        "num_images": num_images,
-    }
+    numbers = {"num_samples": num_samples, "questions_per_image": questions_per_image, "num_images": num_images}
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise DataError(f"{name} is {value}; it must be at least 1")
@@ -166,14 +163,7 @@ def _messages(
     if kind == "text" and rng.random() < 0.5:
         facts = list_facts("train" if split == "train" else "test")
         chosen = [facts[int(rng.integers(len(facts)))] for _ in range(questions_per_image)]
-        return [
-            message
-            for fact in chosen
-            for message in (
-                {"role": "user", "content": fact.question},
-                {"role": "assistant", "content": fact.answer},
-            )
-        ]
+        return language.conversation("", [Question(FACT_KIND, fact.question, fact.answer) for fact in chosen])
     without_boxes = [name for name in QUESTION_KINDS if name != "box"]
     kinds = {"boxes": ["box"], "questions": without_boxes, "text": [*QUESTION_KINDS]}[kind]
     opening = language.describe(scene) + " " if kind == "text" else f"{IMAGE_TAG}\n"
@@ -189,7 +179,3 @@ def _fact_items(rng: np.random.Generator, num: int, split: Literal["train", "tes
     facts = list_facts(split)
     chosen = [facts[i] for i in rng.permutation(len(facts))[:num]]
     return [EvaluationItem(FACT_KIND, f.question, f.answer, candidate_answers(f.topic)) for f in chosen]
-
-
-def _prompt(content: str) -> list[Message]:
-    return [{"role": "user", "content": content}]

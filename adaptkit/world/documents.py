@@ -95,11 +95,7 @@ SCENE_TASKS: dict[str, Task] = {
 
 
 def document(
-    scene: Scene,
-    facts: Sequence[Fact],
-    shares: Mapping[str, float],
-    rng: np.random.Generator,
-    num_tokens: int,
+    scene: Scene, facts: Sequence[Fact], shares: Mapping[str, float], rng: np.random.Generator, num_tokens: int
 ) -> list[Piece]:
     """A chat about a scene, as its chat template renders it, of at least `num_tokens` tokens.
 
@@ -130,11 +126,7 @@ def document(
         if name != FACT_KIND and not described:
             order = rng.permutation(len(scene.objects)).tolist() if rng.random() < 0.5 else None
             opening, described = language.describe(scene, order) + " ", True
-        pieces += [
-            (f"<|user|> {opening}{turn.request} <|end|> <|assistant|>", False),
-            *turn.answer,
-            ("<|end|>", True),
-        ]
+        pieces += [(f"<|user|> {opening}{turn.request} <|end|> <|assistant|>", False), *turn.answer, ("<|end|>", True)]
     return pieces
 
 

@@ -130,14 +130,7 @@ _TOPICS = {
             "a {} has what color ?",
             "tell me the color of a {} .",
         ),
-        {
-            "banana": "yellow",
-            "tomato": "red",
-            "carrot": "orange",
-            "plum": "purple",
-            "leaf": "green",
-            "sky": "blue",
-        },
+        {"banana": "yellow", "tomato": "red", "carrot": "orange", "plum": "purple", "leaf": "green", "sky": "blue"},
     ),
 }
 

@@ -94,30 +94,6 @@ def _describe_object(item: SceneObject) -> str:
     return f"{item.shape} {item.color} {item.size} {item.cell} {format_box(item.box)}"
 
 
-def _color(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question("color", f"what color is the {item.shape} ?", item.color, candidates=COLORS)
-
-
-def _shape(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question("shape", f"what shape is {item.color} ?", item.shape, candidates=SHAPES)
-
-
-def _shape_at(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question("shape_at", f"what shape is at {item.cell} ?", item.shape, candidates=SHAPES)
-
-
-def _size(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question("size", f"what size is the {_either(item, rng)} ?", item.size, candidates=SIZES)
-
-
-def _cell(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question("cell", f"which cell is the {_either(item, rng)} in ?", item.cell, candidates=CELLS)
-
-
-def _count(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question("count", "how many objects are there ?", DIGITS[len(scene.objects)], candidates=DIGITS[1:4])
-
-
 def maybe_absent(scene: Scene, item: SceneObject, rng: np.random.Generator) -> tuple[str, str, str]:
     """A colour and a shape, and whether one object has both: half of the time `item`'s, and `yes`.
 
@@ -133,15 +109,6 @@ def maybe_absent(scene: Scene, item: SceneObject, rng: np.random.Generator) -> t
     return item.color, _another(SHAPES, item.shape, rng), "no"
 
 
-def _exist(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    color, shape, answer = maybe_absent(scene, item, rng)
-    return Question("exist", f"is there a {color} {shape} ?", answer, candidates=("yes", "no"))
-
-
-def _box(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
-    return Question("box", f"where is the {item.color} {item.shape} ?", format_box(item.box), item.box)
-
-
 def _either(item: SceneObject, rng: np.random.Generator) -> str:
     return item.shape if rng.random() < 0.5 else f"{item.color} object"
 
@@ -151,13 +118,20 @@ def _another(values: Sequence[str], value: str, rng: np.random.Generator) -> str
     return others[int(rng.integers(len(others)))]
 
 
+def _exist(scene: Scene, item: SceneObject, rng: np.random.Generator) -> Question:
+    color, shape, answer = maybe_absent(scene, item, rng)
+    return Question("exist", f"is there a {color} {shape} ?", answer, candidates=("yes", "no"))
+
+
 QUESTION_KINDS: dict[str, Callable[[Scene, SceneObject, np.random.Generator], Question]] = {
-    "color": _color,
-    "shape": _shape,
-    "shape_at": _shape_at,
-    "size": _size,
-    "cell": _cell,
-    "count": _count,
+    "color": lambda _, o, rng: Question("color", f"what color is the {o.shape} ?", o.color, None, COLORS),
+    "shape": lambda _, o, rng: Question("shape", f"what shape is {o.color} ?", o.shape, None, SHAPES),
+    "shape_at": lambda _, o, rng: Question("shape_at", f"what shape is at {o.cell} ?", o.shape, None, SHAPES),
+    "size": lambda _, o, rng: Question("size", f"what size is the {_either(o, rng)} ?", o.size, None, SIZES),
+    "cell": lambda _, o, rng: Question("cell", f"which cell is the {_either(o, rng)} in ?", o.cell, None, CELLS),
+    "count": lambda scene, o, rng: Question(
+        "count", "how many objects are there ?", DIGITS[len(scene.objects)], None, DIGITS[1:4]
+    ),
     "exist": _exist,
-    "box": _box,
+    "box": lambda _, o, rng: Question("box", f"where is the {o.color} {o.shape} ?", format_box(o.box), o.box),
 }

@@ -18,17 +18,7 @@ IMAGE_SIZE = 64
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange")
 SIZES = ("small", "large")
-CELLS = (
-    "top-left",
-    "top",
-    "top-right",
-    "left",
-    "center",
-    "right",
-    "bottom-left",
-    "bottom",
-    "bottom-right",
-)
+CELLS = ("top-left", "top", "top-right", "left", "center", "right", "bottom-left", "bottom", "bottom-right")
 BOX_BINS = 32
 
 Split = Literal["train", "dev", "test"]
@@ -121,14 +111,7 @@ def render_array(scene: Scene) -> NDArray[np.uint8]:
     draw = ImageDraw.Draw(image)
     for item in scene.objects:
         fill = _rgb(np.array(_RGB[item.color]) + rng.integers(-14, 15, size=3))
-        _draw(
-            draw,
-            item.shape,
-            item.x * _SUPERSAMPLING,
-            item.y * _SUPERSAMPLING,
-            item.radius * _SUPERSAMPLING,
-            fill,
-        )
+        _draw(draw, item.shape, item.x * _SUPERSAMPLING, item.y * _SUPERSAMPLING, item.radius * _SUPERSAMPLING, fill)
     pixels = np.asarray(image.reduce(_SUPERSAMPLING), dtype=np.float32)
     noise = rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(rng.uniform(1, 6))
     return np.clip(pixels + noise, 0, 255).astype(np.uint8)

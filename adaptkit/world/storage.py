@@ -1,17 +1,19 @@
 """Writing the built-in models to disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import yaml
 from pydantic import ValidationError
+from torch import nn
 from transformers import PreTrainedModel
 
 from adaptkit.errors import RecipeError, join_lines
 from adaptkit.files.writing import staged_folder
 from adaptkit.hookspecs import Options
+from adaptkit.training.optimizers import Muon, muon_groups
 
 OptionsType = TypeVar("OptionsType", bound=Options)
 Progress = Callable[[str], None]
@@ -30,6 +32,12 @@ def load_options(path: Path, options_type: type[OptionsType]) -> OptionsType:
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise RecipeError(join_lines(lines)) from error
+
+
+def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], options: Any) -> Muon:
+    """Muon for matrices and AdamW for the rest, at the rates that the options of a built-in model give."""
+    rates = {"matrix_lr": options.muon_learning_rate, "other_lr": options.adamw_learning_rate}
+    return Muon(muon_groups(named, **rates, weight_decay=options.weight_decay))
 
 
 def save_model(model: PreTrainedModel, output: Path, save_rest: Callable[[Path], object]) -> None:

@@ -91,7 +91,7 @@ def to_python(table: Any, index: int, *, validate: bool = False) -> Any:
         validate: Check first that the table is sound. One that was mapped from a file as it is may point anywhere.
 
     Raises:
-        DataError: A value of it is none of Python's: text that is not Unicode, a time out of range.
+        DataError: A value has no equal in Python: text that is not Unicode, a time out of range.
     """
     try:
         if validate:

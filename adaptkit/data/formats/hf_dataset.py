@@ -126,7 +126,7 @@ def media_roots(options: HfDatasetOptions, root: Path) -> tuple[Path, ...]:
 
 
 def missing_dataset(options: HfDatasetOptions, root: Path) -> str | None:
-    """What is neither on this machine nor to be had of the hub; None where it should open."""
+    """What is neither on this machine nor on the hub; None where the dataset should open."""
     if local_folder(options, root) is not None:
         return None
     if options.path in LOCAL_FORMATS:
@@ -171,7 +171,7 @@ def _stream(options: HfDatasetOptions, root: Path, location: str) -> Iterator[An
             try:
                 yield _with_names(to_python(table, index, validate=True), names)
             except DataError as error:
-                yield error  # the stream goes on
+                yield error  # the rows after it can be read
 
 
 def _opened(options: HfDatasetOptions, root: Path) -> Any:

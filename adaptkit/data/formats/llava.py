@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from adaptkit.data.formats.meaning import is_learned, refuse_unread_keys, system_message
 from adaptkit.data.media import Media, shown
-from adaptkit.data.rows import tag_pattern, text_part
+from adaptkit.data.rows import parts_at_tags, tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message, more_of
 
@@ -50,18 +50,20 @@ class LlavaLayout:
         """The turns of one row; raises `DataError` where it is malformed or its media are missing."""
         refuse_unread_keys(row)
         system, turns = self._read_turns(row)
-        found = {modality: self._media(row, modality, media) for modality in self._modalities.values()}
+        keys = {modality: self._media_key(row, modality) for modality in self._modalities.values()}
+        found = {modality: media.find_all(row.get(key), key, modality) for modality, key in keys.items()}
         # Text and tags alternate: those at odd places are tags. An answer is all text.
         pieces = [self._tag_pattern.split(turn.text) if turn.role == "user" else [turn.text] for turn in turns]
         if self.move_media_to_front:
             num_tags = sum(len(turn[1::2]) for turn in pieces)
             collapse = num_tags > sum(map(len, found.values()))
             pieces = [_move_tags_to_front(turn, collapse) for turn in pieces]
-        self._check_counts(pieces, found, row)
+        self._check_counts(pieces, found, keys)
         remaining = {modality: iter(items) for modality, items in found.items()}
         messages: list[Message] = [] if system is None else [{"role": "system", "content": [text_part(system)]}]
         for turn, texts in zip(turns, pieces):
-            message: Message = {"role": turn.role, "content": self._parts(texts, remaining)}
+            content = parts_at_tags(texts, self._modalities, lambda modality: next(remaining[modality]))
+            message: Message = {"role": turn.role, "content": content}
             messages.append(message if turn.learned else {**message, "weight": 0})
         return messages
 
@@ -72,33 +74,18 @@ class LlavaLayout:
     def _media_key(self, row: Mapping[str, Any], modality: str) -> str:
         return modality
 
-    def _media(self, row: Mapping[str, Any], modality: str, media: Media) -> list[Any]:
-        key = self._media_key(row, modality)
-        return media.find_all(row.get(key), key, modality)
-
     def _check_counts(
-        self, pieces: Sequence[list[str]], media: Mapping[str, list[Any]], row: Mapping[str, Any]
+        self, pieces: Sequence[list[str]], media: Mapping[str, list[Any]], keys: Mapping[str, str]
     ) -> None:
         tags = [tag for turn in pieces for tag in turn[1::2]]
         for tag, modality in self._modalities.items():
             num_tags, num_media = tags.count(tag), len(media[modality])
             if num_tags != num_media:
-                key = self._media_key(row, modality)
                 raise DataError(
-                    f"{num_media} under {key!r}, but {num_tags} {tag} in human turns: the file must place each with a "
-                    "tag of its own",
+                    f"{num_media} under {keys[modality]!r}, but {num_tags} {tag} in human turns: the file "
+                    "must place each with a tag of its own",
                     kind="tag_count",
                 )
-
-    def _parts(self, pieces: list[str], remaining: Mapping[str, Iterator[Any]]) -> list[dict[str, Any]]:
-        parts: list[dict[str, Any]] = []
-        for i, piece in enumerate(pieces):
-            if i % 2:
-                modality = self._modalities[piece]
-                parts.append({"type": modality, modality: next(remaining[modality])})
-            elif piece:
-                parts.append(text_part(piece))
-        return parts
 
 
 def _move_tags_to_front(pieces: list[str], collapse: bool) -> list[str]:

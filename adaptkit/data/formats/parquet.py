@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,10 @@ class ParquetRows:
         self._paths = list(paths)
         self._max_group_bytes = max_group_bytes
         self._cache_bytes = cache_bytes
-        self._places: list[tuple[int, int]] = []  # file and row group
-        sizes: list[int] = []
-        for number, path in enumerate(self._paths):
-            for group, size in enumerate(_group_sizes(path)):
-                self._places.append((number, group))
-                sizes.append(size)
-        self._starts = [0, *accumulate(sizes)]
-        self._file_starts = [0, *accumulate(_per_file(self._places, sizes, len(self._paths)))]
+        sizes = [_group_sizes(path) for path in self._paths]
+        self._places = [(number, group) for number, groups in enumerate(sizes) for group in range(len(groups))]
+        self._starts = [0, *accumulate(chain.from_iterable(sizes))]
+        self._file_starts = [0, *accumulate(map(sum, sizes))]
         if not len(self):
             raise DataError(f"{self._paths[0]}: the dataset is empty")
         self._forget()
@@ -168,16 +164,5 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError, NotImplementedError, MemoryError) as error:
-        message = f"{path}: the parquet file cannot be read: {_first_line(error)}"
-        raise DataError(message, kind="unreadable_file") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def _per_file(places: Sequence[tuple[int, int]], sizes: Sequence[int], num_files: int) -> list[int]:
-    totals = [0] * num_files
-    for (number, _), size in zip(places, sizes):
-        totals[number] += size
-    return totals
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise DataError(f"{path}: the parquet file cannot be read: {reason}", kind="unreadable_file") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptkit.data.media import Media, media_key
-from adaptkit.data.rows import tag_pattern, text_part
+from adaptkit.data.rows import parts_at_tags, tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 
 _TEXT = ("text", "input_text", "output_text")
@@ -56,14 +56,8 @@ class PartReader:
 
     def at_tags(self, text: str, where: str) -> list[dict[str, Any]]:
         """A user's text as parts: each tag in it is the next of the media that the row lists."""
-        parts = []
-        for i, piece in enumerate(self._tag_pattern.split(text)):
-            if i % 2:
-                modality = self._by_tag[piece]
-                parts.append({"type": modality, modality: self._take(modality, where)})
-            elif piece or piece == text:
-                parts.append(text_part(piece))
-        return parts
+        pieces = self._tag_pattern.split(text)
+        return parts_at_tags(pieces, self._by_tag, lambda modality: self._take(modality, where)) or [text_part(text)]
 
     def list_of(self, message: Mapping[str, Any]) -> list[tuple[str, int]]:
         """Take up the media that a message lists for itself, after those of the row."""

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adaptkit.chat.boxes import format_box, pad_box
 from adaptkit.data.media import Media, media_key, shown
-from adaptkit.data.rows import parse_rows, tag_pattern, text_part
+from adaptkit.data.rows import parse_rows, parts_at_tags, tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.files.text import decode_text, duplicates, no_text
 from adaptkit.interfaces import Message
@@ -78,8 +78,9 @@ class TableLayout:
         question, answer = (_fill(name, template, row) for name, template in self._templates.items())
         if not answer.strip():
             raise DataError("the answer is empty", kind="empty_answer")
-        messages = [_said("user", self._parts(question, row, media)), _said("assistant", [text_part(answer)])]
-        return messages if self._system is None else [_said("system", [text_part(self._system)]), *messages]
+        system = [] if self._system is None else [text_part(self._system)]
+        content = {"system": system, "user": self._parts(question, row, media), "assistant": [text_part(answer)]}
+        return [{"role": role, "content": parts} for role, parts in content.items() if parts or role == "user"]
 
     def _parts(self, question: str, row: Row, media: Media) -> list[dict[str, Any]]:
         for name, column in self._named.items():
@@ -92,16 +93,15 @@ class TableLayout:
             front = [f"{self._tags[name]}\n" for name, items in found.items() for _ in items]
             question = "".join(front) + question
         names = {tag: name for name, tag in self._tags.items()}
-        pieces = [(names.get(piece), piece) for piece in tag_pattern(self._tags).split(question) if piece]
+        pieces = tag_pattern(self._tags).split(question)
         for name, items in found.items():
-            tag, num_tags = self._tags[name], sum(kind == name for kind, _ in pieces)
+            tag = self._tags[name]
+            num_tags = pieces[1::2].count(tag)
             if num_tags != len(items):
                 message = f"{len(items)} under {name!r}, but {num_tags} {tag} in the question: give each its tag"
                 raise DataError(message, kind="tag_count")
         remaining = {name: iter(items) for name, items in found.items()}
-        return [
-            text_part(text) if kind is None else {"type": kind, kind: next(remaining[kind])} for kind, text in pieces
-        ]
+        return parts_at_tags(pieces, names, lambda name: next(remaining[name]))
 
 
 def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True, delimiter: str | None = None) -> list[Any]:
@@ -178,18 +178,14 @@ def _read_cells(text: str, delimiter: str, path: Path, quotes: bool) -> list[Any
             if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
                 raise csv.Error("a cell in quotes goes over several lines and columns")
             if None in row or len(cells) < len(row):
-                message = f"line {reader.line_num}: the row has not as many cells as the header, which {_header(names)}"
-                rows.append(DataError(message))
+                header = f"the header, which has {len(names)}: {shown(names)}"
+                rows.append(DataError(f"line {reader.line_num}: the row has not as many cells as {header}"))
             else:
                 rows.append(row)
     except csv.Error as error:
         hint = "; if quotes are part of the text, say quotes: false" if quotes and '"' in text else ""
         raise DataError(f"{path}, after line {reader.line_num}: {error}{hint}") from error
     return rows
-
-
-def _header(names: Sequence[str]) -> str:
-    return f"has {len(names)}: {shown(list(names))}"
 
 
 @cache
@@ -238,7 +234,3 @@ def _fill(name: str, template: str, row: Row) -> str:
         ) from error
     except Exception as error:  # a filter or an expression on a value of another kind than it expects
         raise DataError(f"the template of the {name} fails on this row: {type(error).__name__}: {error}") from error
-
-
-def _said(role: str, content: list[dict[str, Any]]) -> Message:
-    return {"role": role, "content": content}

@@ -80,15 +80,19 @@ def plan_files(
     context = context_of({name: inputs.modality for name, inputs in processor.modalities.items()}, Path())
     if tokenizer is None:
         plan.notes.append("Lengths are in characters: --tokenizer DIR measures tokens.")
-        plan.leave_out(LENGTHS, WORDS)
+        plan.note_unchecked(LENGTHS, WORDS)
     elif positions == 1:
         plan.notes.append("Each medium counts as one token: --positions N counts what the encoder makes of it.")
-    plan.leave_out("whether an encoder takes the media", *([] if reads_media else [CONTENT]))
+    plan.note_unchecked("whether an encoder takes the media", *([] if reads_media else [CONTENT]))
     plan.notes += [note for path in paths if (note := _unread(path)) is not None]
     if tokenizer is not None:
         plan.note_end_of_turn(processor.tokenizer)
-    names = _names(paths)
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
     plan.mixtures[MIXTURE] = names
+    known = tokenizer is not None
+    limit = max_length if known else None
     for name, path in zip(names, paths):
         try:
             found = data_format or tell_format(path, list(context.tags))
@@ -96,8 +100,6 @@ def plan_files(
         except DataError as error:
             plan.unopened.append(Problem("unreadable_file", name, 0, None, str(error)))
             continue
-        limit = max_length if tokenizer is not None else None
-        known = tokenizer is not None
         plan.datasets.append(CheckedDataset(name, source, CheckedMedia(processor), limit, known, known, reads_media))
     return plan
 
@@ -174,12 +176,6 @@ def _open(path: Path, data_format: str, media: Path | None, media_roots: Sequenc
     if missing is not None:
         raise DataError(f"{path}: {missing}")
     return component.build(options, context)
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The files' names, or their paths where two have the same name."""
-    names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 def _modalities(names: Sequence[str] | None) -> dict[str, Modality]:

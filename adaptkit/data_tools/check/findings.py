@@ -22,7 +22,7 @@ BAD: dict[str, str] = {
     "other": "other errors",
     "crash": "errors that would stop training",
 }
-"""Kinds of problems for which training leaves a sample out, and what to call them."""
+"""Kinds of problems for which training skips a sample, and what to call them."""
 
 NOTED: dict[str, str] = {
     "cut": "longer than max_length, and cut",

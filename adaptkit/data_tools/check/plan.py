@@ -66,7 +66,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
 
-    def leave_out(self, *what: str) -> None:
+    def note_unchecked(self, *what: str) -> None:
         """Note, once, what is not checked."""
         self.unchecked += [one for one in what if one not in self.unchecked]
 

@@ -30,7 +30,7 @@ from adaptkit.model.modality import WorkflowModality
 from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import Recipe, StageConfig
+from adaptkit.recipe import Recipe
 from adaptkit.run.rehearsal import family_of, stand_in_tokenizer
 
 
@@ -61,7 +61,7 @@ def plan_recipe(
     plan = Plan(max_bad_fraction=recipe.max_bad_fraction if max_bad_fraction is None else max_bad_fraction)
     found, in_tokens = _tokenizer(recipe, tokenizer, plan)
     if not reads_media:
-        plan.leave_out(CONTENT)
+        plan.note_unchecked(CONTENT)
     if in_tokens:
         plan.note_end_of_turn(found)
     processors = _Processors(recipe, found, plan)
@@ -89,18 +89,13 @@ def plan_recipe(
                     reads_media=reads_media,
                 )
                 datasets[key] = dataset
-            datasets[key] = _limited(datasets[key], stage, max_length)
+            if datasets[key].in_tokens:  # the least limit of the stages
+                limits = [stage.max_length if max_length is None else max_length, datasets[key].max_length]
+                least = min(limit for limit in limits if limit is not None)
+                datasets[key] = replace(datasets[key], max_length=least)
             mixture.append(datasets[key].name)
     plan.datasets = list(datasets.values())
     return plan
-
-
-def _limited(dataset: CheckedDataset, stage: StageConfig, max_length: int | None) -> CheckedDataset:
-    """The least limit of the stages; none where lengths are not known."""
-    if not dataset.in_tokens:
-        return dataset
-    limits = [stage.max_length if max_length is None else max_length, dataset.max_length]
-    return replace(dataset, max_length=min(limit for limit in limits if limit is not None))
 
 
 def _open(recipe: Recipe, name: str, context: DataContext, plan: Plan) -> DataSource | None:
@@ -128,7 +123,7 @@ def _tokenizer(recipe: Recipe, path: str | None, plan: Plan) -> tuple[Any, bool]
     missing = missing_model(recipe.base.path, recipe.base.revision)
     if missing is None:
         return build_tokenizer(recipe.base), True
-    plan.leave_out(LENGTHS, WORDS)
+    plan.note_unchecked(LENGTHS, WORDS)
     plan.notes.append(
         f"Lengths in tokens and unknown words are not checked: {missing}. --tokenizer DIR takes another tokenizer than "
         "the base's."
@@ -141,13 +136,6 @@ def _tokenizer(recipe: Recipe, path: str | None, plan: Plan) -> tuple[Any, bool]
     return stand_in_tokenizer(load_chat_template(template), placeholders), False
 
 
-def _num_rows(recipe: Recipe) -> int | None:
-    """Rows of the base's embedding by its config; None where that is not on this machine."""
-    if missing_model(recipe.base.path, recipe.base.revision) is not None:
-        return None
-    return embedding_rows(resolve_model_path(recipe.base.path), recipe.base.revision)
-
-
 class _Processors:
     """The processor of each workflow, and whether it tells how many positions media take."""
 
@@ -156,7 +144,9 @@ class _Processors:
         self._tokenizer = tokenizer
         self._plan = plan
         self._found: dict[str, tuple[AdaptkitProcessor, bool]] = {}
-        self._num_rows = _num_rows(recipe)
+        base = recipe.base
+        is_here = missing_model(base.path, base.revision) is None
+        self._num_rows = embedding_rows(resolve_model_path(base.path), base.revision) if is_here else None
 
     def of(self, workflow: str) -> tuple[AdaptkitProcessor, bool]:
         if workflow not in self._found:
@@ -180,7 +170,7 @@ class _Processors:
                 return modality_inputs(name, spec), True
             except AdaptkitError as error:
                 missing = str(error)
-        self._plan.leave_out(LENGTHS, f"whether the encoder of {name!r} takes the media")
+        self._plan.note_unchecked(LENGTHS, f"whether the encoder of {name!r} takes the media")
         note = f"{name}: media are read, but not prepared for the encoder, and not counted: {missing.rstrip('.')}."
         if note not in self._plan.notes:
             self._plan.notes.append(note)

@@ -31,10 +31,7 @@ _PICTURES_PER_TICK = 1_000
 
 
 def convert_coco(
-    annotations: Path,
-    output: Path,
-    options: ConversationOptions = PER_PICTURE,
-    progress: Progress | None = None,
+    annotations: Path, output: Path, options: ConversationOptions = PER_PICTURE, progress: Progress | None = None
 ) -> Summary:
     """Write COCO's detection annotations as conversations; crowds are skipped.
 
@@ -93,7 +90,7 @@ def read_picture(entry: Any) -> tuple[Any, str, float, float] | None:
 
 
 def read_box(entry: Any) -> Box | None:
-    """Corners of an annotation's box, which is `[x, y, width, height]`; None where it is none."""
+    """Corners of an annotation's box, which is `[x, y, width, height]`; None for anything else."""
     try:
         x, y, width, height = entry["bbox"]
         right, bottom = x + width, y + height

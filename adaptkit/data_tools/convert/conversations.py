@@ -107,18 +107,10 @@ class Summary:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        counts = {
-            "picture": self.num_pictures,
-            "conversation": self.num_conversations,
-            "region": self.num_regions,
-            "box": self.num_boxes,
-        }
-        written = ", ".join(f"{count:,} {_plural(noun, count)}" for noun, count in counts.items())
-        return f"{self.path}: {written}. Skipped: {_reasons(self.skipped) or 'nothing'}."
-
-
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}es" if noun.endswith("x") else f"{noun}s"
+        counts = (self.num_pictures, self.num_conversations, self.num_regions, self.num_boxes)
+        nouns = (("picture", "s"), ("conversation", "s"), ("region", "s"), ("box", "es"))
+        written = [f"{count:,} {noun}{'' if count == 1 else end}" for count, (noun, end) in zip(counts, nouns)]
+        return f"{self.path}: {', '.join(written)}. Skipped: {_reasons(self.skipped) or 'nothing'}."
 
 
 def _reasons(skipped: Counter[str]) -> str:
@@ -161,7 +153,7 @@ def write_conversations(
 def _rows(pictures: Iterable[Picture], options: ConversationOptions, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
     for picture in pictures:
         path = _written_path(picture.file, options)
-        if not (_is_size(picture.width) and _is_size(picture.height)):
+        if not all(is_number(size) and size > 0 for size in (picture.width, picture.height)):
             skipped["pictures without a size"] += 1
         elif not _is_unicode(picture.id + path):
             skipped["pictures with names that are not Unicode"] += 1
@@ -211,14 +203,13 @@ def _turns(
         return None
     boxes = []
     for box in region.boxes:
-        problem = _box_problem(box, picture.width, picture.height)
         fractions = [min(max(value, 0.0), 1.0) for value in pad_box(box, picture.width, picture.height)]
-        if problem is None and not _has_area([round(value, options.decimals) for value in fractions]):
-            problem = "boxes without an area"  # as they would be written
-        if problem is None:
+        if _has_area(box) and not _is_inside(box, picture):
+            skipped["boxes that leave the picture"] += 1
+        elif _has_area([round(value, options.decimals) for value in fractions]):  # as it is written
             boxes.append(fractions)
         else:
-            skipped[problem] += 1
+            skipped["boxes without an area"] += 1
     if options.max_boxes is not None and len(boxes) > options.max_boxes:
         skipped[f"regions of more than {options.max_boxes} boxes"] += 1
         return None
@@ -226,22 +217,14 @@ def _turns(
     return (PROMPT.format(expression), answer) if answer else None
 
 
-def _box_problem(box: Sequence[float], width: float, height: float) -> str | None:
+def _is_inside(box: Sequence[float], picture: Picture) -> bool:
     x1, y1, x2, y2 = box
-    if not _has_area(box):
-        return "boxes without an area"
-    if min(x1, y1) < -ROUNDING or x2 > width + ROUNDING or y2 > height + ROUNDING:
-        return "boxes that leave the picture"
-    return None
+    return min(x1, y1) >= -ROUNDING and x2 <= picture.width + ROUNDING and y2 <= picture.height + ROUNDING
 
 
 def _has_area(box: Sequence[float]) -> bool:
     x1, y1, x2, y2 = box
     return x1 < x2 and y1 < y2
-
-
-def _is_size(value: Any) -> bool:
-    return is_number(value) and value > 0
 
 
 def is_number(value: Any) -> bool:

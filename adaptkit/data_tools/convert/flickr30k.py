@@ -19,6 +19,7 @@ from adaptkit.data_tools.convert.conversations import (
     write_conversations,
 )
 from adaptkit.errors import DataError, unknown_name
+from adaptkit.files.loading import read_text, reading
 
 NOT_VISUAL = "0"
 FOLDERS = ("Sentences", "Annotations")
@@ -66,7 +67,7 @@ def _names(folder: Path, split: str) -> list[str]:
     if split not in lists:
         hint = "A split is a list of pictures beside the folders, such as train.txt; 'all' takes every picture."
         raise DataError(f"{folder}: {unknown_name('split', split, [*lists, 'all'], hint=hint)}")
-    return _read_text(folder / f"{split}.txt").split()
+    return read_text(folder / f"{split}.txt", DataError).split()
 
 
 def _pictures(
@@ -83,7 +84,7 @@ def _pictures(
             continue
         file, width, height, boxes = read_annotation(annotation)
         regions: list[Region] = []
-        for chain, words in dict.fromkeys(read_phrases(_read_text(sentences))):
+        for chain, words in dict.fromkeys(read_phrases(read_text(sentences, DataError))):
             if chain == NOT_VISUAL:
                 skipped["phrases of nothing visible"] += 1
             elif not boxes.get(chain):
@@ -138,24 +139,14 @@ def _parse_xml(path: Path) -> ElementTree.Element:
     def refuse(*_: object) -> NoReturn:
         raise DataError(f"{path}: it declares a document type, which no annotation needs")
 
-    try:
+    with reading(path, DataError):
         if path.stat().st_size > _MAX_XML_BYTES:
             raise DataError(f"{path} is larger than {_MAX_XML_BYTES:,} bytes, so it is not an annotation")
         raw = path.read_bytes()
-        parser = expat.ParserCreate()
-        parser.StartDoctypeDeclHandler = refuse
-        parser.Parse(raw, True)
-        return ElementTree.fromstring(raw)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{path}: not valid XML: {error}") from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error.reason}") from error
+        try:
+            parser = expat.ParserCreate()
+            parser.StartDoctypeDeclHandler = refuse
+            parser.Parse(raw, True)
+            return ElementTree.fromstring(raw)
+        except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
+            raise DataError(f"{path}: not valid XML: {error}") from error

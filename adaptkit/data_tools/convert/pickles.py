@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adaptkit.errors import DataError
+from adaptkit.files.loading import reading
 
 MAX_BYTES = 1 << 30
 _ENCODINGS = ("utf-8", "latin-1")
@@ -32,19 +33,15 @@ def load_plain_pickle(path: Path) -> Any:
     Raises:
         DataError: The file cannot be read, is damaged, or holds more than plain values.
     """
-    try:
+    with reading(path, DataError):
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} is larger than {MAX_BYTES:,} bytes, too large for such a file")
         raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    problem: Exception | None = None
     for encoding in _ENCODINGS:
         try:
             return _PlainUnpickler(io.BytesIO(raw), encoding=encoding).load()
-        except UnicodeDecodeError as error:
-            problem = error
+        except UnicodeDecodeError:
+            continue
         except Exception as error:  # a damaged pickle can fail in any way
-            problem = error
-            break
-    raise DataError(f"{path} cannot be read as a pickle: {problem or 'it is damaged'}.")
+            raise DataError(f"{path} cannot be read as a pickle: {error or 'it is damaged'}.") from error
+    raise AssertionError("latin-1 decodes any bytes")
