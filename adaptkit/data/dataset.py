@@ -17,7 +17,7 @@ from adaptkit.data.mixture import Mixture
 from adaptkit.errors import DataError, RunError
 from adaptkit.interfaces import Sample, is_stream
 
-_MAX_MEMOISED = 100_000
+MAX_MEMOISED = 100_000
 _NUM_PROBES = 64
 _NUM_DRAWS = 100
 _NUM_TRIES = 10
@@ -62,7 +62,7 @@ class ConversationDataset(Dataset[Item]):
         self._encode_sample = encode
         self._prepare = prepare
         # Media of a stream are in memory, and must not stay there
-        memoised = len(mixture) <= _MAX_MEMOISED and not any(map(is_stream, mixture.sources.values()))
+        memoised = len(mixture) <= MAX_MEMOISED and not any(map(is_stream, mixture.sources.values()))
         self._memo: dict[int, Item] | None = {} if memoised else None
 
     def __len__(self) -> int:

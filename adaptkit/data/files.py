@@ -53,7 +53,6 @@ def matching(root: Path, name: str) -> Iterator[Path]:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """The names that the braces of a pattern stand for."""
     pieces = _BRACES.split(pattern)
     choices = [[piece] if i % 2 == 0 else _choices(piece, pattern) for i, piece in enumerate(pieces)]
     if len(pieces) > 1 and math.prod(map(len, choices)) > MAX_FILES:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from adaptkit.export.checks import Medium
-from adaptkit.export.llava_processor import compare_processors, write_processor
+from adaptkit.export.llava_processor import write_llava_processor
 from adaptkit.export.output import ExportReport
 from adaptkit.export.problems import llava_problems, select_strategy
 from adaptkit.export.stock import StockDecoder, StockFormat, export_stock, save_stock, stock_decoder
@@ -63,14 +63,6 @@ def random_picture(encoder: Any, generator: torch.Generator) -> Medium:
     positions = encoder.build_preprocessor().fixed_positions
     inputs = {"pixel_values": pixel_values.to(next(encoder.parameters()).dtype)}
     return Medium("a picture", positions, inputs, inputs)
-
-
-def _write_processor(
-    processor: AdaptkitProcessor, model: AdaptkitForConditionalGeneration, placeholder: Placeholder, folder: Path
-) -> float:
-    (name,) = model.encoders
-    write_processor(processor, name, cast(Any, model.encoders[name]), placeholder, folder)
-    return compare_processors(processor, name, folder)
 
 
 # -- the model -------------------------------------------------------------------------------------------------------
@@ -144,4 +136,6 @@ def _older_name(name: str) -> str:
     return name
 
 
-LLAVA = StockFormat("LLaVA", LlavaForConditionalGeneration, _write_model, random_picture, _write_processor, "<image>")
+LLAVA = StockFormat(
+    "LLaVA", LlavaForConditionalGeneration, _write_model, random_picture, write_llava_processor, "<image>"
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from adaptkit.export.checks import compare_ids
 from adaptkit.export.problems import select_strategy
 from adaptkit.export.templates import flat_template
 from adaptkit.export.vocabulary import Placeholder
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import AdaptkitProcessor
 
 _SETTINGS = (
@@ -27,11 +28,19 @@ _PIXEL_TOLERANCE = 0.05
 """Pixel values span about 4; another order of resizing and padding would differ by more than this."""
 
 
-def write_processor(
-    processor: AdaptkitProcessor, modality: str, encoder: Any, placeholder: Placeholder, folder: Path
-) -> None:
-    """Write a `LlavaProcessor` that makes of messages and pictures what the workflow's own processor makes."""
+def write_llava_processor(
+    processor: AdaptkitProcessor, model: AdaptkitForConditionalGeneration, placeholder: Placeholder, folder: Path
+) -> float:
+    """Write a `LlavaProcessor`, read it back, and compare what both make of a conversation with two pictures.
+
+    Returns:
+        The largest difference of pixel values.
+
+    Raises:
+        ModelError: Token ids differ, or pixel values by more than rounding.
+    """
     assert placeholder.token is not None
+    ((modality, encoder),) = ((name, cast(Any, encoder)) for name, encoder in model.encoders.items())
     stock = LlavaProcessor(
         image_processor=_picture_processor(encoder),
         tokenizer=placeholder.tokenizer,
@@ -43,6 +52,7 @@ def write_processor(
     )
     stock.save_pretrained(folder)
     stock.image_processor.save_pretrained(folder)  # where libraries before transformers 5 look for it
+    return _compare(processor, modality, folder)
 
 
 def _picture_processor(encoder: Any) -> Any:
@@ -59,15 +69,7 @@ def _picture_processor(encoder: Any) -> Any:
     return LlavaImageProcessorPil(**settings, do_pad=pad == "square")
 
 
-def compare_processors(ours: AdaptkitProcessor, modality: str, folder: Path) -> float:
-    """Read the stock processor back, and compare what both make of a conversation with two pictures.
-
-    Returns:
-        The largest difference of pixel values.
-
-    Raises:
-        ModelError: Token ids differ, or pixel values by more than rounding.
-    """
+def _compare(ours: AdaptkitProcessor, modality: str, folder: Path) -> float:
     stock = LlavaProcessor.from_pretrained(folder, backend="pil")  # as the workflow's, where torchvision is installed
     difference = 0.0
     for width, height in ((64, 64), (97, 41)):

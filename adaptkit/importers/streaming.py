@@ -42,11 +42,7 @@ class TensorSource:
         self.folder = folder
         self.stored: dict[str, StoredTensor] = {}
         for file in _files_of(folder):
-            self._add(file)
-
-    def _add(self, file: Path) -> None:
-        for name, entry in _read_header(file).items():
-            if name != "__metadata__":
+            for name, entry in _read_header(file).items():
                 start, stop = entry["data_offsets"]
                 self.stored[name] = StoredTensor(file, tuple(entry["shape"]), stop - start)
 
@@ -95,6 +91,7 @@ def _read_header(file: Path) -> dict[str, Any]:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header: dict[str, Any] = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
     return header
 
 

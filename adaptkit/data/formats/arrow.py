@@ -63,7 +63,6 @@ def duplicate_fields(schema: Any) -> list[str]:
 
 
 def _fields(kind: Any) -> list[Any]:
-    """Fields of a schema or of a nested type."""
     number = getattr(kind, "num_fields", None)
     return list(kind) if number is None else [kind.field(i) for i in range(number)]
 

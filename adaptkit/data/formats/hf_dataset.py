@@ -88,8 +88,7 @@ def open_rows(options: HfDatasetOptions, root: Path) -> Rows:
     """
     location = f"{options.path}[{options.split}]"
     if not options.streaming:
-        dataset = _opened(options, root)
-        return HfRows(dataset, location)
+        return HfRows(_opened(options, root), location)
     num_samples = options.num_samples
     assert num_samples is not None, "options are checked"
     return StreamRows(lambda: _stream(options, root, location), num_samples, location)

@@ -68,7 +68,6 @@ class LlavaLayout:
         return messages
 
     def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[Turn]]:
-        """The system message, and the turns."""
         return system_message(row, None, self.system), read_turns(row, ROLES)
 
     def _media_key(self, row: Mapping[str, Any], modality: str) -> str:
@@ -119,7 +118,6 @@ def read_turns(row: Mapping[str, Any], roles: Mapping[str, str]) -> list[Turn]:
 
 
 def _remedy(row: Mapping[str, Any], conversation: Any) -> str:
-    """What to do about a row without turns."""
     if conversation is not None:
         return f", not {shown(conversation)}"
     if row.get("messages") is not None:

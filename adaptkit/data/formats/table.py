@@ -204,7 +204,6 @@ def _said_value(value: Any) -> Any:
 
 
 def _padded_box(box: Any, width: float, height: float, bins: int | None = None) -> str:
-    """Pixels `[x1, y1, x2, y2]` as text in fractions of the padded square."""
     return format_box(pad_box([float(value) for value in box], float(width), float(height)), bins=bins)
 
 

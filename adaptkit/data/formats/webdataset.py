@@ -26,7 +26,7 @@ _SCAN = "each key once"
 """What a scan makes sure of; indices of scans that did not are not used."""
 _BLOCK = 512
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
-_MAX_EXTENSION = 1024**2
+MAX_EXTENSION = 1024**2
 _MAGIC = slice(257, 262)
 _END = 2 * _BLOCK
 _RECORD, _MAX_RECORD = 20 * _BLOCK, 2 * 1024**2
@@ -281,7 +281,7 @@ class _Header(tarfile.TarInfo):
     """A header whose extensions (long names, attributes) are read only where they are as short as such things are."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        if self.type in _EXTENSIONS and self.size > _MAX_EXTENSION:
+        if self.type in _EXTENSIONS and self.size > MAX_EXTENSION:
             raise _damaged(f"an extended header of {self.size:,} bytes")
         return super()._proc_member(archive)  # type: ignore[misc]
 

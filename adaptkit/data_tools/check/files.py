@@ -151,7 +151,6 @@ def _format_of_folder(path: Path) -> str:
 
 
 def _unread(path: Path) -> str | None:
-    """Files of a folder that are not part of its dataset."""
     if not path.is_dir() or is_saved_dataset(path):
         return None
     names = sorted(c.name for c in path.iterdir() if c.is_file() and c.suffix.lower() not in FORMATS_BY_ENDING)

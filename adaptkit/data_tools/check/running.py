@@ -20,7 +20,7 @@ from adaptkit.errors import AdaptkitError, DataError, RunError
 from adaptkit.interfaces import is_stream
 
 CHUNK = 32
-_MIN_CHUNKS_PER_WORKER = 8
+MIN_CHUNKS_PER_WORKER = 8
 """A process that has fewer costs more to start than it saves."""
 
 Progress = Callable[[int, int, str], None]
@@ -134,7 +134,7 @@ def _run(
     streams = {number for number, dataset in enumerate(datasets) if is_stream(dataset.source)}
     for here in (False, True):
         part = [chunk for chunk in chunks if (chunk[0] in streams) == here]
-        most = min(workers, len(part) // _MIN_CHUNKS_PER_WORKER)
+        most = min(workers, len(part) // MIN_CHUNKS_PER_WORKER)
         loader = DataLoader(
             _Chunks(datasets, part, num_examples),
             batch_size=None,

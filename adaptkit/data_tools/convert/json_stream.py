@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from adaptkit.data_tools.convert.conversations import Progress
 from adaptkit.errors import DataError
 
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 _MAX_ENTRY_CHARS = 64 << 20
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 
@@ -131,7 +131,7 @@ class _Scanner:
     def _more(self) -> bool:
         if len(self._text) - self._at > _MAX_ENTRY_CHARS:
             return False
-        raw = self._file.read(_CHUNK_BYTES)
+        raw = self._file.read(CHUNK_BYTES)
         try:
             text = self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:

@@ -49,7 +49,7 @@ def test_encodings_of_small_datasets_are_kept():
 
 
 def test_lengths_of_large_datasets_are_estimated(monkeypatch, tmp_path):
-    monkeypatch.setattr(dataset_module, "_MAX_MEMOISED", 10)
+    monkeypatch.setattr(dataset_module, "MAX_MEMOISED", 10)
     dataset = make(length=500, bad=(7,), max_length=450)
     dataset_with_record = make(
         length=500, bad=(7,), max_length=450, bad_samples=BadSamples(tmp_path / "bad.jsonl", 503, 0.5)
@@ -167,7 +167,7 @@ def test_too_many_bad_samples_stop_with_a_summary(tmp_path):
 
 def test_a_source_without_good_samples_stops(tmp_path):
     dataset = make(length=2, bad=(0, 1), bad_samples=BadSamples(tmp_path / "bad.jsonl", 5, 1.0))
-    with pytest.raises(RunError, match="every sample of the data source 'numbers' is bad"):
+    with pytest.raises(RunError, match=r"every sample.*'numbers'"):
         dataset[3]
 
 

@@ -98,6 +98,6 @@ def test_processes_may_write_the_world_at_once(context):
 
 def test_the_world_needs_its_modality(context):
     blind = DataContext(context.data_root, {"sound": "<sound>"}, context.cache_dir)
-    with pytest.raises(DataError, match="needs a modality with the tag <image>; the modalities in use have <sound>"):
+    with pytest.raises(DataError, match=r"<image>.*<sound>"):
         build("world", blind, kind="boxes")
     assert len(build("world", blind, kind="text", num_samples=3)) == 3

@@ -81,7 +81,7 @@ def test_tables_are_limited_by_columns_and_cells(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
 def test_long_headers_of_archives_are_not_read(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(webdataset, "_MAX_EXTENSION", 1000)
+    monkeypatch.setattr(webdataset, "MAX_EXTENSION", 1000)
     header = tarfile.TarInfo("long")
     header.type, header.size = kind, 50_000
     path = tmp_path / "rows.tar"

@@ -71,7 +71,7 @@ def test_a_stream_that_ends_early_says_so_without_reading_again():
     opened = Opened(5)
     rows = StreamRows(opened, 8, "s", window=4)
     for index in (5, 6, 7):
-        with pytest.raises(DataError, match="the stream s ended after 5 rows, but num_samples says 8"):
+        with pytest.raises(DataError, match=r"stream s .*5 rows.*num_samples.*8"):
             rows[index]
     assert (opened.times, opened.read) == (1, 5)
     assert numbers(rows, 0, 4) == [0, 4]

@@ -85,7 +85,7 @@ def test_messages(folder: Path) -> None:
 
 def test_tables(folder: Path) -> None:
     (folder / "t.csv").write_text("img_path,label\na.png,x\n")
-    with pytest.raises(DataError, match=r"nothing reads 'img_path'.*may name the column of each modality \(columns\)"):
+    with pytest.raises(DataError, match=r"'img_path'.*columns"):
         source("table", folder, "t.csv", **TEMPLATES)[0]
     named = source("table", folder, "t.csv", columns={"image": "img_path"}, **TEMPLATES)[0]
     assert named.messages[0]["content"][0]["type"] == "image"
@@ -118,7 +118,7 @@ def shard(folder: Path, members: dict[str, bytes]) -> str:
 
 def test_members_of_archives(folder: Path) -> None:
     path = shard(folder, {"1.rec": FLAC, "1.txt": b"they"})
-    with pytest.raises(DataError, match=r"nothing reads the member .*1\.rec.*Say of which modality its ending is"):
+    with pytest.raises(DataError, match=r"1\.rec.*endings"):
         source("webdataset", folder, path, ("audio",), question="who?")[0]
     read = source("webdataset", folder, path, ("audio",), question="who?", endings={"audio": ["rec"]})[0]
     assert read.messages[0]["content"][0]["type"] == "audio"

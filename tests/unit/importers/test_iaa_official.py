@@ -238,7 +238,7 @@ def test_a_named_encoder_comes_before_the_checkpoints_own(source, tmp_path):
 
 def test_a_config_of_the_tower_is_enough_where_the_checkpoint_has_its_tensors(tmp_path):
     theirs = write(tmp_path / "theirs", mm_vision_tower="some/model-id")
-    with pytest.raises(ModelError, match=r"'some/model-id' is not here.*--encoder.*config\.json is enough"):
+    with pytest.raises(ModelError, match=r"'some/model-id'.*--encoder.*config\.json"):
         import_iaa_official(theirs, tmp_path / "out")
     imported = import_iaa_official(theirs, tmp_path / "out", encoder=theirs / "tower_config")
     pixel_values = torch.randn(1, 3, 32, 32)
@@ -271,7 +271,7 @@ def test_another_llm_as_base_is_refused(source, tmp_path):
     tensors = their_tensors()
     tensors["model.norm.weight"] = tensors["model.norm.weight"] + 1
     base_of(tensors, tmp_path / "llama")
-    with pytest.raises(ModelError, match=r"another LLM.*model\.norm\.weight differs"):
+    with pytest.raises(ModelError, match=r"model\.norm\.weight"):
         import_iaa_official(source, tmp_path / "out", base=tmp_path / "llama")
 
 
@@ -316,7 +316,7 @@ def test_a_missing_tensor_is_named_and_nothing_is_left_behind(source, tmp_path, 
 
 
 def test_a_tensor_of_another_shape_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"shape \(60, 32\); its config makes it \(61, 32\)"):
+    with pytest.raises(ModelError, match=r"\(60, 32\).*\(61, 32\)"):
         import_iaa_official(write(tmp_path / "theirs", vocab_size=61), tmp_path / "out")
 
 

@@ -201,11 +201,9 @@ def test_what_does_not_fit_is_refused(
 def test_another_base_is_refused(places: Path, tensors: dict[str, Tensor], tmp_path: Path) -> None:
     source = as_safetensors(tensors, tmp_path / "source")
     tiny_decoder("llama", hidden_size=64).save_pretrained(tmp_path / "wide")
-    with pytest.raises(
-        adaptkit.ModelError, match="has 3 layers of width 64; the checkpoint was trained on 3 of width 32"
-    ):
+    with pytest.raises(adaptkit.ModelError, match=r"3 layers of width 64.*3 of width 32"):
         import_lavin(source, tmp_path / "out", tmp_path / "wide", places / "encoder")
     with pytest.raises(adaptkit.ModelError, match="base: there is no folder"):
         import_lavin(source, tmp_path / "out", tmp_path / "nowhere", places / "encoder")
-    with pytest.raises(adaptkit.ModelError, match=r"holds no adapter checkpoint \(.safetensors or .pth\)"):
+    with pytest.raises(adaptkit.ModelError, match=r"\.safetensors or \.pth"):
         import_lavin(tmp_path / "wide" / "nothing", tmp_path / "out", places / "base", places / "encoder")

@@ -47,7 +47,7 @@ def test_the_shipped_recipes_are_valid() -> None:
 def test_a_wrong_recipe_names_file_and_setting(tmp_path: Path) -> None:
     path = tmp_path / "encoder.yaml"
     path.write_text("num_step: 3\n")
-    with pytest.raises(RecipeError, match=r"encoder\.yaml: num_step: Extra inputs are not permitted"):
+    with pytest.raises(RecipeError, match=r"encoder\.yaml: num_step:"):
         load_options(path, EncoderOptions)
     path.write_text("phases: [{name: a, num_steps: 1, shares: {questions: 1}}]\n")
     with pytest.raises(RecipeError, match=r"phases\.0\.shares: .*Did you mean 'question'"):

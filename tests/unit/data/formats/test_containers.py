@@ -120,7 +120,7 @@ def test_what_is_missing_is_named(context, tmp_path, name):
 def test_a_missing_package_is_named_with_its_extra(context, monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     assert "pip install 'adaptkit[data]'" in str(missing("parquet", context, path="x"))
-    with pytest.raises(PluginError, match="'hf_dataset' needs datasets and pyarrow"):
+    with pytest.raises(PluginError, match=r"'hf_dataset'.*datasets and pyarrow"):
         build("hf_dataset", context, path="x")
 
 
@@ -309,7 +309,7 @@ def test_a_dataset_saved_as_one_split_is_no_other(context, tmp_path):
     datasets.load_dataset("json", data_files=files)["test"].save_to_disk(str(tmp_path / "one"))
     for options in ({}, {"split": "test"}):
         assert content(build("hf_dataset", context, path="one", **options)[0])[0][1] == [("text", "test")]
-    with pytest.raises(DataError, match="is the split 'test', and has no 'train'"):
+    with pytest.raises(DataError, match=r"'test'.*'train'"):
         build("hf_dataset", context, path="one", split="train")
 
 
@@ -352,7 +352,7 @@ def test_texts_are_answers_to_a_question(context, tmp_path):
     assert content(build("webdataset", context, path="s.tar", question="Q", answer="{{ caption }}")[0])[1][1] == [
         ("text", "C")
     ]
-    with pytest.raises(DataError, match=r"s\.tar:0.*neither 'conversations' nor 'messages' but .*give the templates"):
+    with pytest.raises(DataError, match=r"s\.tar:0.*'conversations'.*'messages'.*question and answer"):
         build("webdataset", context, path="s.tar")[0]
 
 
@@ -502,7 +502,7 @@ def test_a_saved_dataset_is_read_undecoded(context, samples, tmp_path):
     source = build("hf_dataset", context, path="saved")
     assert [content(source[i]) for i in range(2)] == [content(sample) for sample in samples[:2]]
     assert len(build("hf_dataset", context, path="saved", split="test")) == 1
-    with pytest.raises(DataError, match="has no split 'dev'; it has train, test"):
+    with pytest.raises(DataError, match=r"'dev'.*train, test"):
         build("hf_dataset", context, path="saved", split="dev")
 
 

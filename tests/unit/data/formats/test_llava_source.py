@@ -175,9 +175,7 @@ def test_a_broken_line_spoils_only_itself(tmp_path):
     assert len(source) == 4
     assert source[0].messages == source[2].messages
     for index, line in ((1, 3), (3, 5)):
-        with pytest.raises(
-            DataError, match=rf"rows\.jsonl\[{index}\]: line {line}: not valid JSON: .* at column \d+: it ends"
-        ):
+        with pytest.raises(DataError, match=rf"rows\.jsonl\[{index}\]: line {line}: .*JSON.* column \d+"):
             source[index]
 
 
@@ -204,7 +202,7 @@ def test_a_file_s_address_is_its_path(tmp_path):
 
 
 def test_a_missing_file_is_a_data_error(tmp_path):
-    with pytest.raises(DataError, match=r"cannot read the data file .*rows\.json: No such file"):
+    with pytest.raises(DataError, match=r"rows\.json: No such file"):
         llava(tmp_path / "rows.json", media=tmp_path, tags=TAGS)
 
 

@@ -122,7 +122,7 @@ def counts(findings: Any) -> dict[str, int]:
 def test_every_kind_is_told_apart(
     write: Callable[[list[Any]], Path], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr("adaptkit.data_tools.check.running._MIN_CHUNKS_PER_WORKER", 1)
+    monkeypatch.setattr("adaptkit.data_tools.check.running.MIN_CHUNKS_PER_WORKER", 1)
     path = write(rows_of(BAD_ROWS | NOTED_ROWS, num_good=100))
     plan = plan_recipe(load_recipe(*_split(tiny_recipe(path.parent))))
     seen: list[tuple[int, int, str]] = []
@@ -287,7 +287,7 @@ def test_a_dry_run_that_would_stop_says_so(write: Callable[[list[Any]], Path]) -
 def test_a_broken_line_is_a_bad_sample(
     write: Callable[[list[Any]], Path], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr("adaptkit.data_tools.check.running._MIN_CHUNKS_PER_WORKER", 1)
+    monkeypatch.setattr("adaptkit.data_tools.check.running.MIN_CHUNKS_PER_WORKER", 1)
     rows = [json.dumps(row) for row in rows_of({}, num_good=9)]
     path = write([]).with_suffix(".jsonl")
     path.write_text("\n".join([rows[0][:-3], *rows[1:]]))
@@ -395,7 +395,7 @@ def test_what_nobody_foresaw_is_named(plan_of: Callable[..., Plan]) -> None:
 
 
 def test_what_is_not_the_data_s_fault_is_raised(plan_of: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaptkit.data_tools.check.running._MIN_CHUNKS_PER_WORKER", 1)
+    monkeypatch.setattr("adaptkit.data_tools.check.running.MIN_CHUNKS_PER_WORKER", 1)
     plan = plan_of(Numbers(range(1, 100)))
     processor = plan.datasets[0].media.processor
     processor.tokenizer.chat_template = processor.chat_template = None
@@ -407,7 +407,7 @@ def test_what_is_not_the_data_s_fault_is_raised(plan_of: Callable[..., Plan], mo
 def test_a_stream_is_read_forwards_in_one_process(
     plan_of: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptkit.data_tools.check.running._MIN_CHUNKS_PER_WORKER", 1)
+    monkeypatch.setattr("adaptkit.data_tools.check.running.MIN_CHUNKS_PER_WORKER", 1)
     stream, other = Numbers(range(1, 100), is_stream=True), Numbers(range(1, 200))
     report = run_check(plan_of(stream, other), workers=2)
     assert stream.asked == list(range(99))
