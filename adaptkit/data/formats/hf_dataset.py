@@ -27,13 +27,11 @@ class HfRows:
 
     Args:
         dataset: A `datasets.Dataset`.
-        location: What to call it in messages.
     """
 
-    def __init__(self, dataset: Any, location: str) -> None:
+    def __init__(self, dataset: Any) -> None:
         self._dataset = dataset.with_format("arrow")
         self._names = _names_of_labels(dataset.features)
-        self._location = location
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -88,7 +86,7 @@ def open_rows(options: HfDatasetOptions, root: Path) -> Rows:
     """
     location = f"{options.path}[{options.split}]"
     if not options.streaming:
-        return HfRows(_opened(options, root), location)
+        return HfRows(_opened(options, root))
     num_samples = options.num_samples
     assert num_samples is not None, "options are checked"
     return StreamRows(lambda: _stream(options, root, location), num_samples, location)
