@@ -75,7 +75,7 @@ def task_datasets(task: TaskConfig) -> list[str]:
 
 
 def task_baselines(task: TaskConfig) -> list[str]:
-    """Those of a benchmark's datasets that it does without where they are not at hand."""
+    """Those of a benchmark's datasets that it does without where they are not available."""
     return get_plugin_manager().get("evaluation task", task.name).baselines(task.options)
 
 
@@ -92,7 +92,7 @@ def _rows_of(dataset: DataConfig) -> str:
 
 
 def data_context(recipe: Recipe) -> DataContext:
-    """What the recipe's data sources need beside their own options."""
+    """What the recipe's data sources need besides their own options."""
     manager = get_plugin_manager()
     modalities = {n: manager.build("modality", m.type, m.options.model_dump()) for n, m in recipe.modalities.items()}
     needs_root = any("path" in dataset.values() for dataset in recipe.data.values())
@@ -101,7 +101,7 @@ def data_context(recipe: Recipe) -> DataContext:
 
 
 def context_of(modalities: Mapping[str, Modality], root: Path) -> DataContext:
-    """What data sources are told of the modalities in use."""
+    """The context of data sources, given the modalities in use."""
     tags = {name: modality.tag for name, modality in modalities.items()}
     return DataContext(root, tags, cache_dir(), {n: partial(box_size_of, m) for n, m in modalities.items()})
 
@@ -386,24 +386,19 @@ class MediaStore:
         return self.processor.encode(sample.messages, num_positions=self.num_positions)
 
 
+@dataclass(frozen=True)
 class CachedFeatures:
     """Features of one modality that were encoded beforehand.
 
-    Args:
+    Attributes:
         key: Cache key of a source; raises `DataError` where the source is unusable.
         get: Features of several keys, `(num_items, positions, feature_size)`, or a list where positions differ.
         example: Features like those of an item, `(positions, feature_size)`; None where there is no item.
     """
 
-    def __init__(
-        self,
-        key: Callable[[Any], str],
-        get: Callable[[list[str]], Tensor | list[Tensor]],
-        example: Tensor | None = None,
-    ) -> None:
-        self.key = key
-        self.get = get
-        self.example = example
+    key: Callable[[Any], str]
+    get: Callable[[list[str]], Tensor | list[Tensor]]
+    example: Tensor | None = None
 
 
 @dataclass(frozen=True)

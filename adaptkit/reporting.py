@@ -74,7 +74,7 @@ class Reporter:
         return nullcontext()
 
     def progress(self, what: str) -> AbstractContextManager[Advance]:
-        """Entered while many items are worked on; gives a function that is told how many are done."""
+        """Entered while many items are worked on; gives a function to call with how many are done."""
         return nullcontext(lambda done, total, what=what: None)
 
     def stage(self, start: StageStart) -> None:

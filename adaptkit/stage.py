@@ -21,7 +21,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     shorthand: ClassVar[dict[str, str]] = {}
-    """Keys that a recipe may have besides, because loading resolves them; with what they do."""
+    """Further keys of a recipe, which loading resolves, and what they do."""
 
 
 def _usable_as_key(name: str) -> str:
@@ -41,7 +41,7 @@ class Draw(Section):
     """How many samples of a dataset one epoch has, whatever its size.
 
     Attributes:
-        count: Samples an epoch; those that are left over come in the next one.
+        count: Samples an epoch; the rest comes in the next one.
     """
 
     count: PositiveInt
@@ -152,11 +152,11 @@ class StageConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.warmup_ratio and self.warmup_steps:
-            raise ValueError("give warmup_ratio or warmup_steps, not both; null takes one back")
+            raise ValueError("give warmup_ratio or warmup_steps, not both; null removes one")
         if self.max_steps == 0:
-            raise ValueError("max_steps of 0 would train nothing; leave the stage out, or give -1 for whole epochs")
+            raise ValueError("max_steps of 0 would train nothing; remove the stage, or give -1 for whole epochs")
         if self.packing and self.group_by_length:
-            raise ValueError("packing leaves no padding to save: take group_by_length back")
+            raise ValueError("packing leaves no padding to save: set group_by_length to false")
         if len(set(self.train)) != len(self.train):
             raise ValueError(f"train names a part twice: {', '.join(self.train)}")
         return self

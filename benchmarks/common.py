@@ -30,7 +30,7 @@ from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.stage import OptimizerConfig, StageConfig
 from adaptkit.training.flops import flop_rates
 from adaptkit.training.preparation import prepared
-from adaptkit.training.throughput import peak_flops
+from adaptkit.training.throughput import Throughput, peak_flops
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments
 from benchmarks.stock import stock_llava
 
@@ -240,7 +240,15 @@ def _train(
             model._decode_at = lambda inputs, positions: _at_all(model, inputs, positions)  # type: ignore[method-assign]
         try:
             trainer = WorkflowTrainer(
-                model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, callbacks=[clock]
+                model,
+                arguments,
+                settings,
+                dataset=dataset,
+                collator=collator,
+                sampler=sampler,
+                identity={},
+                callbacks=[clock],
+                throughput=Throughput(model),
             )
             trainer.train()
         finally:

@@ -160,7 +160,7 @@ def truncate(encoded: EncodedConversation, max_length: int) -> EncodedConversati
     if all(label == IGNORE_INDEX for label in labels):
         raise DataError(
             f"{len(encoded.input_ids)} positions, and no part of an answer within the first {max_length}: "
-            "raise max_length, or leave the sample out",
+            "raise max_length, or remove the sample",
             kind="too_long",
         )
     return EncodedConversation(encoded.input_ids[:stop], labels, encoded.media[: len(kept)], kept)
@@ -273,9 +273,9 @@ def _check_rendered(
     add_generation_prompt: bool,
     template: str,
 ) -> None:
-    """Refuse keys that the template leaves out: what they say would neither be read nor learned.
+    """Refuse keys that the template does not render: they would be neither read nor learned.
 
-    Templates leave the reasoning of earlier answers out on purpose; that is fine where those are not learned.
+    Templates skip the reasoning of earlier answers on purpose; that is fine where those are not learned.
     """
     last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
     for index, turn in enumerate(turns):

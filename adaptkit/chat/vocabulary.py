@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 from adaptkit.errors import DataError, ModelError
@@ -23,7 +23,7 @@ def unknown_words(tokenizer: Any, messages: Sequence[Message]) -> list[str]:
 
     Args:
         tokenizer: A transformers tokenizer.
-        messages: Turns in order; media are left aside.
+        messages: Turns in order; media are ignored.
     """
     unknown = tokenizer.unk_token
     if unknown is None:
@@ -59,17 +59,12 @@ def describe_unknown_words(tokenizer: Any, name: str, source: DataSource) -> str
     Args:
         tokenizer: A transformers tokenizer.
         name: Of the dataset.
-        source: Its samples; bad ones are passed over.
+        source: Its samples; bad ones are skipped.
     """
     if tokenizer.unk_token is None:
         return None
-    found = _in_first_samples(source, lambda messages: unknown_words(tokenizer, messages))
-    if found is None:
-        return None
-    return (
-        f"data.{name}: {found.share} have words that the tokenizer does not know, and that are read and learned as "
-        f"{tokenizer.unk_token}: {list_words(found.words)}. `adaptkit data check` finds all of them."
-    )
+    what = f"words that the tokenizer does not know, and that are read and learned as {tokenizer.unk_token}"
+    return _describe(name, source, lambda messages: unknown_words(tokenizer, messages), what)
 
 
 def describe_special_tokens(
@@ -79,41 +74,29 @@ def describe_special_tokens(
 
     Args:
         name: Of the dataset.
-        source: Its samples; bad ones are passed over.
+        source: Its samples; bad ones are skipped.
         find: Special tokens whose words stand in some messages.
         as_tokens: Whether they become those tokens, rather than text.
     """
-    found = _in_first_samples(source, find)
-    if found is None:
-        return None
     fate = "read as those tokens, so that text can end or begin a turn" if as_tokens else "read and learned as text"
     advice = "" if as_tokens else " (base.special_tokens_in_text: true reads them as tokens)"
-    return (
-        f"data.{name}: {found.share} have special tokens in their text, which are {fate}{advice}: "
-        f"{list_words(found.words)}. `adaptkit data check` counts all of them."
-    )
+    return _describe(name, source, find, f"special tokens in their text, which are {fate}{advice}")
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What was found in the first samples of a dataset."""
-
-    share: str
-    words: list[str]
-
-
-def _in_first_samples(source: DataSource, find: Callable[[Sequence[Message]], list[str]]) -> _Found | None:
+def _describe(name: str, source: DataSource, find: Callable[[Sequence[Message]], list[str]], what: str) -> str | None:
     words: dict[str, None] = {}
-    number = min(NUM_SAMPLES, len(source))
-    num_found = 0
-    for index in range(number):
-        try:
+    num_samples, num_found = min(NUM_SAMPLES, len(source)), 0
+    for index in range(num_samples):
+        with suppress(DataError):
             found = find(source[index].messages)
-        except DataError:
-            continue
-        words |= dict.fromkeys(found)
-        num_found += bool(found)
-    return _Found(f"{num_found:,} of the first {number:,} conversations", list(words)) if num_found else None
+            words |= dict.fromkeys(found)
+            num_found += bool(found)
+    if not num_found:
+        return None
+    return (
+        f"data.{name}: {num_found:,} of the first {num_samples:,} conversations have {what}: {list_words(words)}. "
+        "`adaptkit data check` finds all of them."
+    )
 
 
 def num_token_ids(tokenizer: Any) -> int:

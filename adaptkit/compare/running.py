@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from adaptkit.compare.variants import Variant
 from adaptkit.compare.worker import FAILED_FILE, MEASURED_FILE, VARIANT_FILE
-from adaptkit.errors import RecipeError, join_lines
+from adaptkit.errors import RecipeError, RunError, join_lines
+from adaptkit.files.loading import read_json
 from adaptkit.files.writing import write_text
 from adaptkit.recipe import Recipe, dump_recipe, load_recipe
 from adaptkit.run.runner import METRICS_FILE
@@ -59,11 +59,11 @@ class Planned:
 
     def results(self) -> dict[str, Any]:
         """Its scores, once it is finished."""
-        return _read(self.directory / RESULTS_FILE)
+        return read_json(self.directory / RESULTS_FILE, RunError)
 
     def measured(self) -> dict[str, Any]:
         """Its costs, once it is finished."""
-        return _read(self.directory / MEASURED_FILE)
+        return read_json(self.directory / MEASURED_FILE, RunError)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def only_comparison_in(output: Path) -> Iterator[None]:
 
 
 def run_all(runs: Sequence[Planned], *, jobs: int = 1, watcher: Watcher | None = None) -> list[Outcome]:
-    """Do every run that is not finished, going on where one was interrupted; those that fail do not stop the others.
+    """Do every run that is not finished, resuming interrupted ones; those that fail do not stop the others.
 
     Args:
         runs: What `plan_runs` returned.
@@ -223,7 +223,7 @@ class _Process:
     def _reason(self) -> str:
         failed = self.run.directory / FAILED_FILE
         if failed.is_file():
-            return str(_read(failed)["reason"])
+            return str(read_json(failed, RunError)["reason"])
         code = self._process.returncode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         hint = "; out of memory?" if code == -9 else ""
@@ -239,8 +239,3 @@ def _same_recipe(run: Planned) -> bool:
 def _substance(recipe: Recipe) -> Mapping[str, Any]:
     """What decides a run's weights and scores."""
     return recipe.model_dump(exclude={"description", "output_dir", "logging"})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values

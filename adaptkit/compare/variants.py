@@ -64,7 +64,7 @@ def load_variants(paths: Sequence[Path], seeds: Sequence[int], overrides: Sequen
 
 
 def budget_notes(variants: Sequence[Variant]) -> list[str]:
-    """In what, beside what is compared, variants differ from the first: their scores are to be read with it.
+    """What else differs between each variant and the first, besides what is compared.
 
     What is compared is the workflows' insertion; base, encoders, data and number of training samples should agree.
     """

@@ -15,9 +15,8 @@ from adaptkit.chat.boxes import unpad_box
 from adaptkit.chat.encoding import split_reasoning
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.evaluation.boxes import parse_box
-from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.harness import Progress, QuestionCounter, WorkflowsTask, describe_harness, unwatched
 from adaptkit.evaluation.options import AnswersTaskOptions
-from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
 from adaptkit.evaluation.questions import Question, normalize_answer
 from adaptkit.evaluation.scores import by_kind, evaluate_grounding, evaluate_questions, merge
 from adaptkit.interfaces import REASONING_KEYS, DataSource, Evaluation, Message, Sample, more_of
@@ -26,7 +25,7 @@ MAX_KINDS = 20
 """Scores are broken down by right answer where there are no more different ones."""
 
 
-class AnswersTask:
+class AnswersTask(WorkflowsTask):
     """Asks the last question of each conversation of some datasets.
 
     An answer is right where it equals the dataset's after lower-casing and normalizing whitespace; where the dataset
@@ -39,11 +38,7 @@ class AnswersTask:
     def __init__(self, options: AnswersTaskOptions) -> None:
         self.options = options
 
-    def evaluate(self, model: Any, processor: Any, **settings: Any) -> dict[str, Any]:
-        """Score one workflow on all datasets; see `evaluate_workflows`."""
-        return self.evaluate_workflows({"": (model, processor)}, **settings).results
-
-    def evaluate_workflows(
+    def evaluate_workflows(  # type: ignore[override]  # it needs sources
         self,
         workflows: Mapping[str, tuple[Any, Any]],
         *,
@@ -57,7 +52,7 @@ class AnswersTask:
 
         Args:
             workflows: Model and processor of each workflow, over one base.
-            sources: The datasets that the options name; None for one of `training` that is not at hand.
+            sources: The datasets that the options name; None for one of `training` that is not available.
             limit: Conversations of each dataset; all where not given.
             seed: Draws them, where there are more.
             data: Not used: the caller has opened the sources.
@@ -72,7 +67,10 @@ class AnswersTask:
         evaluations = []
         for name in self.options.datasets:
             model, processor = _workflow(self.options.workflows.get(name), workflows)
-            questions, unusable = read_questions(_asked(name, sources), processor, limit, seed)
+            source = _source(name, sources)
+            if source is None:
+                raise DataError(f"the dataset {name!r} is not on this machine")
+            questions, unusable = read_questions(source, processor, limit, seed)
             training, asked = self._majority_of(name, questions, sources, processor)
             advance = QuestionCounter(progress, 2 * len(questions)).on(name)
             batch_size = self.options.batch_size
@@ -193,13 +191,6 @@ def _workflow(name: str | None, workflows: Mapping[str, tuple[Any, Any]]) -> tup
     if name not in workflows:
         raise DataError(unknown_name("workflow", name, workflows))
     return workflows[name]
-
-
-def _asked(name: str, sources: Mapping[str, DataSource | None]) -> DataSource:
-    source = _source(name, sources)
-    if source is None:
-        raise DataError(f"the dataset {name!r} is not on this machine")
-    return source
 
 
 def _source(name: str, sources: Mapping[str, DataSource | None]) -> DataSource | None:

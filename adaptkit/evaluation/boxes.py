@@ -61,9 +61,7 @@ def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
     return intersection / (_area(first) + _area(second) - intersection)
 
 
-def score_boxes(
-    text: str, gold: Sequence[float], width: float, height: float, threshold: float = IOU_THRESHOLD
-) -> BoxVerdict:
+def score_boxes(text: str, gold: Sequence[float], width: float, height: float) -> BoxVerdict:
     """Score one grounding answer.
 
     Args:
@@ -71,7 +69,6 @@ def score_boxes(
         gold: The right box, `(x1, y1, x2, y2)` in pixels of the item.
         width: Of the item, in pixels.
         height: Of the item, in pixels.
-        threshold: Least IoU of a hit.
     """
     ious: list[float] = []
     boxes: list[Box] = []
@@ -81,7 +78,7 @@ def score_boxes(
             break
         boxes.append(box)
         ious.append(box_iou(unpad_box(box, width, height), gold))
-        if ious[-1] >= threshold:
+        if ious[-1] >= IOU_THRESHOLD:
             return BoxVerdict(True, tuple(ious), tuple(boxes))
     return BoxVerdict(False, tuple(ious), tuple(boxes))
 

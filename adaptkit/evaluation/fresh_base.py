@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import CellType, CodeType, FunctionType
@@ -80,7 +80,7 @@ def load_tokenizer(request: dict[str, Any]) -> Any | None:
         return None
 
 
-def compute_logits(base: Any, prompts: list[list[int]]) -> torch.Tensor:
+def compute_logits(base: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
     """Logits at every position of every prompt, one prompt at a time, `(positions, vocab)`."""
     rows = [base(input_ids=torch.tensor([ids], device=base.device), use_cache=False).logits[0] for ids in prompts]
     return torch.cat(rows).cpu()
@@ -88,12 +88,8 @@ def compute_logits(base: Any, prompts: list[list[int]]) -> torch.Tensor:
 
 def generate(base: Any, batches: list[dict[str, Any]], config: dict[str, Any]) -> list[list[int]]:
     """New ids of each row of each left-padded batch."""
-    rows: list[list[int]] = []
-    for batch in batches:
-        tensors = {name: torch.tensor(values, device=base.device) for name, values in batch.items()}
-        output = base.generate(**tensors, generation_config=transformers.GenerationConfig(**config))
-        rows += output[:, tensors["input_ids"].shape[1] :].tolist()
-    return rows
+    settings = transformers.GenerationConfig(**config)
+    return [row for batch in batches for row in _new_ids(base, batch, generation_config=settings)]
 
 
 def generate_as_configured(base: Any, batch: dict[str, Any], max_new_tokens: int) -> list[list[int]] | str:
@@ -101,13 +97,17 @@ def generate_as_configured(base: Any, batch: dict[str, Any], max_new_tokens: int
 
     The name of the error where the base cannot generate: some decoders need more than ids.
     """
-    tensors = {name: torch.tensor(values, device=base.device) for name, values in batch.items()}
     with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(SEED)
         try:
-            output = base.generate(**tensors, max_new_tokens=max_new_tokens, pad_token_id=0)
+            return _new_ids(base, batch, max_new_tokens=max_new_tokens, pad_token_id=0)
         except Exception as error:  # the same one is expected of the other process
             return type(error).__name__
+
+
+def _new_ids(base: Any, batch: dict[str, Any], **options: Any) -> list[list[int]]:
+    tensors = {name: torch.tensor(values, device=base.device) for name, values in batch.items()}
+    output = base.generate(**tensors, **options)
     rows: list[list[int]] = output[:, tensors["input_ids"].shape[1] :].tolist()
     return rows
 

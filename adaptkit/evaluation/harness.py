@@ -1,12 +1,51 @@
-"""What a score depends on beside the model, recorded with every score."""
+"""What the benchmarks that adaptkit ships share: asking, progress, and what a score depends on besides the model."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from adaptkit.interfaces import EvaluationTask
+
 DISTRIBUTIONS = ("adaptkit", "torch", "transformers", "tokenizers")
+
+Progress = Callable[[int, int, str], None]
+"""Called with questions answered, questions in all, and what is being asked."""
+
+
+def unwatched(done: int, total: int, what: str) -> None:
+    """Ignore the progress."""
+
+
+class QuestionCounter:
+    """Adds up the questions answered.
+
+    Args:
+        progress: Called with the progress.
+        total: Questions in all.
+    """
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def on(self, what: str) -> Callable[[int], None]:
+        """A function that counts further questions about something."""
+
+        def advance(num: int) -> None:
+            self._done += num
+            self._progress(self._done, self._total, what)
+
+        return advance
+
+
+class WorkflowsTask(EvaluationTask):
+    """A benchmark that scores all workflows of a run, or one."""
+
+    def evaluate(self, model: Any, processor: Any, **settings: Any) -> dict[str, Any]:
+        """Score one workflow; see `evaluate_workflows`."""
+        return self.evaluate_workflows({"": (model, processor)}, **settings).results
 
 
 def versions() -> dict[str, str]:

@@ -109,7 +109,7 @@ class Dot:
         mean: Over its runs.
         sd: Their standard deviation; None for a single run.
         values: Of each run.
-        mark: A baseline to show beside it.
+        mark: A baseline to show with it.
     """
 
     mean: float
@@ -165,7 +165,7 @@ def _draw_dot(axes: Any, dot: Dot | None, y: float, color: str) -> None:
 
 @dataclass(frozen=True)
 class Spot:
-    """One model in a plane of two scores; `key` is what stands beside it."""
+    """One model in a plane of two scores; `key` is its label."""
 
     key: str
     x: Dot

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-NUM_NAMED = 5
-"""Differences that a message names."""
+_NUM_NAMED = 5
+
+
+def differences_of(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """Names of what differs between two descriptions, sorted; what only one has is said to be missing or added."""
+    found = []
+    for name in sorted(here.keys() | there.keys()):
+        if name not in there:
+            found.append(f"{name} (added: {here[name][:80]})")
+        elif name not in here:
+            found.append(f"{name} (missing)")
+        elif here[name] != there[name]:
+            values = (here[name], there[name])
+            short = all(len(value) <= 40 for value in values)
+            found.append(f"{name} ({values[0]} instead of {values[1]})" if short else name)
+    return found
+
+
+def name_first(differences: Sequence[str]) -> str:
+    """The first few differences, and how many more there are."""
+    more = f" and {len(differences) - _NUM_NAMED} more" if len(differences) > _NUM_NAMED else ""
+    return "; ".join(differences[:_NUM_NAMED]) + more
 
 
 def failures(text: Mapping[str, Any], *, own_template: bool = False) -> list[str]:
@@ -25,10 +45,8 @@ def failures(text: Mapping[str, Any], *, own_template: bool = False) -> list[str
         found.append(f"{text['num_answers_differing']} of {text['num_answers']} generated answers differ")
     if text.get("chat_template_identical") is False and not own_template:
         found.append("the tokenizer has another chat template than the base's")
-    differences = text.get("differences") or []
-    if differences:
-        more = f" and {len(differences) - NUM_NAMED} more" if len(differences) > NUM_NAMED else ""
-        found.append("; ".join(differences[:NUM_NAMED]) + more)
+    if text.get("differences"):
+        found.append(name_first(text["differences"]))
     if text.get("failed"):
         found.append(str(text["failed"]))
     return found

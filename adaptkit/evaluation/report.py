@@ -87,15 +87,7 @@ class ReportData:
 
 @dataclass(frozen=True)
 class _Tile:
-    """A headline number.
-
-    Attributes:
-        label: What was measured.
-        value: As shown.
-        detail: Baselines.
-        note: Uncertainty and number of items.
-        good: Whether to mark it as proven or as failed; None for plain numbers.
-    """
+    """A headline number; `good` marks it as proven or as failed."""
 
     label: str
     value: str

@@ -30,7 +30,7 @@ from adaptkit.evaluation.questions import (
     normalize_answer,
     require_modalities,
 )
-from adaptkit.evaluation.text_identity import TextProof, base_source, saved_prompts
+from adaptkit.evaluation.text_identity import TextProof, saved_prompts
 from adaptkit.interfaces import Evaluation
 
 BATCH_SIZE = 64
@@ -85,9 +85,7 @@ def evaluate_questions(
         kind.
     """
     started = time.monotonic()
-    require_modalities(processor, questions)
-    texts = generate_answers(model, processor, questions, batch_size=batch_size, advance=advance)
-    blind = generate_answers(model, processor, questions, with_media=False, batch_size=batch_size, advance=advance)
+    texts, blind = _answer_twice(model, processor, questions, batch_size, advance)
     answers = [Answer(q, text, is_right(text, q), blind=b) for q, text, b in zip(questions, texts, blind)]
     majority = majority_answers(training_questions)
     columns = {
@@ -128,9 +126,7 @@ def evaluate_grounding(
         advance: Called with the number of answered questions; twice the number of questions in all.
     """
     started = time.monotonic()
-    require_modalities(processor, questions)
-    texts = generate_answers(model, processor, questions, batch_size=batch_size, advance=advance)
-    blind = generate_answers(model, processor, questions, with_media=False, batch_size=batch_size, advance=advance)
+    texts, blind = _answer_twice(model, processor, questions, batch_size, advance)
     verdicts = [score_question_boxes(question, text) for question, text in zip(questions, texts)]
     scores = {
         f"acc@{IOU_THRESHOLD}": round(precision(verdicts), 4),
@@ -144,10 +140,20 @@ def evaluate_grounding(
     return Evaluation({section: scores}, answers)
 
 
+def _answer_twice(
+    model: Any, processor: Any, questions: Sequence[Question], batch_size: int, advance: Advance
+) -> tuple[list[str], list[str]]:
+    """Answers to questions with their media, and without."""
+    require_modalities(processor, questions)
+    options: dict[str, Any] = {"batch_size": batch_size, "advance": advance}
+    texts = generate_answers(model, processor, questions, **options)
+    return texts, generate_answers(model, processor, questions, with_media=False, **options)
+
+
 class TextEvaluation:
     """Text accuracy and identity of a text workflow, against its base in a fresh process.
 
-    Text is also sent through the adapted decoder, where nobody's prompts need to go: what is lost there is what
+    Text is also sent through the adapted decoder, where no prompt needs to go: what is lost there is what
     training the decoder itself would have cost. How long answers are, there and from the base, is measured on the
     saved prompts (the paper's figure 4).
 
@@ -171,14 +177,11 @@ class TextEvaluation:
         batch_size: int = BATCH_SIZE,
     ) -> None:
         self._model, self._processor = model, processor
-        self._base, self._tokenizer, self._questions = model.base, processor.tokenizer, questions
+        self._base, self._questions = model.base, questions
         starts = range(0, len(questions), batch_size)
         self._batches = [make_prompts(model, processor, questions[i : i + batch_size]) for i in starts]
         self._settings = generation_settings(self._base, processor, questions)
-        source = base_source(self._base)
-        self._proof = TextProof(
-            self._base, self._tokenizer, batches=self._batches, generation=self._settings, source=source
-        )
+        self._proof = TextProof(self._base, processor.tokenizer, batches=self._batches, generation=self._settings)
 
     def __enter__(self) -> TextEvaluation:
         return self
@@ -214,7 +217,7 @@ class TextEvaluation:
         proof, fresh = self._proof.result(answers)
         scores |= proof
         if fresh is not None:
-            alone = self._score(fresh.answers)
+            alone = self._score(fresh)
             scores |= {
                 "base_accuracy": mean(alone) if alone else None,
                 "base_by_type": by_kind(self._questions, alone),

@@ -14,10 +14,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -25,14 +23,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adaptkit.errors import RunError, join_lines
-from adaptkit.evaluation.fresh_base import Description, describe_model, describe_tokenizer, generate_as_configured
+from adaptkit.evaluation.fresh_base import (
+    compute_logits,
+    describe_model,
+    describe_tokenizer,
+    generate_as_configured,
+)
+from adaptkit.evaluation.proof import differences_of
 from adaptkit.evaluation.questions import Prompts, evaluation_mode, pad_left
 from adaptkit.files.paths import resolve_model_path
 from adaptkit.model.reference import origin_of
 from adaptkit.surgery import quantization_of
 
 NUM_RANDOM_PROMPTS = 16
-"""Prompts of random ids beside the written ones: they reach every part of a vocabulary."""
+"""Prompts of random ids, besides the written ones: they reach every part of a vocabulary."""
 
 RANDOM_PROMPT_LENGTH = 24
 
@@ -43,50 +47,8 @@ NUM_ANSWERS = 8
 ANSWER_LENGTH = 12
 """Prompts that are answered by the base's own generation settings, and new tokens of each."""
 
-
 _SCRIPT = Path(__file__).with_name("fresh_base.py")
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Logits of two processes.
-
-    Attributes:
-        num_prompts: Prompts compared.
-        num_positions: Token positions compared, each over the whole vocabulary.
-        num_differing: Prompts with a bit that differs.
-        max_difference: Largest absolute difference of two logits.
-    """
-
-    num_prompts: int
-    num_positions: int
-    num_differing: int
-    max_difference: float
-
-    @property
-    def identical(self) -> bool:
-        """Whether every bit of every prompt's logits agrees."""
-        return self.num_differing == 0
-
-
-@dataclass(frozen=True)
-class FreshResult:
-    """What the fresh process computed.
-
-    Attributes:
-        logits: As `text_logits`.
-        answers: New token ids of each row of the batches it was given.
-        own_answers: Of some prompts, by the base's own generation settings, or the name of an error.
-        model: As `describe_model`.
-        tokenizer: As `describe_tokenizer`; None where the base has none beside it.
-    """
-
-    logits: Tensor
-    answers: list[list[int]]
-    own_answers: list[list[int]] | str = field(default_factory=list)
-    model: Description = field(default_factory=dict)
-    tokenizer: Description | None = None
 
 
 @cache
@@ -114,117 +76,77 @@ def identity_prompts(base: Any, tokenizer: Any | None) -> list[list[int]]:
     return [ids[:max_length] for ids in prompts]
 
 
-def text_logits(base: Any, tokenizer: Any | None, prompts: Sequence[str] | Sequence[Sequence[int]]) -> Tensor:
+def text_logits(base: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Logits of a decoder at every position of every prompt, one prompt at a time, outside autocast.
 
     Args:
         base: A causal LM.
-        tokenizer: Turns texts into ids; not needed where prompts are ids.
-        prompts: Texts, or token ids.
+        prompts: Token ids.
 
     Returns:
         Shape `(positions of all prompts, vocab)`, in the base's own dtype, on the CPU.
     """
-    ids = _as_ids(tokenizer, prompts)
-    with (
-        evaluation_mode(base),
-        torch.no_grad(),
-        torch.autocast(base.device.type, enabled=False),
-        _deterministic(),
-    ):
-        rows = [base(input_ids=torch.tensor([row], device=base.device), use_cache=False).logits[0] for row in ids]
-    return torch.cat(rows).cpu()
+    outside = torch.autocast(base.device.type, enabled=False)
+    with evaluation_mode(base), torch.no_grad(), outside, _deterministic():
+        return compute_logits(base, prompts)
 
 
-def compare_logits(here: Tensor, there: Tensor, lengths: Sequence[int]) -> Comparison:
-    """Compare bit for bit.
+def compare_logits(here: Tensor, there: Tensor, lengths: Sequence[int]) -> dict[str, Any]:
+    """Compare bit for bit; returns what `results.json` has on it.
 
     Args:
         here: As `text_logits`.
         there: The same prompts in another process.
         lengths: Positions of each prompt.
-
-    Raises:
-        RunError: The shapes or dtypes differ, so that nothing can be compared.
     """
+    result: dict[str, Any] = {
+        "logits_identical": False,
+        "max_logit_difference": None,
+        "num_prompts": len(lengths),
+        "num_prompts_differing": len(lengths),
+        "num_positions": len(here),
+    }
     if here.shape != there.shape or here.dtype != there.dtype:
-        raise RunError(
+        note = (
             f"text logits are {tuple(here.shape)} {here.dtype} here and {tuple(there.shape)} {there.dtype} "
             "in a fresh process: the base on disk is not the one that was adapted."
         )
+        return {**result, "note": note}
     bits = _BITS[here.element_size()]
     agree = (here.contiguous().view(bits) == there.contiguous().view(bits)).all(dim=1)
-    differing = sum(not bool(rows.all()) for rows in torch.split(agree, list(lengths)))
+    num_differing = sum(not bool(rows.all()) for rows in torch.split(agree, list(lengths)))
     difference = 0.0 if bool(agree.all()) else float((here.double() - there.double()).abs().max())
-    return Comparison(len(lengths), here.shape[0], differing, difference)
+    return result | {
+        "logits_identical": num_differing == 0,
+        "max_logit_difference": difference,
+        "num_prompts_differing": num_differing,
+    }
 
 
-class FreshBase:
-    """A base being run in a fresh process; use as a context manager, and call `result` inside.
+class _FreshProcess:
+    """`fresh_base.py`, which answers a request in a process that starts with the object."""
 
-    It starts at once, so that other work can go on meanwhile.
-
-    Args:
-        base: The base here; says how the other is loaded.
-        prompts: Token ids to compute logits of.
-        batches: Left-padded prompts to answer.
-        generation: Keywords of `transformers.GenerationConfig` for the answers.
-        source: Path or id of the base; where the base here was loaded from by default.
-
-    Raises:
-        RunError: The base was never loaded from anywhere, so that a fresh process cannot load it.
-    """
-
-    def __init__(
-        self,
-        base: Any,
-        prompts: Sequence[Sequence[int]],
-        *,
-        batches: Sequence[Prompts] = (),
-        generation: dict[str, Any] | None = None,
-        source: str | None = None,
-    ) -> None:
-        loading = loading_of(base, source)
-        if not loading["base"]:
-            raise RunError(
-                "this base was made in memory, so a fresh process cannot load it. Save it with "
-                "save_pretrained and load it from there."
-            )
-        self.own_batch, self.own_length = _own_batch(base, prompts)
+    def __init__(self, request: dict[str, Any]) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="adaptkit-fresh-base-")
         folder = Path(self._directory.name)
         self._logits_file, self._result_file = folder / "logits.safetensors", folder / "result.json"
-        request = {
-            **loading,
-            "own_batch": _as_lists(self.own_batch),
-            "own_length": self.own_length,
-            "prompts": [list(map(int, ids)) for ids in prompts],
-            "batches": [_as_lists(batch) for batch in batches],
-            "generation": generation or {"max_new_tokens": 1, "do_sample": False},
-            "logits_file": str(self._logits_file),
-            "result_file": str(self._result_file),
-        }
+        files = {"logits_file": str(self._logits_file), "result_file": str(self._result_file)}
         request_file = folder / "request.json"
-        request_file.write_text(json.dumps(request), encoding="utf-8")
+        request_file.write_text(json.dumps({**request, **files}), encoding="utf-8")
         self._log = (folder / "log.txt").open("w+", encoding="utf-8")
         # -P: the script's folder stays off the path, where modules of adaptkit would have bare names
         command = [sys.executable, "-P", str(_SCRIPT), str(request_file)]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
         self._log.close()
         self._directory.cleanup()
 
-    def result(self) -> FreshResult:
-        """Wait for the process.
+    def result(self) -> tuple[dict[str, Any], Tensor]:
+        """Wait for the process; gives its results and logits.
 
         Raises:
             RunError: It failed; the message ends with the last lines it wrote.
@@ -236,19 +158,19 @@ class FreshBase:
         result = json.loads(self._result_file.read_text(encoding="utf-8"))
         if result["adaptkit_imported"]:
             raise RunError("the fresh process imported adaptkit, so that it proves nothing: is it in sitecustomize?")
-        logits = load_file(self._logits_file)["logits"]
-        return FreshResult(logits, result["answers"], result["own_answers"], result["model"], result["tokenizer"])
+        return result, load_file(self._logits_file)["logits"]
 
 
 class TextProof:
     """Compares a base with itself in a fresh process, which starts with the object; use it as a context manager.
 
+    Where the base was made in memory, nothing can be compared.
+
     Args:
         base: The text workflow.
-        tokenizer: Of the workflow, which is to be the base's; None leaves it out.
+        tokenizer: Of the workflow, which is to be the base's; without one, tokenizers are not compared.
         batches: Further left-padded prompts to answer.
         generation: Keywords of `transformers.GenerationConfig` for them.
-        source: Path or id of the base; None where it was made in memory, so that nothing can be compared.
     """
 
     def __init__(
@@ -258,29 +180,36 @@ class TextProof:
         *,
         batches: Sequence[Prompts] = (),
         generation: dict[str, Any] | None = None,
-        source: str | None = None,
     ) -> None:
         self._base, self._tokenizer = base, tokenizer
         self._prompts = identity_prompts(base, tokenizer)
-        self._fresh: FreshBase | None = None
-        if source is not None:
-            self._fresh = FreshBase(base, self._prompts, batches=batches, generation=generation, source=source)
+        self._own_batch, self._own_length = _own_batch(base, self._prompts)
+        loading = loading_of(base)
+        request = {
+            **loading,
+            "own_batch": self._own_batch,
+            "own_length": self._own_length,
+            "prompts": self._prompts,
+            "batches": [_as_lists(batch) for batch in batches],
+            "generation": generation or {"max_new_tokens": 1, "do_sample": False},
+        }
+        self._fresh = _FreshProcess(request) if loading["base"] else None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
         if self._fresh is not None:
-            self._fresh.__exit__(*error)
+            self._fresh.close()
 
-    def result(self, answers: Sequence[Sequence[int]] = ()) -> tuple[dict[str, Any], FreshResult | None]:
+    def result(self, answers: Sequence[Sequence[int]] = ()) -> tuple[dict[str, Any], list[list[int]] | None]:
         """Compute here, wait for the fresh process, and compare.
 
         Args:
             answers: New ids of each row of the batches, as the base here gave them.
 
         Returns:
-            What `results.json` has on it, and what the fresh process computed. Where that had nothing to load,
+            What `results.json` has on it, and the answers of the fresh process. Where that had nothing to load,
             `logits_identical` is None, and `note` says why.
 
         Raises:
@@ -289,60 +218,30 @@ class TextProof:
         if self._fresh is None:
             note = "the base was made in memory: no fresh process could load it to compare with"
             return {"logits_identical": None, "note": note}, None
-        logits = text_logits(self._base, None, self._prompts)
+        logits = text_logits(self._base, self._prompts)
         described = describe_model(self._base)
         with evaluation_mode(self._base), torch.no_grad():
-            batch = _as_lists(self._fresh.own_batch)
-            own = generate_as_configured(self._base, batch, self._fresh.own_length)
-        there = self._fresh.result()
-        answered = [*zip(_rows(own), _rows(there.own_answers), strict=False)]
-        answered += zip(map(list, answers), there.answers, strict=False)
+            own = generate_as_configured(self._base, self._own_batch, self._own_length)
+        there, fresh_logits = self._fresh.result()
+        answered = [*zip(_rows(own), _rows(there["own_answers"]), strict=False)]
+        answered += zip(map(list, answers), there["answers"], strict=False)
         scores: dict[str, Any] = {
-            **self._compare_logits(logits, there.logits),
+            **compare_logits(logits, fresh_logits, [len(ids) for ids in self._prompts]),
             "answers_identical": all(here == fresh for here, fresh in answered),
             "num_answers": len(answered),
             "num_answers_differing": sum(here != fresh for here, fresh in answered),
         }
-        differences = differences_of(described, there.model)
-        if self._tokenizer is not None and there.tokenizer is not None:
-            tokenizer = differences_of(describe_tokenizer(self._tokenizer), there.tokenizer)
+        differences = differences_of(described, there["model"])
+        if self._tokenizer is not None and there["tokenizer"] is not None:
+            tokenizer = differences_of(describe_tokenizer(self._tokenizer), there["tokenizer"])
             scores["chat_template_identical"] = not any(name.startswith("chat_template") for name in tokenizer)
             scores["tokenizer_identical"] = not any(name.startswith("tokenizer") for name in tokenizer)
             scores["tokenizer_differences"] = [name for name in tokenizer if name.startswith("tokenizer")]
-        return {**scores, "differences": differences}, there
-
-    def _compare_logits(self, here: Tensor, there: Tensor) -> dict[str, Any]:
-        note: str | None = None
-        try:
-            comparison = compare_logits(here, there, [len(ids) for ids in self._prompts])
-        except RunError as error:
-            comparison, note = Comparison(len(self._prompts), len(here), len(self._prompts), float("inf")), str(error)
-        return {
-            "logits_identical": comparison.identical,
-            "max_logit_difference": comparison.max_difference if note is None else None,
-            "num_prompts": comparison.num_prompts,
-            "num_prompts_differing": comparison.num_differing,
-            "num_positions": comparison.num_positions,
-        } | ({} if note is None else {"note": note})
+        return {**scores, "differences": differences}, there["answers"]
 
 
 def _rows(answers: list[list[int]] | str) -> list[Any]:
     return [answers] if isinstance(answers, str) else answers
-
-
-def differences_of(here: Description, there: Description) -> list[str]:
-    """Names of what differs between two descriptions, sorted; what only one has is said to be missing or added."""
-    found = []
-    for name in sorted(here.keys() | there.keys()):
-        if name not in there:
-            found.append(f"{name} (added: {here[name][:80]})")
-        elif name not in here:
-            found.append(f"{name} (missing)")
-        elif here[name] != there[name]:
-            values = (here[name], there[name])
-            short = all(len(value) <= 40 for value in values)
-            found.append(f"{name} ({values[0]} instead of {values[1]})" if short else name)
-    return found
 
 
 def base_source(base: Any) -> str | None:
@@ -350,10 +249,10 @@ def base_source(base: Any) -> str | None:
     return resolve_model_path(origin_of(base).name) or None
 
 
-def loading_of(base: Any, source: str | None = None) -> dict[str, Any]:
+def loading_of(base: Any) -> dict[str, Any]:
     """How a fresh process is to load a base: from where, as what, on which device; `base` is None where it cannot."""
     return {
-        "base": source or base_source(base),
+        "base": base_source(base),
         "architecture": type(base).__name__,
         "revision": origin_of(base).revision,
         "dtype": str(base.dtype).removeprefix("torch."),
@@ -372,22 +271,13 @@ def _quantization(base: Any) -> dict[str, Any] | None:
     return None if quantization_of(base) is None or config is None else dict(config.to_dict())
 
 
-def _as_ids(tokenizer: Any | None, prompts: Sequence[Any]) -> list[list[int]]:
-    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-    if not texts:
-        return [list(prompt) for prompt in prompts]
-    if tokenizer is None or len(texts) < len(prompts):
-        raise ValueError("prompts are either all texts, with a tokenizer, or all token ids")
-    return [list(ids) for ids in tokenizer(texts)["input_ids"]]
-
-
-def _own_batch(base: Any, prompts: Sequence[Sequence[int]]) -> tuple[Prompts, int]:
+def _own_batch(base: Any, prompts: Sequence[Sequence[int]]) -> tuple[dict[str, Any], int]:
     """Some prompts, left-padded, and how many tokens to write behind them."""
     positions = getattr(base.config.get_text_config(decoder=True), "max_position_embeddings", None)
     room = ANSWER_LENGTH + RANDOM_PROMPT_LENGTH if positions is None else int(positions)
     length = max(1, min(RANDOM_PROMPT_LENGTH, room - ANSWER_LENGTH, room - 1))
     rows = [list(map(int, ids[:length])) for ids in prompts[:NUM_ANSWERS]]
-    return Prompts(*pad_left(rows, 0)), max(1, min(ANSWER_LENGTH, room - length))
+    return _as_lists(Prompts(*pad_left(rows, 0))), max(1, min(ANSWER_LENGTH, room - length))
 
 
 def _as_lists(prompts: Prompts) -> dict[str, Any]:

@@ -7,29 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.harness import Progress, QuestionCounter, WorkflowsTask, describe_harness, unwatched
 from adaptkit.evaluation.options import TextTaskOptions
-from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
 from adaptkit.evaluation.questions import Question
 from adaptkit.evaluation.scores import TextEvaluation
 from adaptkit.evaluation.world_task import text_questions
 from adaptkit.interfaces import Evaluation
 
 
-class TextTask:
+class TextTask(WorkflowsTask):
     """Compares the text workflow with its base in a process that never imports adaptkit.
 
     Args:
-        options: What to ask beside.
+        options: What to ask in addition.
     """
 
     def __init__(self, options: TextTaskOptions) -> None:
         self.options = options
-
-    def evaluate(self, model: Any, processor: Any, **settings: Any) -> dict[str, Any]:
-        """Score one workflow; see `evaluate_workflows`."""
-        scores: dict[str, Any] = self.evaluate_workflows({"": (model, processor)}, **settings).results["text"]
-        return scores
 
     def evaluate_workflows(
         self,

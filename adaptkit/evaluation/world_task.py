@@ -10,9 +10,8 @@ from typing import Any
 
 from adaptkit.chat.encoding import render
 from adaptkit.errors import DataError
-from adaptkit.evaluation.harness import describe_harness
+from adaptkit.evaluation.harness import Progress, QuestionCounter, WorkflowsTask, describe_harness, unwatched
 from adaptkit.evaluation.options import WorldTaskOptions
-from adaptkit.evaluation.progress import Progress, QuestionCounter, unwatched
 from adaptkit.evaluation.questions import Question
 from adaptkit.evaluation.scores import (
     TextEvaluation,
@@ -23,7 +22,7 @@ from adaptkit.evaluation.scores import (
 from adaptkit.interfaces import Evaluation
 from adaptkit.world.dataset import EvaluationItem, evaluation_items
 from adaptkit.world.language import QUESTION_KINDS
-from adaptkit.world.scenes import IMAGE_SIZE, Split
+from adaptkit.world.scenes import IMAGE_SIZE
 
 MODALITY = "image"
 BOX_KIND = "box"
@@ -32,7 +31,7 @@ NUM_MAJORITY_ITEMS = 200
 """Training questions of each kind that the majority baseline counts."""
 
 
-class WorldTask:
+class WorldTask(WorkflowsTask):
     """Scores workflows on scenes that no training split contains.
 
     Args:
@@ -41,21 +40,6 @@ class WorldTask:
 
     def __init__(self, options: WorldTaskOptions | None = None) -> None:
         self.options = options or WorldTaskOptions()
-
-    def evaluate(
-        self,
-        model: Any,
-        processor: Any,
-        *,
-        limit: int | None = None,
-        seed: int = 0,
-        data: Path | None = None,
-        progress: Progress = unwatched,
-    ) -> dict[str, Any]:
-        """Score one workflow on everything, as `adaptkit.interfaces.EvaluationTask` has it."""
-        workflows = {"": (model, processor)}
-        evaluation = self.evaluate_workflows(workflows, limit=limit, seed=seed, data=data, progress=progress)
-        return evaluation.results
 
     def evaluate_workflows(
         self,
@@ -122,9 +106,9 @@ def problems(options: WorldTaskOptions, workflows: Mapping[str, Collection[str]]
     ]
 
 
-def image_questions(seed: int, num_per_kind: int, split: Split = "test") -> list[Question]:
+def image_questions(seed: int, num_per_kind: int) -> list[Question]:
     """Questions about images, each about one of its own, answered in a word."""
-    return [_about_image(item) for item in evaluation_items(seed, num_per_kind, split, IMAGE_KINDS)]
+    return [_about_image(item) for item in evaluation_items(seed, num_per_kind, "test", IMAGE_KINDS)]
 
 
 def box_questions(seed: int, num: int) -> list[Question]:

@@ -139,11 +139,6 @@ class DataConfig(ComponentConfig):
 
     format: str
 
-    @property
-    def name(self) -> str:
-        """The format's name."""
-        return self.format
-
 
 class ModalityConfig(ComponentConfig):
     """A kind of input.
@@ -178,7 +173,7 @@ class InsertionConfig(ComponentConfig):
     policy: str
     placement: Placement | None = None
 
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return self.policy
+
+COMPONENT_SECTIONS: tuple[type[ComponentConfig], ...] = (
+    *(DataConfig, EncoderConfig, InsertionConfig, ModalityConfig, ProjectorConfig, TaskConfig),
+)

@@ -1,4 +1,4 @@
-"""Writing a resolved recipe, as it lies beside a run's weights."""
+"""Writing a resolved recipe, as it is saved with a run's weights."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class NewEncoderConfig(Section):
         except PluginError as error:
             raise ValueError(str(error)) from error
         if (self.config is None) == (self.start_from is None):
-            raise ValueError("give config, the sizes of a new model, or start_from, a model that is there; one of them")
+            raise ValueError("give either config, the sizes of a new model, or start_from, an existing model")
         if self.config is not None and component.create is None:
             raise ValueError(f"the encoder {self.name!r} cannot be made from a config: its plugin has no create")
         try:

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from adaptkit.errors import unknown_name
-from adaptkit.recipe.keys import keys_at
-from adaptkit.recipe.places import place_of
+from adaptkit.recipe.places import keys_at, place_of
 
 Location = tuple[int | str, ...]
 
@@ -47,7 +46,7 @@ def explained(error: ValidationError, model: type[BaseModel], also: Iterable[str
     Args:
         error: What pydantic raised.
         model: The model that the input was meant for.
-        also: Keys that the input may have beside the model's.
+        also: Keys that the input may have besides the model's.
     """
     return [
         problem(_place(details), explain(details, model, also), details["input"])

@@ -12,27 +12,10 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from adaptkit.hookspecs import Component
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
-from adaptkit.recipe.components import (
-    ComponentConfig,
-    DataConfig,
-    EncoderConfig,
-    InsertionConfig,
-    ModalityConfig,
-    ProjectorConfig,
-    TaskConfig,
-)
+from adaptkit.recipe.components import COMPONENT_SECTIONS, ComponentConfig
 from adaptkit.recipe.schema import Recipe, WorkflowConfig
 
 Schema = dict[str, Any]
-
-_COMPONENTS: list[type[ComponentConfig]] = [
-    DataConfig,
-    EncoderConfig,
-    InsertionConfig,
-    ModalityConfig,
-    ProjectorConfig,
-    TaskConfig,
-]
 
 
 def recipe_json_schema(plugins: PluginManager | None = None) -> Schema:
@@ -45,7 +28,7 @@ def recipe_json_schema(plugins: PluginManager | None = None) -> Schema:
     schema = Recipe.model_json_schema(mode="validation")
     definitions: Schema = schema.pop("$defs")
     definitions.pop("Options", None)
-    for section in _COMPONENTS:
+    for section in COMPONENT_SECTIONS:
         own = definitions[section.__name__]
         components = manager.components(section.kind)
         choices = [_choice(section, own, component, definitions) for component in components]

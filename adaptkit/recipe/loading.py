@@ -27,7 +27,7 @@ from adaptkit.recipe.tree import (
     recipe_error,
     without_nulls,
 )
-from adaptkit.recipe.variables import expand_tree, secrets_in_checkpoints, with_variables
+from adaptkit.recipe.variables import Place, expand_tree, secrets_in_checkpoints, with_variables
 from adaptkit.recipe.yaml_tree import parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -87,20 +87,14 @@ def load_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def recipe_from_values(
-    values: Mapping[str, Any],
-    overrides: Sequence[str] = (),
-    *,
-    name: str = "recipe",
-    plugins: PluginManager | None = None,
-) -> Recipe:
+def recipe_from_values(values: Mapping[str, Any], *, plugins: PluginManager | None = None) -> Recipe:
     """Validate a recipe given as a mapping, as `load_recipe` does a file's; `extends` has no meaning here.
 
     Raises:
         RecipeError: Something in it is wrong; the message has a line for each problem.
     """
     problems: list[Problem] = []
-    return _recipe(labelled(from_plain(dict(values), Origin(name))), name, overrides, problems, plugins)
+    return _recipe(labelled(from_plain(dict(values), Origin("recipe"))), "recipe", (), problems, plugins)
 
 
 def _recipe(
@@ -241,7 +235,7 @@ def _over(common: dict[str, Node], stage: Node, problems: list[Problem]) -> Node
     return merge(stage.with_entries(common), stage, problems, ("stages", item_label(stage, 0)))
 
 
-def _unused_data(root: Node) -> set[tuple[str, ...]]:
+def _unused_data(root: Node) -> set[Place]:
     """Datasets that no stage trains on: their variables need not be set."""
     data, stages = root.entries.get("data"), root.entries.get("stages")
     used = {name for stage in (stages.items if stages else []) for name in _mixture(stage)}

@@ -1,8 +1,8 @@
 """Combining trees: a recipe over the one it extends, overrides over a recipe, a stage over the defaults.
 
 Mappings merge key by key and lists are replaced, except that stages merge by their name. A stage's data mixture,
-a placement, and a plugin's block whose name changes are replaced whole, since leftovers of the old one would make
-no sense. Null wins over everything below it and means adaptkit's default in the end; a null stage is gone.
+a placement, and a plugin's block whose name changes are replaced whole, since keys left over from the old one
+would be wrong there. Null wins over everything below it and means adaptkit's default in the end; a null stage is gone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adaptkit.recipe.tree import Node, Problem, item_label
 Path = tuple[str, ...]
 
 _MIXTURES: list[Path] = [("stages", "*", "data"), ("stage_defaults", "data")]
-_PLACEMENTS: list[Path] = [("workflows", "*", "insertion", "placement")]
+_PLACEMENT: Path = ("workflows", "*", "insertion", "placement")
 _SELECTORS: dict[Path, str] = {
     ("modalities", "*", "encoder"): "name",
     ("modalities", "*", "projector"): "name",
@@ -79,26 +79,26 @@ def _named(stage: Node, name: str) -> Node:
 
 def _without_shorthand(node: Node, path: Path) -> Node:
     """A plugin's block written as its bare name, written out."""
-    for pattern, selector in _SELECTORS.items():
-        if node.text is not None and _matches(path, [pattern]):
-            return Node({selector: node}, node.origin, node.key)
-    return node
+    selector = _selector(path)
+    return node if selector is None or node.text is None else Node({selector: node}, node.origin, node.key)
 
 
 def _is_replaced(below: Node, above: Node, path: Path) -> bool:
-    if _matches(path, _PLACEMENTS):
+    if _matches(path, _PLACEMENT):
         return True
-    if _matches(path, _MIXTURES):
+    if any(_matches(path, mixture) for mixture in _MIXTURES):
         return not above.partial
-    for pattern, selector in _SELECTORS.items():
-        if _matches(path, [pattern]) and selector in above.entries:
-            chosen = below.entries.get(selector)
-            return chosen is None or chosen.value != above.entries[selector].value
-    return False
+    selector = _selector(path)
+    if selector is None or selector not in above.entries:
+        return False
+    chosen = below.entries.get(selector)
+    return chosen is None or chosen.value != above.entries[selector].value
 
 
-def _matches(path: Path, patterns: list[Path]) -> bool:
-    return any(
-        len(path) == len(pattern) and all(p in ("*", step) for p, step in zip(pattern, path, strict=True))
-        for pattern in patterns
-    )
+def _selector(path: Path) -> str | None:
+    """The key that names the plugin of a block."""
+    return next((selector for pattern, selector in _SELECTORS.items() if _matches(path, pattern)), None)
+
+
+def _matches(path: Path, pattern: Path) -> bool:
+    return len(path) == len(pattern) and all(p in ("*", step) for p, step in zip(pattern, path, strict=True))

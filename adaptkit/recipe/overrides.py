@@ -1,4 +1,4 @@
-"""Settings given beside a recipe: `a.b.c=value`."""
+"""Settings given on the command line: `a.b.c=value`."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Where a setting stands in a recipe, for those who know it by another name or from elsewhere."""
+"""The keys that a recipe may have at a place, by its pydantic models, and the place of a setting by its name."""
 
 from __future__ import annotations
 
 import difflib
+import types
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
-
-from adaptkit.recipe.keys import keys_at
 
 _SECTIONS: tuple[tuple[str, tuple[int | str, ...]], ...] = (
     ("", ()),
@@ -64,6 +65,15 @@ _ELSEWHERE = {
 """What other trainers call a setting."""
 
 
+def keys_at(model: type[BaseModel], location: Iterable[int | str]) -> list[str]:
+    """The keys of the model at a location inside another; none where there is no model."""
+    annotation: Any = model
+    for step in location:
+        annotation = _inside(_bare(annotation), step)
+    bare = _bare(annotation)
+    return _keys(bare) if _is_model(bare) else []
+
+
 def place_of(recipe: type[BaseModel], word: str) -> str | None:
     """The dotted key of a setting by its name alone, `stages.STAGE.max_steps`; None where a recipe has none like it.
 
@@ -78,3 +88,32 @@ def place_of(recipe: type[BaseModel], word: str) -> str | None:
     name = word.strip("-").replace("-", "_").lower()
     near = difflib.get_close_matches(_ELSEWHERE.get(name, name), places, n=1, cutoff=0.8)
     return places[near[0]] if near else None
+
+
+def _inside(annotation: Any, step: int | str) -> Any:
+    if _is_model(annotation):
+        field = annotation.model_fields.get(str(step))
+        return field.annotation if field is not None else None
+    arguments = get_args(annotation)
+    if isinstance(get_origin(annotation), type) and issubclass(get_origin(annotation), Mapping):
+        return arguments[-1]
+    return arguments[0] if arguments else None
+
+
+def _bare(annotation: Any) -> Any:
+    """Without `Annotated` and `| None`: of several alternatives the first that has an inside."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        alternatives = [_bare(a) for a in get_args(annotation)]
+        return next((a for a in alternatives if _is_model(a) or get_args(a)), None)
+    return annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    shorthand: Iterable[str] = getattr(model, "shorthand", ())
+    return [*(field.alias or name for name, field in model.model_fields.items()), *shorthand]

@@ -32,11 +32,10 @@ def reference_problems(recipe: Values, plugins: PluginManager) -> Iterator[InitE
     yield from _placeholders(modalities)
     for name, workflow in workflows.items():
         yield from _workflow(name, workflow, modalities, plugins)
-    stages = recipe.get("stages")
     streams = {name for name, dataset in _section(recipe, "data").items() if _is_stream(dataset, plugins)}
     earlier: list[str] = []
     with_insertion: set[str] = set()
-    for index, stage in enumerate(stages if isinstance(stages, list) else []):
+    for index, stage in enumerate(_list(recipe.get("stages"))):
         if isinstance(stage, Mapping):
             yield from _stage(index, stage, workflows, _section(recipe, "data"), earlier, plugins)
             yield from _context_stage(index, stage, workflows, with_insertion, plugins)
@@ -47,9 +46,7 @@ def reference_problems(recipe: Values, plugins: PluginManager) -> Iterator[InitE
 
 
 def _section(recipe: Values, name: str) -> dict[str, Values]:
-    section = recipe.get(name)
-    entries = section.items() if isinstance(section, Mapping) else ()
-    return {str(key): value if isinstance(value, Mapping) else {} for key, value in entries}
+    return {str(key): _mapping(value) for key, value in _mapping(recipe.get(name)).items()}
 
 
 def _placeholders(modalities: Mapping[str, Values]) -> Iterator[InitErrorDetails]:
@@ -67,7 +64,7 @@ def _workflow(
     name: str, workflow: Values, modalities: Mapping[str, Values], plugins: PluginManager
 ) -> Iterator[InitErrorDetails]:
     taken = workflow.get("modalities")
-    for index, modality in enumerate(taken if isinstance(taken, list) else []):
+    for index, modality in enumerate(_list(taken)):
         if isinstance(modality, str) and modality not in modalities:
             yield problem(("workflows", name, "modalities", index), unknown_name("modality", modality, modalities))
     (policy, options), has_placement = _policy(workflow, plugins), _insertion(workflow).get("placement") is not None
@@ -76,7 +73,7 @@ def _workflow(
         message = f"the policy {policy.name!r} needs one: give every, count, first, last or layers"
         yield problem(at, message)
     if policy and policy.inserts(options) is False and has_placement:
-        yield problem(at, f"the policy {policy.name!r} inserts nothing; leave the placement out")
+        yield problem(at, f"the policy {policy.name!r} inserts nothing; remove the placement")
     if policy and policy.adapts_encoders(options):
         yield from _cached_though_adapted(name, policy.name, taken, modalities)
 
@@ -109,13 +106,12 @@ def _stage(
             f"the policy {policy.name!r} of the workflow {name!r} needs a row for each conversation; set it to false"
         )
         yield problem((*here, "packing"), message)
-    mixture = stage.get("data")
-    for source in mixture if isinstance(mixture, Mapping) else ():
+    for source in _mapping(stage.get("data")):
         if source not in data:
             yield problem((*here, "data", source), unknown_name("data source", str(source), data))
     start = stage.get("start_from")
     if isinstance(start, str) and start not in earlier:
-        message = f"{unknown_name('earlier stage', start, earlier)} With null the stage begins anew."
+        message = f"{unknown_name('earlier stage', start, earlier)} With null the stage starts from new weights."
         yield problem((*here, "start_from"), message)
 
 
@@ -144,9 +140,8 @@ def _context_stage(
 def _stage_of_streams(
     index: int, stage: Values, streams: set[str], workflows: Mapping[str, Values], modalities: Mapping[str, Values]
 ) -> Iterator[InitErrorDetails]:
-    """What needs the whole of a dataset, or several readers of it, cannot be had of a stream."""
-    mixture = stage.get("data")
-    read = sorted(streams & {str(name) for name in mixture}) if isinstance(mixture, Mapping) else []
+    """Settings that need the whole dataset, or several readers, do not work with a stream."""
+    read = sorted(streams & {str(name) for name in _mapping(stage.get("data"))})
     if not read:
         return
     here, named = ("stages", index), " and ".join(map(repr, read))
@@ -166,18 +161,14 @@ def _stage_of_streams(
 
 
 def _is_stream(dataset: Values, plugins: PluginManager) -> bool:
-    given = {key: value for key, value in dataset.items() if key != "format"}
-    try:
-        component = plugins.get("data source", str(dataset.get("format")))
-        return component.is_stream(component.options.model_validate(given))
-    except (PluginError, ValidationError):
-        return False  # validation says what is wrong
+    component, options = _component("data source", "format", dataset, plugins)
+    return component is not None and component.is_stream(options)
 
 
 def _trained_parts(
     here: tuple[int | str, ...], parts: Any, name: str, workflow: Values, plugins: PluginManager
 ) -> Iterator[InitErrorDetails]:
-    for index, part in enumerate(parts if isinstance(parts, list) else []):
+    for index, part in enumerate(_list(parts)):
         if part == "ends" and not workflow.get("replace_ends"):
             message = f"the workflow {name!r} has no ends of its own; set workflows.{name}.replace_ends to true"
             yield problem((*here, index), message)
@@ -190,15 +181,11 @@ def _trained_parts(
 def _tasks(recipe: Values, plugins: PluginManager) -> Iterator[InitErrorDetails]:
     """Datasets that benchmarks ask about, and workflows that answer."""
     known = {"datasets": _section(recipe, "data"), "workflows": _section(recipe, "workflows")}
-    evaluation = recipe.get("evaluation")
-    tasks = evaluation.get("tasks") if isinstance(evaluation, Mapping) else None
-    for index, task in enumerate(tasks if isinstance(tasks, list) else []):
+    for index, task in enumerate(_list(_mapping(recipe.get("evaluation")).get("tasks"))):
         values = task if isinstance(task, Mapping) else {"name": task}
-        try:
-            component = plugins.get("evaluation task", str(values.get("name")))
-            options = component.options.model_validate({key: value for key, value in values.items() if key != "name"})
-        except (PluginError, ValidationError):
-            continue  # validation says what is wrong
+        component, options = _component("evaluation task", "name", values, plugins)
+        if component is None:
+            continue
         here = ("evaluation", "tasks", index)
         for name in component.datasets(options):
             if name not in known["datasets"]:
@@ -210,20 +197,31 @@ def _tasks(recipe: Values, plugins: PluginManager) -> Iterator[InitErrorDetails]
 
 def _insertion(workflow: Values) -> Values:
     insertion = workflow.get("insertion")
-    if isinstance(insertion, str):
-        return {"policy": insertion}
-    return insertion if isinstance(insertion, Mapping) else {}
+    return {"policy": insertion} if isinstance(insertion, str) else _mapping(insertion)
 
 
 def _policy(workflow: Values, plugins: PluginManager) -> tuple[InsertionPolicyComponent | None, Options]:
-    """The workflow's policy and its options; None where one is wrong, which validation reports."""
-    insertion = _insertion(workflow)
-    given = {key: value for key, value in insertion.items() if key not in ("policy", "placement")}
+    """The workflow's policy and its options."""
+    insertion = {key: value for key, value in _insertion(workflow).items() if key != "placement"}
+    return _component("insertion policy", "policy", insertion, plugins)
+
+
+def _component(kind: str, selector: str, section: Values, plugins: PluginManager) -> tuple[Any, Options]:
+    """The component of a section and its options; None where one is wrong, which validation reports."""
+    given = {key: value for key, value in section.items() if key != selector}
     try:
-        component = plugins.get("insertion policy", str(insertion.get("policy")))
+        component = plugins.get(kind, str(section.get(selector)))
         return component, component.options.model_validate(given)
     except (PluginError, ValidationError):
         return None, Options()
+
+
+def _mapping(value: Any) -> Values:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _names(recipe: Values, stages: list[str]) -> Iterator[InitErrorDetails]:

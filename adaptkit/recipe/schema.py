@@ -30,7 +30,7 @@ from adaptkit.recipe.components import (
 )
 from adaptkit.recipe.explain import combined, explained
 from adaptkit.recipe.references import reference_problems
-from adaptkit.recipe.variables import expand
+from adaptkit.recipe.variables import Place, expand
 from adaptkit.stage import Key, PositiveInt, Section, StageConfig
 
 
@@ -114,13 +114,10 @@ class EvaluationConfig(Section):
 
 
 class LoggingConfig(Section):
-    """Where metrics go beside `metrics.jsonl`."""
+    """Where metrics go besides `metrics.jsonl`."""
 
     report_to: list[Literal["tensorboard", "wandb"]] = Field(default=["tensorboard"])
     logging_steps: PositiveInt = 10
-
-
-Place = tuple[str | int, ...]
 
 
 def value_at(values: Any, place: Place) -> Any:

@@ -20,7 +20,7 @@ def for_processes(recipe: Recipe, num_processes: int, earlier: Mapping[str, Any]
             `gradient_accumulation_steps` are changed so that an optimiser step is over as many samples as before.
 
     Raises:
-        RecipeError: The recipe asks for another number of processes, or no number of steps keeps the batch.
+        RecipeError: The recipe asks for another number of processes, or the batch cannot be kept.
     """
     asked = recipe.accelerator.num_processes
     if asked is not None and asked != num_processes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +69,14 @@ class Node:
         """This mapping with other children."""
         return replace(self, value=entries)
 
+    def with_children(self, change: Callable[[Node, str | int], Node]) -> Node:
+        """This node with other children: what `change` makes of each, given its key or its place."""
+        if isinstance(self.value, dict):
+            return replace(self, value={key: change(child, key) for key, child in self.value.items()})
+        if isinstance(self.value, list):
+            return replace(self, value=[change(child, index) for index, child in enumerate(self.value)])
+        return self
+
     def find(self, path: Sequence[str | int]) -> tuple[Node, Sequence[str | int]]:
         """The deepest node on a path, and the rest of the path where it ends early."""
         node = self
@@ -108,13 +116,12 @@ def recipe_error(problems: Sequence[Problem]) -> RecipeError:
 
 def labelled(node: Node, key: str = "") -> Node:
     """The same tree with every node's dotted key filled in; list items go by name where they have one."""
-    if isinstance(node.value, dict):
-        entries = {name: labelled(child, _join(key, name)) for name, child in node.value.items()}
-        return replace(node, value=entries, key=key)
-    if isinstance(node.value, list):
-        items = [labelled(child, _join(key, item_label(child, i))) for i, child in enumerate(node.value)]
-        return replace(node, value=items, key=key)
-    return replace(node, key=key)
+
+    def labelled_child(child: Node, step: str | int) -> Node:
+        name = step if isinstance(step, str) else item_label(child, step)
+        return labelled(child, f"{key}.{name}" if key else name)
+
+    return replace(node.with_children(labelled_child), key=key)
 
 
 def item_label(node: Node, index: int) -> str:
@@ -126,24 +133,17 @@ def item_label(node: Node, index: int) -> str:
 def without_nulls(node: Node) -> Node:
     """The same tree without the keys whose value is null: null means the default."""
     if isinstance(node.value, dict):
-        return node.with_entries(
-            {key: without_nulls(child) for key, child in node.value.items() if child.value is not None}
-        )
-    if isinstance(node.value, list):
-        return replace(node, value=[without_nulls(child) for child in node.value])
-    return node
+        node = node.with_entries({key: child for key, child in node.value.items() if child.value is not None})
+    return node.with_children(lambda child, _: without_nulls(child))
 
 
 def scalars(node: Node, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Node]]:
     """All scalar nodes with their paths."""
-    if isinstance(node.value, dict):
-        for key, child in node.value.items():
-            yield from scalars(child, (*path, key))
-    elif isinstance(node.value, list):
-        for index, child in enumerate(node.value):
-            yield from scalars(child, (*path, index))
-    else:
+    if not isinstance(node.value, dict | list):
         yield path, node
+    children: list[tuple[str | int, Node]] = [*node.entries.items(), *enumerate(node.items)]
+    for step, child in children:
+        yield from scalars(child, (*path, step))
 
 
 def from_plain(value: Any, origin: Origin) -> Node:
@@ -153,7 +153,3 @@ def from_plain(value: Any, origin: Origin) -> Node:
     if isinstance(value, (list, tuple)):
         return Node([from_plain(child, origin) for child in value], origin)
     return Node(value, origin)
-
-
-def _join(parent: str, child: str) -> str:
-    return f"{parent}.{child}" if parent else child

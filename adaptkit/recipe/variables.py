@@ -13,7 +13,9 @@ from adaptkit.recipe.tree import Node, Problem, scalars
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 
-DATA_ROOT: tuple[str, ...] = ("data_root",)
+Place = tuple[str | int, ...]
+
+DATA_ROOT: Place = ("data_root",)
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(API|ACCESS|PRIVATE|AUTH)_?KEY", re.IGNORECASE)
 _MIN_SECRET, _MIN_VALUE = 4, 8
@@ -53,7 +55,7 @@ def _is_private(name: str, value: str) -> bool:
     return len(value) >= _MIN_VALUE and not Path(value).expanduser().is_absolute() and not Path(value).exists()
 
 
-def with_variables(node: Node) -> dict[tuple[str | int, ...], str]:
+def with_variables(node: Node) -> dict[Place, str]:
     """Text of a recipe that refers to variables, as written, by its place; `data_root` is never anything else."""
     return {
         path: child.text for path, child in scalars(node) if child.text and "${" in child.text and path != DATA_ROOT
@@ -67,7 +69,7 @@ def secrets_in_checkpoints(node: Node) -> list[Problem]:
         names = [name for name, _ in _REFERENCE.findall(child.text or "") if _SECRET.search(name)]
         if names and path[0] in _IN_CHECKPOINTS:
             message = (
-                f"{names[0]} is a secret by its name, and what stands here is saved in checkpoints; leave it out "
+                f"{names[0]} is a secret by its name, and this value is saved in checkpoints; remove it "
                 "(the hub's library reads HF_TOKEN by itself), or rename the variable"
             )
             problems.append(Problem(child.origin, child.key, message))
@@ -79,7 +81,7 @@ def escape(text: str) -> str:
     return text.replace("${", "$${")
 
 
-def expand_tree(node: Node, problems: list[Problem], unused: set[tuple[str, ...]], path: tuple[str, ...] = ()) -> Node:
+def expand_tree(node: Node, problems: list[Problem], unused: set[Place], path: Place = ()) -> Node:
     """Expand all text of a recipe but its `data_root`, which is expanded where data is read.
 
     Args:
@@ -90,16 +92,11 @@ def expand_tree(node: Node, problems: list[Problem], unused: set[tuple[str, ...]
     """
     if path == DATA_ROOT:
         return node
-    if isinstance(node.value, dict):
-        return node.with_entries(
-            {key: expand_tree(child, problems, unused, (*path, key)) for key, child in node.value.items()}
-        )
-    if isinstance(node.value, list):
-        return replace(node, value=[expand_tree(child, problems, unused, (*path, "")) for child in node.value])
-    if isinstance(node.value, str) and "${" in node.value:
-        try:
-            return replace(node, value=expand(node.value))
-        except ValueError as error:
-            if path[:2] not in unused:
-                problems.append(Problem(node.origin, node.key, str(error)))
+    if node.text is None:
+        return node.with_children(lambda child, step: expand_tree(child, problems, unused, (*path, step)))
+    try:
+        return replace(node, value=expand(node.text))
+    except ValueError as error:
+        if path[:2] not in unused:
+            problems.append(Problem(node.origin, node.key, str(error)))
     return node

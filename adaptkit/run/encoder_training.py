@@ -32,11 +32,11 @@ def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) 
         progress: As in `train_encoder`.
 
     Raises:
-        RecipeError: Data is not there, or the folder is in use.
+        RecipeError: Data is missing, or the folder exists.
         DataError: The data has no usable items.
     """
     if output.exists():
-        raise RecipeError(f"{output} is there already: name another folder with --output, or remove it.")
+        raise RecipeError(f"{output} exists already. Name another folder with --output, or remove it.")
     manager = get_plugin_manager()
     modality: Modality = manager.build("modality", recipe.modality, {})
     items = {name: _items(recipe, name, modality) for name in recipe.data}
@@ -53,10 +53,10 @@ def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) 
 
 
 def _build(recipe: EncoderRecipe, component: EncoderComponent, folder: Path) -> Encoder:
-    """The encoder before training: drawn at random, or a model that is there.
+    """The encoder before training: drawn at random, or an existing model.
 
     Raises:
-        RecipeError: The model to start from is not there.
+        RecipeError: The model to start from is missing.
     """
     made = {"path": recipe.encoder.start_from}
     if recipe.encoder.config is not None:
@@ -74,7 +74,7 @@ def _items(recipe: EncoderRecipe, name: str, modality: Modality) -> list[Labelle
     """The first medium of each conversation, and the answer to it; samples that cannot be read are skipped.
 
     Raises:
-        RecipeError: The dataset is not there.
+        RecipeError: The dataset is missing.
         DataError: No item is usable.
     """
     config = recipe.data[name]
@@ -96,7 +96,7 @@ def _items(recipe: EncoderRecipe, name: str, modality: Modality) -> list[Labelle
 
 
 def _check_words(items: Mapping[str, list[LabelledItem]]) -> None:
-    """Held-out answers must be made of words that training answers have; others could never be told.
+    """Held-out answers must consist of words of training answers: others could never be predicted.
 
     Raises:
         DataError: They are not.
@@ -106,7 +106,7 @@ def _check_words(items: Mapping[str, list[LabelledItem]]) -> None:
     if unseen:
         raise DataError(
             f"data.held_out: no training item has the word(s) {', '.join(map(repr, unseen[:5]))} of its answers "
-            f"({len(unseen)} in all), so they could never be told. Compare the answers' templates and the labels."
+            f"({len(unseen)} in all), so they could never be predicted. Compare the answers' templates and the labels."
         )
 
 

@@ -42,7 +42,7 @@ class FeatureCache:
 
     Args:
         directory: Parent folder of all caches.
-        fingerprint: Of everything that features depend on beside the content: the encoder's weights and options,
+        fingerprint: Of everything that features depend on besides the content: the encoder's weights and options,
             and its preprocessing. Another fingerprint or dtype is another cache.
         dtype: Of the stored values.
     """
@@ -106,9 +106,9 @@ class FeatureCache:
         num_workers: int = 2,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, str]:
-        """Encode what is not there yet.
+        """Encode what is not in the cache yet.
 
-        Other processes that fill the same cache wait, and then find the items there.
+        Other processes that fill the same cache wait, and then find the items in it.
 
         Args:
             items: Key of each item, and what reads and preprocesses it. Repeated keys are read once.
@@ -181,7 +181,7 @@ class FeatureCache:
                 entry = self._entries[key] = _Entry(*place)
                 numbers = (entry.offset, entry.positions, entry.size)
                 if not all(type(number) is int and number >= 0 for number in numbers) or entry.offset % self._itemsize:
-                    raise ValueError("a place that there is not")
+                    raise ValueError("an invalid place")
                 self._end = max(self._end, entry.offset + entry.positions * entry.size * self._itemsize)
         except (ValueError, TypeError) as error:
             raise RunError(f"{index} is damaged ({error}). Delete its folder to have it made again.") from error

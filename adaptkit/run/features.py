@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,15 +42,11 @@ def cache_features(
         with torch.no_grad():
             return run_encoder(encoder, raw)
 
-    items = [(keys(source), _loader(inputs.load, source)) for source in _media_of(sources, modality, keys)]
+    items = [(keys(source), partial(inputs.load, source)) for source in _media_of(sources, modality, keys)]
     failed = cache.fill(items, encode, progress=progress)
     keys.failed.update(failed)
     first = next((key for key, _ in items if key not in failed), None)
     return CachedFeatures(keys, cache.get, None if first is None else torch.zeros_like(cache.get([first])[0]))
-
-
-def _loader(load: Callable[[Any], Tensor], source: Any) -> Callable[[], Tensor]:
-    return lambda: load(source)
 
 
 def _media_of(sources: Iterable[DataSource], modality: str, keys: _ContentKeys) -> list[Any]:

@@ -87,7 +87,7 @@ def load_models(recipe: Recipe, device: str | None = None) -> LoadedModels:
 
 
 def load_encoders(recipe: Recipe, base: PreTrainedModel, tokenizer: Any = None) -> LoadedModels:
-    """Load the encoders of the workflows that some stage trains, beside a base that is there."""
+    """Load the encoders of the workflows that some stage trains, for a base that is already loaded."""
     models = LoadedModels(recipe, base, tokenizer, {})
     specs: dict[str, WorkflowModality] = {}
     for stage in recipe.stages:

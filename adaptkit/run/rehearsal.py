@@ -94,7 +94,7 @@ def _offered(stand_in: F | None, component: Component, where: str) -> F:
 
 
 def sample_conversations(media: Mapping[str, Sequence[Path]], num_samples: int) -> list[Sample]:
-    """Questions of the built-in world in its own words, beside media that have nothing to do with them.
+    """Questions of the built-in world in its own words, with unrelated media.
 
     Every other conversation takes one medium of each modality, others take none or two of one.
 

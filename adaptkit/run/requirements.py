@@ -1,4 +1,4 @@
-"""What a run needs of this machine beside models and data, found out before anything is loaded or encoded."""
+"""What a run needs of this machine besides models and data, checked before anything is loaded or encoded."""
 
 from __future__ import annotations
 

@@ -142,8 +142,8 @@ def refuse_other_models(
     """A stage resumes only with the frozen models that it began with; their places may change.
 
     Raises:
-        RecipeError: The base or an encoder has other weights than its checkpoint was trained beside, or the base
-            another configuration.
+        RecipeError: The base or an encoder has other weights than when its checkpoint was trained, or the
+            base has another configuration.
     """
     newest = _resumes_from(output_dir, stage, resume)
     path = None if newest is None else newest / CONFIG_NAME
@@ -205,7 +205,7 @@ def dated(recipe: Recipe, earlier: Mapping[str, Any] | None) -> Recipe:
 def recipe_identity(
     recipe: Recipe, stage: StageConfig, tokenizer: Any, sources: Mapping[str, DataSource]
 ) -> dict[str, Any]:
-    """What decides a stage's weights beside its settings; places are not part of that, since data may move.
+    """What determines a stage's weights besides its settings; paths are not part of it, since data may move.
 
     Args:
         recipe: The recipe.

@@ -26,8 +26,8 @@ from adaptkit.chat.template import describe_end_of_turn
 from adaptkit.chat.vocabulary import describe_special_tokens, describe_unknown_words
 from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
 from adaptkit.evaluation.fresh_base import Description, describe_model
-from adaptkit.evaluation.proof import NUM_NAMED
-from adaptkit.evaluation.text_identity import differences_of, loading_of
+from adaptkit.evaluation.proof import differences_of, name_first
+from adaptkit.evaluation.text_identity import loading_of
 from adaptkit.files.writing import remove_leftovers, staged_folder
 from adaptkit.interfaces import DataSource, Message
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -285,12 +285,11 @@ def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
     now = describe_model(run.models.base, tensors=tensors) | _described_loading(run.models.base)
     changed = differences_of(now, before)
     if changed:
-        named, more = "; ".join(changed[:NUM_NAMED]), len(changed) - NUM_NAMED
         what = (
             "tensors of the frozen base" if any(name.startswith("tensor ") for name in changed) else "the frozen base"
         )
         raise RunError(
-            f"{who} changed {what}: {named}{f' and {more} more' if more > 0 else ''}. The run has been stopped; "
+            f"{who} changed {what}: {name_first(changed)}. The run has been stopped; "
             "do not use its result. This is an error in a plugin or in adaptkit; please report it with the recipe."
         )
 

@@ -14,7 +14,7 @@ from adaptkit.errors import RunError
 from adaptkit.evaluation.proof import failures
 from adaptkit.evaluation.report import ReportData, gallery_items, write_report
 from adaptkit.evaluation.scores import Answer
-from adaptkit.evaluation.text_identity import TextProof, base_source
+from adaptkit.evaluation.text_identity import TextProof
 from adaptkit.files.writing import write_json
 from adaptkit.interfaces import Evaluation, EvaluationTask
 from adaptkit.model.inspection import describe_components, describe_layers
@@ -96,7 +96,7 @@ def prove_text(workflows: Mapping[str, tuple[Any, Any]], reporter: Reporter) -> 
             other.to("cpu")  # where both processes then compute
     with reporter.working("comparing text with a process without adaptkit"):
         try:
-            with TextProof(model.base, processor.tokenizer, source=base_source(model.base)) as proof:
+            with TextProof(model.base, processor.tokenizer) as proof:
                 return proof.result()[0]
         except RunError as error:
             return {"logits_identical": None, "note": "the comparison failed", "failed": str(error)}

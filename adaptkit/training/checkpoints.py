@@ -1,6 +1,6 @@
 """Checkpoint folders that are either whole or not there, as `adaptkit.files.writing` makes them.
 
-Whatever stops the process, `checkpoint-N` is complete where it exists, and the one before it goes only after that.
+Whatever stops the process, `checkpoint-N` is complete where it exists, and the one before is deleted only after that.
 """
 
 from __future__ import annotations

@@ -36,12 +36,12 @@ class LabelledItem:
 
 @dataclass(frozen=True)
 class EncoderResult:
-    """What came of it.
+    """The outcome of training.
 
     Attributes:
-        words: What the read-out tells apart.
+        words: What is predicted, sorted.
         losses: Mean training loss between scores.
-        train_accuracy: Share of training items, without variation, whose words were all told.
+        train_accuracy: Share of training items, without variation, whose words were all predicted.
         held_out_accuracy: The same of held-out items; None where there are none.
     """
 
@@ -88,11 +88,11 @@ def train_encoder(
         items: To train on.
         held_out: Only scored.
         settings: How to train.
-        progress: Called with steps done, steps in all, and the state of things.
+        progress: Called with steps done, steps in all, and the last loss and accuracy.
 
     Raises:
         DataError: All answers are the same, or there is none.
-        RunError: The loss is not a number.
+        RunError: The loss is not finite.
     """
     words = sorted({word for item in items for word in item.answer.split()})
     if len(words) < 2:
@@ -144,15 +144,15 @@ class _Learner(nn.Module):
 
     @torch.no_grad()
     def accuracy(self, items: Sequence[LabelledItem]) -> float:
-        """Share of items whose words are all told, and no others."""
+        """Share of items for which exactly the right words are predicted."""
         self.eval()
         exclusive, right = _exclusive(items), 0
         for start in range(0, len(items), EVALUATION_BATCH_SIZE):
             batch = items[start : start + EVALUATION_BATCH_SIZE]
             logits = self._logits(batch, None)
             chosen = F.one_hot(logits.argmax(1), len(self._words)).bool() if exclusive else logits > 0
-            told = [{word for word, flag in zip(self._words, row) if flag} for row in chosen.tolist()]
-            right += sum(found == set(item.answer.split()) for found, item in zip(told, batch))
+            predicted = [{word for word, flag in zip(self._words, row) if flag} for row in chosen.tolist()]
+            right += sum(found == set(item.answer.split()) for found, item in zip(predicted, batch))
         self.train()
         return right / len(items)
 

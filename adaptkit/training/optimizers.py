@@ -1,4 +1,4 @@
-"""Optimisers beside PyTorch's own."""
+"""Muon, beside PyTorch's own optimizers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 # Keller Jordan's quintic: slope 3.4 at zero, and a band around one that is good enough for a step direction.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+_ADAMW_NAMES = ("embed", "lm_head", "wte", "wpe")
 
 
 class Muon(Optimizer):
@@ -36,7 +38,7 @@ class Muon(Optimizer):
         algorithm: The default for groups that name none.
 
     Raises:
-        ValueError: A hyperparameter is out of range, or a Muon group holds a parameter that is no matrix.
+        ValueError: A hyperparameter is out of range, or a Muon group holds a parameter that is not a matrix.
     """
 
     def __init__(
@@ -155,22 +157,20 @@ def muon_groups(
     matrix_lr: float = 0.012,
     other_lr: float = 3e-3,
     weight_decay: float = 0.0,
-    adamw_names: tuple[str, ...] = ("embed", "lm_head", "wte", "wpe"),
 ) -> list[dict[str, Any]]:
     """Groups for `Muon`: hidden matrices by Muon; embeddings, heads, norms and biases by AdamW.
 
     Args:
-        named_parameters: As from `model.named_parameters()`; frozen ones are left out.
+        named_parameters: As from `model.named_parameters()`; frozen ones are skipped.
         matrix_lr: Learning rate of Muon's group.
         other_lr: Learning rate of AdamW's group.
         weight_decay: For Muon's group alone.
-        adamw_names: A matrix whose name contains one of these goes to AdamW.
     """
     matrices: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            muon = parameter.ndim == 2 and not any(part in name for part in adamw_names)
+            muon = parameter.ndim == 2 and not any(part in name for part in _ADAMW_NAMES)
             (matrices if muon else others).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": matrices, "lr": matrix_lr, "weight_decay": weight_decay, "algorithm": "muon"},

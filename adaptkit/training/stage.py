@@ -115,26 +115,33 @@ def train_stage(
     require_reporters(report_to)
     identity = stage_identity(settings, sampler, identity)
     num_steps = settings.num_steps(len(sampler), num_processes())  # type: ignore[arg-type]
-    start = _Start() if found is None else _start_from(found, settings.name, identity, num_steps, resume)
+    first_step, changed = 0, None
+    if found is not None:
+        first_step, changed = _start_from(found, settings.name, identity, num_steps, resume)
     log = MetricsLog(metrics_path or output_dir / "metrics.jsonl", settings.name)
-    on_main_process(lambda: log.drop_after(start.step))
-    if found is not None and (start.step >= num_steps or strategy in ENGINES):
+    on_main_process(lambda: log.drop_after(first_step))
+    if found is not None and (first_step >= num_steps or strategy in ENGINES):
         checkpoints.load_weights(model, found)  # an engine would take it too late
-    if found is not None and start.step >= num_steps:
+    if found is not None and first_step >= num_steps:
         if is_main_process() and resume == "auto":
             checkpoints.rotate(output_dir, settings.save_total_limit)  # a kill may have come between save and rotation
-        return StageResult(log.lines(), 0.0, start.step, found)
+        return StageResult(log.lines(), 0.0, first_step, found)
 
     reporter = reporter or Reporter()
     if found is not None:
-        _report_resumption(reporter, found, settings.name, start.changed, num_steps)
+        _report_resumption(reporter, found, settings.name, changed, num_steps)
     throughput = Throughput(model, num_processes())
-    services = build_reporters(report_to, settings.name, output_dir, settings.model_dump(mode="json"), start.step)
+    services = build_reporters(report_to, settings.name, output_dir, settings.model_dump(mode="json"), first_step)
     watchers = [MetricsCallback(log, throughput), *services, *callbacks]
-    build_trainer = partial(
-        _build_trainer, model, dataset, collator, settings, sampler, output_dir, processor, throughput, strategy,
-        identity=identity,
-    )  # fmt: skip
+
+    def build_trainer(callbacks: Sequence[TrainerCallback]) -> WorkflowTrainer:
+        build = WorkflowTrainer if num_processes() == 1 else partial(DistributedTrainer, strategy=strategy)
+        arguments = build_arguments(settings, output_dir, len(sampler), strategy)  # type: ignore[arg-type]
+        return build(
+            model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, identity=identity,
+            processor=processor, callbacks=callbacks, throughput=throughput,
+        )  # fmt: skip
+
     started = time.perf_counter()
     with ExitStack() as stack:
         for callback in watchers:
@@ -144,14 +151,6 @@ def train_stage(
         watchers.append(ProgressCallback(show, settings.name, throughput, steps_after=steps_after))
         step = _run(build_trainer, model, settings, strategy, watchers, found, output_dir)
     return StageResult(log.lines(), time.perf_counter() - started, step, output_dir / f"checkpoint-{step}")
-
-
-@dataclass(frozen=True)
-class _Start:
-    """Where a stage starts: after how many steps, and which of its settings differ from the checkpoint's."""
-
-    step: int = 0
-    changed: str | None = None
 
 
 def _check_trainable(model: nn.Module, parts: Sequence[str]) -> None:
@@ -186,7 +185,8 @@ def _find_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None
 
 def _start_from(
     checkpoint: Path, stage: str, identity: Mapping[str, Any], num_steps: int, resume: Path | str | None
-) -> _Start:
+) -> tuple[int, str | None]:
+    """After how many steps a stage resumes, and which of its settings differ from the checkpoint's."""
     changed = checkpoints.check_same_stage(checkpoint, identity, new_rates=resume != "auto")
     step = checkpoints.completed_steps(checkpoint)
     if step > num_steps:
@@ -194,7 +194,7 @@ def _start_from(
             f"cannot resume {checkpoint}: it is past the {num_steps} steps that stage {stage!r} has now. Give it more "
             "(max_steps, num_train_epochs), or name an earlier one: --resume RUN/STAGE/checkpoint-N."
         )
-    return _Start(step, changed)
+    return step, changed
 
 
 def _report_resumption(reporter: Reporter, checkpoint: Path, stage: str, changed: str | None, num_steps: int) -> None:
@@ -236,15 +236,3 @@ def _run(
         saved = output_dir / f"checkpoint-{step}"
         raise RunStoppedError(f"stage {settings.name!r} was asked to stop: saved {saved}; continue with --resume auto")
     return step
-
-
-def _build_trainer(
-    model: nn.Module, dataset: Any, collator: Any, settings: StageConfig, sampler: Any, output_dir: Path,
-    processor: Any, throughput: Throughput, strategy: str, callbacks: Sequence[TrainerCallback], **options: Any,
-) -> WorkflowTrainer:  # fmt: skip
-    arguments = build_arguments(settings, output_dir, len(sampler), strategy)
-    build = WorkflowTrainer if num_processes() == 1 else partial(DistributedTrainer, strategy=strategy)
-    return build(
-        model, arguments, settings, dataset=dataset, collator=collator, sampler=sampler, processor=processor,
-        callbacks=callbacks, throughput=throughput, **options,
-    )  # fmt: skip

@@ -95,24 +95,17 @@ class Speed:
     done: Totals
     num_processes: int
 
-    def utilisation(self, device: torch.device) -> float | None:
-        """Share of what all devices could do at most (MFU), where that is known."""
-        peak = peak_flops(device)
-        if peak is None or not self.done.flops:
-            return None
-        return self.done.flops / self.seconds / (peak * self.num_processes)
-
     def as_metrics(self, device: torch.device) -> dict[str, float]:
-        """Numbers for a log."""
+        """Numbers for a log; `mfu` is the share of what all devices could do at most, where that is known."""
         values = {
             "samples_per_second": round(self.done.samples / self.seconds, 2),
             "tokens_per_second": round(self.done.tokens / self.seconds, 1),
         }
         if self.done.flops:
             values["flops_per_second"] = self.done.flops / self.seconds
-        share = self.utilisation(device)
-        if share is not None:
-            values["mfu"] = round(share, 4)
+            peak = peak_flops(device)
+            if peak is not None:
+                values["mfu"] = round(self.done.flops / self.seconds / (peak * self.num_processes), 4)
         if device.type == "cuda":
             values["peak_memory_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
         return values

@@ -42,7 +42,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         sampler: The order of an epoch; its `set_epoch` is called where it has one.
         identity: What a run that resumes from a checkpoint must share with this one.
         processor: Saved with every checkpoint, if given.
-        callbacks: Called beside transformers' own flow of logging and saving.
+        callbacks: Further transformers callbacks.
         throughput: Counts the batches.
     """
 
@@ -55,10 +55,10 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         dataset: Dataset[Any],
         collator: Any,
         sampler: Sampler[Any],
-        identity: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any],
         processor: Any = None,
         callbacks: Sequence[TrainerCallback] = (),
-        throughput: Throughput | None = None,
+        throughput: Throughput,
     ) -> None:
         super().__init__(
             model=model, args=arguments, data_collator=collator, train_dataset=dataset, callbacks=list(callbacks)
@@ -69,7 +69,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # whatever its signature, a workflow scales by num_items_in_batch
         self._settings = settings
         self._sampler = sampler
-        self._identity = stage_identity(settings, sampler) if identity is None else identity
+        self._identity = identity
         self._processor = processor
         self._throughput = throughput
         decode = getattr(getattr(processor, "tokenizer", None), "decode", None)
@@ -119,8 +119,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Forward and backward; stops before a step on a non-finite loss."""
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
-        if self._throughput is not None:
-            self._throughput.add(inputs)
+        self._throughput.add(inputs)
         self._loss_watch.add(self.state.global_step + 1, loss, inputs)
         if loss.device.type == "cpu" and self.accelerator.sync_gradients:
             self._check_loss()  # elsewhere reading it would stall the device: see `log` and `_save_checkpoint`
@@ -206,7 +205,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         schedule._last_lr = [group["lr"] for group in groups]
 
     def _load_optimizer_states(self, checkpoint: str | None) -> None:
-        """What the parent loads of a checkpoint beside weights."""
+        """What the parent loads from a checkpoint besides weights."""
         with reading(f"{checkpoint}: optimizer.pt or scheduler.pt", RunError, checkpoints.DAMAGED):
             super()._load_optimizer_and_scheduler(checkpoint)
 

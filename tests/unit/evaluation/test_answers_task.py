@@ -15,7 +15,7 @@ import adaptkit
 from adaptkit.build import build_sources
 from adaptkit.cli import cli
 from adaptkit.errors import DataError
-from adaptkit.evaluation import AnswersTaskOptions, TextTaskOptions, scores
+from adaptkit.evaluation import AnswersTaskOptions, TextTaskOptions, scores, text_identity
 from adaptkit.evaluation.answers_task import AnswersTask, read_questions
 from adaptkit.evaluation.text_task import TextTask
 from adaptkit.interfaces import DataSource
@@ -160,11 +160,11 @@ def test_the_command_needs_the_run(run_directory: Path, tmp_path: Path) -> None:
 
 
 def test_text_alone(workflow, monkeypatch) -> None:
-    monkeypatch.setattr(scores, "base_source", lambda base: None)
-    found = TextTask(TextTaskOptions()).evaluate(*workflow)
+    monkeypatch.setattr(text_identity, "base_source", lambda base: None)
+    found = TextTask(TextTaskOptions()).evaluate(*workflow)["text"]
     assert found["workflow_accuracy"] is None
     assert found["n"] == 0
-    asked = TextTask(TextTaskOptions(num_per_kind=1)).evaluate(*workflow)
+    asked = TextTask(TextTaskOptions(num_per_kind=1)).evaluate(*workflow)["text"]
     assert asked["n"] > 0
     with pytest.raises(DataError, match="reads no data folder"):
         TextTask(TextTaskOptions()).evaluate(*workflow, data=Path())

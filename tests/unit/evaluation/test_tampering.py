@@ -14,8 +14,7 @@ from transformers.models.llama import modeling_llama
 from transformers.utils import can_return_tuple
 
 from adaptkit.evaluation.fresh_base import describe_model, describe_tokenizer
-from adaptkit.evaluation.proof import failures
-from adaptkit.evaluation.text_identity import differences_of
+from adaptkit.evaluation.proof import differences_of, failures
 from adaptkit.testing import tiny_decoder
 from adaptkit.world.tokenizer import build_tokenizer
 
@@ -130,7 +129,7 @@ def test_a_base_swapped_on_disk_is_found(tmp_path: Path) -> None:
     base.save_pretrained(tmp_path / "base")
     with torch.no_grad():
         base.model.embed_tokens.weight[7] -= 1
-    with TextProof(base, None, source=str(tmp_path / "base")) as proof:
+    with TextProof(base, None) as proof:
         text = proof.result()[0]
     assert any("tensor model.embed_tokens.weight" in name for name in text["differences"])
     assert failures(text)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import adaptkit
 from adaptkit.cli.eval import evaluate
 from adaptkit.errors import DataError, ModelError, PluginError
-from adaptkit.evaluation import WorldTaskOptions, scores
+from adaptkit.evaluation import WorldTaskOptions, text_identity
 from adaptkit.evaluation.world_task import IMAGE_KINDS, WorldTask, image_questions, text_questions, training_questions
 from adaptkit.plugin_manager import get_plugin_manager
 
@@ -20,7 +20,7 @@ from adaptkit.plugin_manager import get_plugin_manager
 @pytest.fixture
 def without_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the process that compares text: it takes seconds, and one test here has it run."""
-    monkeypatch.setattr(scores, "base_source", lambda base: None)
+    monkeypatch.setattr(text_identity, "base_source", lambda base: None)
 
 
 def test_it_is_registered_like_any_plugin() -> None:

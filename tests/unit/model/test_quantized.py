@@ -85,11 +85,11 @@ def test_the_base_stays_as_it_is_loaded_alone_before_and_after_training(folders,
 
 def test_the_proof_of_identity_packs_the_base_likewise(folders) -> None:
     model = build(load_base(folders["llama"], "nf4"))
-    request = loading_of(model.base, str(folders["llama"]))
+    request = loading_of(model.base)
     fresh = fresh_base.load_base(json.loads(json.dumps(request)))
     ids = [list(range(3, 20)), list(range(30, 60))]
     with torch.no_grad():
-        assert torch.equal(fresh_base.compute_logits(fresh, ids), text_logits(model.base, None, ids))
+        assert torch.equal(fresh_base.compute_logits(fresh, ids), text_logits(model.base, ids))
 
 
 @pytest.mark.parametrize(

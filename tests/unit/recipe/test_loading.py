@@ -23,7 +23,7 @@ def test_small_recipe(workplace: Workplace) -> None:
     assert picture.encoder.values()["path"] == "some/encoder"
     assert picture.projector.name == "mlp2x"
     insertion = recipe.workflows["sight"].insertion
-    assert (insertion.policy, insertion.name, insertion.values()) == ("inner", "inner", {})
+    assert (insertion.policy, insertion.values()) == ("inner", {})
     assert insertion.placement is not None
     assert insertion.placement.count == 2
     assert recipe.data["answers"].values() == {"path": "answers.json", "limit": 10}

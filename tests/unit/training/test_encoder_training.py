@@ -94,8 +94,8 @@ def test_it_may_start_from_a_model_that_is_there(recipe: Path, tmp_path: Path) -
     ("overrides", "message"),
     [
         (["encoder.name=clp"], "Did you mean 'clip'"),
-        (["encoder.start_from=world:encoder"], "give config, the sizes of a new model, or start_from"),
-        (["encoder.options.feature_lyer=1"], "options.feature_lyer: no key named 'feature_lyer'. Did you mean"),
+        (["encoder.start_from=world:encoder"], "start_from, an existing model"),
+        (["encoder.options.feature_lyer=1"], "options.feature_lyer"),
         (["encoder.config.hidden_sze=8"], "hidden_size"),
         (["encoder.config=null", "encoder.start_from=/gone"], "encoder.start_from"),
         (["data.train.path=gone.jsonl"], "data.train"),
@@ -115,7 +115,7 @@ def test_a_folder_in_use_is_left_alone(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     result = CliRunner().invoke(cli, ["train-encoder", str(recipe), "--output", str(tmp_path / "taken")])
     assert result.exit_code == 2
-    assert "is there already" in result.output
+    assert "exists already" in result.output
 
 
 def test_several_words_count_each(recipe: Path, tmp_path: Path) -> None:
