@@ -107,7 +107,8 @@ def encode_conversation(
     if markup is not None and rendered.texts is not None:
         text, spans = _break_across(text, spans, rendered.texts, markup)
     markers = _find_media(text, len(media))
-    pieces = _cut(text, spans, _learned(messages), markers)
+    learned = [message.get("weight") != 0 for message in messages if message["role"] == "assistant"]
+    pieces = _cut(text, spans, learned, markers)
     ids = iter(_tokenize_pieces(tokenizer, [piece for piece, _, medium in pieces if medium is None], markup))
     encoded = EncodedConversation([], [])
     for _, labelled, medium in pieces:
@@ -374,11 +375,6 @@ def _break_across(text: str, answers: list[Span], texts: Sequence[Span], markup:
     pieces = [text[start:stop] for start, stop in pairwise([0, *places, len(text)])]
     moved = [tuple(position + bisect_left(places, position) for position in span) for span in answers]
     return BREAK.join(pieces), [(start, stop) for start, stop in moved]
-
-
-def _learned(messages: Sequence[Message]) -> list[bool]:
-    """Of each answer, whether it is learned."""
-    return [message.get("weight") != 0 for message in messages if message["role"] == "assistant"]
 
 
 def _append_medium(

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import CellType, CodeType, FunctionType
@@ -241,15 +241,9 @@ def _constant(value: Any) -> str:
 
 
 def _tensors(model: Any) -> Description:
-    named = dict(named_tensors(model))
+    named = dict([*model.named_parameters(), *model.named_buffers()])  # those that are not saved included
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as executor:
         return {f"tensor {name}": text for name, text in zip(named, executor.map(_hash_tensor, named.values()))}
-
-
-def named_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers, those that are not saved included."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
 
 
 def _hash_tensor(tensor: torch.Tensor) -> str:

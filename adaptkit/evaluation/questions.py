@@ -152,14 +152,9 @@ def generate_answers(
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]
             prompts = make_prompts(model, processor, batch, with_media=with_media)
-            answers += generate_batch(model, processor, prompts, config)
+            answers += decode_answers(processor, generate_ids(model, prompts, config))
             advance(len(batch))
     return answers
-
-
-def generate_batch(model: Any, processor: Any, prompts: Prompts, config: GenerationConfig) -> list[str]:
-    """Answer one batch."""
-    return decode_answers(processor, generate_ids(model, prompts, config))
 
 
 def generate_ids(model: Any, prompts: Prompts, config: GenerationConfig) -> Tensor:
@@ -190,20 +185,15 @@ def generation_settings(model: Any, processor: Any, questions: Sequence[Question
     if any(question.reasoning for question in questions):
         written.append(frame.separator)
     around = tokenizer(written, add_special_tokens=False)["input_ids"]
+    right = sorted({question.reasoning + question.expected for question in questions})
+    lengths = [len(ids) for ids in tokenizer(right, add_special_tokens=False)["input_ids"]] if right else [1]
     return {
-        "max_new_tokens": answer_length(tokenizer, questions) + sum(map(len, around)),
+        "max_new_tokens": max(lengths) + SPARE_TOKENS + sum(map(len, around)),
         "do_sample": False,
         "num_beams": 1,
         "eos_token_id": stop["eos_token_id"],
         "pad_token_id": processor.pad_token_id,
     }
-
-
-def answer_length(tokenizer: Any, questions: Sequence[Question]) -> int:
-    """A limit on new tokens that no right answer meets."""
-    answers = sorted({question.reasoning + question.expected for question in questions})
-    lengths = [len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]] if answers else [1]
-    return max(lengths) + SPARE_TOKENS
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,6 @@ from adaptkit.evaluation.questions import (
     decode_answers,
     evaluation_mode,
     generate_answers,
-    generate_batch,
     generate_ids,
     generation_settings,
     is_right,
@@ -255,7 +254,7 @@ def answer_words(decoder: Any, processor: Any) -> float:
     settings = generation_settings(decoder, processor, questions)
     settings |= {"max_new_tokens": min(MAX_ANSWER_TOKENS, room)}
     with evaluation_mode(decoder), torch.no_grad():
-        answers = generate_batch(decoder, processor, asked, GenerationConfig(**settings))
+        answers = decode_answers(processor, generate_ids(decoder, asked, GenerationConfig(**settings)))
     return mean([len(answer.split()) for answer in answers])
 
 

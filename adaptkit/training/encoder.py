@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adaptkit.errors import DataError, RunError
 from adaptkit.interfaces import Encoder
 from adaptkit.stage import EncoderTrainingConfig
+from adaptkit.training.parameter_groups import adamw_groups
 
 MAX_GRAD_NORM = 1.0
 EVALUATION_BATCH_SIZE = 64
@@ -51,26 +52,6 @@ class EncoderResult:
     held_out_accuracy: float | None
 
 
-class WordReadOut(nn.Module):
-    """Words from the mean of an item's features: thrown away after training.
-
-    Args:
-        feature_size: Width of a feature.
-        num_words: How many there are.
-    """
-
-    def __init__(self, feature_size: int, num_words: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(feature_size)
-        self.words = nn.Linear(feature_size, num_words)
-
-    def forward(self, features: Tensor | list[Tensor]) -> Tensor:
-        """Logits `(num_items, num_words)` of features `(num_items, positions, feature_size)`, or a list of them."""
-        means = torch.stack([item.mean(0) for item in features])
-        logits: Tensor = self.words(self.norm(means))
-        return logits
-
-
 def train_encoder(
     encoder: Encoder,
     items: Sequence[LabelledItem],
@@ -99,7 +80,8 @@ def train_encoder(
         raise DataError(f"the answers have {len(words)} different word(s): there is nothing to tell apart.")
     rng = np.random.default_rng(settings.seed)
     learner = _Learner(encoder, words)
-    optimizer = torch.optim.AdamW(_groups(learner, settings.weight_decay), lr=settings.learning_rate)
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(adamw_groups(trained, "encoder", settings.learning_rate, settings.weight_decay))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, settings))
     losses: list[float] = []
     recent: list[float] = []
@@ -126,12 +108,16 @@ def train_encoder(
 
 
 class _Learner(nn.Module):
-    """An encoder that is trained, and its read-out."""
+    """An encoder that is trained, and the words that are read from the mean of an item's features.
+
+    What reads the words is thrown away after training.
+    """
 
     def __init__(self, encoder: Encoder, words: list[str]) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(True)
-        self.read_out = WordReadOut(encoder.feature_size, len(words))
+        self.norm = nn.LayerNorm(encoder.feature_size)
+        self.read_out = nn.Linear(encoder.feature_size, len(words))
         self._preprocessor = encoder.build_preprocessor()
         self._words = words
         self.train()
@@ -158,7 +144,8 @@ class _Learner(nn.Module):
 
     def _logits(self, batch: Sequence[LabelledItem], rng: np.random.Generator | None) -> Tensor:
         inputs = self._preprocessor.collate([self._preprocessor(item.load(rng)) for item in batch])
-        logits: Tensor = self.read_out(self.encoder(inputs))
+        means = torch.stack([features.mean(0) for features in self.encoder(inputs)])
+        logits: Tensor = self.read_out(self.norm(means))
         return logits
 
 
@@ -182,15 +169,6 @@ def _targets(batch: Sequence[LabelledItem], words: Sequence[str]) -> Tensor:
 
 def _exclusive(batch: Sequence[LabelledItem]) -> bool:
     return all(len(item.answer.split()) == 1 for item in batch)
-
-
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices alone."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _schedule(step: int, settings: EncoderTrainingConfig) -> float:

@@ -124,17 +124,18 @@ def _part_groups(named: list[tuple[str, nn.Parameter]], part: str, settings: Opt
     decay = settings.weight_decay if override.weight_decay is None else override.weight_decay
     name = override.name or settings.name
     if name != "muon":
-        return {name: _adamw_groups([p for _, p in named], part, lr, decay)}
+        return {name: adamw_groups([p for _, p in named], part, lr, decay)}
     adamw_lr = settings.adamw_learning_rate
     if adamw_lr is None:
         adamw_lr = lr / 4 if settings.name == "muon" else settings.learning_rate
     sorted_groups = muon_groups(named, matrix_lr=lr, weight_decay=decay)
     muon = [{**group, "part": part} for group in sorted_groups if group["algorithm"] == "muon"]
     others = [p for group in sorted_groups if group["algorithm"] == "adamw" for p in group["params"]]
-    return {"muon": muon, "adamw": _adamw_groups(others, part, adamw_lr, decay)}
+    return {"muon": muon, "adamw": adamw_groups(others, part, adamw_lr, decay)}
 
 
-def _adamw_groups(parameters: Sequence[nn.Parameter], part: str, lr: float, decay: float) -> list[Group]:
+def adamw_groups(parameters: Sequence[nn.Parameter], part: str, lr: float, decay: float) -> list[Group]:
+    """Groups for AdamW: weight decay for matrices alone."""
     matrices = [p for p in parameters if num_dimensions(p) >= 2]
     vectors = [p for p in parameters if num_dimensions(p) < 2]
     groups = [
