@@ -71,11 +71,8 @@ def budget_notes(variants: Sequence[Variant]) -> list[str]:
     first, *others = variants
     notes = []
     for other in others:
-        differing = [
-            what
-            for what, mine, its in zip(_CONSTANT, _constants(first.recipe), _constants(other.recipe))
-            if mine != its
-        ]
+        theirs = _constants(other.recipe)
+        differing = [what for what, value in _constants(first.recipe).items() if theirs[what] != value]
         if differing:
             notes.append(f"{other.name} does not share {', '.join(differing)} with {first.name}.")
     return notes
@@ -91,15 +88,19 @@ def samples_seen(recipe: Recipe) -> int | None:
     )
 
 
-_CONSTANT = ("the base", "the encoders", "the data", "the number of training samples")
-
-
-def _constants(recipe: Recipe) -> tuple[object, ...]:
+def _constants(recipe: Recipe) -> dict[str, object]:
+    """What variants should share, and each recipe's own."""
     encoders = {name: modality.encoder.model_dump() for name, modality in recipe.modalities.items()}
     used = {name for stage in recipe.stages for name in stage.data}
     data = {name: recipe.data[name].model_dump() for name in used}
     epochs = [stage.num_train_epochs for stage in recipe.stages]
-    return recipe.base, encoders, data, samples_seen(recipe) or epochs
+    num_samples = samples_seen(recipe) or epochs
+    return {
+        "the base": recipe.base,
+        "the encoders": encoders,
+        "the data": data,
+        "the number of training samples": num_samples,
+    }
 
 
 def _problems(recipe: Recipe) -> list[str]:

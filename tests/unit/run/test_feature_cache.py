@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from adaptkit.errors import DataError, RunError
-from adaptkit.run import feature_cache
 from adaptkit.run.feature_cache import FeatureCache
 
 
@@ -114,16 +113,16 @@ def test_half_written_entries_are_ignored_and_overwritten(cache, tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_written(cache, tmp_path, monkeypatch):
-    real, calls = feature_cache._sync, []
+    real, calls = os.fsync, []
 
-    def failing(file):
-        calls.append(file)
+    def failing(descriptor):
+        calls.append(descriptor)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(file)
+        real(descriptor)
 
-    monkeypatch.setattr(feature_cache, "_sync", failing)
-    with pytest.raises(RunError, match=r"No space left on device.*features written so far are kept"):
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(RunError, match=r"No space left on device.*cache_features"):
         cache.fill(loaders(range(4)), double, batch_size=2)
     monkeypatch.undo()
     assert len(FeatureCache(tmp_path, "clip-abc", torch.float32)) == 2
