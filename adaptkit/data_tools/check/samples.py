@@ -105,7 +105,8 @@ def _note_good(findings: Findings, watched: _Watched, index: int, item: Item, nu
     if unknown:
         fate = f"read and learned as {dataset.media.processor.tokenizer.unk_token}"
         found.append(("unknown_words", f"the tokenizer does not know {list_words(unknown)}: {fate}"))
-    doubts = dict.fromkeys(f"{_named(source)}: {words}" for source, words in dataset.media.doubts)
+    named = [(str(s) if isinstance(s, Path) else shown(s), words) for s, words in dataset.media.doubts]
+    doubts = dict.fromkeys(f"{name}: {words}" for name, words in named)
     if doubts:
         found.append(("doubtful_media", "; ".join(doubts)))
     processor = dataset.media.processor
@@ -134,10 +135,6 @@ def _note_good(findings: Findings, watched: _Watched, index: int, item: Item, nu
     findings.content_hashes.append(_content_hash(dataset, sample))
 
 
-def _named(source: Any) -> str:
-    return str(source) if isinstance(source, Path) else shown(source)
-
-
 def _hash(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1
 
@@ -160,6 +157,6 @@ def _media_key(dataset: CheckedDataset, part: Mapping[str, Any]) -> str | None:
     source = part[part["type"]]
     if isinstance(source, str | Path):
         return str(source)
-    return (
-        dataset.media.processor.modalities[part["type"]].modality.content_key(source) if dataset.reads_media else None
-    )
+    if not dataset.reads_media:
+        return None
+    return dataset.media.processor.modalities[part["type"]].modality.content_key(source)

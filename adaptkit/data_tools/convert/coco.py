@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adaptkit.chat.boxes import Box
 from adaptkit.data_tools.convert.conversations import (
@@ -156,7 +155,7 @@ class _Detection:
         order = np.argsort(numbers, kind="stable")
         starts = np.searchsorted(numbers[order], np.arange(len(self._numbers) + 1))
         ids = list(self._numbers)
-        if num_orphans := self._num_orphans(numbers):
+        if num_orphans := int(np.isin(numbers, [number for number, *_ in self._pictures], invert=True).sum()):
             self.skipped["objects of pictures that are not listed"] = num_orphans
         for count, (number, file, width, height) in enumerate(self._pictures, start=1):
             rows = order[starts[number] : starts[number + 1]]
@@ -167,11 +166,6 @@ class _Detection:
             yield Picture(name, file, width, height, regions)
             if progress is not None and (count % _PICTURES_PER_TICK == 0 or count == len(self._pictures)):
                 progress(count, len(self._pictures), "writing conversations")
-
-    def _num_orphans(self, numbers: NDArray[np.int64]) -> int:
-        listed = np.zeros(len(self._numbers), dtype=bool)
-        listed[[number for number, *_ in self._pictures]] = True
-        return int((~listed[numbers]).sum())
 
     def _regions(self, name: str, objects: Iterable[tuple[int, list[float]]]) -> Iterator[Region]:
         found: dict[int, list[list[float]]] = {}
