@@ -80,7 +80,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 @contextmanager
 def watching(console: Console, num_runs: int) -> Iterator[Watcher]:
-    """Show what runs and what has ended: a line for each run, and in a terminal what goes on now."""
+    """Show what runs and what has ended: a line for each run, and in a terminal what runs now."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
     from adaptkit.compare.running import Watcher

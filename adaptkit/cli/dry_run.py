@@ -32,7 +32,7 @@ _ADVICE = "`adaptkit data check RECIPE` finds all of them."
 
 
 def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | None = None) -> bool:
-    """Print the resolved recipe, what each stage trains and one example of it, and the memory and time it will take.
+    """Print the resolved recipe, what each stage trains with one example, and the memory and time it will take.
 
     No weights are loaded: of models, their configs are enough. Where data or the tokenizer is missing, that is said,
     and there are no examples. Of each dataset some samples of every kind are read with their media.

@@ -215,7 +215,7 @@ def _results_without_examples(component: Component) -> list[CheckResult]:
     found = collect(component.kind, component.name, [registration])
     if component.kind in _HASHED:
         message = (
-            "nothing of it can be tried: register examples=, a function of a folder that returns a list of "
+            "it cannot be tried: register examples=, a function of a folder that returns a list of "
             "adaptkit.testing.Example"
         )
         return [*found, CheckResult(component.kind, component.name, "examples", FAILED, message)]

@@ -137,7 +137,7 @@ class SourceChecks(ComponentChecks[DataSourceComponent]):
             options = self.component.options.model_validate(dict(given))
             try:
                 problems = self._problems_of(options)
-            except DataError:  # nothing of it can be read
+            except DataError:  # it cannot be read at all
                 continue
             require(bool(problems), f"the bad dataset {brief(dict(given))} is read as if it were sound")
             mute = [index for index, message in problems.items() if not message.strip()]

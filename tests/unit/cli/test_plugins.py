@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from adaptkit import Options, hookimpl
-from adaptkit import plugin_manager as manager_module
 from adaptkit.cli import cli
-from adaptkit.cli import plugins as cli_plugins
-from adaptkit.plugin_manager import PluginManager
+from adaptkit.plugin_manager import PluginManager, get_plugin_manager, set_plugin_manager
 from adaptkit.scaffold import SCAFFOLDS
 from adaptkit.testing import check_plugin
 from tests.unit.testing.scaffolds import MODULE, PLUGIN, Installed
@@ -31,14 +30,11 @@ def adaptkit(*arguments: str) -> Result:
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Any:
+def use() -> Iterator[Callable[[PluginManager], object]]:
     """Lets the command line see a plugin manager of the test's own."""
-
-    def replace(manager: PluginManager) -> None:
-        monkeypatch.setattr(manager_module, "get_plugin_manager", lambda: manager)
-        monkeypatch.setattr(cli_plugins, "get_plugin_manager", lambda: manager)
-
-    return replace
+    before = get_plugin_manager()
+    yield set_plugin_manager
+    set_plugin_manager(before)
 
 
 def test_new_writes_a_package_and_says_what_comes_next(tmp_path: Path) -> None:
@@ -212,7 +208,6 @@ def test_check_of_a_broken_plugin_says_why_it_does_not_load(
 
 
 def test_one_plugins_odd_options_do_not_hide_the_others(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from collections.abc import Callable
 
     from pydantic import Field
 

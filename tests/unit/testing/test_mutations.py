@@ -199,7 +199,7 @@ MUTATIONS = {
     ),
     "no examples": hooks(
         *(EXAMPLES, ""),
-        *("examples", "nothing of it can be tried: register examples="),
+        *("examples", "it cannot be tried: register examples="),
     ),
     "a hook that raises after registering": hooks(
         *(f"{EXAMPLES}    )\n", f"{EXAMPLES}    )\n    raise RuntimeError('late')\n"),

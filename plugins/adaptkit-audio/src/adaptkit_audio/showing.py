@@ -17,7 +17,7 @@ _WIDTH, _HEIGHT = 320, 48
 
 
 def render(clip: AudioClip) -> str:
-    """An `<audio>` player over the first ten seconds, and the waveform of all of it as inline SVG."""
+    """An `<audio>` player over the first ten seconds, and the whole waveform as inline SVG."""
     label = f"recording, {clip.seconds:.2f} s at {clip.sampling_rate:,} Hz"
     if clip.seconds > _PLAYED_S:
         label += f"; the first {_PLAYED_S:g} s play"

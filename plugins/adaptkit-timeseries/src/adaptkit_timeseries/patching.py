@@ -62,7 +62,7 @@ class SeriesPreprocessor(Preprocessor):
         return inputs.shape[0] * inputs.shape[1]
 
     def _patches(self, values: Any, count: int) -> Any:
-        """`(channels, length)` to `(channels, count, patch_length)`; the last value goes on beyond the end."""
+        """`(channels, length)` to `(channels, count, patch_length)`; the last value is repeated beyond the end."""
         reach = (count - 1) * self.config.stride + self.config.patch_length
         padded = np.pad(values, ((0, 0), (0, max(0, reach - values.shape[1]))), mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.config.patch_length, axis=1)

@@ -13,7 +13,7 @@ from adaptkit_whisper.options import WhisperOptions
 
 @dataclass(frozen=True)
 class Windows:
-    """The window of a Whisper encoder, and what the options keep of it.
+    """The window of a Whisper encoder, and which of its states the options keep.
 
     The input of one recording is the log-mel of its windows, one after the other in time, `(mel_bins, frames)`; with
     `trim` a row more, which is 1 where the recording is and 0 in the padding after its end.
