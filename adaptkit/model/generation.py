@@ -193,7 +193,6 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         return CandidatesInVocabulary(generator, self._vocab_size())
 
     def _vocab_size(self) -> int:
-        """Number of scores of a position."""
         head = self.get_output_embeddings()
         return int(head.weight.shape[0] if head is not None else self.config.get_text_config().vocab_size)
 

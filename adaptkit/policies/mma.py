@@ -207,6 +207,4 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def _input_size(attention: nn.Module) -> int:
-    """Width of what an attention is given."""
-    maps = [module for module in attention.modules() if isinstance(module, nn.Linear)]
-    return maps[0].in_features
+    return next(module for module in attention.modules() if isinstance(module, nn.Linear)).in_features

@@ -14,15 +14,10 @@ from adaptkit.projectors.options import PerceiverResamplerOptions
 class PerceiverResampler(nn.Module):
     """Learned latents that attend to features and to themselves (arXiv 2204.14198, section 2.1 and figure 5).
 
-    Parameter names are OpenFlamingo's.
+    Parameter names are OpenFlamingo's; see `PerceiverResamplerOptions`.
 
     Args:
         size: Width of the features and of the latents.
-        depth: Number of layers.
-        num_latents: Number of latents, hence of outputs for each item.
-        num_heads: Heads of the attention.
-        head_dim: Width of a head.
-        ff_mult: Width of the feed-forward networks, in multiples of `size`.
         max_num_media: Gives items of a row an embedding of their place in it, up to that many.
         max_num_frames: Gives the frames of an item an embedding of their place in it, up to that many.
     """

@@ -32,9 +32,7 @@ def require_bitsandbytes(what: str) -> None:
 def bitsandbytes_config(quantization: str, dtype: torch.dtype) -> Any:
     """The `quantization_config` with which transformers packs a base while it loads it.
 
-    Args:
-        quantization: `nf4`, `fp4` (4 bits, their scales packed too) or `int8`.
-        dtype: In which the products are computed.
+    It is `nf4`, `fp4` (4 bits, their scales packed too) or `int8`; products are computed in the dtype.
 
     Raises:
         ModelError: bitsandbytes is not installed.
