@@ -370,7 +370,7 @@ class MediaStore:
         return inputs.num_positions(inputs.load(source))
 
     def prepare(self, modality: str, source: Any) -> Any:
-        """What a dataset item holds of one medium: its key in the cache, or its encoder inputs."""
+        """One medium of a dataset item: its key in the cache, or its encoder inputs."""
         if modality in self.cached:
             return self.cached[modality].key(source)
         return self.processor.modalities[modality].load(source)

@@ -55,7 +55,7 @@ Share = Annotated[Annotated[Weight, Tag("[weight]")] | Annotated[Draw, Tag("[cou
 
 
 class OptimizerGroup(Section):
-    """What one part does differently from the stage's optimizer; nothing where not given."""
+    """Settings of one part that differ from the stage's optimizer."""
 
     name: OptimizerName | None = None
     learning_rate: float | None = Field(default=None, gt=0)

@@ -54,7 +54,7 @@ def same_text(one: Any, other: Any) -> bool:
 
 
 class StreamHasher:
-    """As `hash_tensors`, for tensors that come one at a time, in the order of their names."""
+    """Like `hash_tensors`, for tensors given one at a time in the order of their names."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()

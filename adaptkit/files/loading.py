@@ -70,7 +70,7 @@ def _cannot(place: Path | str, error: BaseException) -> str:
 
 
 class _WrongKindError(ValueError):
-    """A file of JSON holds something else than an object."""
+    """The file holds JSON, but not an object."""
 
 
 def cause(error: BaseException) -> str:
@@ -249,7 +249,7 @@ def load_stock(
 
 
 def _from_config(build: Any, config_class: Any, source: str | Path, **options: Any) -> Any:
-    """What `from_pretrained` of a model class returns, with other values; options that concern weights do nothing."""
+    """Build what `from_pretrained` returns, with random weights; options about weights are ignored."""
     from transformers import AutoConfig
 
     where = {name: options[name] for name in ("revision", "cache_dir", "subfolder") if name in options}

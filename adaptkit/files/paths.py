@@ -41,7 +41,7 @@ def portable_model_path(path: str) -> str:
 
 
 def final_place(folder: Path) -> Path:
-    """Where a folder will lie, absolute, once what is being written in it is renamed to its place."""
+    """The absolute path that a folder has once it is renamed into place."""
     folder = folder.resolve()
     return Path(*(part for part in folder.parts if not part.startswith(STAGING)))
 

@@ -152,7 +152,7 @@ def _or_error(item: Any) -> Any:
 
 
 def duplicates(names: Iterable[str]) -> list[str]:
-    """Those of some names that occur more than once, each once, sorted."""
+    """The names that occur more than once, sorted."""
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 

@@ -189,7 +189,7 @@ def _make_below(folder: Path, root: Path) -> None:
 
 
 def _undo(staging: Path) -> None:
-    """Delete what an attempt left that was stopped, also between its renames."""
+    """Delete what a stopped attempt left, even if it stopped between its renames."""
     if (staging / _COMMIT).is_file():
         for name in reversed((staging / _COMMIT).read_text(encoding="utf-8").splitlines()):
             _remove(staging.parent / name)

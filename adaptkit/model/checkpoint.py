@@ -151,7 +151,7 @@ def locate(directory: str | Path, options: Mapping[str, Any]) -> tuple[Path, dic
 
 
 def _refuse_options(base: PreTrainedModel, dtype: torch.dtype | str | None, options: Mapping[str, Any]) -> None:
-    """What says how to load a base has nothing to apply to where one is given."""
+    """Options that load a base cannot be used with a base that is already loaded."""
     given = [name for name in options if name not in HUB_OPTIONS or name == "revision"]
     if dtype not in (None, "auto", base.dtype, str(base.dtype).removeprefix("torch.")):
         given.append("dtype")

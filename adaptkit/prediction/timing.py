@@ -27,7 +27,7 @@ def parse_rate(given: str) -> float:
     try:
         rate = float(given)
     except ValueError:
-        raise RecipeError(f"{given!r} is no rate: give operations per second (400e12) or a metrics.jsonl.") from None
+        raise RecipeError(f"{given!r} is not a rate: give operations per second (400e12) or a metrics.jsonl.") from None
     if not 0 < rate < float("inf"):
         raise RecipeError(f"a device cannot compute {given} operations per second.")
     return rate

@@ -96,7 +96,7 @@ def _of_kernels(where: str, stage: StageConfig, strategy: str) -> Iterator[str]:
 
 
 def _of_components(recipe: Recipe) -> Iterator[str]:
-    """What plugins say they would not find, of the kinds that `missing_resources` does not ask."""
+    """What plugins report as missing, for the kinds that `missing_resources` does not cover."""
     for config in components_of(recipe):
         if config.kind not in ("encoder", "data source"):
             problem = get_plugin_manager().get(config.kind, config.component).missing(config.options)
@@ -105,7 +105,7 @@ def _of_components(recipe: Recipe) -> Iterator[str]:
 
 
 def _of_tasks(recipe: Recipe) -> Iterator[str]:
-    """Benchmarks that the workflows, in the order in which they are trained, cannot answer."""
+    """Benchmarks that the recipe's workflows cannot answer."""
     trained = list(dict.fromkeys(stage.workflow for stage in recipe.stages))
     workflows = {name: recipe.workflows[name].modalities or list(recipe.modalities) for name in trained}
     for index, task in enumerate(recipe.evaluation.tasks):

@@ -108,7 +108,7 @@ class Run:
         return self.models.recipe
 
     def build_stage_model(self, stage: StageConfig) -> AdaptkitForConditionalGeneration:
-        """The stage's workflow, on what the stage that it starts from left, where that has run."""
+        """The stage's workflow with the weights of the stage that it starts from, if that has run."""
         before = self.stages.get(stage.start_from or "")
         return self.models.build_stage_model(stage, None if before is None else before.checkpoint)
 
@@ -127,7 +127,7 @@ def prepare_run(recipe: Recipe, output_dir: Path, reporter: Reporter) -> Run:
                 [
                     f"recipe {recipe.name!r} names what is not on this machine:",
                     *(f"  {problem}" for problem in problems),
-                    "The comment that the recipe opens with may say how to make it. "
+                    "The comment at the top of the recipe may say how to make it. "
                     "`adaptkit train RECIPE --rehearse` tries the whole recipe on tiny stand-ins instead.",
                 ]
             )

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.docs.blocks import FENCE, REPOSITORY
 
 GLOSSARY = {
@@ -34,8 +32,8 @@ GLOSSARY = {
 }
 """What not to say, and what to say instead."""
 
-CHECK_CODE = False
-"""Whether docstrings, messages and help texts of adaptkit and of its plugins are checked, too."""
+NO_PROSE = {("fresh_base.py", "blanks"), ("tokenizer.py", "hear")}
+"""Words that are data: a prompt of the proof, and the vocabulary of the built-in decoder."""
 
 GENERATED = ("decoders", "stock-llava")
 """Pages whose words are those of messages: they follow the code."""
@@ -76,6 +74,7 @@ def found_in(path: Path, lines: Iterator[tuple[int, str]]) -> list[str]:
         for number, line in lines
         for pattern, better in GLOSSARY.items()
         for match in re.finditer(pattern, line, re.IGNORECASE)
+        if (path.name, match[0]) not in NO_PROSE
     ]
 
 
@@ -89,11 +88,6 @@ def test_comments_of_recipes_use_the_words_of_the_field() -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.skipif(not CHECK_CODE, reason="the English of code is not enforced yet; see CHECK_CODE")
 def test_docstrings_and_messages_use_the_words_of_the_field() -> None:
     found = [place for path in CODE for place in found_in(path, strings_of_module(path))]
     assert not found, "\n".join(found)
-
-
-if __name__ == "__main__":  # python -m tests.docs.test_glossary: what the code says
-    print("\n".join(place for path in CODE for place in found_in(path, strings_of_module(path))))

@@ -95,7 +95,7 @@ def test_a_workflow_that_no_stage_trains_is_passed_over(recipe) -> None:
     [
         (["--gpus", -1], "-1 devices cannot train"),
         (["--gpus", 2, "--strategy", "zero9"], "Did you mean"),
-        (["--flops", "fast"], "'fast' is no rate"),
+        (["--flops", "fast"], "'fast' is not a rate"),
         (["--length", 10], "leave no room"),
         (["--batch-size", 0], "trains nothing"),
         (["--supervised", 2], "cannot be learned"),
