@@ -15,6 +15,7 @@ from adaptkit.errors import DataError, ModelError, PluginError
 from adaptkit.evaluation import WorldTaskOptions, text_identity
 from adaptkit.evaluation.world_task import IMAGE_KINDS, WorldTask, image_questions, text_questions, training_questions
 from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.world.dataset import evaluation_items
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_items_follow_the_seed_and_are_held_out() -> None:
     assert texts == [q.text for q in text_questions(4, 5)]
     assert texts != [q.text for q in text_questions(5, 5)]
     held_out = {q.media[0][1].tobytes() for q in image_questions(4, 20)}
-    training = {q.media[0][1].tobytes() for q in image_questions(4, 20, "train")}
+    training = {item.image.tobytes() for item in evaluation_items(4, 20, "train", IMAGE_KINDS)}
     assert not held_out & training
     assert not any(q.media for q in training_questions(4, 2))
 
