@@ -19,6 +19,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 from adaptkit.chat.markup import BREAK, Markup, cached
+from adaptkit.chat.placeholders import Brackets, expand_placeholder, refuse_placeholders
 from adaptkit.chat.template import (
     Rendered,
     Span,
@@ -44,7 +45,6 @@ _RESERVED = re.compile("[\ufdd0-\ufdd5]")
 _ANCHOR = "\ufdd1"
 _REASONING = re.compile(r"\s*<think>\n*(.*?)\n*</think>\n*", re.DOTALL)
 
-Brackets = tuple[Sequence[int], Sequence[int]]
 """Token ids before and after a medium."""
 
 _MAX_REMEMBERED = 20_000
@@ -115,7 +115,7 @@ def encode_conversation(
         if medium is None:
             piece_ids = next(ids)
             if special_tokens_in_text:
-                _refuse_placeholders(piece_ids, placeholder_ids)
+                refuse_placeholders(piece_ids, placeholder_ids)
             encoded.input_ids.extend(piece_ids)
             encoded.labels.extend(piece_ids if labelled else [IGNORE_INDEX] * len(piece_ids))
         else:
@@ -389,20 +389,10 @@ def _append_medium(
     if count < 1:
         raise DataError(f"a medium of modality {modality!r} takes {count} positions; at least 1 is needed: {source!r}")
     start = len(encoded.input_ids)
-    before, after = brackets.get(modality, ((), ()))
-    encoded.input_ids.extend([*before, *[placeholder_ids[modality]] * count, *after])
+    encoded.input_ids.extend(expand_placeholder(placeholder_ids[modality], count, brackets.get(modality)))
     encoded.labels.extend([IGNORE_INDEX] * (len(encoded.input_ids) - start))
     encoded.media.append(medium)
     encoded.media_spans.append((start, len(encoded.input_ids)))
-
-
-def _refuse_placeholders(ids: list[int], placeholder_ids: Mapping[str, int]) -> None:
-    for modality, placeholder_id in placeholder_ids.items():
-        if placeholder_id in ids:
-            raise DataError(
-                f"the text contains the placeholder token of modality {modality!r} (id {placeholder_id}): "
-                "media are given as parts of their own, never as text. Remove the token from the text"
-            )
 
 
 def _tokenize_pieces(tokenizer: Any, pieces: list[str], markup: Markup | None = None) -> list[list[int]]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from adaptkit.cli.terminal import styled
 from adaptkit.evaluation.boxes import IOU_THRESHOLD
-from adaptkit.evaluation.proof import failures
+from adaptkit.evaluation.differences import failures
 from adaptkit.evaluation.report import is_trained_on
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from weakref import WeakValueDictionary
 
-from adaptkit.data.formats.meaning import refuse_unplaced
 from adaptkit.data.formats.objects import place_objects
+from adaptkit.data.formats.row_keys import refuse_unplaced
 from adaptkit.data.media import Media, shown
-from adaptkit.data.unread import refuse_unread_media
+from adaptkit.data.unused_media import refuse_unread_media
 from adaptkit.errors import DataError
 from adaptkit.files.text import decode_text, encoding_of, no_text, parse_json, parse_rows_of_json
 from adaptkit.interfaces import DataContext, Message, Sample

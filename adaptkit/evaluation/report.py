@@ -17,9 +17,9 @@ from markupsafe import Markup
 
 from adaptkit.chat.boxes import Box, unpad_box
 from adaptkit.errors import without_secrets
+from adaptkit.evaluation.differences import failures
 from adaptkit.evaluation.pages import percent, render_page
 from adaptkit.evaluation.plots import line_plot
-from adaptkit.evaluation.proof import failures
 from adaptkit.files.writing import write_text
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adaptkit.errors import RunError, join_lines
+from adaptkit.evaluation.differences import differences_of
 from adaptkit.evaluation.fresh_base import (
     compute_logits,
     describe_model,
     describe_tokenizer,
     generate_as_configured,
 )
-from adaptkit.evaluation.proof import differences_of
 from adaptkit.evaluation.questions import Prompts, evaluation_mode, pad_left
 from adaptkit.files.paths import resolve_model_path
 from adaptkit.model.reference import origin_of

@@ -15,12 +15,12 @@ from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
 from adaptkit.chat.encoding import (
     IGNORE_INDEX,
-    Brackets,
     EncodedConversation,
     encode_conversation,
     render,
     special_tokens_in,
 )
+from adaptkit.chat.placeholders import Brackets, expand_placeholder
 from adaptkit.chat.template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
 from adaptkit.chat.vocabulary import check_vocabulary
 from adaptkit.errors import ArgumentError, DataError, ModelError, unknown_name
@@ -339,8 +339,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                 if not queues.get(name):
                     raise DataError(f"the text has more {piece} tags than {name} items were given.")
                 count = self._keep(collected, name, queues[name].pop(0))
-                before, after = brackets[name]
-                ids += [*before, *[self.modalities[name].placeholder_id] * count, *after]
+                ids += expand_placeholder(self.modalities[name].placeholder_id, count, brackets[name])
             elif piece or index == 0:
                 starts = options.add_special_tokens and index == 0
                 bos = self.tokenizer.bos_token

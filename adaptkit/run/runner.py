@@ -25,8 +25,8 @@ from adaptkit.chat.encoding import special_tokens_in
 from adaptkit.chat.template import describe_end_of_turn
 from adaptkit.chat.vocabulary import describe_special_tokens, describe_unknown_words
 from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
+from adaptkit.evaluation.differences import differences_of, name_first
 from adaptkit.evaluation.fresh_base import Description, describe_model
-from adaptkit.evaluation.proof import differences_of, name_first
 from adaptkit.evaluation.text_identity import loading_of
 from adaptkit.files.writing import remove_leftovers, staged_folder
 from adaptkit.interfaces import DataSource, Message

@@ -11,7 +11,7 @@ import torch
 
 from adaptkit.build import trained_datasets
 from adaptkit.errors import RunError
-from adaptkit.evaluation.proof import failures
+from adaptkit.evaluation.differences import failures
 from adaptkit.evaluation.report import ReportData, gallery_items, write_report
 from adaptkit.evaluation.scores import Answer
 from adaptkit.evaluation.text_identity import TextProof

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from adaptkit.errors import DataError, RunError
 from adaptkit.interfaces import Encoder
 from adaptkit.stage import EncoderTrainingConfig
+from adaptkit.training.lr_schedule import warmup_cosine
 from adaptkit.training.parameter_groups import adamw_groups
 
 MAX_GRAD_NORM = 1.0
@@ -82,7 +82,7 @@ def train_encoder(
     learner = _Learner(encoder, words)
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(adamw_groups(trained, "encoder", settings.learning_rate, settings.weight_decay))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, settings))
+    scheduler = warmup_cosine(optimizer, settings.warmup_steps, settings.num_steps)
     losses: list[float] = []
     recent: list[float] = []
     state = ""
@@ -169,11 +169,3 @@ def _targets(batch: Sequence[LabelledItem], words: Sequence[str]) -> Tensor:
 
 def _exclusive(batch: Sequence[LabelledItem]) -> bool:
     return all(len(item.answer.split()) == 1 for item in batch)
-
-
-def _schedule(step: int, settings: EncoderTrainingConfig) -> float:
-    """A rise, then half a cosine down to nothing."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    share = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))

@@ -23,6 +23,7 @@ from adaptkit.training import checkpoints
 from adaptkit.training.distributed.strategies import deepspeed_config
 from adaptkit.training.interruption import leave_signals_alone
 from adaptkit.training.loss_watch import LossWatch
+from adaptkit.training.lr_schedule import schedule_arguments, settings_kept
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.throughput import Throughput
 
@@ -184,25 +185,11 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
         return [name for name, tensor in self.model.trainable_state_dict().items() if not torch.isfinite(tensor).all()]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Take running averages and the step from a checkpoint; rates and schedule are those of the settings now.
-
-        What the checkpoint says of them is of its own stage, whose length or rates may have been others.
-        """
         if checkpoint is None:
             self._load_optimizer_states(checkpoint)
             return
-        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        wanted = [
-            {key: value for key, value in group.items() if key != "params"} for group in schedule.optimizer.param_groups
-        ]
-        base_rates = list(schedule.base_lrs)
-        self._load_optimizer_states(checkpoint)
-        schedule.base_lrs = base_rates
-        factors = [function(schedule.last_epoch) for function in schedule.lr_lambdas]
-        groups = schedule.optimizer.param_groups
-        for group, values, rate, factor in zip(groups, wanted, base_rates, factors, strict=True):
-            group.update({**values, "initial_lr": rate, "lr": rate * factor})
-        schedule._last_lr = [group["lr"] for group in groups]
+        with settings_kept(self.lr_scheduler):
+            self._load_optimizer_states(checkpoint)
 
     def _load_optimizer_states(self, checkpoint: str | None) -> None:
         """What the parent loads from a checkpoint besides weights."""
@@ -246,9 +233,7 @@ def build_arguments(settings: StageConfig, output_dir: Path, num_samples: int, s
         output_dir=str(output_dir),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        learning_rate=settings.optimizer.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.num_warmup_steps(num_steps),
+        **schedule_arguments(settings, num_steps),
         max_grad_norm=settings.max_grad_norm,
         max_steps=num_steps,
         save_strategy="steps",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from adaptkit.data.formats.meaning import is_learned, refuse_unread_keys, system_message
+from adaptkit.data.formats.row_keys import is_learned, refuse_unread_keys, system_message
 from adaptkit.data.media import Media, shown
 from adaptkit.data.rows import parts_at_tags, tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from adaptkit.data.formats.llava import check_turns
-from adaptkit.data.formats.meaning import is_learned, refuse_unread_keys, system_message
 from adaptkit.data.formats.parts import PartReader
+from adaptkit.data.formats.row_keys import is_learned, refuse_unread_keys, system_message
 from adaptkit.data.media import Media, shown
 from adaptkit.data.rows import text_part
 from adaptkit.errors import DataError, unknown_name

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptkit.data.formats.llava import LlavaLayout, Turn, read_turns
-from adaptkit.data.formats.meaning import system_message
+from adaptkit.data.formats.row_keys import system_message
 from adaptkit.data.media import media_key
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}

@@ -13,8 +13,8 @@ from transformers import AttentionInterface
 from transformers.models.llama import modeling_llama
 from transformers.utils import can_return_tuple
 
+from adaptkit.evaluation.differences import differences_of, failures
 from adaptkit.evaluation.fresh_base import describe_model, describe_tokenizer
-from adaptkit.evaluation.proof import differences_of, failures
 from adaptkit.testing import tiny_decoder
 from adaptkit.world.tokenizer import build_tokenizer
 
