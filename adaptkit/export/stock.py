@@ -171,7 +171,7 @@ def save_stock(
     stock.model.language_model = decoder.trunk
     stock.lm_head.weight = decoder.head
     stock.config.dtype = dtype
-    stock.generation_config = _generation_config(ours, placeholder)
+    stock.generation_config = stock_generation_config(ours, placeholder)
     stock.eval().save_pretrained(folder)
     path = folder / "config.json"
     values = read_json(path)
@@ -180,7 +180,7 @@ def save_stock(
     write_json(path, {**values, "text_config": text}, sort_keys=True)
 
 
-def _generation_config(ours: AdaptkitForConditionalGeneration, placeholder: Placeholder) -> GenerationConfig:
+def stock_generation_config(ours: AdaptkitForConditionalGeneration, placeholder: Placeholder) -> GenerationConfig:
     """The workflow's own, as far as it has an effect, which also never lets the placeholder be generated."""
     config, _ = valid_settings(ours.generation_config)
     config.suppress_tokens = sorted({*(config.suppress_tokens or []), placeholder.token_id})
