@@ -99,7 +99,9 @@ class Preprocessor(ABC):
 
     def settings(self) -> str:
         """Everything that changes the inputs it makes, as canonical JSON; a `PretrainedEncoder` needs it."""
-        raise NotImplementedError(f"{type(self).__name__} gives no settings")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define settings(): the fingerprint of its encoder depends on them"
+        )
 
     def collate(self, inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
         """Join the inputs of several items into one batch, `(num_items, ...)`; a list where their shapes differ."""

@@ -82,7 +82,7 @@ def test_kernels_of_the_hub_are_code(world: World, workflow: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["--index-url=elsewhere y 1.0", "git+ssh:elsewhere 1", "x;curl 1", "../x 1", "a b 1", "x[extra] 1", " 1"]
+    "package", ["--target=elsewhere y 1.0", "git+ssh:elsewhere 1", "x;curl 1", "../x 1", "a b 1", "x[extra] 1", " 1"]
 )
 def test_only_names_of_distributions_become_advice(workflow: Path, package: str) -> None:
     change(workflow / "config.json", packages={"insertion policy unheard_of": package},
