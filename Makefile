@@ -4,6 +4,7 @@ STAMP := .venv/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e ./$(patsubst %/,%,$(dir $(plugin))))
 UV := $(BIN)/python .ci/uv
+EXTRAS := bitsandbytes,deepspeed,demo
 
 # Idle worker threads must not spin: on few cores they take the time of those that work.
 export OMP_WAIT_POLICY := PASSIVE
@@ -18,7 +19,7 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 help:
 	@echo "make quickstart   install into .venv and train the small Inner-Adaptor model of the tutorial"
 	@echo "make test         linters, types, tests and documentation"
-	@echo "make test-extras  install bitsandbytes and DeepSpeed too, and run what needs them"
+	@echo "make test-extras  install bitsandbytes, DeepSpeed and gradio too, and run what needs them"
 	@echo "make fuzz         damage files at random, thousands of every kind; takes hours"
 	@echo "make setup        install into .venv, nothing else"
 	@echo "make docs         build the documentation into site/"
@@ -50,7 +51,7 @@ pytest: setup
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-extras: setup  # what needs packages that few machines have
-	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[bitsandbytes,deepspeed]'
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[$(EXTRAS)]' playwright
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile tests/distributed tests/unit/prediction tests/unit/training \
 		tests/unit/model/test_quantized.py
 
@@ -60,11 +61,11 @@ fuzz: setup  # hypothesis prints how to try a failure again
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build --strict --quiet
 
-constraints: setup
-	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
-	$(UV) pip install --quiet --python build/resolve/bin/python uv $(EDITABLE) --group dev
-	$(UV) pip freeze --python build/resolve/bin/python --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' | LC_ALL=C sort > constraints.txt
-	rm -rf build/resolve
+constraints: setup  # one consistent set for every extra; lmms-eval 0.7 wants protobuf 6
+	@mkdir -p build
+	printf '%s\n' uv playwright 'protobuf<7' '-e .[$(EXTRAS)]' $(foreach plugin,$(PLUGINS),'-e ./$(dir $(plugin))') > build/wanted.txt
+	$(UV) pip compile --quiet --python $(BIN)/python --no-header --no-annotate --group dev build/wanted.txt > build/resolved.txt
+	grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' build/resolved.txt | LC_ALL=C sort > constraints.txt
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache
