@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adaptkit.errors import AdaptkitError, ArgumentError, DataError, ModelError, PluginError, RecipeError, RunError
     from adaptkit.hookspecs import Options, hookimpl
+    from adaptkit.inference import Session
     from adaptkit.interfaces import EncodedFeatures
     from adaptkit.model.assembly import adapt
     from adaptkit.model.checkpoint import load
@@ -38,6 +39,7 @@ _LAZY = {
     "RunError": "adaptkit.errors",
     "EncodedFeatures": "adaptkit.interfaces",
     "Options": "adaptkit.hookspecs",
+    "Session": "adaptkit.inference",
     "hookimpl": "adaptkit.hookspecs",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "PluginError",
     "RecipeError",
     "RunError",
+    "Session",
     "adapt",
     "hookimpl",
     "load",

@@ -1,0 +1,206 @@
+"""One prompt on its way to an answer."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from torch import Tensor
+
+from adaptkit.errors import RunError
+from adaptkit.inference.answer import Answer, FinishReason, Piece, TokenLogprob, Usage
+from adaptkit.inference.sampling import Sampler
+
+Event = Piece | Answer | BaseException
+_numbers = itertools.count()
+_REPLACEMENT = "\ufffd"
+
+
+@dataclass
+class Prompt:
+    """Token ids of a prompt, and its media.
+
+    Attributes:
+        input_ids: A medium is a run of its modality's placeholder id.
+        media: `(modality, encoder input, content hash)` in reading order.
+        spans: `(start, stop)` of each medium in `input_ids`, the tokens around it included.
+    """
+
+    input_ids: list[int]
+    media: list[tuple[str, Tensor, str]] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def media_end(self) -> int:
+        """Where the text after the last medium begins."""
+        return max((stop for _, stop in self.spans), default=0)
+
+    def media_from(self, start: int) -> dict[str, list[Tensor]]:
+        """Encoder inputs of the media that begin at a position or later, by modality, in reading order."""
+        found: dict[str, list[Tensor]] = {}
+        for (modality, inputs, _), (begin, _) in zip(self.media, self.spans, strict=True):
+            if begin >= start:
+                found.setdefault(modality, []).append(inputs)
+        return found
+
+
+class Request:
+    """One prompt on its way to an answer. Iterate over it for pieces, or wait for the `result`.
+
+    Attributes:
+        id: A number of its own in this process.
+        workflow: Which workflow answers; `text` is the base.
+        prompt: What it is asked.
+        token_ids: What it has answered so far.
+        cached_tokens: Positions of the prompt that an earlier request had computed.
+    """
+
+    def __init__(
+        self,
+        workflow: str,
+        prompt: Prompt,
+        sampler: Sampler,
+        *,
+        decode: Callable[[Sequence[int]], str],
+        decode_token: Callable[[int], str],
+        stop_ids: Sequence[int],
+        stop_strings: Sequence[str],
+        max_new_tokens: int,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.id = next(_numbers)
+        self.workflow = workflow
+        self.prompt = prompt
+        self.sampler = sampler
+        self.token_ids: list[int] = []
+        self.cached_tokens = 0
+        self._decode, self._decode_token = decode, decode_token
+        self._stop_ids, self._stop_strings = frozenset(stop_ids), tuple(filter(None, stop_strings))
+        self._max_new_tokens = max_new_tokens
+        self._on_event = on_event
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._finished = threading.Event()
+        self._outcome: Answer | BaseException | None = None
+        self._cancelled = False
+        self._text = ""
+        self._logprobs: list[TokenLogprob] = []
+        self._pending: list[int] = []
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Positions of the prompt, those of media included."""
+        return len(self.prompt.input_ids)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is an answer, or an error."""
+        return self._finished.is_set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answer any longer."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Give up; the request's place in the batch is free at the next step."""
+        self._cancelled = True
+
+    def result(self, timeout: float | None = None) -> Answer:
+        """Wait for the answer, at most `timeout` seconds.
+
+        Raises:
+            TimeoutError: There is none yet.
+            Exception: What went wrong with this request.
+        """
+        if not self._finished.wait(timeout):
+            raise TimeoutError(f"request {self.id} has no answer after {timeout} s.")
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return cast(Answer, self._outcome)
+
+    def __iter__(self) -> Iterator[Piece]:
+        while True:
+            event = self._events.get()
+            if isinstance(event, Piece):
+                yield event
+                continue
+            if isinstance(event, BaseException):
+                raise event
+            return
+
+    # -- the engine's side ---------------------------------------------------------------------------------------
+
+    def take(self, logits: Tensor) -> int:
+        """Choose the next token from `(vocab,)` logits, and tell who listens; the request may be finished then."""
+        token_id = self.sampler.choose(logits, self.token_ids)
+        logprob = None
+        if self.sampler.num_logprobs is not None:
+            value, top = self.sampler.logprobs(logits, token_id)
+            alternatives = tuple((other, self._decode_token(other), p) for other, p in top)
+            logprob = TokenLogprob(token_id, self._decode_token(token_id), value, alternatives)
+        self.append(token_id, logprob)
+        return token_id
+
+    def append(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
+        """Add a token to the answer."""
+        self.token_ids.append(token_id)
+        self._pending.append(token_id)
+        if logprob is not None:
+            self._logprobs.append(logprob)
+        text = self._decode(self.token_ids)
+        cut = min((i for i in (text.find(s) for s in self._stop_strings) if i >= 0), default=None)
+        if cut is not None:
+            self.finish("stop", text[:cut])
+        elif token_id in self._stop_ids:
+            self.finish("stop", text)
+        elif len(self.token_ids) >= self._max_new_tokens:
+            self.finish("length", text)
+        else:
+            self._send_piece(self._certain(text))
+
+    def finish(self, reason: FinishReason, text: str | None = None) -> None:
+        """Send what is left, and the answer."""
+        text = self._decode(self.token_ids) if text is None else text
+        if self._pending:
+            self._send_piece(text)
+        usage = Usage(self.num_prompt_tokens, len(self.token_ids), self.cached_tokens)
+        self._end(Answer(text, self.workflow, reason, list(self.token_ids), usage, list(self._logprobs)))
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error, which is raised where the answer is awaited."""
+        if not self.is_finished:
+            self._end(error)
+
+    def _certain(self, text: str) -> str:
+        """The text that later tokens cannot change: without half a character or what may begin a stop string."""
+        text = text.rstrip(_REPLACEMENT)
+        for length in range(min(len(text), max(map(len, self._stop_strings), default=1) - 1), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stop_strings):
+                return text[:-length]
+        return text
+
+    def _send_piece(self, text: str) -> None:
+        grown = text[len(self._text) :] if text.startswith(self._text) else ""
+        self._text += grown
+        logprobs = self._logprobs[len(self.token_ids) - len(self._pending) :]
+        self._send(Piece(grown, tuple(self._pending), tuple(logprobs)))
+        self._pending = []
+
+    def _end(self, outcome: Answer | BaseException) -> None:
+        self._outcome = outcome
+        self._finished.set()
+        self._send(outcome)
+
+    def _send(self, event: Event) -> None:
+        self._events.put(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+def stopped() -> RunError:
+    """What requests end with that a closed session can no longer answer."""
+    return RunError("the session was closed before this request was answered.")

@@ -1,0 +1,133 @@
+"""How one request chooses its tokens: transformers' logits processors, applied to its row alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from adaptkit.errors import ArgumentError, unknown_name
+
+DEFAULT_MAX_NEW_TOKENS = 512
+"""Most tokens of an answer where neither the request nor the generation config says."""
+
+OPTIONS = (
+    *("max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "sequence_bias"),
+    *("suppress_tokens", "begin_suppress_tokens", "exponential_decay_length_penalty", "eos_token_id"),
+)
+"""Options of transformers' generation that concern one row alone."""
+
+OWN_OPTIONS = ("seed", "stop_strings", "logprobs")
+
+_OF_WHOLE_SEARCHES = {
+    "num_beams": "a session decodes one sequence per request",
+    "num_return_sequences": "submit the request several times, with seeds",
+    "assistant_model": "a session decodes without an assistant",
+    "max_length": "give max_new_tokens",
+    "penalty_alpha": "a session decodes greedily or samples",
+}
+
+_RANGES = {
+    "max_new_tokens": (1, math.inf),
+    "min_new_tokens": (0, math.inf),
+    "temperature": (0, 100),
+    "top_k": (0, math.inf),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "logprobs": (0, 100),
+}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise an `ArgumentError` where an option is unknown, out of range, or of whole searches."""
+    for name, value in options.items():
+        if name in _OF_WHOLE_SEARCHES:
+            raise ArgumentError(f"{name} cannot be honoured here: {_OF_WHOLE_SEARCHES[name]}.")
+        if name not in (*OPTIONS, *OWN_OPTIONS):
+            raise ArgumentError(unknown_name("generation option", name, (*OPTIONS, *OWN_OPTIONS)))
+        if name in _RANGES and value is not None:
+            _check_range(name, value)
+
+
+def _check_range(name: str, value: Any) -> None:
+    low, high = _RANGES[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        upper = f"to {high}" if high < math.inf else "or more"
+        raise ArgumentError(f"{name}: a number, {low} {upper}, is needed; got {value!r}.")
+
+
+class Sampler:
+    """Chooses the next token of one row.
+
+    Args:
+        model: The causal LM or workflow whose generation config holds what is not given.
+        prompt_ids: The prompt.
+        options: Of transformers' generation, and `seed` and `logprobs`.
+
+    Attributes:
+        config: The generation config of this request.
+        num_logprobs: How many alternatives to report, or None for no log-probabilities.
+    """
+
+    def __init__(self, model: Any, prompt_ids: Sequence[int], options: Mapping[str, Any]) -> None:
+        check_options(options)
+        given = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
+        if "temperature" in given:
+            given.setdefault("do_sample", given["temperature"] > 0)
+            if given["temperature"] == 0:
+                given |= {"do_sample": False, "temperature": 1.0}
+        # Stop strings of the generation config are the session's to find
+        self.config, _ = model._prepare_generation_config(None, **given, stop_strings=None)
+        if given.get("max_new_tokens") is None and self.config.max_new_tokens is None:
+            self.config.max_new_tokens = DEFAULT_MAX_NEW_TOKENS
+        self.num_logprobs = options.get("logprobs")
+        self._prompt = list(prompt_ids)
+        self._device = model.device
+        self._greedy = not self.config.do_sample
+        seed = options.get("seed")
+        self._generator = torch.Generator(self._device)
+        if self._greedy or seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(int(seed))
+        self._processors = _processors(model, self.config, self._prompt)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the next token is the most likely one, whatever came before."""
+        return self._greedy and not self._processors and self.num_logprobs is None
+
+    def choose(self, logits: Tensor, new_ids: Sequence[int]) -> int:
+        """The next token.
+
+        Args:
+            logits: At the last position, `(vocab,)`.
+            new_ids: Tokens generated so far.
+        """
+        scores = logits.to(torch.float32).unsqueeze(0)
+        if self._processors:
+            input_ids = torch.tensor([[*self._prompt, *new_ids]], device=logits.device)
+            scores = self._processors(input_ids, scores.clone())
+        if self._greedy:
+            return int(scores.argmax())
+        probabilities = scores.softmax(-1)
+        return int(torch.multinomial(probabilities, 1, generator=self._generator))
+
+    def logprobs(self, logits: Tensor, token_id: int) -> tuple[float, list[tuple[int, float]]]:
+        """Log-probability of a token, and the most likely ones with theirs."""
+        values = logits.to(torch.float32).log_softmax(-1)
+        top = values.topk(min(self.num_logprobs or 0, values.shape[0]))
+        return float(values[token_id]), list(zip(top.indices.tolist(), top.values.tolist()))
+
+
+def _processors(model: Any, config: GenerationConfig, prompt: Sequence[int]) -> Any:
+    ids = torch.tensor([prompt], device=model.device)
+    model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=model.device)
+    return model._get_logits_processor(
+        config, input_ids_seq_length=ids.shape[1], encoder_input_ids=ids, device=str(model.device), model_kwargs={}
+    )

@@ -1,0 +1,334 @@
+"""A session: prompts to answers, over one base and its workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from adaptkit.errors import DataError, ModelError, unknown_name
+from adaptkit.inference.answer import Answer
+from adaptkit.inference.engine import BatchGroup, Engine
+from adaptkit.inference.generate_group import GenerateGroup
+from adaptkit.inference.request import Event, Prompt, Request
+from adaptkit.inference.sampling import Sampler, check_options
+from adaptkit.model.checkpoint import load
+from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.messages import normalised
+from adaptkit.model.processor import AdaptkitProcessor, load_processor
+from adaptkit.model.run_folders import workflow_folders
+
+TEXT = "text"
+"""Name of the text workflow, which is the base."""
+
+AUTO = "auto"
+"""Name by which the messages decide on the workflow."""
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Session:
+    """Answers prompts with a base and workflows that share it.
+
+    Rows of the base and of the workflows run in one batch where their decoders and policies allow it; `status` says
+    which do. A thread runs the models while there are requests; every method may be called from any thread.
+
+    Args:
+        base: The base.
+        workflows: Workflows on this base and their processors, by name. They are set to evaluation mode.
+        tokenizer: The base's, for a session without workflows; else the first workflow's is taken.
+        default: The workflow that takes media where several could; the first by default.
+        max_batch_size: Most requests that run at once; the others wait.
+        max_waiting: Most requests that wait; any number by default.
+        prefix_cache_bytes: Memory for keys and values of earlier prompts and answers, which prompts that begin alike
+            need not compute again; 0 keeps none.
+
+    Raises:
+        ModelError: A workflow is on another base, or a name is taken.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        workflows: Mapping[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] | None = None,
+        *,
+        tokenizer: Any = None,
+        default: str | None = None,
+        max_batch_size: int = 16,
+        max_waiting: int | None = None,
+        prefix_cache_bytes: int = 1 << 30,
+    ) -> None:
+        workflows = dict(workflows or {})
+        _check_workflows(base, workflows)
+        if tokenizer is None and not workflows:
+            raise ModelError("a session without workflows needs the base's tokenizer: pass tokenizer=.")
+        self.base = base
+        self._processors = {name: processor for name, (_, processor) in workflows.items()}
+        self._models: dict[str, Any] = {TEXT: base, **{name: model for name, (model, _) in workflows.items()}}
+        if tokenizer is not None:
+            self._processors[TEXT] = AdaptkitProcessor(tokenizer)
+        else:
+            self._processors[TEXT] = next(iter(self._processors.values()))
+        if default is not None and default not in self._models:
+            raise ModelError(unknown_name("workflow", default, self._models))
+        self.default = default or next(iter(workflows), TEXT)
+        for model in self._models.values():
+            model.eval()
+        self._engine = Engine(self._groups(), max_batch_size=max_batch_size, max_waiting=max_waiting)
+
+    @classmethod
+    def open(
+        cls,
+        checkpoint: str | Path | Sequence[str | Path],
+        *,
+        base: PreTrainedModel | None = None,
+        device: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> Session:
+        """Load workflows over one base.
+
+        Args:
+            checkpoint: A run directory, a workflow's folder, the hub id of either, or a list of these.
+            base: A base that is in memory already; else that of the first workflow is loaded.
+            device: Where to; by default the GPU where there is one and the base was not given.
+            trust_remote_code: Whether code that comes with a checkpoint may be run.
+            options: Further arguments of `Session`.
+
+        Raises:
+            ModelError: A checkpoint holds no workflow, or one that is on another base.
+        """
+        import torch
+
+        given = [checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint)
+        folders: dict[str, Path] = {}
+        for entry in given:
+            for name, folder in workflow_folders(Path(entry)).items():
+                folders[_free_name(name, folders)] = folder
+        if device is None and base is None and torch.cuda.is_available():
+            device = "cuda"
+        workflows = {}
+        for name, folder in folders.items():
+            model = load(folder, base=base, trust_remote_code=trust_remote_code)
+            base = model.base
+            workflows[name] = (model, load_processor(folder, trust_remote_code=trust_remote_code))
+        if base is None:
+            raise ModelError("no checkpoint is given.")
+        if device is not None:
+            for model, _ in workflows.values():
+                model.to(device)
+        return cls(base, workflows, **options)
+
+    # -- what is here --------------------------------------------------------------------------------------------
+
+    @property
+    def workflows(self) -> dict[str, Any]:
+        """The base as `text`, then the workflows, by name."""
+        return dict(self._models)
+
+    @property
+    def modalities(self) -> dict[str, list[str]]:
+        """Modalities that each workflow takes."""
+        return {name: [] if name == TEXT else list(self._processors[name].modalities) for name in self._models}
+
+    def processor(self, workflow: str = TEXT) -> AdaptkitProcessor:
+        """The processor of a workflow."""
+        return self._processors[self._known(workflow)]
+
+    def status(self) -> dict[str, Any]:
+        """Requests that run and wait, which workflows share a batch and why others do not, and what was reused."""
+        return {
+            "running": self._engine.num_running,
+            "waiting": self._engine.num_waiting,
+            "max_batch_size": self._engine.max_batch_size,
+            "groups": [group.status() for group in self._engine.groups],
+            **self._engine.counts,
+        }
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def route(self, messages: Messages, workflow: str = AUTO) -> str:
+        """Which workflow answers: without media the base; with media the default one of those that take them all.
+
+        Raises:
+            DataError: No workflow takes these media, the one that is named does not, or there is none of that name.
+        """
+        kinds = {name for names in self.modalities.values() for name in names}
+        used = {
+            part["type"]
+            for message in normalised(messages, kinds)
+            for part in message["content"]
+            if isinstance(part, Mapping) and part.get("type") != "text"
+        }
+        if workflow == AUTO:
+            if not used:
+                return TEXT
+            takers = [name for name, takes in self.modalities.items() if used <= set(takes)]
+            if not takers:
+                have = "; ".join(f"{name}: {', '.join(takes)}" for name, takes in self.modalities.items() if takes)
+                raise DataError(f"no workflow takes {' and '.join(sorted(used))} together. There are {have or 'none'}.")
+            return self.default if self.default in takers else takers[0]
+        takes = self.modalities[self._known(workflow)]
+        if used - set(takes):
+            others = [name for name, kinds in self.modalities.items() if used <= set(kinds)]
+            hint = f" {', '.join(others)} does." if others else ""
+            raise DataError(f"workflow {workflow!r} takes no {', '.join(sorted(used - set(takes)))}.{hint}")
+        return workflow
+
+    def submit(
+        self,
+        messages: Messages,
+        workflow: str = AUTO,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        **options: Any,
+    ) -> Request:
+        """Queue a conversation, and return at once.
+
+        Args:
+            messages: Turns as transformers writes them; the last one is usually the user's.
+            workflow: By name, or `auto`; see `route`.
+            on_event: Called from the session's thread with each `Piece`, and at last with the `Answer` or the error.
+            options: Of transformers' generation: `max_new_tokens`, `do_sample`, `temperature`, `top_p`, …; and `seed`,
+                `stop_strings` and `logprobs`, the number of alternatives to report for each token. What is not given
+                comes from the workflow's generation config. A temperature above 0 samples; 0 is greedy.
+
+        Raises:
+            DataError: The messages are malformed, a medium is unreadable, or the prompt is too long.
+            ArgumentError: An option is unknown or out of range.
+            QueueFullError: As many requests wait as may.
+        """
+        check_options(options)
+        if not messages:
+            raise DataError("there is no message to answer.")
+        name = self.route(messages, workflow)
+        processor = self._processors[name]
+        media: list[tuple[Tensor, str]] = []
+
+        def measure(modality: str, source: Any) -> int:
+            entry = processor.modalities[modality]
+            inputs = entry.load(source)
+            media.append((inputs, entry.modality.content_key(source)))
+            return entry.num_positions(inputs)
+
+        encoded = processor.encode(messages, add_generation_prompt=True, num_positions=measure)
+        kinds = [modality for modality, _ in encoded.media]
+        items = [(kind, inputs, digest) for kind, (inputs, digest) in zip(kinds, media, strict=True)]
+        return self._queue(name, Prompt(encoded.input_ids, items, encoded.media_spans), on_event, options)
+
+    def submit_text(
+        self, text: str, workflow: str = TEXT, *, on_event: Callable[[Event], None] | None = None, **options: Any
+    ) -> Request:
+        """Queue a text to continue, without a chat template; else as `submit`."""
+        check_options(options)
+        name = self._known(TEXT if workflow == AUTO else workflow)
+        ids = self._processors[name].tokenizer(text)["input_ids"]
+        if not ids:
+            raise DataError("the text is empty, so there is nothing to continue.")
+        return self._queue(name, Prompt(list(ids)), on_event, options)
+
+    def chat(self, messages: Messages, workflow: str = AUTO, **options: Any) -> Answer:
+        """The answer to a conversation; arguments and errors are those of `submit`."""
+        return self.submit(messages, workflow, **options).result()
+
+    def stream(self, messages: Messages, workflow: str = AUTO, **options: Any) -> Iterator[str]:
+        """The answer to a conversation, as its text grows; who stops listening cancels it."""
+        request = self.submit(messages, workflow, **options)
+        try:
+            yield from (piece.text for piece in request if piece.text)
+        finally:
+            request.cancel()
+
+    def batch(self, conversations: Sequence[Messages], workflow: str = AUTO, **options: Any) -> list[Answer]:
+        """The answers to several conversations, of any workflows together, in their order."""
+        requests: list[Request] = []
+        try:
+            requests += [self.submit(messages, workflow, **options) for messages in conversations]
+            return [request.result() for request in requests]
+        except BaseException:
+            for request in requests:
+                request.cancel()
+            raise
+
+    def close(self) -> None:
+        """End what runs and waits with an error, and take no further requests."""
+        self._engine.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _known(self, workflow: str) -> str:
+        if workflow not in self._models:
+            raise DataError(unknown_name("workflow", workflow, self._models))
+        return workflow
+
+    def _queue(
+        self, name: str, prompt: Prompt, on_event: Callable[[Event], None] | None, options: Mapping[str, Any]
+    ) -> Request:
+        model, processor = self._models[name], self._processors[name]
+        sampler = Sampler(model, prompt.input_ids, options)
+        stop = processor.stop_settings(sampler.config)
+        stop_ids = stop["eos_token_id"]
+        request = Request(
+            name,
+            prompt,
+            sampler,
+            decode=lambda ids: processor.decode_answers([ids])[0],
+            decode_token=lambda token_id: processor.decode([token_id]),
+            stop_ids=[stop_ids] if isinstance(stop_ids, int) else stop_ids or [],
+            stop_strings=[*(stop.get("stop_strings") or []), *(options.get("stop_strings") or [])],
+            max_new_tokens=self._room(model, len(prompt.input_ids), sampler.config.max_new_tokens),
+            on_event=on_event,
+        )
+        self._engine.submit(request)
+        return request
+
+    def _room(self, model: Any, num_prompt: int, wanted: int) -> int:
+        """Most new tokens, which end where the decoder's positions do."""
+        positions: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if positions is None:
+            return wanted
+        if num_prompt >= positions:
+            raise DataError(
+                f"the prompt takes {num_prompt} positions, and the decoder has {positions} for prompt and answer. "
+                "Shorten the conversation, or give fewer media."
+            )
+        return min(wanted, positions - num_prompt)
+
+    def _groups(self) -> list[BatchGroup]:
+        return [
+            GenerateGroup(
+                name,
+                model,
+                self._processors[name],
+                reason="",
+                between_steps=lambda group: self._engine.advance(self._engine.others_than(group)),
+            )
+            for name, model in self._models.items()
+        ]
+
+
+def _check_workflows(base: Any, workflows: Mapping[str, tuple[Any, Any]]) -> None:
+    for name, (model, _) in workflows.items():
+        if name in (TEXT, AUTO):
+            raise ModelError(f"a workflow cannot be named {name!r}: that is the name of another thing here.")
+        if model.base is not base:
+            raise ModelError(f"workflow {name!r} is on another base. Load it with adaptkit.load(folder, base=base).")
+
+
+def _free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """The name, with a number behind it where it is taken: folders of several runs may be called alike."""
+    number = 2
+    found = name if name not in (TEXT, AUTO) else f"{name}-workflow"
+    while found in taken:
+        found = f"{name}-{number}"
+        number += 1
+    return found
