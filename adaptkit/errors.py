@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 # Control characters, line and paragraph separators, text direction, invisible characters, halves of surrogate pairs.
 # The joiners U+200C and U+200D stay: scripts and emoji need them.
@@ -126,6 +126,12 @@ def first_line(error: BaseException) -> str:
     """The beginning of an error's message, without its closing full stop; the error's type where it says nothing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")
+
+
+def first_few(items: Sequence[str], number: int = 5, separator: str = ", ") -> str:
+    """The first items of a list, and how many more there are."""
+    more = f" and {len(items) - number} more" if len(items) > number else ""
+    return separator.join(items[:number]) + more
 
 
 def nearest_name(name: str, choices: Iterable[str]) -> str | None:

@@ -18,18 +18,9 @@ from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
 
-from adaptkit.chat.markup import BREAK, Markup, cached
+from adaptkit.chat.markup import BREAK, Markup, cached, token_ids
 from adaptkit.chat.placeholders import Brackets, expand_placeholder, refuse_placeholders
-from adaptkit.chat.template import (
-    Rendered,
-    Span,
-    Turn,
-    locate,
-    markup_of,
-    names_key,
-    render_template,
-    resolve_template,
-)
+from adaptkit.chat.template import Rendered, Span, Turn, locate, markup_of, names_key, render_template, resolve_template
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import REASONING_KEYS, Message, more_of
 
@@ -44,8 +35,6 @@ _MEDIUM_PATTERN = re.compile("\ufdd0([0-9]+)\ufdd1")
 _RESERVED = re.compile("[\ufdd0-\ufdd5]")
 _ANCHOR = "\ufdd1"
 _REASONING = re.compile(r"\s*<think>\n*(.*?)\n*</think>\n*", re.DOTALL)
-
-"""Token ids before and after a medium."""
 
 _MAX_REMEMBERED = 20_000
 _SHORT = 200  # characters
@@ -98,7 +87,7 @@ def encode_conversation(
         ModelError: There is no chat template.
     """
     template = resolve_template(tokenizer, chat_template)
-    markup = None if special_tokens_in_text else markup_of(tokenizer, template, placeholder_ids.values())
+    markup = None if special_tokens_in_text else markup_of(tokenizer, template, frozenset(placeholder_ids.values()))
     turns, media = _flatten(messages, placeholder_ids, template, markup)
     text = render_template(tokenizer, turns, add_generation_prompt, template)
     rendered = locate(tokenizer, turns, text, add_generation_prompt, template)
@@ -194,7 +183,7 @@ def special_tokens_in(
 ) -> list[str]:
     """Tokens that structure a conversation, and whose words stand in the text of messages; each once."""
     template = resolve_template(tokenizer, chat_template)
-    markup = markup_of(tokenizer, template, (placeholder_ids or {}).values())
+    markup = markup_of(tokenizer, template, frozenset((placeholder_ids or {}).values()))
     turns, _ = _flatten(messages, None, template)
     texts = [text for turn in turns for text in _strings({**turn, "role": None})]
     return list(dict.fromkeys(match[0] for text in texts for match in markup.find(text)))
@@ -220,7 +209,7 @@ def _flatten(
         texts = []
         for part in parts:
             if isinstance(part, dict) and part.get("type") == "text":
-                texts.append(_part_text(part, index))
+                texts.append(_check_text(part.get("text"), f"message {index}"))
             else:
                 texts.append(_MEDIUM.format(len(media)))
                 media.append(_part_medium(part, index, modalities))
@@ -305,14 +294,9 @@ def _check_rendered(
             )
 
 
-def _part_text(part: dict[str, Any], index: int) -> str:
-    text = part.get("text")
+def _check_text(text: Any, where: str) -> str:
     if not isinstance(text, str):
-        raise DataError(f"message {index}: a text part holds {type(text).__name__}, not text")
-    return _check_text(text, f"message {index}")
-
-
-def _check_text(text: str, where: str) -> str:
+        raise DataError(f"{where}: a text part holds {type(text).__name__}, not text")
     reserved = _RESERVED.search(text)
     if reserved:
         raise DataError(
@@ -401,7 +385,7 @@ def _tokenize_pieces(tokenizer: Any, pieces: list[str], markup: Markup | None = 
     Tokenizers of the SentencePiece kind put a space before their input. Only the first piece
     begins the text, so for them the others are tokenised behind an anchor character, whose ids are taken off.
     """
-    anchor: list[int] = cached(tokenizer, "anchor", lambda: _find_anchor(tokenizer))
+    anchor = _anchor_ids(tokenizer)
     texts = [piece if i == 0 or not anchor else _ANCHOR + piece for i, piece in enumerate(pieces)]
     whole = iter(_tokenize(tokenizer, [text for text in texts if BREAK not in text]))
     found: list[list[int]] = []
@@ -440,7 +424,8 @@ def _tokenize_as_text(
     )
 
 
-def _find_anchor(tokenizer: Any) -> list[int]:
+@cached
+def _anchor_ids(tokenizer: Any) -> list[int]:
     """Ids of the anchor character where pieces must be tokenised behind it, else none."""
     probes = ["a", " a"]
     anchor, *anchored = _tokenize(tokenizer, [_ANCHOR, *(_ANCHOR + probe for probe in probes)])
@@ -451,18 +436,16 @@ def _find_anchor(tokenizer: Any) -> list[int]:
 
 def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """Token ids of each text. Short texts are remembered: headers and brief answers come again and again."""
-    known: dict[str, list[int]] = cached(tokenizer, ("ids", len(tokenizer)), dict)
-    ids: dict[str, list[int]] = {text: known[text] for text in texts if text in known}
+    known = _known_ids(tokenizer)
+    ids = {text: known[text] for text in texts if text in known}
     new = list(dict.fromkeys(text for text in texts if text not in ids))
     if new:
-        encoding = tokenizer(
-            new,
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        ids.update(zip(new, encoding["input_ids"]))
+        ids.update(zip(new, token_ids(tokenizer, new)))
         if len(known) < _MAX_REMEMBERED:
             known.update((text, ids[text]) for text in new if len(text) <= _SHORT)
     return [ids[text] for text in texts]
+
+
+@cached
+def _known_ids(tokenizer: Any) -> dict[str, list[int]]:
+    return {}

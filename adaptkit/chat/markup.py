@@ -11,7 +11,8 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from tokenizers import AddedToken
@@ -19,15 +20,37 @@ from tokenizers import AddedToken
 BREAK = "\ufdd4"
 _STAND_IN = "\ufdd5"
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _caches: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 
-def cached(tokenizer: Any, key: Any, build: Callable[[], Any]) -> Any:
-    """What `build` returned the first time it was called for this tokenizer and key."""
-    cache = _caches.setdefault(tokenizer, {})
-    if key not in cache:
-        cache[key] = build()
-    return cache[key]
+def cached(compute: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Call a function of a tokenizer once for each vocabulary size and other arguments, which must be hashable."""
+
+    @wraps(compute)
+    def look_up(tokenizer: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        cache = _caches.setdefault(tokenizer, {})
+        key = (compute, len(tokenizer), args, tuple(kwargs.items()))
+        if key not in cache:
+            cache[key] = compute(tokenizer, *args, **kwargs)
+        found: T = cache[key]
+        return found
+
+    return look_up
+
+
+def forget(tokenizer: Any) -> None:
+    """Drop what `cached` functions know of a tokenizer, after a change that its vocabulary does not show."""
+    _caches.pop(tokenizer, None)
+
+
+def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Ids of each of some texts, without special tokens around them."""
+    options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, **options)["input_ids"]
+    return ids
 
 
 def added_tokens(tokenizer: Any) -> dict[str, tuple[int, bool]]:
@@ -94,7 +117,7 @@ class Markup:
 
         What is whole is the template's, and gets its id.
         """
-        splitting = cached(self._tokenizer, ("splitting", len(self._tokenizer), tuple(self.tokens)), self._splitting)
+        splitting = _splitting(self._tokenizer, tuple(self.tokens))
         if splitting is None:
             return None
         encode, stand_in, pattern = splitting
@@ -105,30 +128,33 @@ class Markup:
         following = iter(written)
         return [next(following) if i == stand_in else i for i in ids]
 
-    def _splitting(self) -> tuple[Callable[[str], list[int]], int, re.Pattern[str]] | None:
-        """A copy of a fast tokenizer that splits the tokens, and knows one that stands in for all of them.
 
-        A copy, since how a tokenizer of that library splits is a state that all threads share.
-        """
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            return None
-        by_text = {str(token): token for token in self._tokenizer.added_tokens_decoder.values()}
-        backend = copy.deepcopy(backend)
-        backend.no_truncation()
-        backend.no_padding()
-        backend.add_special_tokens(
-            [AddedToken(t, special=True, normalized=by_text[t].normalized) for t in self.tokens if t in by_text]
-        )
-        backend.add_tokens([AddedToken(_STAND_IN, special=False, normalized=False)])
-        backend.encode_special_tokens = True
-        spaced = [_with_whitespace(token, by_text) for token in sorted(self.tokens, key=len, reverse=True)]
-        stand_in = backend.token_to_id(_STAND_IN)
-        return (
-            lambda text: list(backend.encode(text, add_special_tokens=False).ids),
-            stand_in,
-            re.compile("|".join(spaced) or r"(?!)"),
-        )
+@cached
+def _splitting(
+    tokenizer: Any, tokens: tuple[str, ...]
+) -> tuple[Callable[[str], list[int]], int, re.Pattern[str]] | None:
+    """A copy of a fast tokenizer that splits the tokens, and knows one that stands in for all of them.
+
+    A copy, since how a tokenizer of that library splits is a state that all threads share.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    by_text = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
+    backend = copy.deepcopy(backend)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.add_special_tokens(
+        [AddedToken(t, special=True, normalized=by_text[t].normalized) for t in tokens if t in by_text]
+    )
+    backend.add_tokens([AddedToken(_STAND_IN, special=False, normalized=False)])
+    backend.encode_special_tokens = True
+    spaced = [_with_whitespace(token, by_text) for token in sorted(tokens, key=len, reverse=True)]
+
+    def encode(text: str) -> list[int]:
+        return list(backend.encode(text, add_special_tokens=False).ids)
+
+    return encode, backend.token_to_id(_STAND_IN), re.compile("|".join(spaced) or r"(?!)")
 
 
 def _text_of(tokenizer: Any, token_id: int) -> str:

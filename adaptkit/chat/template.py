@@ -8,7 +8,7 @@ a comparison. Templates that do more than place and trim contents are rendered t
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from adaptkit.chat.markup import Markup, added_tokens, cached
+from adaptkit.chat.markup import Markup, added_tokens, cached, forget
 from adaptkit.errors import DataError, ModelError
 from adaptkit.files.loading import reading
 from adaptkit.interfaces import REASONING_KEYS
@@ -60,6 +60,7 @@ def fix_date(tokenizer: Any, date: datetime | None) -> None:
     It is an attribute of the object, so worker processes have it too, and no file of a saved tokenizer does.
     """
     setattr(tokenizer, _DATE_ATTRIBUTE, date)
+    forget(tokenizer)
 
 
 def prints_date(template: str) -> bool:
@@ -135,13 +136,7 @@ def names_key(template: str, key: str) -> bool:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where a template puts one text of a turn, and what it writes until the next one.
-
-    Attributes:
-        turn: Index of the turn.
-        key: Which of its texts: `content`, or another key of the message.
-        after: Literal text from this text's end to the next one or the end of all.
-    """
+    """Where a template puts a text of a message, by its key, and the literal text up to the next one or the end."""
 
     turn: int
     key: str
@@ -150,14 +145,7 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Answer:
-    """An assistant's turn in a skeleton.
-
-    Attributes:
-        first: Index of its first slot.
-        last: Index of its last slot.
-        lead: Characters before the first that are the assistant's, beyond the generation prompt.
-        tail: Characters after the last that end the assistant's turn.
-    """
+    """First and last slot of an assistant's turn, and how many characters before and after them are its own."""
 
     first: int
     last: int
@@ -231,16 +219,13 @@ def locate(tokenizer: Any, turns: list[Turn], text: str, add_generation_prompt: 
     found = None
     if all(isinstance(value, str) for turn in turns for value in turn.values()):
         keys = tuple((turn["role"], *(key for key in turn if key != "role")) for turn in turns)
-        skeleton: _Skeleton | None = cached(
-            tokenizer,
-            (template, keys, add_generation_prompt, len(tokenizer), getattr(tokenizer, _DATE_ATTRIBUTE, None)),
-            lambda: _build_skeleton(tokenizer, keys, add_generation_prompt, template),
-        )
+        skeleton = _skeleton(tokenizer, keys, add_generation_prompt, template)
         found = skeleton.match(turns, text) if skeleton is not None else None
     return found or Rendered(_spans_by_prefix(tokenizer, turns, text, template), None)
 
 
-def _build_skeleton(
+@cached
+def _skeleton(
     tokenizer: Any, keys: Sequence[Sequence[str]], add_generation_prompt: bool, template: str
 ) -> _Skeleton | None:
     places = [(i, key) for i, (_, *names) in enumerate(keys) for key in names]
@@ -293,13 +278,10 @@ def _tail(tokenizer: Any, template: str, ending: str | None, after: str) -> int:
     return len(ending) if ending is not None and after.startswith(ending) else 0
 
 
+@cached
 def _added_pattern(tokenizer: Any) -> re.Pattern[str]:
-    def build() -> re.Pattern[str]:
-        longest_first = sorted(added_tokens(tokenizer), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-    pattern: re.Pattern[str] = cached(tokenizer, ("added", len(tokenizer)), build)
-    return pattern
+    longest_first = sorted(added_tokens(tokenizer), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
 def _spans_by_prefix(tokenizer: Any, turns: list[Turn], text: str, template: str) -> list[Span]:
@@ -349,18 +331,9 @@ class TurnEnd:
         return text.strip().removesuffix(self.trailer.strip()).strip()
 
 
+@cached
 def end_of_turn(tokenizer: Any, template: str) -> TurnEnd:
-    """Determine by rendering how a template ends the assistant's turns, in the middle of a conversation and last.
-
-    Args:
-        tokenizer: Whose template it is.
-        template: The template's text.
-    """
-    end: TurnEnd = cached(tokenizer, ("end", template, len(tokenizer)), lambda: _find_end(tokenizer, template))
-    return end
-
-
-def _find_end(tokenizer: Any, template: str) -> TurnEnd:
+    """Determine by rendering how a template ends the assistant's turns, in the middle of a conversation and last."""
     tails = list(_tails(tokenizer, template))
     added = added_tokens(tokenizer)
     found = [match for tail in tails if (match := _added_pattern(tokenizer).search(tail))]
@@ -370,11 +343,11 @@ def _find_end(tokenizer: Any, template: str) -> TurnEnd:
         return TurnEnd(strings=(before,))  # which follows every answer, and a token only the last
     if found:
         return TurnEnd(tuple(dict.fromkeys(added[match[0]][0] for match in found)), trailer=before)
-    written = [tail.rstrip() for tail in tails[:1] if tail.strip()]
-    ids = [_single_id(tokenizer, text) for text in written]
-    if any(token_id is None for token_id in ids):
-        return TurnEnd(strings=tuple(written))
-    return TurnEnd(tuple(token_id for token_id in ids if token_id is not None))
+    written = tails[0].rstrip() if tails else ""
+    if not written:
+        return TurnEnd()
+    token_id = _single_id(tokenizer, written)
+    return TurnEnd(strings=(written,)) if token_id is None else TurnEnd((token_id,))
 
 
 def _tails(tokenizer: Any, template: str) -> Iterator[str]:
@@ -462,46 +435,37 @@ class AnswerFrame:
         return text.removeprefix(lead).strip() if lead else text
 
 
+@cached
 def answer_frame(tokenizer: Any, template: str | None) -> AnswerFrame:
     """Determine by rendering what a template writes around an answer's content."""
     if not template:
         return AnswerFrame()
-
-    def build() -> AnswerFrame:
-        key = next((key for key in REASONING_KEYS if names_key(template, key)), None)
-        asked: Turn = {"role": "user", "content": "\u00a7"}
-        lead = separator = ""
-        for more in ({}, {key: "\u00b6"}) if key else ({},):
-            turns: list[Turn] = [asked, {"role": "assistant", **more, "content": "\u00a4"}]
-            try:
-                text = render_template(tokenizer, turns, False, template)
-                found = locate(tokenizer, turns, text, False, template)
-            except DataError:
-                continue
-            if found.texts is None or found.missing:
-                continue
-            start, content = found.answers[0][0], found.texts[-1][0]
-            if more:
-                separator = text[found.texts[-2][1] : content]
-            else:
-                lead = text[start:content]
-        return AnswerFrame(lead, separator)
-
-    frame: AnswerFrame = cached(tokenizer, ("frame", template, len(tokenizer)), build)
-    return frame
+    key = next((key for key in REASONING_KEYS if names_key(template, key)), None)
+    asked: Turn = {"role": "user", "content": "\u00a7"}
+    lead = separator = ""
+    for more in ({}, {key: "\u00b6"}) if key else ({},):
+        turns: list[Turn] = [asked, {"role": "assistant", **more, "content": "\u00a4"}]
+        try:
+            text = render_template(tokenizer, turns, False, template)
+            found = locate(tokenizer, turns, text, False, template)
+        except DataError:
+            continue
+        if found.texts is None or found.missing:
+            continue
+        start, content = found.answers[0][0], found.texts[-1][0]
+        if more:
+            separator = text[found.texts[-2][1] : content]
+        else:
+            lead = text[start:content]
+    return AnswerFrame(lead, separator)
 
 
 # -- what contents must not become -----------------------------------------------------------------------------------
 
 
-def markup_of(tokenizer: Any, template: str, placeholder_ids: Collection[int] = ()) -> Markup:
+@cached
+def markup_of(tokenizer: Any, template: str, placeholder_ids: frozenset[int] = frozenset()) -> Markup:
     """The tokens that structure conversations of a template: special ones, what it writes, and placeholders."""
-    ids = tuple(sorted(placeholder_ids))
-
-    def build() -> Markup:
-        turns = [{"role": role, "content": ""} for role in ("system", "user", "assistant", "user")]
-        samples = [_ending(tokenizer, part, True, template) or "" for part in (turns, turns[1:2], turns[1:])]
-        return Markup(tokenizer, "\n".join([template, *samples]), ids)
-
-    markup: Markup = cached(tokenizer, ("markup", template, ids, len(tokenizer)), build)
-    return markup
+    turns = [{"role": role, "content": ""} for role in ("system", "user", "assistant", "user")]
+    samples = [_ending(tokenizer, part, True, template) or "" for part in (turns, turns[1:2], turns[1:])]
+    return Markup(tokenizer, "\n".join([template, *samples]), placeholder_ids)

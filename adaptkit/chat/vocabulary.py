@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from adaptkit.errors import DataError, ModelError
+from adaptkit.chat.markup import token_ids
+from adaptkit.errors import DataError, ModelError, first_few
 from adaptkit.interfaces import DataSource, Message
 
 NUM_SAMPLES = 100
 """Samples of each dataset that `describe_unknown_words` looks at."""
 
-_NUM_SHOWN = 5
 _STANDARD_NAMES = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}
 
 
@@ -40,17 +40,12 @@ def _with_unknown(tokenizer: Any, texts: list[str]) -> list[str]:
     """Those of some texts in whose ids the unknown token is."""
     if not texts:
         return []
-    encoding = tokenizer(
-        texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-    )
-    return [text for text, ids in zip(texts, encoding["input_ids"]) if tokenizer.unk_token_id in ids]
+    return [text for text, ids in zip(texts, token_ids(tokenizer, texts)) if tokenizer.unk_token_id in ids]
 
 
 def list_words(words: Iterable[str]) -> str:
     """The first few words, quoted."""
-    words = list(words)
-    shown = ", ".join(f"{word!r:.40}" for word in words[:_NUM_SHOWN])
-    return shown + (f" and {len(words) - _NUM_SHOWN} more" if len(words) > _NUM_SHOWN else "")
+    return first_few([f"{word!r:.40}" for word in words])
 
 
 def describe_unknown_words(tokenizer: Any, name: str, source: DataSource) -> str | None:
@@ -125,11 +120,10 @@ def check_vocabulary(tokenizer: Any, num_rows: int, where: str = "") -> None:
     beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= num_rows and token not in named)
     if not beyond:
         return
-    shown = ", ".join(f"{token!r:.40} (id {i})" for i, token in beyond[:_NUM_SHOWN])
-    more = f" and {len(beyond) - _NUM_SHOWN} more" if len(beyond) > _NUM_SHOWN else ""
+    shown = first_few([f"{token!r:.40} (id {i})" for i, token in beyond])
     raise ModelError(
         f"{where}the tokenizer has {num_ids:,} token ids, but the model's embedding has {num_rows:,} rows. Without a "
-        f"row: {shown}{more}. Use the tokenizer that belongs to the model; or, if these tokens were added on purpose, "
+        f"row: {shown}. Use the tokenizer that belongs to the model; or, if these tokens were added on purpose, "
         "enlarge the model before it is adapted: model.resize_token_embeddings(len(tokenizer)), and save_pretrained of "
         "both."
     )

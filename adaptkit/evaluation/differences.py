@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-_NUM_NAMED = 5
+from adaptkit.errors import first_few
 
 
 def differences_of(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
@@ -21,12 +21,6 @@ def differences_of(here: Mapping[str, str], there: Mapping[str, str]) -> list[st
             short = all(len(value) <= 40 for value in values)
             found.append(f"{name} ({values[0]} instead of {values[1]})" if short else name)
     return found
-
-
-def name_first(differences: Sequence[str]) -> str:
-    """The first few differences, and how many more there are."""
-    more = f" and {len(differences) - _NUM_NAMED} more" if len(differences) > _NUM_NAMED else ""
-    return "; ".join(differences[:_NUM_NAMED]) + more
 
 
 def failures(text: Mapping[str, Any], *, own_template: bool = False) -> list[str]:
@@ -46,7 +40,7 @@ def failures(text: Mapping[str, Any], *, own_template: bool = False) -> list[str
     if text.get("chat_template_identical") is False and not own_template:
         found.append("the tokenizer has another chat template than the base's")
     if text.get("differences"):
-        found.append(name_first(text["differences"]))
+        found.append(first_few(text["differences"], separator="; "))
     if text.get("failed"):
         found.append(str(text["failed"]))
     return found

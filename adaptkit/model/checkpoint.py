@@ -108,14 +108,10 @@ def _build(
     parts: dict[str, ModalityParts] = {}
     for name, described in read_modalities(config.modalities, directory / CONFIG_NAME).items():
         found = load_encoder(described.encoder, directory / ENCODERS_FOLDER / name, given.get(name))
-        encoder, _ = build_encoder(found, _adoption_options(described.encoder, found))
+        is_adopted = "adopted_by" in described.encoder and not isinstance(found, Encoder)  # a model object
+        encoder, _ = build_encoder(found, described.encoder.get("options") if is_adopted else None)
         parts[name] = ModalityParts.of(name, described, encoder, base)
     return assemble(base, parts, config.insertion, config.replace_ends)
-
-
-def _adoption_options(reference: Mapping[str, Any], encoder: Any) -> Any:
-    """Options by which a model object becomes an encoder; an encoder has been through that."""
-    return None if "adopted_by" not in reference or isinstance(encoder, Encoder) else reference.get("options")
 
 
 def _resize(model: AdaptkitForConditionalGeneration, config: AdaptkitConfig, tensors: Mapping[str, Tensor]) -> None:
@@ -170,8 +166,7 @@ def _load_generation_config(model: AdaptkitForConditionalGeneration, config: Ada
         model.generation_config = GenerationConfig.from_dict(values)
     if model.generation_config.stop_strings:
         beside = (directory / "tokenizer_config.json").is_file()
-        base = resolve_reference(config.base, directory)
-        model.stop_tokenizer = str(directory) if beside else base
+        model.stop_tokenizer = str(directory) if beside else resolve_reference(config.base, directory)
 
 
 def load_config(directory: Path) -> AdaptkitConfig:
@@ -238,7 +233,7 @@ def _load_base(
     options = {"revision": revision, **options}
     dtype = dtype or config.base["dtype"]
     if "quantization" in config.base and "quantization_config" not in options:
-        options = {**options, **_quantized(config.base, source, dtype, options["revision"])}
+        options |= _quantized(config.base, source, dtype, options["revision"])
     advice = f"It is the base of {directory}: put it there, or pass it: adaptkit.load(directory, base=base)."
     try:
         base: PreTrainedModel = load_stock(AutoModelForCausalLM, source, advice=advice, dtype=dtype, **options)

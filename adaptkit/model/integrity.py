@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, first_few
 from adaptkit.files.hashing import hash_tensors
 from adaptkit.files.loading import reading
 from adaptkit.files.paths import resolve_model_path
@@ -27,8 +27,6 @@ CHECKSUM = "adaptkit_sha256"
 
 HASHES = {"content_hash": torch.bfloat16, "content_hash_float16": torch.float16}
 """Keys of a record of a frozen model's content, and to what its values are rounded for each."""
-
-_NUM_NAMED = 3
 
 _recorded: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 """What a checkpoint says of frozen models that several checkpoints are saved with, and which are hashed once."""
@@ -211,9 +209,8 @@ def refuse_non_finite(named_tensors: Iterable[tuple[str, Tensor]], where: str) -
     """
     names = [name for name, tensor in named_tensors if not is_finite(tensor)]
     if names:
-        more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
         raise ModelError(
-            f"{where}: {', '.join(names[:_NUM_NAMED])}{more} hold(s) non-finite values (NaN or infinity), so "
+            f"{where}: {first_few(names, 3)} hold(s) non-finite values (NaN or infinity), so "
             "nothing that is computed with them means anything. Use an earlier checkpoint, or fetch the file again."
         )
 

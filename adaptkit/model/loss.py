@@ -25,9 +25,11 @@ CHUNK_ELEMENTS = 1 << 27
 
 def mean_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
     """Cross-entropy of `(n, vocab)` logits, summed and divided by `num_items` or averaged."""
-    return divided(
-        F.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=IGNORE_INDEX), targets, num_items
-    )
+    return divided(_summed(logits, targets), targets, num_items)
+
+
+def _summed(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=IGNORE_INDEX)
 
 
 def shifted_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
@@ -84,20 +86,12 @@ def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor, mode: LossMode
     """Summed cross-entropy of `(n,)` targets and the logits of `(n, hidden)` inputs of a head, `chunked` or `liger`."""
     if mode == "liger":
         return _liger_loss(hidden, head, targets)
-    size = max(1, CHUNK_ELEMENTS // _vocabulary(head, hidden))
+    vocab_size = getattr(head, "out_features", None) or head(hidden[:1].detach()).shape[-1]
+    size = max(1, CHUNK_ELEMENTS // int(vocab_size))
     total = hidden.new_zeros((), dtype=torch.float32)
     for part, wanted in zip(torch.split(hidden, size), torch.split(targets, size)):
-        total = total + checkpoint(_loss_of_part, part, wanted, head, use_reentrant=False)
+        total = total + checkpoint(lambda x, y: _summed(head(x), y), part, wanted, use_reentrant=False)
     return total
-
-
-def _loss_of_part(hidden: Tensor, targets: Tensor, head: nn.Module) -> Tensor:
-    return F.cross_entropy(head(hidden).float(), targets, reduction="sum", ignore_index=IGNORE_INDEX)
-
-
-def _vocabulary(head: nn.Module, hidden: Tensor) -> int:
-    features = getattr(head, "out_features", None)
-    return int(features) if features is not None else int(head(hidden[:1].detach()).shape[-1])
 
 
 def _liger_loss(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
@@ -116,7 +110,7 @@ def without_head(language_model: nn.Module) -> Iterator[nn.Module]:
     place = next(name for name, module in language_model.named_modules() if module is head)
     parent_name, _, name = place.rpartition(".")
     parent = language_model.get_submodule(parent_name)
-    parent._modules[name] = _Untouched()
+    parent._modules[name] = nn.Identity()  # families look at its weight's dtype or device at most
     try:
         yield head
     finally:
@@ -145,7 +139,3 @@ def enlarged_inputs(language_model: nn.Module, factor: float = 256.0) -> Iterato
         yield
     finally:
         hook.remove()
-
-
-class _Untouched(nn.Identity):
-    """Stands in a head's place; families look at its weight's dtype or device at most."""

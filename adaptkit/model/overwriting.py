@@ -33,22 +33,17 @@ def refuse_overwriting(directory: Path, model: Any = None) -> None:
         raise ModelError(
             f"{named} holds a model that is not a workflow ({found}), which would be overwritten. Name another folder."
         )
-    weights = next(filter(_is_only_copy, weight_files(directory)), None) if found is None else None
-    if weights is not None:
-        raise ModelError(
-            f"{named} holds weights of another model ({weights.name}, without a config.json of a workflow), which "
-            "would be overwritten. Name another folder."
-        )
+    for path in weight_files(directory) if found is None else ():
+        if path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1:  # a link loses no content
+            raise ModelError(
+                f"{named} holds weights of another model ({path.name}, without a config.json of a workflow), which "
+                "would be overwritten. Name another folder."
+            )
 
 
 def weight_files(directory: Path) -> list[Path]:
     """Files in a folder with names that the tensors of a workflow may get."""
     return [*directory.glob("model-*-of-*.safetensors"), *directory.glob(f"{TENSORS_FILE}*")]
-
-
-def _is_only_copy(path: Path) -> bool:
-    """Whether content is lost where a file is replaced: not that of a link, of whichever kind."""
-    return path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
 
 
 def _sources(model: Any) -> list[tuple[str, Path]]:

@@ -47,19 +47,12 @@ _windows: ContextVar[_Windows | None] = ContextVar("windows", default=None)
 
 @dataclass(frozen=True)
 class _Buckets:
-    """Conversations of like length beside each other, filled up to the longest of their bucket.
+    """Conversations of like length beside each other, filled up to the longest of their bucket."""
 
-    Attributes:
-        shapes: Conversations and positions of each bucket.
-        gather: Which position of the row stands at each place of the buckets, one bucket after the other.
-        filling: The places that only fill up, where the last position of a conversation stands again.
-        places: Where each position of the row stands.
-    """
-
-    shapes: tuple[tuple[int, int], ...]
-    gather: Tensor
-    filling: Tensor
-    places: Tensor
+    shapes: tuple[tuple[int, int], ...]  # conversations and positions of each bucket
+    gather: Tensor  # which position of the row stands at each place of the buckets, one bucket after the other
+    filling: Tensor  # the places that only fill up, where the last position of a conversation stands again
+    places: Tensor  # where each position of the row stands
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> _Buckets:
@@ -161,34 +154,23 @@ def packed_attention(
     return _attend_by_bucket(tensors, packed_segments.buckets, scaling, dropout, window).unsqueeze(0), None
 
 
-class _ToBuckets(torch.autograd.Function):
-    """From the row to the buckets; what fills up has no gradient, since causal attention hides it from all else.
+class _Rearranged(torch.autograd.Function):
+    """From the row to the buckets, or back; what fills up has no gradient, since causal attention hides it.
 
-    Its gradient is a plain gather; PyTorch would scatter that of an index with repeated positions.
+    The gradient is a plain gather; PyTorch would scatter that of an index with repeated positions.
     """
 
     @staticmethod
-    def forward(ctx: Any, row: Tensor, buckets: _Buckets) -> Tensor:
-        ctx.buckets = buckets
-        return row.index_select(0, buckets.gather)
+    def forward(ctx: Any, values: Tensor, buckets: _Buckets, to_row: bool) -> Tensor:
+        ctx.buckets, ctx.to_row = buckets, to_row
+        return values.index_select(0, buckets.places if to_row else buckets.gather)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].index_select(0, ctx.buckets.places), None
-
-
-class _ToRow(torch.autograd.Function):
-    """From the buckets to the row, the reverse of `_ToBuckets`."""
-
-    @staticmethod
-    def forward(ctx: Any, flat: Tensor, buckets: _Buckets) -> Tensor:
-        ctx.buckets = buckets
-        return flat.index_select(0, buckets.places)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        if not ctx.to_row:
+            return gradients[0].index_select(0, ctx.buckets.places), None, None
         flat = gradients[0].index_select(0, ctx.buckets.gather)
-        return flat.index_fill_(0, ctx.buckets.filling, 0), None
+        return flat.index_fill_(0, ctx.buckets.filling, 0), None, None
 
 
 def _attend_by_bucket(
@@ -196,23 +178,15 @@ def _attend_by_bucket(
 ) -> Tensor:
     """Attention of each bucket's conversations beside each other; `(seq, heads, head_dim)` in and out."""
     sizes = [count * longest for count, longest in buckets.shapes]
-    flat_by_bucket = [_ToBuckets.apply(tensor, buckets).split(sizes) for tensor in tensors]
+    flat_by_bucket = [_Rearranged.apply(tensor, buckets, False).split(sizes) for tensor in tensors]
     outputs = []
     for shape, *flat in zip(buckets.shapes, *flat_by_bucket):
         query, key, value = (tensor.unflatten(0, shape).transpose(1, 2) for tensor in flat)
         mask = None if window is None else _band(shape[1], window, query.device)
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=dropout,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=key.shape[1] != query.shape[1],
-        )
+        options = {"is_causal": mask is None, "scale": scaling, "enable_gqa": key.shape[1] != query.shape[1]}
+        attended = F.scaled_dot_product_attention(query, key, value, mask, dropout, **options)
         outputs.append(attended.transpose(1, 2).flatten(0, 1))
-    joined: Tensor = _ToRow.apply(torch.cat(outputs), buckets)
+    joined: Tensor = _Rearranged.apply(torch.cat(outputs), buckets, True)
     return joined
 
 

@@ -30,7 +30,7 @@ from adaptkit.files.writing import staged_files, write_json
 from adaptkit.interfaces import Message
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
 from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
-from adaptkit.model.config import AdaptkitConfig, check_names
+from adaptkit.model.config import check_names
 from adaptkit.model.messages import END, flatten, kind_of, normalised, open_ended, with_sources, with_stand_ins
 from adaptkit.model.modality import WorkflowModality, read_modalities
 from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
@@ -114,20 +114,17 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
     @cached_property
     def brackets(self) -> dict[str, Brackets]:
         """Token ids before and after each item of a modality."""
-        return {name: self._brackets_of(inputs) for name, inputs in self.modalities.items()}
 
-    def _brackets_of(self, inputs: ModalityInputs) -> Brackets:
-        texts = (inputs.start, inputs.end)
-        before, after = ([] if t is None else self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts)
-        return before, after
+        def ids(text: str | None) -> list[int]:
+            return [] if text is None else self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+        return {name: (ids(inputs.start), ids(inputs.end)) for name, inputs in self.modalities.items()}
 
     @property
     def pad_token_id(self) -> int:
         """Id to pad with; any id serves, since padding is masked."""
-        for token_id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token_id is not None:
-                return int(token_id)
-        return 0
+        given = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return int(next(token_id for token_id in given if token_id is not None))
 
     def stop_settings(self, generation_config: Any = None) -> dict[str, Any]:
         """What generation must stop at, as keywords of `generate`: the ends of a turn that the chat template writes.
@@ -219,29 +216,23 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             other = "add_generation_prompt" if add_generation_prompt else "return_assistant_tokens_mask"
             raise ArgumentError(f"continue_final_message cannot be combined with {other}.")
         template = resolve_template(self.tokenizer, chat_template or self.chat_template)
-        given = {"tools": tools, "documents": documents}
-        variables = {name: value for name, value in given.items() if value}
+        variables: dict[str, Any] = {n: v for n, v in (("tools", tools), ("documents", documents)) if v}
         known = {field.name for field in fields(TextOptions)}
         variables |= {n: v for n, v in kwargs.items() if n not in known and names_variable(template, n)}
         queues, others = self._queues({**kwargs, **(processor_kwargs or {})}, besides=variables)
         options = self._options(others, TEMPLATE_KEYWORDS, "The chat template uses no variable of that name.")
-        template = with_variables(template, variables)
-        special_tokens_in_text = self.special_tokens_in_text
-        if sanitize_control_tokens is not None:
-            special_tokens_in_text = not sanitize_control_tokens
+        as_tokens = self.special_tokens_in_text if sanitize_control_tokens is None else not sanitize_control_tokens
+        rendering: dict[str, Any] = {
+            "add_generation_prompt": add_generation_prompt, "chat_template": with_variables(template, variables)
+        }  # fmt: skip
         batched = bool(conversation) and not isinstance(conversation[0], Mapping)
         conversations = [self._normalise(one) for one in (conversation if batched else [conversation])]
         if continue_final_message:
             conversations = [open_ended(messages) for messages in conversations]
         if not tokenize:
             markers = {**self._tags(), END: END}
-            texts = [
-                render(
-                    self.tokenizer, with_stand_ins(messages), add_generation_prompt=add_generation_prompt,
-                    chat_template=template, markers=markers,
-                ).partition(END)[0]
-                for messages in conversations
-            ]  # fmt: skip
+            texts = [render(self.tokenizer, with_stand_ins(m), markers=markers, **rendering) for m in conversations]
+            texts = [text.partition(END)[0] for text in texts]
             return texts if batched else texts[0]
         num_given = {name: len(queue) for name, queue in queues.items()}
         conversations = [with_sources(messages, queues) for messages in conversations]
@@ -256,13 +247,10 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                 placeholder_ids={**self.placeholder_ids, **({END: end_id} if continue_final_message else {})},
                 num_positions=lambda name, source: 1 if name == END else self._keep(media, name, source),
                 brackets=self.brackets,
-                add_generation_prompt=add_generation_prompt,
-                chat_template=template,
-                special_tokens_in_text=special_tokens_in_text,
+                special_tokens_in_text=as_tokens,
+                **rendering,
             )
-            ids = encoded.input_ids
-            stop = ids.index(end_id) if end_id in ids else len(ids)
-            row: Row = {"input_ids": ids[:stop]}
+            row: Row = {"input_ids": encoded.input_ids[: [*encoded.input_ids, end_id].index(end_id)]}
             if return_assistant_tokens_mask:
                 row["assistant_masks"] = [int(label != IGNORE_INDEX) for label in encoded.labels]
             rows.append(row)
@@ -524,14 +512,11 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
                 del given[name]  # pipelines hand over what is for the model
             elif name not in known:
                 raise ArgumentError(unknown_name("keyword of a workflow's processor", name, known))
-        tokenizer_options = {name: value for name, value in given.items() if name != "chat_template"}
+        chat_template, trusted = given.pop("chat_template", None), kwargs.get("trust_remote_code")
         processor = load_processor(
-            pretrained_model_name_or_path,
-            tokenizer_options=tokenizer_options,
-            trust_remote_code=kwargs.get("trust_remote_code"),
-            **hub,
+            pretrained_model_name_or_path, tokenizer_options=given, trust_remote_code=trusted, **hub
         )
-        processor.chat_template = given.get("chat_template") or processor.chat_template
+        processor.chat_template = chat_template or processor.chat_template
         processor.padding_side = given.get("padding_side", processor.padding_side)
         return processor
 
@@ -589,18 +574,21 @@ def load_processor(
             raise ModelError(f"load_processor: {unknown_name('argument', name, [*HUB_OPTIONS, 'subfolder'])}")
     directory, _ = locate(directory, hub_options)
     path = directory / PROCESSOR_FILE
-    chat_template, special_tokens_in_text = None, False
-    config = load_config(directory) if (directory / "config.json").exists() else None
+    config = load_config(directory) if not path.exists() or (directory / "config.json").exists() else None
     if path.exists():
-        specs, chat_template, special_tokens_in_text = _read_specs(path)
+        saved = check_kinds(_Saved, read_json(path), path)
+        check_names(saved.modalities, path)
+        specs = {name: spec.resolved(directory) for name, spec in read_modalities(saved.modalities, path).items()}
     else:
-        config = config or load_config(directory)
-        specs = read_modalities(config.modalities, path)
-    source = _tokenizer_source(directory, config)
+        saved = _Saved(modalities={} if config is None else config.modalities)
+        specs = read_modalities(saved.modalities, path)
+    source = str(directory)
+    if config is not None and not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        source = resolve_reference(config.base, directory)
     advice = "It should hold a tokenizer: save the processor beside the model (processor.save_pretrained)."
     options = {"padding_side": "left", **(tokenizer_options or {})}
     tokenizer = load_stock(AutoTokenizer, source, advice=advice, trust_remote_code=trust_remote_code is True, **options)
-    check_template(tokenizer, chat_template, path if chat_template else source)
+    check_template(tokenizer, saved.chat_template, path if saved.chat_template else source)
     rows = None if config is None else getattr(config.get_text_config(decoder=True), "vocab_size", None)
     if rows is not None:
         check_vocabulary(tokenizer, rows, f"{directory}: ")
@@ -611,7 +599,7 @@ def load_processor(
                 "the processor again."
             )
         modalities = {name: modality_inputs(name, spec, directory) for name, spec in specs.items()}
-        return AdaptkitProcessor(tokenizer, modalities, chat_template, special_tokens_in_text)
+        return AdaptkitProcessor(tokenizer, modalities, saved.chat_template, saved.special_tokens_in_text)
 
 
 class _Saved(BaseModel):
@@ -620,18 +608,3 @@ class _Saved(BaseModel):
     modalities: dict[str, Any]
     chat_template: str | None = None
     special_tokens_in_text: bool = False
-
-
-def _read_specs(path: Path) -> tuple[dict[str, WorkflowModality], str | None, bool]:
-    """What a processor's configuration says of each modality, the chat template, and how text is read."""
-    saved = check_kinds(_Saved, read_json(path), path)
-    check_names(saved.modalities, path)
-    specs = {name: spec.resolved(path.parent) for name, spec in read_modalities(saved.modalities, path).items()}
-    return specs, saved.chat_template, saved.special_tokens_in_text
-
-
-def _tokenizer_source(directory: Path, config: AdaptkitConfig | None) -> str:
-    """Where a workflow's tokenizer lies: beside it, or at its base."""
-    if config is None or any((directory / name).is_file() for name in TOKENIZER_FILES):
-        return str(directory)
-    return resolve_reference(config.base, directory)

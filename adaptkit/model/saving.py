@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adaptkit.errors import ModelError
-from adaptkit.files.writing import staged_files
+from adaptkit.files.writing import staged_files, write_json
 from adaptkit.interfaces import Encoder
 from adaptkit.model.config import packages_of
 from adaptkit.model.encoders import save_encoder
@@ -252,5 +251,4 @@ def _save_tensors(state: Mapping[str, Tensor], directory: Path, split: Any) -> N
         write_tensors({name: state[name].cpu() for name in names}, directory / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-        (directory / f"{TENSORS_FILE}.index.json").write_text(text, encoding="utf-8")
+        write_json(directory / f"{TENSORS_FILE}.index.json", index, sort_keys=True)

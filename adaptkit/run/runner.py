@@ -24,8 +24,8 @@ from adaptkit.build import (
 from adaptkit.chat.encoding import special_tokens_in
 from adaptkit.chat.template import describe_end_of_turn
 from adaptkit.chat.vocabulary import describe_special_tokens, describe_unknown_words
-from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
-from adaptkit.evaluation.differences import differences_of, name_first
+from adaptkit.errors import AdaptkitError, RecipeError, RunError, first_few, join_lines
+from adaptkit.evaluation.differences import differences_of
 from adaptkit.evaluation.fresh_base import Description, describe_model
 from adaptkit.evaluation.text_identity import loading_of
 from adaptkit.files.writing import remove_leftovers, staged_folder
@@ -289,7 +289,7 @@ def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
             "tensors of the frozen base" if any(name.startswith("tensor ") for name in changed) else "the frozen base"
         )
         raise RunError(
-            f"{who} changed {what}: {name_first(changed)}. The run has been stopped; "
+            f"{who} changed {what}: {first_few(changed, separator='; ')}. The run has been stopped; "
             "do not use its result. This is an error in a plugin or in adaptkit; please report it with the recipe."
         )
 
