@@ -251,12 +251,8 @@ def build_workflow(
     """Build a workflow as far as a stage needs it.
 
     Args:
-        recipe: The recipe.
-        workflow: Which of its workflows.
         parts: Parts that exist. Without `insertion` nothing is inserted; without `ends` they stay the base's, as in the
             paper's first stage, which trains the projector alone.
-        base: The frozen decoder.
-        encoders: Frozen encoders by modality.
         specs: What `modality_specs` says.
     """
     config = recipe.workflows[workflow]
@@ -308,8 +304,6 @@ def asked_sources(
     """As `task_sources`, where nothing is trained: what only a baseline needs may be missing, and is then None.
 
     Args:
-        recipe: The recipe of a run.
-        task: One of its benchmarks.
         folder: Where the files of its datasets are; the recipe's `data_root` where not given. What a baseline needs and
             is not there is taken from `data_root`.
 
@@ -435,10 +429,6 @@ def build_stage_data(
     """Dataset, order and collation of one stage.
 
     Args:
-        recipe: The recipe.
-        stage: One of its stages.
-        sources: Its datasets by name.
-        media: Reads their media.
         bad_samples_path: Where bad samples are recorded, up to the recipe's limit; without it they raise.
         num_processes: Processes that share the batches.
     """

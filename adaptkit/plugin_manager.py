@@ -94,7 +94,6 @@ class PluginManager:
 
         Args:
             plugin: A module, or any object with hook functions.
-            name: What to call it.
 
         Raises:
             PluginError: The name is taken, the plugin is made for another contract, or it registers what another plugin
@@ -188,9 +187,6 @@ class PluginManager:
 
     def problem_of(self, distribution: str) -> str | None:
         """Why an installed package does not offer something: it failed to load, is excluded, or lacks it.
-
-        Args:
-            distribution: Name of the package.
 
         Returns:
             A clause that names the package; None where it has no plugin here, that is, where it is not installed.

@@ -68,9 +68,7 @@ class Markup:
     """The tokens that text of messages must not become.
 
     Args:
-        tokenizer: A transformers tokenizer.
         written: What the template writes: added tokens that are not special count where they stand in it.
-        placeholder_ids: Ids that stand for media.
     """
 
     def __init__(self, tokenizer: Any, written: str, placeholder_ids: Collection[int]) -> None:

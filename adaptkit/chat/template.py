@@ -206,13 +206,6 @@ def _trimmed(text: str) -> Iterator[str]:
 def locate(tokenizer: Any, turns: list[Turn], text: str, add_generation_prompt: bool, template: str) -> Rendered:
     """Find what the assistant says in a rendered conversation, and what the messages say.
 
-    Args:
-        tokenizer: Whose template it is.
-        turns: What was rendered.
-        text: The rendering of `turns`.
-        add_generation_prompt: As it was rendered.
-        template: The template's text.
-
     Raises:
         DataError: The template changes earlier turns depending on later ones, beyond telling them apart.
     """

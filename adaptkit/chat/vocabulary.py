@@ -20,10 +20,6 @@ def unknown_words(tokenizer: Any, messages: Sequence[Message]) -> list[str]:
     """Words of a conversation that become the unknown token, each once.
 
     Tokenizers that spell every word out of bytes know all of them.
-
-    Args:
-        tokenizer: A transformers tokenizer.
-        messages: Turns in order; media are ignored.
     """
     unknown = tokenizer.unk_token
     if unknown is None:
@@ -49,13 +45,7 @@ def list_words(words: Iterable[str]) -> str:
 
 
 def describe_unknown_words(tokenizer: Any, name: str, source: DataSource) -> str | None:
-    """A warning if words in the first samples of a dataset are unknown, else None.
-
-    Args:
-        tokenizer: A transformers tokenizer.
-        name: Of the dataset.
-        source: Its samples; bad ones are skipped.
-    """
+    """A warning if words in the first samples of a dataset are unknown, else None."""
     if tokenizer.unk_token is None:
         return None
     what = f"words that the tokenizer does not know, and that are read and learned as {tokenizer.unk_token}"
@@ -68,9 +58,6 @@ def describe_special_tokens(
     """A warning if texts in the first samples of a dataset hold the words of special tokens, else None.
 
     Args:
-        name: Of the dataset.
-        source: Its samples; bad ones are skipped.
-        find: Special tokens whose words stand in some messages.
         as_tokens: Whether they become those tokens, rather than text.
     """
     fate = "read as those tokens, so that text can end or begin a turn" if as_tokens else "read and learned as text"
@@ -105,8 +92,6 @@ def check_vocabulary(tokenizer: Any, num_rows: int, where: str = "") -> None:
     Tokens that a family names for media of its own may lie beyond: some text models ship the tokenizer of a larger one.
 
     Args:
-        tokenizer: A transformers tokenizer.
-        num_rows: Rows of the model's embedding.
         where: What to begin the message with.
 
     Raises:

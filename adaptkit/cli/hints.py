@@ -91,12 +91,7 @@ def command_like(name: str) -> str | None:
 
 
 def option_hint(error: click.NoSuchOption, arguments: Sequence[str]) -> str | None:
-    """What to write instead of an option that a command does not have.
-
-    Args:
-        error: Which one, and of which command.
-        arguments: All that was typed.
-    """
+    """What to write instead of an option that a command does not have."""
     context = error.ctx
     if context is None:
         return None

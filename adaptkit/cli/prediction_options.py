@@ -54,8 +54,6 @@ def refuse_options(values: dict[str, Any], why: str, instead: Mapping[str, str] 
     """Raise a usage error where one was given that would do nothing.
 
     Args:
-        values: The options.
-        why: What to say.
         instead: What one may have been meant as.
     """
     given = [name for name, value in values.items() if value is not None]

@@ -27,10 +27,6 @@ def show_predictions(
     """Print what each stage will need.
 
     Args:
-        console: Where.
-        recipe: The recipe.
-        predictions: Of its stages.
-        options: What they were made for.
         num_steps: Steps of each stage, where its data is there.
     """
     strategy, num_devices = options.devices(recipe)

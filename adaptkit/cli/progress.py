@@ -95,11 +95,7 @@ def training_progress(console: Console, *, interval_s: float = 15.0) -> Iterator
 
 
 class TrainingBar:
-    """A bar beside which as much is said as there is room for.
-
-    Args:
-        console: A terminal.
-    """
+    """A bar beside which as much is said as there is room for."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

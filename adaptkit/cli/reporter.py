@@ -13,11 +13,7 @@ from adaptkit.reporting import Advance, Reporter, StageStart, TrainingProgress
 
 
 class ConsoleReporter(Reporter):
-    """Shows everything: lines, a table for each stage, and bars where the output is a terminal.
-
-    Args:
-        console: Where.
-    """
+    """Shows everything: lines, a table for each stage, and bars where the output is a terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

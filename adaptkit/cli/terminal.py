@@ -29,11 +29,7 @@ _reserved: list[TextIO] = []
 
 
 class Console(rich.console.Console):
-    """A console that shows strings as they are.
-
-    Args:
-        options: Of `rich.console.Console`.
-    """
+    """A console that shows strings as they are."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, **options})

@@ -38,7 +38,6 @@ def compare(
         overrides: `a.b.c=value` each, laid over every recipe.
         jobs: Runs at a time.
         tables: Further tables of some of the variants, `TITLE=NAME,NAME` each.
-        watcher: Called with what happens.
         command: What to type to get it again, for the report.
 
     Raises:

@@ -78,7 +78,6 @@ def render_markdown(comparison: Comparison, plots_folder: str = PLOTS_FOLDER) ->
     """The comparison as Markdown.
 
     Args:
-        comparison: What to show.
         plots_folder: Where the plots lie, as seen from the text.
     """
     parts = [*sentences(comparison)]

@@ -143,7 +143,6 @@ def run_all(runs: Sequence[Planned], *, jobs: int = 1, watcher: Watcher | None =
     Args:
         runs: What `plan_runs` returned.
         jobs: Processes at a time; with more than one, each computes in one thread.
-        watcher: Called with what happens.
 
     Returns:
         One outcome a run, in the order of `runs`.

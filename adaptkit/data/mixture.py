@@ -22,9 +22,7 @@ class Mixture:
     workers, or what was drawn before. Samples of a stream come in its own order, among shuffled ones of the others.
 
     Args:
-        sources: Data sources by name.
         weights: Epochs of each source per epoch of the mixture; sources that it does not name are skipped.
-        seed: Of the order.
 
     Raises:
         DataError: A weight names no source or is not positive, or a source or the mixture is empty.

@@ -91,11 +91,7 @@ class PackSampler(Sampler[Pack]):
 
 
 class PackedDataset(Dataset[list[Item]]):
-    """A dataset of conversations, read a pack at a time.
-
-    Args:
-        dataset: Of conversations.
-    """
+    """A dataset of conversations, read a pack at a time."""
 
     def __init__(self, dataset: Dataset[Item]) -> None:
         self.dataset = dataset

@@ -22,12 +22,6 @@ def refuse_unread_media(row: Mapping[str, Any], messages: Sequence[Message], med
     such a file, or a text speaks of `<key>`. Beside media that were read only those count that stand under the name of
     a modality or a kind of media, such as `video` or a second `image_2`, be the file there or not.
 
-    Args:
-        row: The row.
-        messages: What was read of it.
-        media: Where its media are.
-        tags: Names of the modalities that are read.
-
     Raises:
         DataError: It has some.
     """

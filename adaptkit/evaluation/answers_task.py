@@ -30,9 +30,6 @@ class AnswersTask(WorkflowsTask):
 
     An answer is right where it equals the dataset's after lower-casing and normalizing whitespace; where the dataset
     answers with a box, where a box of the model's has an IoU of 0.5 or more with it.
-
-    Args:
-        options: Which datasets, and who answers them.
     """
 
     def __init__(self, options: AnswersTaskOptions) -> None:
@@ -51,12 +48,10 @@ class AnswersTask(WorkflowsTask):
         """Score a run's workflows.
 
         Args:
-            workflows: Model and processor of each workflow, over one base.
             sources: The datasets that the options name; None for one of `training` that is not available.
             limit: Conversations of each dataset; all where not given.
             seed: Draws them, where there are more.
             data: Not used: the caller has opened the sources.
-            progress: Called with questions answered, questions in all, and the dataset.
 
         Returns:
             A section for each dataset: `accuracy`, or `acc@0.5` for boxes, beside `blind` and `majority`.
@@ -108,8 +103,6 @@ def read_questions(
     """The last question of each conversation, and how many conversations could not be read.
 
     Args:
-        source: The dataset.
-        processor: Whose modalities tell how large a medium is.
         limit: Conversations to read; all where not given.
         seed: Draws them, where there are more.
 

@@ -20,12 +20,7 @@ def unwatched(done: int, total: int, what: str) -> None:
 
 
 class QuestionCounter:
-    """Adds up the questions answered.
-
-    Args:
-        progress: Called with the progress.
-        total: Questions in all.
-    """
+    """Adds up the questions answered."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0

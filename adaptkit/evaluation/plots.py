@@ -185,13 +185,8 @@ def scatter_plot(
     """One score over another, with the deviation of the vertical one.
 
     Args:
-        spots: One for each model.
         label: What is shown, for readers that cannot see it.
-        x_title: Below the plot.
-        y_title: Above it.
         log_x: Whether equal steps across are equal factors.
-        write_x: Turns a value into the text of a tick.
-        write_y: The same.
     """
     if not spots:
         return Markup('<p class="muted">No run finished.</p>')

@@ -97,9 +97,6 @@ def make_prompts(model: Any, processor: Any, questions: Sequence[Question], *, w
 
     Args:
         model: A workflow; a plain decoder where there are no media.
-        processor: Of the workflow.
-        questions: The batch.
-        with_media: Whether to put the media into the prompt.
 
     Raises:
         DataError: A medium cannot be read, or its modality is not one of the processor's.
@@ -137,11 +134,6 @@ def generate_answers(
 
     Args:
         model: Anything with `generate`; for questions with media, a workflow.
-        processor: Of the workflow.
-        questions: What to ask.
-        with_media: Whether to show the media.
-        batch_size: Questions a batch.
-        advance: Called after each batch.
 
     Returns:
         The answers without special tokens, in the order of the questions.

@@ -116,12 +116,7 @@ class _Row:
 
 
 def write_report(path: Path, data: ReportData) -> Path:
-    """Write the report.
-
-    Args:
-        path: The HTML file.
-        data: What to show.
-    """
+    """Write the report."""
     write_text(path, without_secrets(render_report(data)))
     return path
 
@@ -143,12 +138,7 @@ def render_report(data: ReportData) -> str:
 
 
 def gallery_items(answers: Sequence[Answer], processor: Any) -> list[GalleryItem]:
-    """The first answers of each kind: not chosen by whether they are right.
-
-    Args:
-        answers: Of an evaluation.
-        processor: Whose modalities show the media.
-    """
+    """The first answers of each kind: not chosen by whether they are right."""
     taken: Counter[str] = Counter()
     items = []
     for answer in answers:

@@ -70,13 +70,8 @@ def evaluate_questions(
     """Exact-match accuracy by kind, beside two baselines.
 
     Args:
-        model: A workflow.
-        processor: Of the workflow.
-        questions: Held-out questions with media.
         training_questions: Questions of the training split, whose most frequent answer of each kind is the
             majority baseline.
-        section: Name of the section in the results.
-        batch_size: Questions a batch.
         advance: Called with the number of answered questions; twice the number of questions in all.
 
     Returns:
@@ -117,11 +112,6 @@ def evaluate_grounding(
     """Share of answers with a box of IoU 0.5 or more by the official RefCOCO rule, beside the blind baseline.
 
     Args:
-        model: The workflow that grounds.
-        processor: Of the workflow.
-        questions: Held-out questions with media and gold boxes.
-        section: Name of the section in the results.
-        batch_size: Questions a batch.
         advance: Called with the number of answered questions; twice the number of questions in all.
     """
     started = time.monotonic()
@@ -162,9 +152,7 @@ class TextEvaluation:
 
     Args:
         model: A workflow; its `base` is the text workflow.
-        processor: Of the workflow.
         questions: Held-out questions without media.
-        batch_size: Questions a batch.
     """
 
     def __init__(
@@ -241,12 +229,7 @@ class TextEvaluation:
 
 
 def answer_words(decoder: Any, processor: Any) -> float:
-    """Mean number of words of a decoder's answers to the saved text prompts, each asked as a user's turn.
-
-    Args:
-        decoder: A base or a workflow.
-        processor: Of the workflow.
-    """
+    """Mean number of words of a decoder's answers to the saved text prompts, each asked as a user's turn."""
     questions = [Question("", prompt, "") for prompt in saved_prompts()]
     asked = make_prompts(decoder, processor, questions)
     positions = getattr(decoder.config.get_text_config(decoder=True), "max_position_embeddings", None)

@@ -79,10 +79,6 @@ def identity_prompts(base: Any, tokenizer: Any | None) -> list[list[int]]:
 def text_logits(base: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Logits of a decoder at every position of every prompt, one prompt at a time, outside autocast.
 
-    Args:
-        base: A causal LM.
-        prompts: Token ids.
-
     Returns:
         Shape `(positions of all prompts, vocab)`, in the base's own dtype, on the CPU.
     """
@@ -167,7 +163,6 @@ class TextProof:
     Where the base was made in memory, nothing can be compared.
 
     Args:
-        base: The text workflow.
         tokenizer: Of the workflow, which is to be the base's; without one, tokenizers are not compared.
         batches: Further left-padded prompts to answer.
         generation: Keywords of `transformers.GenerationConfig` for them.

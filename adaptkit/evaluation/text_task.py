@@ -16,11 +16,7 @@ from adaptkit.interfaces import Evaluation
 
 
 class TextTask(WorkflowsTask):
-    """Compares the text workflow with its base in a process that never imports adaptkit.
-
-    Args:
-        options: What to ask in addition.
-    """
+    """Compares the text workflow with its base in a process that never imports adaptkit."""
 
     def __init__(self, options: TextTaskOptions) -> None:
         self.options = options
@@ -37,11 +33,7 @@ class TextTask(WorkflowsTask):
         """Score the base that a run's workflows share, and the first workflow's adapted decoder on text.
 
         Args:
-            workflows: Model and processor of each workflow, over one base.
             limit: Questions of each kind, instead of the option's number.
-            seed: Draws the questions.
-            data: Not used: the task reads no files.
-            progress: Called with questions answered, questions in all, and what is being asked.
 
         Raises:
             DataError: `data` is given.

@@ -32,11 +32,7 @@ NUM_MAJORITY_ITEMS = 200
 
 
 class WorldTask(WorkflowsTask):
-    """Scores workflows on scenes that no training split contains.
-
-    Args:
-        options: How much to ask, and how.
-    """
+    """Scores workflows on scenes that no training split contains."""
 
     def __init__(self, options: WorldTaskOptions | None = None) -> None:
         self.options = options or WorldTaskOptions()
@@ -53,11 +49,8 @@ class WorldTask(WorkflowsTask):
         """Score a run's workflows: boxes by the grounding workflow where there is one, the rest by the first.
 
         Args:
-            workflows: Model and processor of each workflow, over one base.
             limit: Questions of each kind, instead of the option's number.
             seed: Draws the held-out items; the same seed draws the same ones.
-            data: Not used: the world's items are generated.
-            progress: Called with questions answered, questions in all, and what is being asked.
 
         Raises:
             DataError: `data` is given, or a workflow does not see images.

@@ -58,11 +58,7 @@ def compare_logits(
 
     Args:
         ours: The workflow in the dtype that was written.
-        folder: What was written.
         placeholder_id: Of the written model.
-        dtype: In which to compute.
-        model_class: Of transformers, that reads the folder.
-        title: What to call it in messages.
         medium: Makes a random medium for an encoder.
 
     Returns:
@@ -111,9 +107,6 @@ def compare_ids(
     """Compare the token ids that the workflow's processor makes of a message with those of the stock one.
 
     Args:
-        ours: The workflow's processor.
-        modality: Of the media in the message.
-        content: Parts of the message.
         theirs: Makes the stock processor's ids.
         token_id: The placeholder in them.
 

@@ -25,7 +25,6 @@ def llava_problems(model: AdaptkitForConditionalGeneration, *, merge: bool = Fal
     Two tokens are run through the decoder to see how it makes logits.
 
     Args:
-        model: The workflow.
         merge: Judge it as it is after folding low-rank differences into the weights.
     """
     return stock_problems(model, merge, "LLaVA", _media_problems, may_tie=True)
@@ -42,10 +41,7 @@ def stock_problems(
     """What stands against a workflow as a stock model.
 
     Args:
-        model: The workflow.
         merge: Judge it as it is after folding low-rank differences into the weights.
-        title: What to call the stock model.
-        media_problems: What stands against the encoder and projector of a modality.
         may_tie: Whether the stock model can tie its head to its embedding.
     """
     names = list(model.encoders)
@@ -136,7 +132,6 @@ def family_problems(model: AdaptkitForConditionalGeneration, tied: bool) -> Iter
     """What stands against a decoder in any stock model.
 
     Args:
-        model: The workflow as it is to be written.
         tied: Whether its family ties its ends, and the stock model would have to.
     """
     language_model = cast(PreTrainedModel, model.language_model)

@@ -19,7 +19,6 @@ def speech_problems(model: AdaptkitForConditionalGeneration, target: str, *, mer
     """Reasons why a workflow has no stock speech model that computes the same; empty where it has.
 
     Args:
-        model: The workflow.
         target: `qwen2-audio` or `voxtral`.
         merge: Judge it as it is after folding low-rank differences into the weights.
     """

@@ -122,7 +122,6 @@ def stock_decoder(
     """Take a decoder apart, without writing to any of its tensors.
 
     Args:
-        ours: The workflow as it is to be written.
         placeholder: Its rows are added where they are missing.
         may_tie: Whether the stock model can tie its head to its embedding; else a tied head becomes a copy.
     """
@@ -162,10 +161,7 @@ def save_stock(
     Args:
         stock: The model; its decoder has no memory of its own.
         ours: The workflow as it is to be written.
-        decoder: What `stock_decoder` made of its decoder.
         placeholder: Never generated.
-        dtype: Of the weights.
-        folder: Where to write.
         sizes: Values of the decoder's config where that has no such key.
     """
     stock.model.language_model = decoder.trunk

@@ -35,9 +35,6 @@ def choose_placeholder(
     """Keep a placeholder that the vocabulary has; for one outside it, take the next free id of the tokenizer.
 
     Args:
-        placeholder_id: The workflow's.
-        text: Its text, where the tokenizer has one.
-        num_rows: Rows of the workflow's embedding.
         tokenizer: The workflow's; it is not modified.
         default: Text of a placeholder that has none.
 

@@ -47,9 +47,6 @@ def missing_checkpoint(place: Path | str, path: str, revision: str | None, advic
 
     Args:
         place: As `find_checkpoint` found it.
-        path: As the user wrote it.
-        revision: Branch, tag or commit of a model id.
-        advice: What to do.
     """
     if isinstance(place, Path):
         lacking = missing_files(place, path)

@@ -21,12 +21,7 @@ LOWER = (
 
 
 def explain_failure(error: BaseException, advice: str = "") -> str | None:
-    """Describe a failure of the machine, and what to do; None for any other error.
-
-    Args:
-        error: The exception.
-        advice: What to do about too little memory.
-    """
+    """Describe a failure of the machine, and what to do; None for any other error."""
     text = str(error)
     killed = _WORKER.search(text)
     if killed or "DataLoader worker" in text:
@@ -58,7 +53,6 @@ def machine_failures(what: str, advice: str = "") -> Iterator[None]:
 
     Args:
         what: What runs inside: `"stage 'align'"`.
-        advice: What to do about too little memory.
 
     Raises:
         RunError: The machine failed.

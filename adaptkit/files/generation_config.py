@@ -51,7 +51,6 @@ def check_kinds(kind: type[Kind], values: Any, place: Path | str, prefix: str = 
 
     Args:
         kind: A pydantic model or dataclass.
-        values: By key.
         place: What an error names.
         prefix: Put before the keys that an error names.
 

@@ -20,9 +20,6 @@ def hash_tensors(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
 
     Large tensors are hashed in pieces by several threads, and on an accelerator are brought over piece by piece.
 
-    Args:
-        named_tensors: As from `model.named_parameters()`.
-
     Returns:
         64 hexadecimal digits.
     """

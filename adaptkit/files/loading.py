@@ -215,10 +215,7 @@ def load_stock(
     Args:
         loader: A class of transformers.
         source: Folder or id.
-        advice: What to do where it cannot be loaded.
         trust_remote_code: Whether code that comes with the model may be run.
-        error_class: What is raised where it cannot be loaded.
-        options: Passed on.
 
     Raises:
         AdaptkitError: It cannot be loaded; the message names the folder, and the file where one is damaged.

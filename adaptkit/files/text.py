@@ -57,7 +57,6 @@ def decode_text(raw: bytes, where: str, *, first_line: int = 1) -> str:
     """The text of a file, or of a line of one.
 
     Args:
-        raw: Its content.
         where: What to call it in messages.
         first_line: Number of its first line, for messages.
 

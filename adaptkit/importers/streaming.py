@@ -106,7 +106,6 @@ def write_checkpoint(
     """Copy tensors under other names, one output shard in memory at a time.
 
     Args:
-        source: Where they are.
         names: For each new name the name in `source`.
         folder: Where to write `model.safetensors`, or shards and their index.
         max_shard_bytes: No shard is larger, unless a single tensor is.

@@ -64,10 +64,6 @@ def loading_options(
 
     Auto classes put arguments into the configuration that they pass on, where a configuration has such a setting.
 
-    Args:
-        options: As given.
-        stored: The checkpoint's own configuration.
-
     Raises:
         ArgumentError: An argument cannot be honoured.
     """

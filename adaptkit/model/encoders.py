@@ -17,11 +17,7 @@ from adaptkit.plugin_manager import get_plugin_manager
 
 
 class TransformersEncoder(Encoder):
-    """Any transformers encoder that no plugin claims: its last hidden state, every position.
-
-    Args:
-        model: A model whose main input is its only required one.
-    """
+    """Any transformers encoder that no plugin claims: its last hidden state, every position."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()

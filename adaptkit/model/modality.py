@@ -75,7 +75,6 @@ class WorkflowModality:
         """Read a description, as `config.json` and `processor_config.json` hold it.
 
         Args:
-            values: By key.
             place: What an error names.
             prefix: Put before the keys that an error names.
 

@@ -111,9 +111,6 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
     def find_traits(self, *, packing: bool) -> TrainingTraits:
         """Try how the decoder is trained.
 
-        Args:
-            packing: Whether to find how it is packed, too.
-
         Raises:
             ModelError: It cannot be packed.
         """

@@ -43,13 +43,7 @@ class _CrossAttendingLayer(ContextLayer):
 
 
 class GatedCrossAttentionBlock(nn.Module):
-    """Cross-attention and a feed-forward network, each through a tanh gate. Parameter names are OpenFlamingo's.
-
-    Args:
-        options: Of the policy.
-        hidden_size: Width of the decoder.
-        media_size: Width of the media.
-    """
+    """Cross-attention and a feed-forward network, each through a tanh gate. Parameter names are OpenFlamingo's."""
 
     def __init__(self, options: GatedCrossAttentionOptions, hidden_size: int, media_size: int) -> None:
         super().__init__()

@@ -110,8 +110,6 @@ class RouterAdapter(nn.Module):
     routing weights `w` are `softmax(router(token) / temperature)`.
 
     Args:
-        hidden_size: Width of the tokens.
-        options: Of the policy.
         beside: A module on whose device the adapter lives, as float32.
 
     Raises:

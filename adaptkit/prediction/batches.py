@@ -66,10 +66,6 @@ class Medium:
 def build_batch(shape: BatchShape, media: Mapping[str, Medium]) -> tuple[dict[str, Any], int]:
     """A batch in which every conversation is as long as may be and begins with one item of each modality.
 
-    Args:
-        shape: Of the batch.
-        media: The item of each modality.
-
     Returns:
         Keyword arguments of the model, and how many positions are supervised.
 

@@ -40,8 +40,6 @@ def memory_per_device(step: StepMemory, strategy: str, num_devices: int, largest
 
     Args:
         step: On one device, with the batch of one device.
-        strategy: One of `STRATEGIES`.
-        num_devices: How many.
         largest_unit: Bytes of the weights that are gathered together, of a decoder layer for instance.
 
     Raises:

@@ -92,7 +92,6 @@ class Predictor:
 
     Args:
         models: From `load_skeletons`.
-        options: What the predictions are for.
 
     Raises:
         RecipeError: An option is out of range, or strategy and devices do not fit each other.

@@ -21,7 +21,6 @@ def find_traits(config: PretrainedConfig, *, packing: bool) -> TrainingTraits:
     """How a family is trained; one that transformers does not know, as Llama would be.
 
     Args:
-        config: Of the decoder.
         packing: Whether to look for a way to pack, too.
 
     Raises:

@@ -53,9 +53,6 @@ def leave_report(message: str, exit_code: int, *, is_error: bool, is_secondary: 
     """Leave an error for the launcher to print.
 
     Args:
-        message: The error.
-        exit_code: Of this process.
-        is_error: False for a run that was asked to stop.
         is_secondary: Whether the error only follows from the end of another process.
 
     Returns:
@@ -88,12 +85,7 @@ def _watch_parent(parent: int) -> None:
 
 
 def launch(num_processes: int, arguments: Sequence[str]) -> Outcome:
-    """Run the command line in several processes, and wait for all of them.
-
-    Args:
-        num_processes: How many.
-        arguments: Of `adaptkit`, as the user gave them.
-    """
+    """Run the command line in several processes, and wait for all of them."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes  # slow to import
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

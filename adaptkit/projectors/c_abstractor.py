@@ -18,12 +18,6 @@ class CAbstractor(nn.Module):
     """ResNet blocks, adaptive average pooling, ResNet blocks, MLP (Honeybee, arXiv 2312.06742, section 3.2).
 
     Blocks, and the names of their parameters, are those of RegNet's bottleneck with depthwise convolutions.
-
-    Args:
-        options: Of the projector.
-        feature_size: Width of the features.
-        hidden_size: Width of the decoder.
-        name: Of the projector, the same for all.
     """
 
     def __init__(self, options: CAbstractorOptions, feature_size: int, hidden_size: int, name: str = "") -> None:

@@ -12,14 +12,7 @@ from adaptkit.projectors.options import PixelShuffleOptions
 
 
 class PixelShuffleProjector(nn.Module):
-    """Space to depth, layer norm, MLP, as in InternVL 1.5 (arXiv 2404.16821, section 3.1) and Idefics3.
-
-    Args:
-        options: Of the projector.
-        feature_size: Width of the features.
-        hidden_size: Width of the decoder.
-        name: Of the projector, the same for all.
-    """
+    """Space to depth, layer norm, MLP, as in InternVL 1.5 (arXiv 2404.16821, section 3.1) and Idefics3."""
 
     def __init__(self, options: PixelShuffleOptions, feature_size: int, hidden_size: int, name: str = "") -> None:
         super().__init__()

@@ -15,12 +15,6 @@ class QFormerProjector(nn.Module):
 
     As in BLIP-2 the features pass a layer norm of their own first, and one linear map leads from the queries to the
     decoder's width. Text, which BLIP-2's first stage lets the queries see, plays no part.
-
-    Args:
-        options: Of the projector.
-        feature_size: Width of the features.
-        hidden_size: Width of the decoder.
-        name: Of the projector, the same for all.
     """
 
     def __init__(self, options: QFormerOptions, feature_size: int, hidden_size: int, name: str = "") -> None:

@@ -19,10 +19,6 @@ def dump_recipe(recipe: Recipe, *, plugins: PluginManager | None = None) -> str:
     Environment variables stay as they were written: what they hold is not saved.
 
     It opens with the versions of adaptkit and of the packages whose components the recipe names.
-
-    Args:
-        recipe: What `load_recipe` returned.
-        plugins: Where its components come from; what is installed by default.
     """
     values = _as_written(recipe.model_dump(mode="json"))
     for place, text in recipe.written().items():

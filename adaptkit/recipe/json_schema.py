@@ -19,11 +19,7 @@ Schema = dict[str, Any]
 
 
 def recipe_json_schema(plugins: PluginManager | None = None) -> Schema:
-    """The schema of recipe files, with the options of everything that is installed.
-
-    Args:
-        plugins: What recipes may name; what is installed by default.
-    """
+    """The schema of recipe files, with the options of everything that is installed."""
     manager = plugins or get_plugin_manager()
     schema = Recipe.model_json_schema(mode="validation")
     definitions: Schema = schema.pop("$defs")

@@ -45,7 +45,6 @@ def find_recipes(folders: Iterable[str | Path], plugins: PluginManager | None = 
 
     Args:
         folders: Searched recursively; a file stands for itself.
-        plugins: What recipes may name; what is installed by default.
 
     Raises:
         RecipeError: A folder does not exist.

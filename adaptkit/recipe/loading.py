@@ -44,7 +44,6 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, plugins: Plu
     Args:
         path: The YAML file, or the name of a recipe below ./recipes or of one that ships with adaptkit.
         overrides: `a.b.c=value` each, laid over it in that order; stages and list items go by name.
-        plugins: What the recipe may name; what is installed by default.
 
     Raises:
         RecipeError: The file cannot be read, or something in it is wrong; the message has a line for each

@@ -14,8 +14,6 @@ def for_processes(recipe: Recipe, num_processes: int, earlier: Mapping[str, Any]
     """The recipe as so many processes run it.
 
     Args:
-        recipe: What is asked for.
-        num_processes: How many there are.
         earlier: The resolved recipe of the run that is resumed. Where it ran in another number of processes,
             `gradient_accumulation_steps` are changed so that an optimiser step is over as many samples as before.
 

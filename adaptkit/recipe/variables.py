@@ -85,10 +85,8 @@ def expand_tree(node: Node, problems: list[Problem], unused: set[Place], path: P
     """Expand all text of a recipe but its `data_root`, which is expanded where data is read.
 
     Args:
-        node: The recipe.
         problems: Receives variables that are not set.
         unused: Paths below which variables may stay unset, and are then left as written.
-        path: Keys that lead to the node.
     """
     if path == DATA_ROOT:
         return node

@@ -47,7 +47,6 @@ def parse_yaml(text: str, source: str, *, with_lines: bool = True) -> tuple[Node
     """Parse one YAML document.
 
     Args:
-        text: The document.
         source: Where it comes from, for error messages.
         with_lines: Whether lines mean something there.
 

@@ -27,9 +27,7 @@ def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) 
     """Make an encoder, train it, and write it with its preprocessing.
 
     Args:
-        recipe: What to make, and from which data.
         output: Folder that a recipe's `encoder.path` then names.
-        progress: As in `train_encoder`.
 
     Raises:
         RecipeError: Data is missing, or the folder exists.

@@ -24,15 +24,7 @@ def cache_features(
     sources: Iterable[DataSource],
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedFeatures:
-    """Encode every medium of a modality once; what is in the cache already is not encoded again.
-
-    Args:
-        modality: Its name.
-        inputs: The processor's entry for it.
-        encoder: Of the modality.
-        sources: The datasets.
-        progress: Called with the items done and in all.
-    """
+    """Encode every medium of a modality once; what is in the cache already is not encoded again."""
     keys = _ContentKeys(inputs.modality.content_key)
     dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
     cache = FeatureCache(cache_dir() / "features", encoder.fingerprint(), dtype)

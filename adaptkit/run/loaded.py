@@ -58,7 +58,6 @@ class LoadedModels:
         """Build the workflow of a stage as the stage begins with it.
 
         Args:
-            stage: The stage.
             start_from: Checkpoint of the stage that it starts from; without one, all weights are new.
         """
         torch.manual_seed(self.recipe.seed)
@@ -74,7 +73,6 @@ def load_models(recipe: Recipe, device: str | None = None) -> LoadedModels:
     """Load the base, its tokenizer and the encoders of a recipe.
 
     Args:
-        recipe: Names them.
         device: Where the base goes; the encoders follow it.
 
     Raises:

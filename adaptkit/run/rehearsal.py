@@ -45,10 +45,6 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
     of the same family, datasets a small sample in the same format with the built-in world's questions, and each stage
     is cut to a few steps in one process.
 
-    Args:
-        recipe: What is to be rehearsed.
-        directory: Where stand-ins are written.
-
     Raises:
         RecipeError: A family cannot be determined, or a plugin offers no stand-in.
     """
@@ -97,10 +93,6 @@ def sample_conversations(media: Mapping[str, Sequence[Path]], num_samples: int) 
     """Questions of the built-in world in its own words, with unrelated media.
 
     Every other conversation takes one medium of each modality, others take none or two of one.
-
-    Args:
-        media: Files of each modality.
-        num_samples: Number of conversations.
     """
     rng = np.random.default_rng(0)
     samples = []

@@ -140,11 +140,6 @@ def require_places(recipe: Recipe, output_dir: Path) -> None:
 def require_space(output_dir: Path, num_bytes: int, stage: str) -> None:
     """Make sure that a checkpoint fits on the disk.
 
-    Args:
-        output_dir: Where it goes.
-        num_bytes: Of its tensors and optimiser state.
-        stage: Whose it is, for the message.
-
     Raises:
         RunError: It does not.
     """

@@ -208,10 +208,7 @@ def recipe_identity(
     """What determines a stage's weights besides its settings; paths are not part of it, since data may move.
 
     Args:
-        recipe: The recipe.
-        stage: One of its stages.
         tokenizer: Of the base, with the template that is used: both may be other ones at the same place.
-        sources: The stage's datasets.
     """
     template = resolve_template(tokenizer, None)
     words = {key.removeprefix("tokenizer: "): value[:16] for key, value in describe_tokenizer(tokenizer).items()}

@@ -156,9 +156,6 @@ def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume
     """Train all stages of a recipe into a run directory.
 
     Args:
-        recipe: What to run.
-        output_dir: The run directory.
-        reporter: Told what the run does.
         resume: `"auto"` continues the run that the directory holds, from the newest complete checkpoint of each stage;
             a checkpoint's path continues its stage from there.
 
@@ -334,7 +331,6 @@ def _rebuild_workflows(run: Run, *, sharded: bool) -> None:
     """Build each workflow from its last checkpoint, since an engine changed the one that it trained.
 
     Args:
-        run: The run.
         sharded: Whether the GPU may be too small for the whole, which is then built in the memory of the host.
     """
     if _shards_base(run.recipe):

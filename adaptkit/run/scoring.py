@@ -35,7 +35,6 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
     Writes `results.json` and `report.html`. `require_unchanged_text` says whether the proof holds.
 
     Args:
-        run: What `train_recipe` returned.
         started: `time.monotonic()` when the run began, for `seconds`.
         command: What the user typed, for the report.
     """
@@ -63,9 +62,6 @@ def score(
 
     Args:
         tasks: The benchmarks, each with the keywords that say what it reads.
-        workflows: Model and processor of each workflow.
-        options: Keywords of all benchmarks.
-        reporter: Told how far they are.
     """
     results: dict[str, Any] = {}
     answers: list[Answer] = []
@@ -82,10 +78,6 @@ def score(
 
 def prove_text(workflows: Mapping[str, tuple[Any, Any]], reporter: Reporter) -> dict[str, Any]:
     """Compare the base that workflows share with a process that loads it without adaptkit.
-
-    Args:
-        workflows: Model and processor of each.
-        reporter: Told what is done.
 
     Returns:
         The section `text` of results; its `failed` says why nothing could be compared.
@@ -146,9 +138,6 @@ def evaluate_task(
 
     Args:
         name: Of the benchmark, and of the results' section where it gives none of its own.
-        task: The benchmark.
-        workflows: Model and processor of each workflow.
-        options: Keywords of its `evaluate`.
     """
     method = getattr(task, "evaluate_workflows", None)
     if getattr(method, "__func__", method) not in (None, EvaluationTask.evaluate_workflows):

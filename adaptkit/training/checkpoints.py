@@ -90,7 +90,6 @@ def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path 
     Checkpoints newer than one that was asked for by name are renamed to `abandoned-checkpoint-N`.
 
     Args:
-        output_dir: The stage's folder.
         resume: "auto" for the newest complete checkpoint, if any; a checkpoint; None for a fresh start.
 
     Raises:
@@ -203,7 +202,6 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: b
     With another number of processes that is so to rounding, where the batches of all processes together are as before.
 
     Args:
-        checkpoint: What the run resumes from.
         fixed: What a resumed run must share with the one it continues.
         new_rates: Whether learning rates and the like may differ, since the user wants another run from there on.
 

@@ -66,9 +66,7 @@ def train_encoder(
 
     Args:
         encoder: Changed in place, and frozen again at the end.
-        items: To train on.
         held_out: Only scored.
-        settings: How to train.
         progress: Called with steps done, steps in all, and the last loss and accuracy.
 
     Raises:

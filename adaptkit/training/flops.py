@@ -56,7 +56,6 @@ class FlopRates:
         Args:
             num_tokens: Tokens that the decoder reads, with placeholders and without padding.
             sum_of_squared_lengths: Of the conversations' lengths in tokens.
-            num_supervised: Positions with a label.
             num_features: Projected features by modality, where those operations are to be counted too.
             num_encoded: Positions that each encoder computes, without those that come from a cache.
         """

@@ -56,11 +56,7 @@ def leave_signals_alone(worker: int) -> None:
 
 
 class StopCallback(TrainerCallback):  # type: ignore[misc]
-    """Ends training, with a checkpoint, after the step in which any process was asked to stop.
-
-    Args:
-        request: Of this process.
-    """
+    """Ends training, with a checkpoint, after the step in which any process was asked to stop."""
 
     def __init__(self, request: StopRequest) -> None:
         self._request = request

@@ -45,7 +45,6 @@ class LossWatch:
     it is so many times the first, and worse than guessing.
 
     Args:
-        stage: Name of the stage, for messages.
         output_dir: The stage's folder; the batch goes to `bad_batch` in it.
         spike: How many times; infinity for no limit.
         decode: Text of token ids, to show what a batch said.
@@ -127,8 +126,6 @@ def save_batches(folder: Path, batches: Sequence[Batch], decode: Callable[[Seque
     """Write batches as `batch-N.safetensors`, and what their conversations say as `batch-N.json`.
 
     Args:
-        folder: Where to.
-        batches: As the model is given them.
         decode: Text of token ids, where there is a tokenizer.
     """
     for number, batch in enumerate(batches):

@@ -27,10 +27,6 @@ class MetricsLog:
 
     Each line has the stage, the step and numbers. A stage that starts or resumes first calls `drop_after` with the
     step it resumes from, so that no step occurs twice.
-
-    Args:
-        path: The file.
-        stage: Name of the stage.
     """
 
     def __init__(self, path: Path, stage: str) -> None:
@@ -77,12 +73,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]
-    """Writes the trainer's logs to a `MetricsLog`, with the speed and the learning rate of each part.
-
-    Args:
-        log: The stage's log.
-        throughput: Counts the batches.
-    """
+    """Writes the trainer's logs to a `MetricsLog`, with the speed and the learning rate of each part."""
 
     def __init__(self, log: MetricsLog, throughput: Throughput) -> None:
         self._log = log
@@ -123,8 +114,6 @@ class WandbCallback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         stage: Prefix of the metrics' names.
-        directory: Where wandb keeps its files.
-        config: Settings to show with the run.
     """
 
     def __init__(self, stage: str, directory: Path, config: Mapping[str, Any]) -> None:
@@ -152,10 +141,6 @@ def build_reporters(
     """Callbacks for the services in `report_to`.
 
     Args:
-        report_to: Names of services.
-        stage: Name of the stage.
-        directory: Of the stage.
-        config: Settings to show with the run.
         num_completed_steps: Steps of the checkpoint that the stage resumes from; later ones are hidden.
     """
     reporters: list[TrainerCallback] = []

@@ -92,9 +92,7 @@ def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerC
     """Make the optimiser of a stage.
 
     Args:
-        model: A `WorkflowModel`.
         parts: The trained parts; each becomes groups of its own, which carry its name under `"part"`.
-        settings: Of the stage.
 
     Raises:
         ModelError: bitsandbytes is missing and an 8-bit optimiser is asked for.

@@ -36,8 +36,6 @@ def prepared(model: nn.Module, settings: StageConfig, traits: TrainingTraits | N
     """Set up a model for a stage; afterwards it is as before, but for its weights.
 
     Args:
-        model: The model.
-        settings: Of the stage.
         traits: Of its decoder, where the model has no values by which to find them.
 
     Raises:

@@ -17,8 +17,6 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         show: Called in the main process.
-        stage: The stage's name.
-        throughput: What was computed.
         steps_after: Steps of the stages after this one, for the time left in all.
     """
 

@@ -81,14 +81,11 @@ def train_stage(
         model: A `WorkflowModel`; trained in place.
         dataset: Indexed by what `sampler` yields; must give the same item each time, for exact resuming.
         collator: Makes the model's keyword arguments of a list of items.
-        settings: Of the stage.
         sampler: The order of each epoch, determined by its own seed and `set_epoch`.
         output_dir: Where `checkpoint-N` folders go.
         resume: "auto" continues from the newest complete checkpoint, if any; a path from that one; None starts
             from the beginning.
         callbacks: Further transformers callbacks; one with a `close()` is closed whatever happens.
-        processor: Saved with every checkpoint.
-        reporter: Told how far the stage is.
         metrics_path: JSONL file of metrics, which several stages may share; `output_dir/metrics.jsonl` by default.
         report_to: "tensorboard", "wandb", both or neither.
         strategy: How several processes share the work, see `training.distributed`. After a stage with one of

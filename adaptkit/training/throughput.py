@@ -45,12 +45,7 @@ class Totals:
 
 
 class Throughput:
-    """Counts batches as they are trained on; numbers stay on the device until they are asked for.
-
-    Args:
-        model: What trains.
-        num_processes: Processes that train alike.
-    """
+    """Counts batches as they are trained on; numbers stay on the device until they are asked for."""
 
     def __init__(self, model: nn.Module, num_processes: int = 1) -> None:
         self._rates: FlopRates | None = None
@@ -123,11 +118,7 @@ class Speed:
 
 
 class SpeedMeter:
-    """Speed since it was last restarted.
-
-    Args:
-        throughput: What is counted.
-    """
+    """Speed since it was last restarted."""
 
     def __init__(self, throughput: Throughput) -> None:
         self._throughput = throughput

@@ -37,14 +37,10 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
     Args:
         model: A `WorkflowModel` whose `set_trainable` was called.
         arguments: From `build_arguments`.
-        settings: Of the stage.
         dataset: Indexed by what `sampler` yields.
         collator: Makes the model's keyword arguments of a list of dataset items.
         sampler: The order of an epoch; its `set_epoch` is called where it has one.
         identity: What a run that resumes from a checkpoint must share with this one.
-        processor: Saved with every checkpoint, if given.
-        callbacks: Further transformers callbacks.
-        throughput: Counts the batches.
     """
 
     def __init__(

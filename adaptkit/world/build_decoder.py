@@ -74,9 +74,7 @@ def build_decoder(options: DecoderOptions, output: Path, progress: Progress = pr
     recipe says how the shipped one came about.
 
     Args:
-        options: Sizes, seeds and phases.
         output: Folder to write; it is replaced as a whole at every checkpoint.
-        progress: Receives a line now and then.
     """
     tokenizer = build_tokenizer()
     with torch.random.fork_rng(devices=[]):

@@ -61,9 +61,7 @@ def build_encoder(options: EncoderOptions, output: Path, progress: Progress = pr
     The same options give the same encoder on the same machine; elsewhere the last bits may differ.
 
     Args:
-        options: Sizes, seeds and schedule.
         output: Folder to write; it is replaced as a whole at every checkpoint.
-        progress: Receives a line now and then.
     """
     rng = np.random.default_rng(options.seed)
     training_scenes = scenes.sample_scenes(options.seed, options.num_images, "train")

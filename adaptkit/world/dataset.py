@@ -100,9 +100,6 @@ def write_world_data(
 
     Args:
         directory: Receives `<kind>_<split>_<seed>.json` and, for images, a folder of the same name.
-        kind: What the conversations are about.
-        num_samples: Number of conversations.
-        split: Where the scenes come from.
         seed: The same seed gives the same files.
         questions_per_image: Questions of a conversation, at most; there is one caption.
         num_images: Scenes that the conversations go round; as many as conversations where it is None. Fewer

@@ -53,8 +53,6 @@ def recall_turn(scene: Scene, rng: np.random.Generator, others: tuple[str, ...] 
     """Single lookups in a row: `color circle red ; shape top-left circle ; ...`.
 
     Args:
-        scene: What it is about.
-        rng: Source of every choice.
         others: What is asked for beside attributes: `there`, as in `there red star no ;`.
     """
     pieces: list[Piece] = []
@@ -103,10 +101,7 @@ def document(
     fixed place.
 
     Args:
-        scene: What it is about.
-        facts: Facts to draw from.
         shares: Relative frequency of each name in `SCENE_TASKS`, and of `fact`.
-        rng: Source of every choice.
         num_tokens: Turns are added until there are so many.
     """
     names = list(shares)

@@ -38,7 +38,6 @@ def describe(scene: Scene, order: Sequence[int] | None = None) -> str:
     """`scene : circle red small top-left [x1,y1,x2,y2] ; ... .`
 
     Args:
-        scene: What to describe.
         order: Positions in `scene.objects`; reading order where it is None.
     """
     objects = scene.objects if order is None else [scene.objects[i] for i in order]
@@ -81,7 +80,6 @@ def conversation(opening: str, questions: Sequence[Question]) -> list[Message]:
     Args:
         opening: What stands right before the first question: a description and a space, or `<image>` and a
             new line.
-        questions: In their order.
     """
     messages = []
     for number, question in enumerate(questions):

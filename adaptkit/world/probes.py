@@ -37,9 +37,7 @@ def probe_encoder(model_dir: Path, seed: int = 1, num_scenes: int = 1_000, split
 
     Args:
         model_dir: A folder that `build_encoder` wrote.
-        seed: Of the scenes that are probed.
         num_scenes: Held-out scenes; as many training scenes twice over fit the probes.
-        split: Where the held-out scenes come from.
 
     Returns:
         Accuracies of `shape`, `color` and `cell` at the patch under an object's centre, and `position_px`,

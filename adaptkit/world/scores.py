@@ -11,13 +11,7 @@ from adaptkit.world.dataset import EvaluationItem, evaluation_items
 
 
 def score_decoder(model_dir: Path, seed: int = 1, num_per_kind: int = 100) -> dict[str, float]:
-    """Exact-match accuracy of greedy answers on held-out items, the scenes in words; by kind, and `fact`.
-
-    Args:
-        model_dir: A folder that `build_decoder` wrote.
-        seed: Of the items.
-        num_per_kind: Items of each kind.
-    """
+    """Exact-match accuracy of greedy answers on held-out items, the scenes in words; by kind, and `fact`."""
     model = LlamaForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
     return score_items(model, tokenizer, evaluation_items(seed, num_per_kind))

@@ -85,8 +85,6 @@ def to_python(table: Any, index: int, *, validate: bool = False) -> Any:
     shortest that are stored so: 0.1, and not 0.10000000149.
 
     Args:
-        table: The table.
-        index: Number of the row.
         validate: Check first that the table is sound. One that was mapped from a file as it is may point anywhere.
 
     Raises:

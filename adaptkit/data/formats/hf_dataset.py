@@ -77,10 +77,6 @@ def _with_names(row: dict[str, Any], names: Mapping[str, Sequence[str]]) -> dict
 def open_rows(options: HfDatasetOptions, root: Path) -> Rows:
     """The rows that a recipe's dataset names.
 
-    Args:
-        options: What the recipe says.
-        root: Folder that local paths are relative to.
-
     Raises:
         DataError: It cannot be opened, or has no such split.
     """

@@ -46,7 +46,6 @@ def system_message(row: Mapping[str, Any], first: Any, default: str | None) -> s
     """The system message of a row: its own, under `system` or `system_prompt`, or as a first turn, or else a default.
 
     Args:
-        row: The row.
         first: What the first turn says, where that is the system's; else None.
         default: Where the row has none.
 

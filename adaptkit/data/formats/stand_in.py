@@ -25,8 +25,6 @@ def rows_of(
     Args:
         layout: Name of the layout. A table has the first question and answer of each conversation, as `question` and
             `answer`.
-        samples: What to write.
-        tags: Tag of each modality.
         medium: What stands in a row for a medium.
     """
     return [row_of(layout, sample, tags, medium) for sample in samples]
@@ -112,7 +110,6 @@ def write_shard(path: Path, groups: Sequence[tuple[str, Mapping[str, bytes]]]) -
     """Write a webdataset shard; its folder is made.
 
     Args:
-        path: The `.tar` file.
         groups: Key of each sample, and the content of its members by ending.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,8 +110,6 @@ def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True, deli
     Only the row of an unreadable line is bad: the error replaces it.
 
     Args:
-        path: The file.
-        limit: Read the first so many only.
         quotes: Whether cells of the last two may stand in double quotes.
         delimiter: What separates their cells; by default what the ending and the header say.
 

@@ -25,7 +25,6 @@ def check_samples(dataset: CheckedDataset, indices: Iterable[int], num_examples:
     """Read some samples as training does.
 
     Args:
-        dataset: Where they are.
         indices: Their numbers, in the order of reading.
         num_examples: Problems of each kind that are kept.
 

@@ -47,10 +47,6 @@ def look_at_spread(source: DataSource, media: MediaStore) -> Spread:
     """Read rows from everywhere in a dataset, and all of a few samples of each kind.
 
     Samples are of one kind if their media have the same modalities, endings of names and first bytes.
-
-    Args:
-        source: The dataset.
-        media: Encodes its samples and reads their media.
     """
     found = Spread(len(source))
     kinds: dict[Kind, list[Sample]] = defaultdict(list)

@@ -44,12 +44,7 @@ class ShardedOptimizer:
 
 
 def gather_state(sharded: ShardedOptimizer, *, keep: bool) -> State:
-    """Gather the state of an optimizer; a collective operation.
-
-    Args:
-        sharded: The optimizer.
-        keep: Whether this process keeps the state.
-    """
+    """Gather the state of an optimizer; a collective operation."""
     if sharded.engine is not None:
         _link(sharded.engine)
     states: dict[int, State] = {}

@@ -223,7 +223,6 @@ def gather_tensors(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
     only those that this stage trains.
 
     Args:
-        model: A `WorkflowModel`.
         keep: Whether this process keeps them, in CPU memory; otherwise the result is empty.
     """
     parameters = dict(model.named_parameters())
@@ -240,11 +239,6 @@ def gather_tensors(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
 
 def assert_strategy(strategy: str, model: nn.Module, wrapped: Any) -> None:
     """Check that the requested strategy runs.
-
-    Args:
-        strategy: Of the recipe.
-        model: The workflow.
-        wrapped: The same, as accelerate has wrapped it.
 
     Raises:
         RunError: Something else runs, such as plain data parallelism.

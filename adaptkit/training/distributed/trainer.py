@@ -58,11 +58,6 @@ class BatchShards(Sampler[list[Any]]):
     An optimizer step therefore sees the same samples on any number of processes. The last batch of an epoch is split as
     evenly as possible; a process for which it has no sample gets a `Repeated` one. accelerate's `BatchSamplerShard`
     repeats samples with their labels, or drops them.
-
-    Args:
-        batches: The global batches.
-        rank: Number of this process.
-        num_shards: Number of processes.
     """
 
     def __init__(self, batches: BatchSampler, rank: int, num_shards: int) -> None:
@@ -94,9 +89,6 @@ class DistributedTrainer(WorkflowTrainer):
 
     Args:
         model: A `WorkflowModel`; already sharded if the strategy is one of `SHARDED`.
-        strategy: Of the recipe.
-        arguments: As its parent's.
-        options: As its parent's.
     """
 
     def __init__(self, model: nn.Module, *arguments: Any, strategy: str, **options: Any) -> None:

@@ -15,12 +15,7 @@ NOISE_DB = (-50.0, -20.0)
 
 
 def vary(clip: AudioClip, rng: np.random.Generator) -> AudioClip:
-    """Change speed (and with it pitch), loudness and start at random, and add white noise.
-
-    Args:
-        clip: A recording.
-        rng: Draws the change.
-    """
+    """Change speed (and with it pitch), loudness and start at random, and add white noise."""
     speed = math.exp(rng.uniform(math.log(SPEEDS[0]), math.log(SPEEDS[1])))
     samples = clip.resampled(max(1, round(clip.sampling_rate / speed))).samples
     gain = 10 ** (rng.uniform(-MAX_GAIN_DB, MAX_GAIN_DB) / 20)

@@ -27,8 +27,6 @@ class ClipEncoder(PretrainedEncoder[ClipPreprocessor]):
 
     Args:
         model: A vision model of one of `adaptkit_clip.families`; it is frozen.
-        options: Which features.
-        preprocessor: What makes its inputs.
 
     Raises:
         ModelError: A chosen layer is none of the model's hidden states.

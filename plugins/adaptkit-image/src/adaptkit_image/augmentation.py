@@ -14,12 +14,7 @@ LIGHT = (0.7, 1.3)
 
 
 def vary(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Turn, scale, move and light a picture at random; what comes in at the borders has its mean colour.
-
-    Args:
-        image: An RGB picture.
-        rng: Draws the change.
-    """
+    """Turn, scale, move and light a picture at random; what comes in at the borders has its mean colour."""
     angle = math.radians(rng.uniform(-MAX_TURN_DEGREES, MAX_TURN_DEGREES))
     scale = math.exp(rng.uniform(math.log(SCALES[0]), math.log(SCALES[1])))
     center_x, center_y = image.width / 2, image.height / 2

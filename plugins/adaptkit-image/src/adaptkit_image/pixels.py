@@ -25,7 +25,6 @@ def to_rgb(image: Image.Image, where: str, background: tuple[int, ...], bits: in
     """An opened picture as RGB.
 
     Args:
-        image: The picture.
         where: What to call it in messages.
         background: Colour that shows through transparent pixels.
         bits: How many bits hold the values of pictures with more than 8 a pixel; None: all that are stored.

@@ -97,7 +97,6 @@ def probe_layout(
     """What a model gives, found by running it on a black picture.
 
     Args:
-        model: The model.
         size: Height and width of its pictures.
         layer: Index into its intermediate outputs.
         run: From `pixel_values` to the intermediate outputs, `(1, feature_size, rows, columns)` each, and the number of

@@ -15,10 +15,6 @@ MAX_MADE_PIXELS = 200_000_000
 def as_rgb(item: Any, encoder: str) -> Image.Image:
     """A loaded picture in RGB.
 
-    Args:
-        item: What the modality loaded.
-        encoder: Name of the encoder, for the message.
-
     Raises:
         DataError: It is not a picture.
     """

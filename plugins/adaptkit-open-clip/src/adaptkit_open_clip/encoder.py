@@ -34,9 +34,6 @@ class OpenClipEncoder(PretrainedEncoder[OpenClipPreprocessor]):
     """One intermediate output of a vision tower, without the class token unless asked for.
 
     Args:
-        visual: The tower; it is frozen.
-        options: Which features.
-        preprocessor: What makes its inputs.
         model_cfg: Of open_clip, where it is known: a saved encoder needs it.
     """
 

@@ -16,8 +16,6 @@ class OpenClipPreprocessor(TransformPreprocessor):
 
     Args:
         config: `preprocess_cfg` in open_clip's words.
-        layout: Of the features.
-        options: The encoder's options.
 
     Raises:
         ModelError: The class token is asked for and there is none.

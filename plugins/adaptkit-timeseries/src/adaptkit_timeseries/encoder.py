@@ -27,9 +27,6 @@ class SeriesPatchesModel(nn.Module):
 
     Channels are encoded independently of each other. Positions are sinusoids, so that a series may have any length, and
     another sinusoid tells the channels apart.
-
-    Args:
-        config: Sizes.
     """
 
     def __init__(self, config: SeriesPatchesConfig) -> None:
@@ -65,12 +62,7 @@ class SeriesPatchesModel(nn.Module):
 
 
 class SeriesEncoder(Encoder):
-    """Features of a series: one for each patch, channel after channel.
-
-    Args:
-        model: Is frozen.
-        options: As in recipes.
-    """
+    """Features of a series: one for each patch, channel after channel."""
 
     input_name = INPUT_NAME
 

@@ -18,11 +18,6 @@ _HOLES = {"", "nan", "na", "n/a", "null", "none", "-"}
 def parse_csv(text: str, where: str, options: SeriesOptions) -> Series:
     """Read CSV text.
 
-    Args:
-        text: The file's content.
-        where: What to call it in messages.
-        options: Columns, header, delimiter and limits.
-
     Returns:
         A series whose holes are NaN.
 

@@ -22,7 +22,6 @@ def build_backbone(name: str, image_size: int | None = None, device: str = "cpu"
     """A backbone with random weights and no classifier.
 
     Args:
-        name: For `timm.create_model`.
         image_size: Told to models that are built for one size.
         device: `meta` builds it without memory.
         arguments: More of `timm.create_model`.

@@ -22,13 +22,7 @@ _OBJECT = "(an object)"
 
 
 class TimmEncoder(PretrainedEncoder[TimmPreprocessor]):
-    """One intermediate output of a backbone, without class and register tokens unless asked for.
-
-    Args:
-        model: The backbone; it is frozen.
-        options: Which features.
-        preprocessor: What makes its inputs.
-    """
+    """One intermediate output of a backbone, without class and register tokens unless asked for."""
 
     not_content = frozenset({"path", "model", "pretrained", "image_size", "dtype"})
     options: TimmOptions

@@ -16,8 +16,6 @@ class TimmPreprocessor(TransformPreprocessor):
 
     Args:
         config: Data configuration in timm's words.
-        layout: Of the features.
-        options: The encoder's options.
 
     Raises:
         ModelError: Prefix tokens are asked for and there are none.

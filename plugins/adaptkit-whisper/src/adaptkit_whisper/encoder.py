@@ -24,8 +24,6 @@ class WhisperEncoder(PretrainedEncoder[WhisperPreprocessor]):
 
     Args:
         model: The encoder of transformers' Whisper, or the `AudioEncoder` of the openai-whisper package; it is frozen.
-        options: Which features.
-        preprocessor: What makes its inputs.
 
     Raises:
         ModelError: The chosen layer is none of the model's hidden states.

@@ -122,9 +122,6 @@ class TransformersLogMel:
 class OpenAILogMel:
     """`whisper.audio.log_mel_spectrogram`, whose filters, rate and hop are fixed.
 
-    Args:
-        mel_bins: Of the model.
-
     Raises:
         ModelError: The package has no filters of that many bins.
     """
