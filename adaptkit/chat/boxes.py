@@ -6,9 +6,15 @@ are fractions of that square.
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Sequence
 
 Box = tuple[float, float, float, float]
+
+_MAX_BOX_CHARS = 1_000
+"""No box is longer; the parser is not handed more than this."""
+_BRACKETS = re.compile(r"\[[\d.,\s]{7,100}\]")
 
 
 def pad_box(box: Sequence[float], width: float, height: float) -> Box:
@@ -37,3 +43,27 @@ def format_box(box: Sequence[float], *, bins: int | None = None, decimals: int =
     """
     values = box if bins is None else [round(value * bins) / bins for value in box]
     return "[" + ",".join(f"{value:.{decimals}f}" for value in values) + "]"
+
+
+def parse_box(text: str) -> Box | None:
+    """Read four numbers as a Python literal: `[a,b,c,d]`, `(a,b,c,d)` or bare; more numbers are ignored.
+
+    Returns:
+        None where the text is anything else, or has words around the numbers.
+    """
+    if len(text) > _MAX_BOX_CHARS:
+        return None
+    try:
+        values = ast.literal_eval(text)
+        if not isinstance(values, list | tuple) or not all(isinstance(v, int | float) for v in values[:4]):
+            return None
+        x1, y1, x2, y2 = map(float, values[:4])
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+        return None
+    return x1, y1, x2, y2
+
+
+def find_boxes(text: str) -> list[Box]:
+    """All boxes in a text, wherever they stand: brackets around four fractions, whose corners are in order."""
+    read = filter(None, map(parse_box, _BRACKETS.findall(text)))
+    return [box for box in read if 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1]

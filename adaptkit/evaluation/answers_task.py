@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from adaptkit.chat.boxes import unpad_box
+from adaptkit.chat.boxes import parse_box, unpad_box
 from adaptkit.chat.encoding import split_reasoning
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.evaluation.boxes import parse_box
 from adaptkit.evaluation.harness import Progress, QuestionCounter, WorkflowsTask, describe_harness, unwatched
 from adaptkit.evaluation.options import AnswersTaskOptions
 from adaptkit.evaluation.questions import Question, normalize_answer

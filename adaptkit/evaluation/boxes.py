@@ -7,15 +7,12 @@ makes it wrong, but a hit before the unreadable part stands.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from adaptkit.chat.boxes import Box, unpad_box
+from adaptkit.chat.boxes import Box, parse_box, unpad_box
 
 IOU_THRESHOLD = 0.5
-_MAX_BOX_CHARS = 1_000
-"""No box is longer; the parser is not handed more than this."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +28,6 @@ class BoxVerdict:
     hit: bool
     ious: tuple[float, ...] = ()
     boxes: tuple[Box, ...] = ()
-
-
-def parse_box(text: str) -> Box | None:
-    """Read four numbers as a Python literal: `[a,b,c,d]`, `(a,b,c,d)` or bare; more numbers are ignored.
-
-    Returns:
-        None where the text is anything else, or has words around the numbers.
-    """
-    if len(text) > _MAX_BOX_CHARS:
-        return None
-    try:
-        values = ast.literal_eval(text)
-        if not isinstance(values, list | tuple) or not all(isinstance(v, int | float) for v in values[:4]):
-            return None
-        x1, y1, x2, y2 = map(float, values[:4])
-    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
-        return None
-    return x1, y1, x2, y2
 
 
 def box_iou(first: Sequence[float], second: Sequence[float]) -> float:

@@ -6,12 +6,14 @@ import ast
 import inspect
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from adaptkit.chat.boxes import format_box, pad_box, unpad_box
-from adaptkit.evaluation import boxes
-from adaptkit.evaluation.boxes import BoxVerdict, box_iou, parse_box, precision, score_boxes
+from adaptkit.chat import boxes as chat_boxes
+from adaptkit.chat.boxes import find_boxes, format_box, pad_box, parse_box, unpad_box
+from adaptkit.evaluation import boxes as evaluation_boxes
+from adaptkit.evaluation.boxes import BoxVerdict, box_iou, precision, score_boxes
 
 
 def test_agrees_with_the_official_script(shared: Path) -> None:
@@ -60,10 +62,11 @@ def test_anything_else_is_a_miss_and_nothing_is_run(text: str) -> None:
     assert score_boxes(text, (0, 0, 1, 1), 1, 1) == BoxVerdict(False)
 
 
-def test_model_output_is_never_evaluated() -> None:
+@pytest.mark.parametrize("module", [chat_boxes, evaluation_boxes])
+def test_model_output_is_never_evaluated(module: ModuleType) -> None:
     calls = {
         n.func.id
-        for n in ast.walk(ast.parse(inspect.getsource(boxes)))
+        for n in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
     }
     assert not calls & {"eval", "exec", "compile"}
@@ -98,3 +101,8 @@ def test_boxes_are_written_with_three_decimals():
     # The release's rule for a picture of 400 by 100: the border above is (400 - 100) // 2
     assert format_box(pad_box((223, 4, 233, 14), 400, 100)) == "[0.557,0.385,0.583,0.410]"
     assert format_box((0.2, 0.3, 0.49, 1.0), bins=32) == "[0.188,0.312,0.500,1.000]"
+
+
+def test_boxes_are_found_among_words() -> None:
+    text = "a cross [0.1,0.2,0.3,0.4]; at [ .5, 0, 1, 1.0 ], not [1,2,3], [3,4,5,6], [0.9,0,0.1,1] or [1,2"
+    assert find_boxes(text) == [(0.1, 0.2, 0.3, 0.4), (0.5, 0, 1, 1)]

@@ -11,9 +11,8 @@ from adaptkit_image.modality import ImageModality
 from PIL import Image
 
 from adaptkit.build import context_of
-from adaptkit.chat.boxes import pad_box
+from adaptkit.chat.boxes import pad_box, parse_box
 from adaptkit.errors import DataError
-from adaptkit.evaluation.boxes import parse_box
 from adaptkit.interfaces import Sample
 from adaptkit.plugin_manager import get_plugin_manager
 
