@@ -55,6 +55,7 @@ KNOWS_MODALITIES = {
     "cli",
     "export",
     "importers",
+    "serving",
     "data_tools.convert",  # reads the layouts of public datasets of pictures
     "evaluation.world_task",  # asks about the world's images
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
@@ -192,6 +193,7 @@ def test_the_core_does_not_know_which_modalities_exist(path: Path) -> None:
         "adaptkit.cli.train",
         "adaptkit.cli.eval",
         "adaptkit.cli.generate",
+        "adaptkit.cli.chat",
         "adaptkit.cli.recipes",
         "adaptkit.cli.plugins",
     ],
