@@ -61,7 +61,6 @@ _VALUE = "VALUE"
 _COMMANDS = {
     "ask": "generate",
     "benchmark": "eval",
-    "chat": "generate",
     "check": "data check",
     "convert": "data convert",
     "env": "doctor",

@@ -83,6 +83,11 @@ def echo_text(text: str) -> None:
     _write(inert_text(text) + "\n")
 
 
+def echo_part(text: str) -> None:
+    """Print a part of a text that keeps its own lines, such as a piece of an answer; more of it follows."""
+    _write(inert_text(text))
+
+
 def echo_json(values: Any) -> None:
     """Print values as JSON, in which control characters are escaped as JSON does it."""
     stream = _reserved[-1] if _reserved else sys.stdout

@@ -42,7 +42,11 @@ SHORTER = {"sensor.yaml": ["stages.align.max_steps=2", "stages.learn.max_steps=2
 
 
 def run_cli(arguments: list[str]) -> str:
-    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    typed = ""
+    if "<" in arguments:
+        *arguments, _, file = arguments
+        typed = Path(file).read_text(encoding="utf-8")
+    result = CliRunner().invoke(cli, arguments, input=typed, catch_exceptions=False)
     assert result.exit_code == 0, f"adaptkit {shlex.join(arguments)}\n{result.output}"
     return result.output
 
@@ -156,7 +160,7 @@ def page_name(page: Path) -> str:
 @pytest.mark.filterwarnings("default")
 @pytest.mark.timeout(900, func_only=True)
 def test_a_page_runs(page: Path, reader: Path, request: pytest.FixtureRequest) -> None:
-    found = [block for block in blocks(page) if block.language in RUN_HERE and not block.skip]
+    found = [block for block in blocks(page) if (block.language in RUN_HERE or block.title) and not block.skip]
     needs_run = any(str(RUN) in block.code for block in found)
     session = Session(request.getfixturevalue("short_run") if needs_run else None)
     for block in found:

@@ -20,7 +20,7 @@ LINES = {
     "generate run --pointcloud F": ["--media NAME=FILE"],
     "help": ["`adaptkit --help`"],
     "version": ["`adaptkit --version`"],
-    "chat run": ["`adaptkit generate`"],
+    "ask run": ["`adaptkit generate`"],
     "resume run": ["--resume auto"],
     "generate run --question why": ["--prompt"],
     "generate run --max-tokens 3": ["--max-new-tokens"],
