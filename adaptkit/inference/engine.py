@@ -161,10 +161,6 @@ class Engine:
                 self.counts["steps"] += 1
                 self._guarded(group, list(group.running), group.step)
 
-    def others_than(self, group: BatchGroup) -> list[BatchGroup]:
-        """The other groups."""
-        return [other for other in self.groups if other is not group]
-
     def _next_of(self, group: BatchGroup) -> list[Request]:
         """Waiting requests for which the group has places, first come first served."""
         free = self.max_batch_size - len(group.running)

@@ -38,7 +38,6 @@ class GenerateGroup(BatchGroup):
         name: str,
         model: Any,
         processor: AdaptkitProcessor,
-        *,
         reason: str,
         between_steps: Callable[[BatchGroup], None],
     ) -> None:

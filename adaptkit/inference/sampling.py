@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from adaptkit.errors import ArgumentError, unknown_name
+from adaptkit.errors import ArgumentError, unknown_name, wrong_type
 
 DEFAULT_MAX_NEW_TOKENS = 512
 """Most tokens of an answer where neither the request nor the generation config says."""
@@ -52,6 +52,12 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ArgumentError(unknown_name("generation option", name, (*OPTIONS, *OWN_OPTIONS)))
         if name in _RANGES and value is not None:
             _check_range(name, value)
+    seed, stop_strings = options.get("seed"), options.get("stop_strings")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ArgumentError(wrong_type("seed", "a whole number", seed))
+    texts = [] if stop_strings is None else stop_strings
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ArgumentError(wrong_type("stop_strings", "a list of texts", stop_strings))
 
 
 def _check_range(name: str, value: Any) -> None:

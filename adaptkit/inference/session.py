@@ -13,9 +13,12 @@ from adaptkit.errors import DataError, ModelError, unknown_name
 from adaptkit.inference.answer import Answer
 from adaptkit.inference.engine import BatchGroup, Engine
 from adaptkit.inference.generate_group import GenerateGroup
+from adaptkit.inference.merged import refusal_of_workflow, refuse_decoder
 from adaptkit.inference.request import Event, Prompt, Request
 from adaptkit.inference.sampling import Sampler, check_options
-from adaptkit.model.checkpoint import load
+from adaptkit.inference.shared_group import SharedGroup
+from adaptkit.interfaces import Encoder
+from adaptkit.model.checkpoint import load, load_config
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.messages import normalised
 from adaptkit.model.processor import AdaptkitProcessor, load_processor
@@ -77,7 +80,7 @@ class Session:
         self.default = default or next(iter(workflows), TEXT)
         for model in self._models.values():
             model.eval()
-        self._engine = Engine(self._groups(), max_batch_size=max_batch_size, max_waiting=max_waiting)
+        self._engine = Engine(self._groups(prefix_cache_bytes), max_batch_size=max_batch_size, max_waiting=max_waiting)
 
     @classmethod
     def open(
@@ -110,9 +113,10 @@ class Session:
                 folders[_free_name(name, folders)] = folder
         if device is None and base is None and torch.cuda.is_available():
             device = "cuda"
-        workflows = {}
+        workflows: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = {}
         for name, folder in folders.items():
-            model = load(folder, base=base, trust_remote_code=trust_remote_code)
+            encoders = _loaded_encoders(folder, [model for model, _ in workflows.values()])
+            model = load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code)
             base = model.base
             workflows[name] = (model, load_processor(folder, trust_remote_code=trust_remote_code))
         if base is None:
@@ -303,17 +307,23 @@ class Session:
             )
         return min(wanted, positions - num_prompt)
 
-    def _groups(self) -> list[BatchGroup]:
-        return [
-            GenerateGroup(
-                name,
-                model,
-                self._processors[name],
-                reason="",
-                between_steps=lambda group: self._engine.advance(self._engine.others_than(group)),
-            )
-            for name, model in self._models.items()
-        ]
+    def _groups(self, prefix_cache_bytes: int) -> list[BatchGroup]:
+        """The base and the workflows that share its pass; each other workflow alone."""
+        reasons = {name: refusal_of_workflow(model) for name, model in self._models.items() if name != TEXT}
+        groups: list[BatchGroup] = []
+        try:
+            refuse_decoder(self.base)
+            shared = {name: self._models[name] for name, reason in reasons.items() if not reason}
+            groups.append(SharedGroup(self.base, shared, self._processors, prefix_cache_bytes=prefix_cache_bytes))
+        except ModelError as error:
+            reasons = dict.fromkeys(self._models, str(error))
+        for name, reason in reasons.items():
+            if reason:
+                groups.append(GenerateGroup(name, self._models[name], self._processors[name], reason, self._advance))
+        return groups
+
+    def _advance(self, group: BatchGroup) -> None:
+        self._engine.advance([other for other in self._engine.groups if other is not group])
 
 
 def _check_workflows(base: Any, workflows: Mapping[str, tuple[Any, Any]]) -> None:
@@ -322,6 +332,20 @@ def _check_workflows(base: Any, workflows: Mapping[str, tuple[Any, Any]]) -> Non
             raise ModelError(f"a workflow cannot be named {name!r}: that is the name of another thing here.")
         if model.base is not base:
             raise ModelError(f"workflow {name!r} is on another base. Load it with adaptkit.load(folder, base=base).")
+
+
+def _loaded_encoders(folder: Path, models: Sequence[AdaptkitForConditionalGeneration]) -> dict[str, Encoder]:
+    """Encoders of a workflow's modalities that others have loaded already: the same ones, by their content hash."""
+    there = [
+        (entry["encoder"], model.source_encoders[name])
+        for model in models
+        for name, entry in model.config.modalities.items()
+        if entry["encoder"].get("content_hash")
+    ]
+    wanted = load_config(folder).modalities if there else {}
+    return {
+        name: encoder for name, entry in wanted.items() for reference, encoder in there if entry["encoder"] == reference
+    }
 
 
 def _free_name(name: str, taken: Mapping[str, Any]) -> str:

@@ -296,6 +296,20 @@ class AdaptkitForConditionalGeneration(
             collected[takers[0]] = value
         return collected
 
+    def embed(self, input_ids: Tensor, features: Mapping[str, Any] | None = None) -> Tensor:
+        """Embeddings of prompts with the features of their media in place, `(batch, seq, hidden)`.
+
+        Args:
+            input_ids: As in `forward`.
+            features: As in `forward`.
+
+        Raises:
+            DataError: Placeholder and feature counts differ, or a modality is unknown.
+        """
+        with self.compute_dtype():
+            projected, _ = self._project_all(self._collect(features, {}))
+            return self._embed(input_ids, projected)
+
     def _embed(self, input_ids: Tensor, features: Mapping[str, ProjectedFeatures]) -> Tensor:
         """Token embeddings with features in their places, or, for context features, without them."""
         masks = self._placeholder_masks(input_ids)
@@ -419,7 +433,7 @@ class AdaptkitForConditionalGeneration(
             raise DataError("give input_ids or inputs_embeds, and not both.")
         if given and input_ids is None:
             raise DataError("features need input_ids: their place is where the placeholder ids are.")
-        with self._compute_dtype(), self._packed(segment_lengths) as packed:
+        with self.compute_dtype(), self._packed(segment_lengths) as packed:
             projected, zero = self._project_all(given)
             if input_ids is not None:
                 inputs_embeds = self._embed(input_ids, projected)
@@ -458,6 +472,16 @@ class AdaptkitForConditionalGeneration(
         self.policy.prepare(context, self.language_model, self.policy_modules)
         return context
 
+    def context_of_rows(self, input_ids: Tensor, media_set: Tensor) -> AdapterContext:
+        """The context of a pass whose rows continue prompts with these modalities; see `AdapterContext.media_set`.
+
+        For policies that keep nothing beside a cache.
+        """
+        context = self._contexts.build(input_ids, self._placeholder_masks(input_ids), {}, None)
+        context.media_set = media_set
+        self.policy.prepare(context, self.language_model, self.policy_modules)
+        return context
+
     def _decode(self, inputs: dict[str, Any], logits_to_keep: int | Tensor) -> CausalLMOutputWithPast:
         inputs = {name: value for name, value in inputs.items() if value is not None}
         context = inputs.pop("adapter_context", None)
@@ -480,8 +504,8 @@ class AdaptkitForConditionalGeneration(
         return labels
 
     @contextlib.contextmanager
-    def _compute_dtype(self) -> Iterator[None]:
-        """Compute in the base's dtype where the workflow's own tensors are float32 masters beside a half base."""
+    def compute_dtype(self) -> Iterator[None]:
+        """Where the workflow's own tensors are float32 masters beside a half base, compute in the base's dtype."""
         dtype = self.base.dtype
         device_type = self.device.type
         mixed = dtype in (torch.bfloat16, torch.float16) and self.get_input_embeddings() is not None

@@ -108,7 +108,7 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         return self.policy.supports_compile and bool(super()._valid_auto_compile_criteria(*args, **kwargs))
 
     def _project_for_generation(self, modality: str, given: Any) -> ProjectedFeatures:
-        with self._compute_dtype():
+        with self.compute_dtype():
             projected: ProjectedFeatures = self._project(modality, given)
         return projected
 

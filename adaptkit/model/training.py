@@ -132,7 +132,7 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
                 logits = self(input_ids=ids).logits
             with without_head(self.language_model) as head, enlarged_inputs(self.language_model):
                 hidden = self(input_ids=ids).logits
-            with self._compute_dtype():
+            with self.compute_dtype():
                 same: bool = torch.equal(head(hidden).float(), logits.float())
         finally:
             self.train(was_training)

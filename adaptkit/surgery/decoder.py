@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -134,12 +134,28 @@ class Decoder:
                 inserted.append(duplicate(layer, configs_of=self.model))
                 stack.append(inserted[-1])
                 records.append(replace(record, kind="inserted"))
-        renumbering = self._expand_config([record.index for record in records])
+        self._arrange(stack, [record.index for record in records])
+        self.layer_map = [replace(record, index=n) for n, record in enumerate(records)]
+        return inserted
+
+    def arrange(self, stack: Sequence[nn.Module], origin: Sequence[int]) -> None:
+        """Make these layers the decoder's, and config and indices agree.
+
+        Args:
+            stack: Layers in their new order: the decoder's own, each once, and copies of them.
+            origin: For each the layer of the decoder as it is now that it is, or is a copy of.
+
+        Raises:
+            ModelError: The family's layers depend on their number or their position; the message says how.
+        """
+        self._arrange(stack, origin)
+        self.layer_map = [LayerRecord(n, "frozen", self.layer_map[old].source) for n, old in enumerate(origin)]
+
+    def _arrange(self, stack: Sequence[nn.Module], origin: Sequence[int]) -> None:
+        renumbering = self._expand_config(list(origin))
         setattr(self.trunk, self._layers_name, nn.ModuleList(stack))
         for entry in renumbering:
             setattr(self.model.get_submodule(entry.module), entry.attribute, entry.value)
-        self.layer_map = [replace(record, index=n) for n, record in enumerate(records)]
-        return inserted
 
     def extend_layers(self, layers: list[int], mixin: type[nn.Module]) -> list[nn.Module]:
         """Make these layers instances of `mixin` too (see `extend_module`), and record them as adapted.

@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from adaptkit.errors import ModelError
 from adaptkit.surgery import Decoder, check_forward, structural_copy
 from adaptkit.testing import FAMILIES, subjects, tiny_decoder
-from tests.decoders import checks
+from tests.decoders import checks, mixed
 from tests.measured_pages import print_or_write, version
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "decoders.md"
@@ -34,13 +34,14 @@ COLUMNS: dict[str, Callable[[subjects.Subject], None]] = {
     "checkpointing": subjects.checkpointing_changes_no_gradient,
     "packing": subjects.packed_equals_padded,
     "save": subjects.save_equals_load,
+    "one pass": mixed.mixed_rows_equal_rows_alone,
 }
 """Checks in the order in which they run, on one workflow."""
 
 ON_STOCK = ("cache", "static", "padding", "checkpointing")
 """Checks that can be made of an untouched base too, to tell whose limit a failure is."""
 
-REFUSABLE = ("packing",)
+REFUSABLE = ("packing", "one pass")
 """Checks of what the library refuses where it does not hold."""
 
 REFUSED = (
@@ -180,10 +181,12 @@ without a subclass per family. The tables below were measured on small random mo
 | checkpointing | gradients with gradient checkpointing equal those without |
 | packing | conversations that share a row have the loss and the gradients of rows of their own |
 | save | a saved and loaded workflow computes the same |
+| one pass | rows of the base and of two workflows that join and leave one batch answer as each alone |
 | export | `adaptkit export --to llava` has a stock model that computes the same |
 
 “stock cannot” means that the untouched base fails the same test. “refused” means that adaptkit tries and then refuses,
-with the reason.
+with the reason; in the column *one pass*, that a session answers each workflow's rows in batches of their own, and its
+status says why.
 
 ## Families
 """
