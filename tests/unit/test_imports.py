@@ -57,6 +57,8 @@ KNOWS_MODALITIES = {
     "importers",
     "serving",
     "data_tools.convert",  # reads the layouts of public datasets of pictures
+    "serving.media",  # OpenAI's names for media, and the pixels of pictures
+    "serving.schema",  # OpenAI's fields
     "evaluation.world_task",  # asks about the world's images
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
 }

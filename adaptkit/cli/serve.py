@@ -1,0 +1,131 @@
+"""`adaptkit serve`: workflows over HTTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adaptkit.cli.output import trust_option
+from adaptkit.cli.terminal import echo
+from adaptkit.errors import RunError, keep_secret
+
+if TYPE_CHECKING:
+    from adaptkit.inference import Session
+
+KEY_VARIABLE = "ADAPTKIT_API_KEY"
+_COUNT = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@click.command()
+@click.argument("checkpoint", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--api-key",
+    envvar=KEY_VARIABLE,
+    show_envvar=True,
+    default="",
+    metavar="KEY",
+    help="What clients must send as a bearer token. The variable keeps it out of the list of processes.",
+)
+@click.option("--default", metavar="WORKFLOW", show_default="the first", help="What answers where several could.")
+@click.option("--device", show_default="the GPU if there is one", help="Where the models run, such as cuda:1.")
+@click.option("--max-batch-size", default=16, show_default=True, type=_COUNT, help="Requests that run at once.")
+@click.option(
+    "--max-waiting",
+    default=64,
+    show_default=True,
+    type=_COUNT,
+    help="Requests that wait for a place; further ones are answered with status 429.",
+)
+@click.option("--max-tokens", type=_COUNT, show_default="the decoder's positions", help="Most tokens of an answer.")
+@click.option(
+    "--allow-media-dir",
+    "media_dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder whose files requests may name. Without it they hold their media.",
+)
+@click.option("--max-media-bytes", type=_COUNT, default=20 << 20, show_default=True, help="Size of one medium.")
+@click.option("--max-body-bytes", type=_COUNT, default=64 << 20, show_default=True, help="Size of a request.")
+@click.option("--max-pixels", type=_COUNT, default=40_000_000, show_default=True, help="Size of a picture.")
+@click.option(
+    "--request-timeout",
+    "request_timeout_s",
+    default=600.0,
+    show_default=True,
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="Time for an answer.",
+)
+@click.option(
+    "--receive-timeout",
+    "receive_timeout_s",
+    default=30.0,
+    show_default=True,
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="Time in which a client must have sent its request.",
+)
+@trust_option()
+def serve(
+    checkpoint: tuple[Path, ...],
+    host: str,
+    port: int,
+    api_key: str,
+    default: str | None,
+    device: str | None,
+    max_batch_size: int,
+    max_waiting: int,
+    trust_remote_code: bool,
+    **limits: Any,
+) -> None:
+    """Serve the workflows of each CHECKPOINT, and their base as text, over HTTP as OpenAI's API.
+
+    A CHECKPOINT is a run directory, a workflow's folder, or a hub id; all are over one base. The model `auto` answers
+    text with the base, and media with the workflow that takes them. SIGTERM and Ctrl-C finish what runs.
+    """
+    try:
+        from adaptkit.serving.app import create_app
+        from adaptkit.serving.server import Server, is_loopback
+        from adaptkit.serving.settings import ServerSettings
+    except ModuleNotFoundError as error:
+        raise RunError(f"{error.name} is not installed: pip install 'adaptkit[serve]'.") from error
+    from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.inference import Session
+
+    quiet_libraries()
+    if api_key:
+        keep_secret(api_key, "the API key")
+    elif not is_loopback(host):
+        echo(f"Warning: whoever reaches {host} can use this server. Set {KEY_VARIABLE}, or --api-key.", err=True)
+    settings = ServerSettings(api_key=api_key, **limits)
+    server = Server(host, port, settings)
+    with Session.open(
+        list(checkpoint),
+        device=device,
+        trust_remote_code=trust_remote_code,
+        default=default,
+        max_batch_size=max_batch_size,
+        max_waiting=max_waiting,
+    ) as session:
+        app = create_app(session, settings)
+        _say_what_is_served(session, server.url, bool(api_key))
+        server.run(app)
+    echo("Stopped.")
+
+
+def _say_what_is_served(session: Session, url: str, has_key: bool) -> None:
+    for name, takes in session.modalities.items():
+        default = ", default" if name == session.default and len(session.modalities) > 2 else ""
+        echo(f"{name}: {', '.join(takes) or 'text'}{default}")
+    for group in session.status()["groups"]:
+        if group["reason"]:
+            echo(f"{', '.join(group['workflows'])}: a batch of its own; {group['reason']}")
+    echo(f"Serving on {url}/v1. Ctrl-C stops it. Try:")
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "Hello"}]})
+    key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if has_key else ""
+    echo(f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")
