@@ -36,7 +36,7 @@ from adaptkit.model.modality_inputs import modality_inputs
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.model.reference import remember_origin, settled
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import BaseConfig, DataConfig, Draw, InsertionConfig, Recipe, StageConfig, TaskConfig
+from adaptkit.recipe import BaseConfig, DataConfig, Draw, Recipe, StageConfig, TaskConfig
 from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized
 
 FLASH = "flash_attention_2"
@@ -181,7 +181,8 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
     if tokenizer is not None:
         check_vocabulary(tokenizer, rows, f"base.path: {recipe.base.path!r}: ")
         first_free = max(rows, num_token_ids(tokenizer))
-    mode = _feature_mode(recipe.workflows[workflow].insertion)
+    insertion = recipe.workflows[workflow].insertion
+    policy = get_plugin_manager().get("insertion policy", insertion.policy)
     specs: dict[str, WorkflowModality] = {}
     names = recipe.workflows[workflow].modalities or list(recipe.modalities)
     for index, name in enumerate(names):
@@ -198,7 +199,7 @@ def modality_specs(recipe: Recipe, workflow: str, tokenizer: Any, base: PreTrain
             placeholder=modality.placeholder,
             start=modality.start,
             end=modality.end,
-            feature_mode=mode,
+            feature_mode=policy.feature_mode(insertion.options) or "splice",
         )
     return specs
 
@@ -211,11 +212,6 @@ def _token_id(text: str, key: str, tokenizer: Any, recipe: Recipe) -> int:
             "tokens, or null for an id outside the vocabulary."
         )
     return token_id
-
-
-def _feature_mode(insertion: InsertionConfig) -> str:
-    policy = get_plugin_manager().get("insertion policy", insertion.policy)
-    return policy.feature_mode(insertion.options) or "splice"
 
 
 def build_processor(
@@ -439,7 +435,14 @@ def build_stage_data(
     dataset = ConversationDataset(mixture, media.encode, stage.max_length, bad, prepare=media.prepare)
     pad = media.processor.pad_token_id
     if stage.packing:
-        packs = _packs(stage, dataset, num_processes)
+        packs = PackSampler(
+            mixture.indices,
+            lengths=dataset.lengths(),
+            row_length=stage.per_device_train_batch_size * stage.max_length,
+            num_epochs=stage.num_train_epochs if stage.max_steps < 0 else None,
+            num_draws=stage.max_steps * stage.gradient_accumulation_steps * num_processes,
+            seed=stage.seed,
+        )
         return StageData(dataset, PackedDataset(dataset), packs, PackedCollator(pad, media.collate))
     sampler = EpochSampler(
         mixture.indices,
@@ -449,15 +452,3 @@ def build_stage_data(
         group_by_length=stage.group_by_length,
     )
     return StageData(dataset, dataset, sampler, Collator(pad, media.collate))
-
-
-def _packs(stage: StageConfig, dataset: ConversationDataset, num_processes: int) -> PackSampler:
-    num_draws = stage.max_steps * stage.gradient_accumulation_steps * num_processes
-    return PackSampler(
-        dataset.mixture.indices,
-        lengths=dataset.lengths(),
-        row_length=stage.per_device_train_batch_size * stage.max_length,
-        num_epochs=stage.num_train_epochs if stage.max_steps < 0 else None,
-        num_draws=num_draws,
-        seed=stage.seed,
-    )

@@ -10,31 +10,19 @@ from adaptkit.errors import inert
 
 COMMANDS = {
     "train": ("adaptkit.cli.train:train", "Run all stages of a recipe."),
-    "inspect": (
-        "adaptkit.cli.inspect:inspect",
-        "Show layers, parameters and bytes of a recipe or checkpoint.",
-    ),
+    "inspect": ("adaptkit.cli.inspect:inspect", "Show layers, parameters and bytes of a recipe or checkpoint."),
     "eval": ("adaptkit.cli.eval:evaluate", "Score a checkpoint on benchmarks."),
     "generate": ("adaptkit.cli.generate:generate", "Answer one prompt, with or without media."),
     "chat": ("adaptkit.cli.chat:chat", "Talk to workflows, or to a server, in the terminal."),
     "serve": ("adaptkit.cli.serve:serve", "Serve workflows over HTTP, as OpenAI's API."),
     "export": ("adaptkit.cli.export:export", "Write a workflow as a stock checkpoint."),
-    "import": (
-        "adaptkit.cli.import_:import_",
-        "Turn checkpoints of the reference implementations into workflows.",
-    ),
-    "compare": (
-        "adaptkit.cli.compare:compare",
-        "Train variants with several seeds, and compare them in a table.",
-    ),
+    "import": ("adaptkit.cli.import_:import_", "Turn checkpoints of the reference implementations into workflows."),
+    "compare": ("adaptkit.cli.compare:compare", "Train variants with several seeds, and compare them in a table."),
     "data": ("adaptkit.cli.data:data", "Check training data, or turn public grounding datasets into it."),
     "recipes": ("adaptkit.cli.recipes:recipes", "List recipes, or print the recipe schema."),
     "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, and create or check plugins."),
     "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has and what is missing."),
-    "train-encoder": (
-        "adaptkit.cli.train_encoder:train_encoder",
-        "Train a small encoder from random weights.",
-    ),
+    "train-encoder": ("adaptkit.cli.train_encoder:train_encoder", "Train a small encoder from random weights."),
     "world": ("adaptkit.cli.world:world", "Rebuild the built-in models, or write the built-in world's data."),
 }
 """Name of each subcommand, where its click command is, and the line that `adaptkit --help` shows."""

@@ -13,7 +13,7 @@ from adaptkit.cli.terminal import Console, echo_json
 from adaptkit.errors import DataError, join_lines
 
 if TYPE_CHECKING:
-    from adaptkit.data_tools.check import Plan
+    from adaptkit.recipe import Recipe
 
 RECIPE_ENDINGS = (".yaml", ".yml")
 
@@ -92,11 +92,12 @@ def check(
     from adaptkit.cli.data_report import print_report, report_as_json
     from adaptkit.cli.progress import progress_bar
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.data_tools.check import plan_files, run_check
+    from adaptkit.data_tools.check import plan_files, plan_recipe, run_check
     from adaptkit.recipe import find_recipe
 
     quiet_libraries()
-    shared: dict[str, Any] = {"tokenizer": tokenizer, "max_length": max_length, "max_bad_fraction": max_bad_fraction}
+    judged: dict[str, Any] = {"tokenizer": tokenizer, "max_length": max_length, "max_bad_fraction": max_bad_fraction}
+    judged["reads_media"] = not no_media
     console = Console(stderr=True)
     if not Path(paths[0]).exists():
         paths = (str(find_recipe(paths[0])), *paths[1:])
@@ -106,7 +107,7 @@ def check(
                 raise click.UsageError(
                     "--format, --media, --media-root, --modality and --positions go with files; the recipe has its own."
                 )
-            plan = _plan_of_recipe(paths, reads_media=not no_media, **shared)
+            plan = plan_recipe(_recipe(paths), **judged)
         else:
             plan = plan_files(
                 [Path(path) for path in paths],
@@ -115,8 +116,7 @@ def check(
                 media_roots=media_roots,
                 modalities=modalities or None,
                 positions=positions,
-                reads_media=not no_media,
-                **shared,
+                **judged,
             )
     with progress_bar(console) as progress:
         report = run_check(
@@ -131,25 +131,11 @@ def check(
         raise DataError(join_lines(["the data are not fit for training:", *reasons]))
 
 
-def _plan_of_recipe(
-    paths: Sequence[str],
-    *,
-    tokenizer: str | None,
-    max_length: int | None,
-    max_bad_fraction: float | None,
-    reads_media: bool,
-) -> Plan:
-    from adaptkit.data_tools.check import plan_recipe
+def _recipe(paths: Sequence[str]) -> Recipe:
     from adaptkit.recipe import load_recipe
 
     recipe, *overrides = paths
     files = [word for word in overrides if "=" not in word]
     if files:
         raise click.UsageError(f"{files[0]}: after a recipe only its settings may follow, a.b.c=value.")
-    return plan_recipe(
-        load_recipe(Path(recipe), overrides),
-        tokenizer=tokenizer,
-        max_length=max_length,
-        max_bad_fraction=max_bad_fraction,
-        reads_media=reads_media,
-    )
+    return load_recipe(Path(recipe), overrides)

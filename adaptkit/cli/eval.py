@@ -59,14 +59,14 @@ def evaluate(
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.cli.reporter import ConsoleReporter
     from adaptkit.cli.results_tables import render_results_table
-    from adaptkit.model.run_folders import located
+    from adaptkit.model.run_folders import located, workflow_folders
     from adaptkit.run.scoring import mark_trained, prove_text, require_unchanged_text, score
 
     quiet_libraries()
     checkpoint = located(checkpoint)
     recipe = _run_recipe(checkpoint)
     configs = _task_configs(tasks, recipe)
-    folders = _workflow_folders(checkpoint, workflow)
+    folders = workflow_folders(checkpoint, workflow)
     reporter = ConsoleReporter(Console(stderr=True))
     with reporter.working("loading the checkpoint"):
         workflows = _load_workflows(folders, trust_remote_code)
@@ -104,11 +104,9 @@ def _run_recipe(checkpoint: Path) -> Recipe | None:
 
 
 def _task_configs(tasks: str | None, recipe: Recipe | None) -> list[TaskConfig]:
-    """The benchmarks, with the options of the run's recipe where it has them.
+    """The benchmarks, with the options of the run's recipe where it has them."""
+    from adaptkit.recipe import TaskConfig
 
-    Raises:
-        PluginError: No benchmark has that name.
-    """
     configured = [] if recipe is None else list(recipe.evaluation.tasks)
     if tasks is None and configured:
         return configured
@@ -118,14 +116,11 @@ def _task_configs(tasks: str | None, recipe: Recipe | None) -> list[TaskConfig]:
     configs: list[TaskConfig] = []
     for name in names:
         found = [config for config in configured if config.name == name]
-        configs += found or [_with_defaults(name)]
+        if not found:
+            defaults = get_plugin_manager().options("evaluation task", name, {})
+            found = [TaskConfig.model_construct(name=name, options=defaults)]
+        configs += found
     return configs
-
-
-def _with_defaults(name: str) -> TaskConfig:
-    from adaptkit.recipe import TaskConfig
-
-    return TaskConfig.model_construct(name=name, options=get_plugin_manager().options("evaluation task", name, {}))
 
 
 def _sources_or_folder(config: TaskConfig, recipe: Recipe | None, data: Path | None) -> dict[str, Any]:
@@ -163,25 +158,15 @@ def _has_relative_path(options: Mapping[str, Any]) -> bool:
     return (isinstance(path, str) and not Path(path).is_absolute()) or any(map(_has_relative_path, inner))
 
 
-def _workflow_folders(checkpoint: Path, workflow: str | None) -> dict[str, Path]:
-    from adaptkit.model.run_folders import find_workflow, workflow_folders
-
-    if workflow is None:
-        return workflow_folders(checkpoint)
-    return {workflow: find_workflow(checkpoint, workflow)}
-
-
 def _load_workflows(folders: Mapping[str, Path], trust_remote_code: bool) -> dict[str, tuple[Any, Any]]:
     """Models and processors, all on one base and its encoders."""
     import torch
 
-    import adaptkit
+    from adaptkit.model.processor import load_processor
+    from adaptkit.model.run_folders import load_models
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    base, encoders = None, None
-    workflows = {}
-    for name, folder in folders.items():
-        model = adaptkit.load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code).to(device)
-        base, encoders = model.base, model.source_encoders
-        workflows[name] = (model, adaptkit.load_processor(folder, trust_remote_code=trust_remote_code))
-    return workflows
+    return {
+        name: (model.to(device), load_processor(folders[name], trust_remote_code=trust_remote_code))
+        for name, model in load_models(folders, trust_remote_code=trust_remote_code)
+    }

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from adaptkit.cli.output import json_option, trust_option
 from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
 from adaptkit.cli.workflow_tables import describe, show_workflows
-from adaptkit.errors import ModelError, unknown_name
-
-if TYPE_CHECKING:
-    from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.errors import ModelError
 
 
 @click.command()
@@ -43,6 +39,7 @@ def inspect(
     for each workflow, although workflows share them in memory.
     """
     from adaptkit.cli.quiet import quiet_libraries
+    from adaptkit.model.run_folders import load_models, workflow_folders
 
     quiet_libraries()
     target = target if target.exists() else _found(target)
@@ -54,7 +51,8 @@ def inspect(
     if overrides:
         raise click.UsageError(f"{overrides[0]}: only a recipe has settings to override, and this is a checkpoint.")
     refuse_options(prediction, "only the stages of a recipe are predicted, and this is a checkpoint.")
-    show_workflows(((name, describe(model)) for name, model in _models(target, workflow, trust_remote_code)), as_json)
+    models = load_models(workflow_folders(target, workflow), trust_remote_code=trust_remote_code)
+    show_workflows(((name, describe(model)) for name, model in models), as_json)
 
 
 def _found(target: Path) -> Path:
@@ -67,21 +65,3 @@ def _found(target: Path) -> Path:
         with suppress(ModelError):
             return located(target)
     return found
-
-
-def _models(
-    target: Path, workflow: str | None, trust_remote_code: bool
-) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
-    """The workflows of a checkpoint or a run directory, one base and its encoders shared by all."""
-    from adaptkit.model.checkpoint import load
-    from adaptkit.model.run_folders import workflow_folders
-
-    folders = workflow_folders(target)
-    if workflow is not None and workflow not in folders:
-        raise ModelError(f"{target}: {unknown_name('workflow', workflow, folders)}")
-    folders = {workflow: folders[workflow]} if workflow else folders
-    base, encoders = None, None
-    for name, folder in folders.items():
-        model = load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code)
-        base, encoders = model.base, model.source_encoders
-        yield name, model

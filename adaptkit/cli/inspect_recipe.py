@@ -42,7 +42,8 @@ def show_recipe(
     if as_json:
         show_workflows(_with_predictions(described, stages, predictions), as_json)
     else:
-        show_predictions(console, recipe, predictions, options, _known_steps(recipe))
+        known_steps = {stage.name: stage.num_steps(0) for stage in recipe.stages if stage.max_steps > 0}
+        show_predictions(console, recipe, predictions, options, known_steps)
 
 
 def _described(
@@ -60,8 +61,3 @@ def _with_predictions(
     for name, values in described:
         own = [p for stage, p in zip(stages, predictions, strict=True) if stage.workflow == name]
         yield name, {**values, "stages": [as_values(prediction) for prediction in own]}
-
-
-def _known_steps(recipe: Recipe) -> dict[str, int]:
-    """Steps of stages that say how many, whatever their data."""
-    return {stage.name: stage.num_steps(0) for stage in recipe.stages if stage.max_steps > 0}

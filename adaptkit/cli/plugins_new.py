@@ -24,11 +24,7 @@ KINDS = ("modality", "encoder", "projector", "policy")
 )
 @click.option("--modality", metavar="NAME", help="With --kind encoder: the installed modality whose items it encodes.")
 @click.option(
-    "--directory",
-    type=FOLDER,
-    default=Path(),
-    show_default="here",
-    help="Folder in which to make the package's own.",
+    "--directory", type=FOLDER, default=Path(), show_default="here", help="Folder in which to make the package's own."
 )
 def new(name: str, kind: str, modality: str | None, directory: Path) -> None:
     """Write a working plugin package, to be filled in.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Column, Table
@@ -42,7 +42,7 @@ def recipes(folders: tuple[str, ...], as_json: bool, output: Path | None) -> Non
         raise click.UsageError("--output goes with `adaptkit recipes schema`")
     found = find_recipes(_searched(folders))
     if as_json:
-        echo_json([_as_dict(summary) for summary in found])
+        echo_json([{**asdict(one), "path": str(one.path), "valid": one.valid} for one in found])
     else:
         _print_table(found)
     if any(not summary.valid and not _is_shipped(summary) for summary in found):
@@ -78,16 +78,6 @@ def _is_shipped(summary: RecipeSummary) -> bool:
     """Whether a recipe came with adaptkit; it may need plugins that are not installed."""
     folder = shipped_folder()
     return folder is not None and summary.path.resolve().is_relative_to(folder.resolve())
-
-
-def _as_dict(summary: RecipeSummary) -> dict[str, Any]:
-    return {
-        "name": summary.name,
-        "description": summary.description,
-        "path": str(summary.path),
-        "valid": summary.valid,
-        "problems": summary.problems,
-    }
 
 
 def _print_table(found: Sequence[RecipeSummary]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.mixture import Mixture
 from adaptkit.errors import DataError, RunError
 from adaptkit.interfaces import Sample, is_stream
+
+T = TypeVar("T")
 
 MAX_MEMOISED = 100_000
 _NUM_PROBES = 64
@@ -145,14 +147,15 @@ class ConversationDataset(Dataset[Item]):
         return item
 
     def _length(self, index: int) -> int:
-        """Length of a sample, or of what stands in for it; 0 where most of its source is bad."""
+        return self._first_good(index, lambda i: self._encode(i)["length"], 0)
+
+    def _first_good(self, index: int, read: Callable[[int], T], otherwise: T) -> T:
+        """What is read of a sample, or of what stands in for it; `otherwise` where most of its source is bad."""
         name, local = self.mixture.locate(index)
         for candidate in islice(self._candidates(name, local), _NUM_TRIES):
-            try:
-                return self._encode(index - local + candidate)["length"]
-            except DataError:
-                continue
-        return 0
+            with suppress(DataError):
+                return read(index - local + candidate)
+        return otherwise
 
     def _estimate_lengths(self) -> list[int]:
         """Lengths from numbers of characters and media, at the rates of a few samples that are encoded."""
@@ -169,16 +172,9 @@ class ConversationDataset(Dataset[Item]):
         except DataError:
             return 0
 
-    def _readable(self, index: int) -> Sample:
-        """A sample, or what stands in for it where it cannot be read; an empty one where most cannot."""
-        name, local = self.mixture.locate(index)
-        for candidate in islice(self._candidates(name, local), _NUM_TRIES):
-            with suppress(DataError):
-                return self.mixture[index - local + candidate]
-        return Sample("", [])
-
     def _size(self, index: int) -> tuple[int, int]:
-        parts = [part for message in self._readable(index).messages for part in message["content"]]
+        readable = self._first_good(index, lambda i: self.mixture[i], Sample("", []))
+        parts = [part for message in readable.messages for part in message["content"]]
         texts = [part["text"] for part in parts if part["type"] == "text"]
         return sum(map(len, texts)), len(parts) - len(texts)
 

@@ -119,11 +119,7 @@ class Dot:
 
 
 def dot_plot(
-    rows: Mapping[str, Sequence[Dot | None]],
-    series: Sequence[str],
-    *,
-    label: str,
-    write: Callable[[float], str],
+    rows: Mapping[str, Sequence[Dot | None]], series: Sequence[str], *, label: str, write: Callable[[float], str]
 ) -> Markup:
     """A row for each model, and in it a dot with mean ± deviation for each series; small dots are single runs.
 

@@ -156,12 +156,7 @@ class TextEvaluation:
     """
 
     def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        questions: Sequence[Question],
-        *,
-        batch_size: int = BATCH_SIZE,
+        self, model: Any, processor: Any, questions: Sequence[Question], *, batch_size: int = BATCH_SIZE
     ) -> None:
         self._model, self._processor = model, processor
         self._base, self._questions = model.base, questions
@@ -205,10 +200,7 @@ class TextEvaluation:
         scores |= proof
         if fresh is not None:
             alone = self._score(fresh)
-            scores |= {
-                "base_accuracy": mean(alone) if alone else None,
-                "base_by_type": by_kind(self._questions, alone),
-            }
+            scores |= {"base_accuracy": mean(alone) if alone else None, "base_by_type": by_kind(self._questions, alone)}
         scores["seconds"] = round(time.monotonic() - started, 2)
         return Evaluation({"text": scores}, proves_text=True)
 

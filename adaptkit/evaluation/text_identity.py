@@ -24,12 +24,7 @@ from torch import Tensor
 
 from adaptkit.errors import RunError, join_lines
 from adaptkit.evaluation.differences import differences_of
-from adaptkit.evaluation.fresh_base import (
-    compute_logits,
-    describe_model,
-    describe_tokenizer,
-    generate_as_configured,
-)
+from adaptkit.evaluation.fresh_base import compute_logits, describe_model, describe_tokenizer, generate_as_configured
 from adaptkit.evaluation.questions import Prompts, evaluation_mode, pad_left
 from adaptkit.files.paths import resolve_model_path
 from adaptkit.model.reference import origin_of

@@ -13,12 +13,7 @@ from adaptkit.errors import DataError
 from adaptkit.evaluation.harness import Progress, QuestionCounter, WorkflowsTask, describe_harness, unwatched
 from adaptkit.evaluation.options import WorldTaskOptions
 from adaptkit.evaluation.questions import Question
-from adaptkit.evaluation.scores import (
-    TextEvaluation,
-    evaluate_grounding,
-    evaluate_questions,
-    merge,
-)
+from adaptkit.evaluation.scores import TextEvaluation, evaluate_grounding, evaluate_questions, merge
 from adaptkit.interfaces import Evaluation
 from adaptkit.world.dataset import EvaluationItem, evaluation_items
 from adaptkit.world.language import QUESTION_KINDS

@@ -63,12 +63,7 @@ def measure_head(language_model: PreTrainedModel) -> tuple[PreTrainedModel, floa
     scale = float((ours * plain).sum() / (plain * plain).sum())
     tolerance = TOLERANCES.get(logits.dtype, HALF_TOLERANCE)
     if bool((ours - scale * plain).abs().max() > tolerance * ours.abs().max()):
-        raise ModelError(_nonlinear(language_model))
+        cap = getattr(language_model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
+        how = f"pass a soft-cap (final_logit_softcapping {cap})" if cap else "are not a linear map of its hidden state"
+        raise ModelError(f"its logits {how}, and stock multimodal models apply nothing to those of the head.")
     return trunk, 1.0 if abs(scale - 1) < tolerance else scale
-
-
-def _nonlinear(language_model: PreTrainedModel) -> str:
-    cap = getattr(language_model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
-    if cap:
-        return f"its logits pass a soft-cap (final_logit_softcapping {cap}); stock multimodal models apply none."
-    return "its logits are not a linear map of the last hidden state, and stock multimodal models apply nothing else."

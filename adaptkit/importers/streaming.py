@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import safe_open
 from torch import Tensor
 
@@ -112,36 +113,19 @@ def write_checkpoint(
         observe: Called with each new name and tensor, in the order of names.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shards = _plan(((new, source.stored[old].num_bytes) for new, old in sorted(names.items())), max_shard_bytes)
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = SINGLE_FILE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        _write_shard(source, {new: names[new] for new in shard}, folder / file, observe)
-        weight_map.update(dict.fromkeys(shard, file))
-    if len(shards) > 1:
-        total = sum(source.stored[old].num_bytes for old in names.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    plan = split_state_dict_into_shards_factory(
+        {new: source.stored[old] for new, old in sorted(names.items())},
+        get_storage_size=lambda stored: stored.num_bytes,
+        filename_pattern=SINGLE_FILE.replace(".", "{suffix}."),
+        max_shard_size=max_shard_bytes,
+    )
+    for file, shard in plan.filename_to_tensors.items():
+        tensors: dict[str, Tensor] = {}
+        for new in shard:
+            tensors[new] = source.read(names[new])
+            if observe is not None:
+                observe(new, tensors[new])
+        write_tensors(tensors, folder / file)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         write_json(folder / f"{SINGLE_FILE}.index.json", index)
-
-
-def _plan(sizes: Iterable[tuple[str, int]], max_shard_bytes: int) -> list[list[str]]:
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, num_bytes in sizes:
-        if shards[-1] and filled + num_bytes > max_shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += num_bytes
-    return shards
-
-
-def _write_shard(
-    source: TensorSource, names: Mapping[str, str], path: Path, observe: Callable[[str, Tensor], None] | None
-) -> None:
-    tensors: dict[str, Tensor] = {}
-    for new, old in names.items():
-        tensors[new] = source.read(old)
-        if observe is not None:
-            observe(new, tensors[new])
-    write_tensors(tensors, path)

@@ -13,13 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
-from adaptkit.chat.encoding import (
-    IGNORE_INDEX,
-    EncodedConversation,
-    encode_conversation,
-    render,
-    special_tokens_in,
-)
+from adaptkit.chat.encoding import IGNORE_INDEX, EncodedConversation, encode_conversation, render, special_tokens_in
 from adaptkit.chat.placeholders import Brackets, expand_placeholder
 from adaptkit.chat.template import TurnEnd, check_template, end_of_turn, resolve_template, stop_settings
 from adaptkit.chat.vocabulary import check_vocabulary
@@ -258,12 +252,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         return batch if return_dict else batch["input_ids"]
 
     def __call__(
-        self,
-        images: Any = None,
-        text: Any = None,
-        videos: Any = None,
-        audio: Any = None,
-        **kwargs: Any,
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
     ) -> BatchFeature:
         """Text that holds one tag per medium, and the media, to a batch.
 

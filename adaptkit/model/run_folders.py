@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,24 @@ def located(checkpoint: Path) -> Path:
     return folder
 
 
-def workflow_folders(checkpoint: Path) -> dict[str, Path]:
+def workflow_folders(checkpoint: Path, workflow: str | None = None) -> dict[str, Path]:
     """Workflows that a checkpoint holds, by name: those of a run directory in the recipe's order, or the one itself.
 
+    Args:
+        workflow: The only one that is asked for.
+
     Raises:
-        ModelError: There is none.
+        ModelError: There is none, or none of that name.
     """
-    checkpoint = located(checkpoint)
+    found = _all_folders(located(checkpoint))
+    if workflow is None:
+        return found
+    if workflow not in found:
+        raise ModelError(f"{checkpoint}: {unknown_name('workflow', workflow, found)}")
+    return {workflow: found[workflow]}
+
+
+def _all_folders(checkpoint: Path) -> dict[str, Path]:
     if (checkpoint / "config.json").is_file():
         return {checkpoint.name: checkpoint}
     final = checkpoint / FINAL_FOLDER
@@ -55,17 +67,17 @@ def _order(run_directory: Path, name: str) -> int:
 
 
 def find_workflow(checkpoint: Path, workflow: str | None = None) -> Path:
-    """The folder of a workflow: the one asked for, or the only or first one.
+    """The folder of a workflow: the one asked for, or the only or first one."""
+    return next(iter(workflow_folders(checkpoint, workflow).values()))
 
-    Raises:
-        ModelError: There is none, or none of that name.
-    """
-    folders = workflow_folders(checkpoint)
-    if workflow is None:
-        return next(iter(folders.values()))
-    if workflow not in folders:
-        raise ModelError(f"{checkpoint}: {unknown_name('workflow', workflow, folders)}")
-    return folders[workflow]
+
+def load_models(folders: Mapping[str, Path], *, trust_remote_code: bool = False) -> Iterator[tuple[str, Any]]:
+    """Load workflows one after the other, all over the base and the encoders of the first."""
+    base, encoders = None, None
+    for name, folder in folders.items():
+        model = load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code)
+        base, encoders = model.base, model.source_encoders
+        yield name, model
 
 
 def load_workflow(

@@ -66,8 +66,7 @@ class ComponentConfig(Section):
             return handler(data)
         own = {key: value for key, value in data.items() if key in cls.own_keys()}
         given = {key: value for key, value in data.items() if key not in own}
-        problems, options = _read_options(cls, own.get(cls.selector), given, info)
-        problems += _missing_selector(cls, own, plugins_of(info))
+        problems, options = _read_options(cls, own.get(cls.selector), given, plugins_of(info))
         try:
             section = handler({cls.selector: "", **own, "options": options})
         except ValidationError as error:
@@ -84,27 +83,22 @@ class ComponentConfig(Section):
 
 
 def _read_options(
-    section: type[ComponentConfig], name: Any, given: Mapping[str, Any], info: ValidationInfo
+    section: type[ComponentConfig], name: Any, given: Mapping[str, Any], plugins: PluginManager
 ) -> tuple[list[InitErrorDetails], Options]:
+    if name is None:
+        known = ", ".join(plugins.names(section.kind)) or "none"
+        message = f"is required: the name of the {section.kind}. Known: {known}."
+        return [problem((section.selector,), message)], Options()
     if not isinstance(name, str):
         return [], Options()
     try:
-        component = plugins_of(info).get(section.kind, name)
+        component = plugins.get(section.kind, name)
     except PluginError as error:
         return [problem((section.selector,), str(error))], Options()
     try:
         return [], component.options.model_validate(dict(given))
     except ValidationError as error:
         return explained(error, component.options, section.own_keys()), Options()
-
-
-def _missing_selector(
-    section: type[ComponentConfig], own: Mapping[str, Any], plugins: PluginManager
-) -> list[InitErrorDetails]:
-    if own.get(section.selector) is not None:
-        return []
-    known = ", ".join(plugins.names(section.kind)) or "none"
-    return [problem((section.selector,), f"is required: the name of the {section.kind}. Known: {known}.")]
 
 
 class PluginConfig(ComponentConfig):

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from adaptkit.errors import PluginError, RecipeError
+from adaptkit.errors import PluginError
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.components import DataConfig, plugins_of
 from adaptkit.recipe.explain import explain
 from adaptkit.recipe.loading import read_validated
-from adaptkit.recipe.variables import expand
+from adaptkit.recipe.variables import data_folder
 from adaptkit.stage import EncoderTrainingConfig, Section
 
 WHERE_IT_WILL_BE = "created"
@@ -78,11 +78,8 @@ class EncoderRecipe(Section):
         return self
 
     def data_folder(self) -> Path:
-        """The folder against which relative data paths are read; the current one where the recipe names none."""
-        try:
-            return Path(expand(self.data_root or ".")).expanduser()
-        except ValueError as error:
-            raise RecipeError(f"data_root: {error}") from None
+        """The folder against which relative data paths are read."""
+        return data_folder(self.data_root)
 
 
 def load_encoder_recipe(

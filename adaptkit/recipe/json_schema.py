@@ -73,10 +73,7 @@ def _options_schema(component: Component, definitions: Schema) -> Schema:
 def _by_name_or_in_order(items: Schema) -> Schema:
     by_name = {"type": "object", "additionalProperties": items["items"]}
     in_order = {key: value for key, value in items.items() if key != "title"}
-    return {
-        "description": "In order; over an extended recipe's also by name.",
-        "anyOf": [in_order, by_name],
-    }
+    return {"description": "In order; over an extended recipe's also by name.", "anyOf": [in_order, by_name]}
 
 
 def _text(description: str) -> Schema:

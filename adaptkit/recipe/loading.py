@@ -17,16 +17,7 @@ from adaptkit.recipe.finding import find_recipe, not_found, shipped_folder
 from adaptkit.recipe.merging import merge
 from adaptkit.recipe.overrides import apply_overrides
 from adaptkit.recipe.schema import Recipe
-from adaptkit.recipe.tree import (
-    Node,
-    Origin,
-    Problem,
-    from_plain,
-    item_label,
-    labelled,
-    recipe_error,
-    without_nulls,
-)
+from adaptkit.recipe.tree import Node, Origin, Problem, from_plain, item_label, labelled, recipe_error, without_nulls
 from adaptkit.recipe.variables import Place, expand_tree, secrets_in_checkpoints, with_variables
 from adaptkit.recipe.yaml_tree import parse_yaml
 
@@ -99,7 +90,8 @@ def recipe_from_values(values: Mapping[str, Any], *, plugins: PluginManager | No
 def _recipe(
     root: Node, stem: str, overrides: Sequence[str], problems: list[Problem], plugins: PluginManager | None
 ) -> Recipe:
-    root = _resolved(root, stem, overrides, problems)
+    root = apply_overrides(root, overrides, problems)
+    root = _named(without_nulls(_with_stage_defaults(_with_like(root, problems), problems)), stem)
     problems += secrets_in_checkpoints(root)
     expanded = expand_tree(root, problems, _unused_data(root))
     recipe = _validated(Recipe, expanded, problems, plugins or get_plugin_manager())
@@ -163,12 +155,6 @@ def _text_of(path: Path) -> str:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _resolved(root: Node, stem: str, overrides: Sequence[str], problems: list[Problem]) -> Node:
-    root = apply_overrides(root, overrides, problems)
-    root = without_nulls(_with_stage_defaults(_with_like(root, problems), problems))
-    return _named(root, stem)
-
-
 def _named(root: Node, name: str) -> Node:
     if "name" in root.entries:
         return root
@@ -213,37 +199,28 @@ def _with_stage_defaults(root: Node, problems: list[Problem]) -> Node:
         problems.append(Problem(defaults.origin, defaults.key, message))
     if stages is None or not isinstance(stages.value, list):
         return root.with_entries(entries)
-    common = _inherited(root) | (defaults.entries if defaults else {})
-    laid = [_over(common, stage, problems) for stage in stages.value]
+    common = {}
+    for path in (("seed",), ("logging", "logging_steps")):
+        node, rest = root.find(path)
+        if not rest and node.value is not None:
+            common[path[-1]] = node
+    common |= defaults.entries if defaults else {}
+    laid = [
+        merge(stage.with_entries(common), stage, problems, ("stages", item_label(stage, 0)))
+        if isinstance(stage.value, dict)
+        else stage
+        for stage in stages.value
+    ]
     entries["stages"] = replace(stages, value=laid)
     return root.with_entries(entries)
-
-
-def _inherited(root: Node) -> dict[str, Node]:
-    logging = root.entries.get("logging")
-    found = {
-        "seed": root.entries.get("seed"),
-        "logging_steps": logging.entries.get("logging_steps") if logging else None,
-    }
-    return {key: node for key, node in found.items() if node is not None and node.value is not None}
-
-
-def _over(common: dict[str, Node], stage: Node, problems: list[Problem]) -> Node:
-    if not isinstance(stage.value, dict):
-        return stage
-    return merge(stage.with_entries(common), stage, problems, ("stages", item_label(stage, 0)))
 
 
 def _unused_data(root: Node) -> set[Place]:
     """Datasets that no stage trains on: their variables need not be set."""
     data, stages = root.entries.get("data"), root.entries.get("stages")
-    used = {name for stage in (stages.items if stages else []) for name in _mixture(stage)}
+    mixtures = [stage.entries["data"] for stage in (stages.items if stages else []) if "data" in stage.entries]
+    used = {name for mixture in mixtures for name in mixture.entries}
     return {("data", name) for name in (data.entries if data else {}) if name not in used}
-
-
-def _mixture(stage: Node) -> dict[str, Node]:
-    mixture = stage.entries.get("data")
-    return mixture.entries if mixture else {}
 
 
 def _validated(model: type[M], root: Node, problems: list[Problem], plugins: PluginManager) -> M:

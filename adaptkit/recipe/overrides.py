@@ -71,12 +71,9 @@ def _without_unknown_entries(root: Node, tree: Node, problems: list[Problem]) ->
         kept = dict(sections[section].entries)
         for name, entry in sections[section].entries.items():
             is_place = name.isdecimal() and int(name) < len(root.entries[section].items)
-            if (
-                entry.partial
-                and name not in known
-                and not is_place
-                and not any(_gives(entry, path) for path in telling)
-            ):
+            if not entry.partial or name in known or is_place:
+                continue
+            if not any(_gives(entry, path) for path in telling):
                 problems.append(Problem(ORIGIN, entry.key, unknown_name(kind, name, known)))
                 del kept[name]
         if isinstance(sections[section].value, dict):

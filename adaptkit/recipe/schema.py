@@ -19,18 +19,11 @@ from pydantic import (
     model_validator,
 )
 
-from adaptkit.errors import RecipeError
 from adaptkit.hookspecs import Seed
-from adaptkit.recipe.components import (
-    DataConfig,
-    InsertionConfig,
-    ModalityConfig,
-    TaskConfig,
-    plugins_of,
-)
+from adaptkit.recipe.components import DataConfig, InsertionConfig, ModalityConfig, TaskConfig, plugins_of
 from adaptkit.recipe.explain import combined, explained
 from adaptkit.recipe.references import reference_problems
-from adaptkit.recipe.variables import Place, expand
+from adaptkit.recipe.variables import Place, data_folder
 from adaptkit.stage import Key, PositiveInt, Section, StageConfig
 
 
@@ -180,15 +173,8 @@ class Recipe(Section):
         return next(stage for stage in self.stages if stage.name == name)
 
     def data_folder(self) -> Path:
-        """The folder against which relative data paths are read; the current one where the recipe names none.
-
-        Raises:
-            RecipeError: An environment variable that it is made of is not set.
-        """
-        try:
-            return Path(expand(self.data_root or ".")).expanduser()
-        except ValueError as error:
-            raise RecipeError(f"data_root: {error}") from None
+        """The folder against which relative data paths are read."""
+        return data_folder(self.data_root)
 
     @model_validator(mode="after")
     def _shardable(self) -> Self:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from adaptkit.errors import keep_secret
+from adaptkit.errors import RecipeError, keep_secret
 from adaptkit.recipe.tree import Node, Problem, scalars
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
@@ -53,6 +53,18 @@ def _is_private(name: str, value: str) -> bool:
     if _SECRET.search(name):
         return len(value) >= _MIN_SECRET
     return len(value) >= _MIN_VALUE and not Path(value).expanduser().is_absolute() and not Path(value).exists()
+
+
+def data_folder(data_root: str | None) -> Path:
+    """The folder against which relative data paths are read; the current one where a recipe names none.
+
+    Raises:
+        RecipeError: An environment variable that it is made of is not set.
+    """
+    try:
+        return Path(expand(data_root or ".")).expanduser()
+    except ValueError as error:
+        raise RecipeError(f"data_root: {error}") from None
 
 
 def with_variables(node: Node) -> dict[Place, str]:

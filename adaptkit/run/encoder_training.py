@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from adaptkit.errors import DataError, RecipeError
@@ -114,8 +112,4 @@ def _item(sample: Sample, name: str, modality: Modality) -> LabelledItem:
         raise DataError(f"{sample.location}: no {name}")
     loaded = modality.load(media[0])
     answer = "".join(part["text"] for part in sample.messages[-1]["content"] if part["type"] == "text")
-    return LabelledItem(_loader(loaded, modality), answer)
-
-
-def _loader(loaded: Any, modality: Modality) -> Callable[[np.random.Generator | None], Any]:
-    return lambda rng: loaded if rng is None else modality.augment(loaded, rng)
+    return LabelledItem(lambda rng: loaded if rng is None else modality.augment(loaded, rng), answer)

@@ -18,7 +18,7 @@ from adaptkit.errors import RecipeError
 from adaptkit.files.loading import load_stock, reading
 from adaptkit.files.paths import missing_model, resolve_model_path
 from adaptkit.hookspecs import Component
-from adaptkit.interfaces import Message, Modality, Sample
+from adaptkit.interfaces import Message, Sample
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, ModalityConfig, Recipe, recipe_from_values
 from adaptkit.testing import tiny_config
@@ -56,7 +56,7 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
         options = stand_in(modality.encoder.options, directory / name).model_dump(mode="json")
         values["modalities"][name]["encoder"] = {"name": modality.encoder.name, **options}
         values["modalities"][name]["cache_features"] = False
-    tags = {name: _modality(m).tag for name, m in recipe.modalities.items()}
+    tags = {n: get_plugin_manager().build("modality", m.type, m.values()).tag for n, m in recipe.modalities.items()}
     media = {name: _media(name, m, directory / "media" / name) for name, m in recipe.modalities.items()}
     for name, dataset in recipe.data.items():
         samples = sample_conversations({m: media[m] for m in _modalities_of(recipe, name)}, NUM_SAMPLES)
@@ -111,11 +111,6 @@ def _modalities_of(recipe: Recipe, dataset: str) -> list[str]:
     workflows = {stage.workflow for stage in recipe.stages if dataset in stage.data}
     taken = [recipe.workflows[name].modalities or list(recipe.modalities) for name in workflows]
     return [name for name in recipe.modalities if all(name in names for names in taken)]
-
-
-def _modality(config: ModalityConfig) -> Modality:
-    modality: Modality = get_plugin_manager().build("modality", config.type, config.values())
-    return modality
 
 
 def _media(name: str, config: ModalityConfig, directory: Path) -> list[Path]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from adaptkit.evaluation.differences import differences_of
 from adaptkit.evaluation.fresh_base import Description, describe_model
 from adaptkit.evaluation.text_identity import loading_of
 from adaptkit.files.writing import remove_leftovers, staged_folder
-from adaptkit.interfaces import DataSource, Message
+from adaptkit.interfaces import DataSource
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.inspection import describe_components
 from adaptkit.model.integrity import frozen_content
@@ -204,10 +205,7 @@ def report_token_warnings(models: LoadedModels, sources: Mapping[str, DataSource
     if not is_main_process():
         return
     tokenizer, as_tokens = models.tokenizer, models.recipe.base.special_tokens_in_text
-
-    def find(messages: Sequence[Message]) -> list[str]:
-        return special_tokens_in(tokenizer, messages)
-
+    find = partial(special_tokens_in, tokenizer)
     warnings = [describe_end_of_turn(tokenizer, tokenizer.chat_template)]
     for name, source in sources.items():
         warnings.append(describe_unknown_words(tokenizer, name, source))
@@ -271,20 +269,14 @@ def _run_stages(run: Run, resume: str | None) -> None:
 
 
 def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
-    """Make sure that the base is as it was loaded.
-
-    Raises:
-        RunError: It has changed; the message says where.
-    """
+    """Make sure that the base is as it was loaded."""
     before = run.described
     if not tensors:
         before = {name: value for name, value in before.items() if not name.startswith("tensor ")}
     now = describe_model(run.models.base, tensors=tensors) | _described_loading(run.models.base)
     changed = differences_of(now, before)
     if changed:
-        what = (
-            "tensors of the frozen base" if any(name.startswith("tensor ") for name in changed) else "the frozen base"
-        )
+        what = "tensors of " * any(name.startswith("tensor ") for name in changed) + "the frozen base"
         raise RunError(
             f"{who} changed {what}: {first_few(changed, separator='; ')}. The run has been stopped; "
             "do not use its result. This is an error in a plugin or in adaptkit; please report it with the recipe."
@@ -420,11 +412,8 @@ def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:
 def _steps_after(run: Run, stage: StageConfig) -> int:
     """Steps of later stages; packed ones count as without packing, since packs are not known before."""
     later = run.recipe.stages[run.recipe.stages.index(stage) + 1 :]
-    total = 0
-    for other in later:
-        unpacked = other.model_copy(update={"packing": False})
-        total += unpacked.num_steps(stage_mixture(other, run.sources).epoch_size, num_processes())
-    return total
+    unpacked = [other.model_copy(update={"packing": False}) for other in later]
+    return sum(s.num_steps(stage_mixture(s, run.sources).epoch_size, num_processes()) for s in unpacked)
 
 
 def _recipe_header() -> str:

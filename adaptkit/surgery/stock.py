@@ -88,7 +88,12 @@ def compare_depths(
             for name in _names_below(old_modules, f"{prefix}{old}") | _names_below(new_modules, f"{prefix}{new}")
         ]
     for old_name, new_name, numbers in pairs:
-        _require_both(family, old_modules, new_modules, old_name, new_name, numbers)
+        in_old = old_name in old_modules
+        if in_old != (new_name in new_modules):
+            raise ModelError(
+                f"{family}: what a layer is made of depends on its number: layer {numbers[0]} would be layer "
+                f"{numbers[1]}, and only one of the two has {old_name if in_old else new_name!r}."
+            )
         for attribute, before, after in _differences(old_modules[old_name], new_modules[new_name]):
             counts = new_name in outside and _is_count(before) and _is_count(after)
             counts = counts or _expands(before, after, origin)
@@ -106,23 +111,6 @@ def _modules(model: nn.Module) -> dict[str, nn.Module]:
 def _names_below(modules: dict[str, nn.Module], name: str) -> dict[str, None]:
     """Names of a module's descendants relative to it, and its own, empty, in order."""
     return {n.removeprefix(name): None for n in modules if n == name or n.startswith(f"{name}.")}
-
-
-def _require_both(
-    family: str,
-    old_modules: dict[str, nn.Module],
-    new_modules: dict[str, nn.Module],
-    old_name: str,
-    new_name: str,
-    numbers: tuple[int, int],
-) -> None:
-    for one, other, name in ((old_modules, new_modules, new_name), (new_modules, old_modules, old_name)):
-        present = old_name if one is old_modules else new_name
-        if present in one and name not in other:
-            raise ModelError(
-                f"{family}: what a layer is made of depends on its number: layer {numbers[0]} would be layer "
-                f"{numbers[1]}, and only one of the two has {present!r}."
-            )
 
 
 def _differences(old: nn.Module, new: nn.Module) -> Iterator[tuple[str, Any, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -12,6 +13,7 @@ from adaptkit.hookspecs import Component, Options
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.testing.checks import Check
 from adaptkit.testing.examples import Example
+from adaptkit.testing.network import no_network
 from adaptkit.testing.requirements import ContractError, require, require_refused
 
 NOWHERE = "no-such-folder/no-such-item"
@@ -99,6 +101,12 @@ class ComponentChecks(Generic[C]):
     @cached_property
     def options(self) -> Options:
         return self.manager.options(self.kind, self.name, self.example.options)
+
+    @contextmanager
+    def without_network(self, what: str) -> Iterator[None]:
+        """Refuse the network; what else is raised inside is the matter of the other checks."""
+        with no_network(f"{what} the {self.kind} {self.name!r}"), suppress(Exception):
+            yield
 
     def missing_path(self, use: Callable[[Options], Any], *context: Any) -> str | None:
         """A path that is not there is reported by name, and using it is an `AdaptkitError`."""

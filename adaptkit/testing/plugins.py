@@ -41,11 +41,7 @@ Progress = Callable[[str], None]
 
 
 def check_plugin(
-    name: str,
-    *,
-    manager: PluginManager | None = None,
-    progress: Progress | None = None,
-    fresh_processes: bool = True,
+    name: str, *, manager: PluginManager | None = None, progress: Progress | None = None, fresh_processes: bool = True
 ) -> list[CheckResult]:
     """Run every contract check that applies to a plugin, package or component.
 

@@ -24,11 +24,7 @@ _NOISE = 0.02
 
 
 def check_policy(
-    name: str,
-    options: Mapping[str, Any],
-    *,
-    families: Sequence[str] = FAMILIES,
-    manager: PluginManager | None = None,
+    name: str, options: Mapping[str, Any], *, families: Sequence[str] = FAMILIES, manager: PluginManager | None = None
 ) -> None:
     """Check what a policy does to tiny decoders.
 

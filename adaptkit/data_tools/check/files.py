@@ -27,7 +27,7 @@ from adaptkit.data_tools.check.plan import (
     embedding_rows,
     open_tokenizer,
 )
-from adaptkit.errors import DataError, RecipeError, nearest_name
+from adaptkit.errors import DataError, RecipeError, first_few, nearest_name
 from adaptkit.files.paths import resolve_model_path
 from adaptkit.interfaces import DataContext, Modality
 from adaptkit.model.modality_inputs import ModalityInputs
@@ -154,8 +154,7 @@ def _unread(path: Path) -> str | None:
     if not path.is_dir() or is_saved_dataset(path):
         return None
     names = sorted(c.name for c in path.iterdir() if c.is_file() and c.suffix.lower() not in FORMATS_BY_ENDING)
-    shown_names = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{path}: these files are not read: {shown_names}." if names else None
+    return f"{path}: these files are not read: {first_few(names, 3)}." if names else None
 
 
 def _open(path: Path, data_format: str, media: Path | None, media_roots: Sequence[Path], context: DataContext) -> Any:

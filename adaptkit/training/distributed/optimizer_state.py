@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from adaptkit.training.distributed.strategies import full_tensor
+
 State = dict[str, Any]
 
 _SCALAR = "step"
@@ -63,10 +65,8 @@ def gather_state(sharded: ShardedOptimizer, *, keep: bool) -> State:
 def _full_state(sharded: ShardedOptimizer, parameter: nn.Parameter) -> State:
     if sharded.engine is not None:
         return _zero_state(sharded.engine, parameter)
-    from torch.distributed.tensor import DTensor
-
     state = sharded.optimizer.state.get(parameter, {})
-    return {key: value.full_tensor() if isinstance(value, DTensor) else value for key, value in state.items()}
+    return {key: full_tensor(value) if isinstance(value, Tensor) else value for key, value in state.items()}
 
 
 def load_state(sharded: ShardedOptimizer, saved: State) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from adaptkit.errors import ModelError, RecipeError, RunError
 from adaptkit.files.hashing import hash_tensors
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
+from adaptkit.model.encoders import is_sharded
 from adaptkit.model.integrity import record_content
 from adaptkit.processes.group import ENGINES, SHARDED, ZERO_STAGES, any_process, is_main_process
 from adaptkit.stage import StageConfig
@@ -205,7 +206,7 @@ def num_dimensions(parameter: Tensor) -> int:
 
 
 def full_tensor(parameter: Tensor) -> Tensor:
-    """Gather a parameter from all processes; a collective operation."""
+    """Gather a tensor, such as a parameter, from all processes; a collective operation."""
     from torch.distributed.tensor import DTensor
 
     if hasattr(parameter, "ds_id"):
@@ -262,14 +263,8 @@ def _mismatch(strategy: str, model: nn.Module, wrapped: Any) -> str:
         return f"the model is a {type(wrapped).__name__}"
     if strategy not in SHARDED:
         return ""
-    full = [name for name, parameter in model.named_parameters() if not _is_sharded(parameter)]
+    full = [name for name, parameter in model.named_parameters() if not is_sharded(parameter)]
     return f"{len(full)} parameters are not sharded ({', '.join(full[:3])})" if full else ""
-
-
-def _is_sharded(parameter: Tensor) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(parameter, DTensor) or hasattr(parameter, "ds_tensor")
 
 
 class FrozenShards:

@@ -19,7 +19,7 @@ from transformers import trainer as transformers_trainer
 from adaptkit.chat.encoding import IGNORE_INDEX
 from adaptkit.processes.group import ENGINES, SHARDED, ZERO_STAGES, any_process, num_processes, process_index
 from adaptkit.training.distributed.optimizer_state import ShardedOptimizer, gather_state, load_state
-from adaptkit.training.distributed.strategies import assert_strategy, gather_tensors, local_shard
+from adaptkit.training.distributed.strategies import assert_strategy, full_tensor, gather_tensors, local_shard
 from adaptkit.training.trainer import WorkflowTrainer
 
 
@@ -104,7 +104,7 @@ class DistributedTrainer(WorkflowTrainer):
         """Keep accelerate from wrapping a model that `fully_shard` has sharded."""
         clip = self.accelerator.clip_grad_norm_
         self.accelerator.prepare_model = lambda model, *args, **kwargs: model
-        self.accelerator.clip_grad_norm_ = lambda *args, **kwargs: _gathered(clip(*args, **kwargs))
+        self.accelerator.clip_grad_norm_ = lambda *args, **kwargs: full_tensor(clip(*args, **kwargs))
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         if self._strategy not in SHARDED:  # shards are on their device
@@ -205,12 +205,6 @@ class DistributedTrainer(WorkflowTrainer):
             set_seed((self.args.seed + 1_000_003 * self.state.global_step + process_index()) % 2**32)
             return
         super()._load_rng_state(checkpoint)
-
-
-def _gathered(norm: Tensor) -> Tensor:
-    from torch.distributed.tensor import DTensor
-
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @contextmanager

@@ -29,12 +29,7 @@ def choose_grid(size: tuple[int, int], side: int, grids: Sequence[Grid]) -> Grid
 
 
 def cut(
-    picture: Image.Image,
-    grid: Grid,
-    side: int,
-    *,
-    color: tuple[int, int, int] | None,
-    resample: Image.Resampling,
+    picture: Image.Image, grid: Grid, side: int, *, color: tuple[int, int, int] | None, resample: Image.Resampling
 ) -> list[Image.Image]:
     """Squares of a grid in reading order.
 

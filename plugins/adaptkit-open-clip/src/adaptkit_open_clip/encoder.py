@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from adaptkit_image.preprocessing import stack_pixel_values
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.interfaces import PretrainedEncoder
-from adaptkit_open_clip.checkpoint import CONFIG_NAME, WEIGHTS_NAME, locate
+from adaptkit_open_clip.checkpoint import locate
 from adaptkit_open_clip.options import OpenClipOptions
 from adaptkit_open_clip.preprocessing import OpenClipPreprocessor
 from adaptkit_open_clip.tower import (
@@ -24,6 +22,7 @@ from adaptkit_open_clip.tower import (
     preprocess_config,
     probe,
     probe_config,
+    save_tower,
     sides,
 )
 
@@ -84,12 +83,7 @@ class OpenClipEncoder(PretrainedEncoder[OpenClipPreprocessor]):
                 "a tower given as an object does not tell its architecture: name it beside it, "
                 '"encoder_options": {"model": "ViT-B-32"}, so that it can be saved.'
             )
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {"model_cfg": self._model_cfg, "preprocess_cfg": self._preprocessor.config}
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
-        state = {f"visual.{key}": value.contiguous() for key, value in self.model.state_dict().items()}
-        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        save_tower(self.model, Path(directory), self._model_cfg, self._preprocessor.config)
         options = self.options.model_dump(exclude_defaults=True, exclude={"model", "preprocess"})
         return {**options, "path": str(directory)}
 

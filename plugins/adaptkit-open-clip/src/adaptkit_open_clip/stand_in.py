@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from adaptkit.errors import ModelError
-from adaptkit_open_clip.checkpoint import CONFIG_NAME, WEIGHTS_NAME, is_here, locate
+from adaptkit_open_clip.checkpoint import is_here, locate
 from adaptkit_open_clip.options import OpenClipOptions
-from adaptkit_open_clip.tower import build_tower, model_config, preprocess_config
+from adaptkit_open_clip.tower import build_tower, model_config, preprocess_config, save_tower
 
 _PATCH_SIZE = 16
 _IMAGE_SIZE = 64
@@ -28,11 +26,7 @@ def write_stand_in(options: OpenClipOptions, directory: Path) -> OpenClipOptions
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         visual = build_tower(config)
-    directory.mkdir(parents=True, exist_ok=True)
-    written = {"model_cfg": config, "preprocess_cfg": preprocess_config(config, None, options)}
-    (directory / CONFIG_NAME).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    state = {f"visual.{key}": value.contiguous() for key, value in visual.state_dict().items()}
-    save_file(state, directory / WEIGHTS_NAME, metadata={"format": "pt"})
+    save_tower(visual, directory, config, preprocess_config(config, None, options))
     return options.model_copy(update={"path": str(directory), "model": None})
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -13,12 +15,13 @@ from open_clip.convert import convert_state_dict
 from open_clip.factory import load_state_dict
 from open_clip.model import resize_pos_embed
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError, first_line, unknown_name
 from adaptkit.files.checkpoints import load_part
 from adaptkit.files.loading import reading
-from adaptkit_open_clip.checkpoint import Checkpoint
+from adaptkit_open_clip.checkpoint import CONFIG_NAME, WEIGHTS_NAME, Checkpoint
 from adaptkit_open_clip.options import OpenClipOptions
 
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
@@ -136,6 +139,15 @@ def fill(visual: nn.Module, checkpoint: Checkpoint) -> None:
     resize_pos_embed(state, holder)
     own = {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)}
     load_part(visual, own, checkpoint.weights, "tower")
+
+
+def save_tower(visual: nn.Module, folder: Path, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any]) -> None:
+    """Write a tower and its configuration, as a checkpoint's `path` names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+    state = {f"{_PREFIX}{key}": value.contiguous() for key, value in visual.state_dict().items()}
+    save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
 
 
 def _prefix_argument(visual: Any) -> dict[str, bool]:
