@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from adaptkit.export.checks import Medium
+from adaptkit.export.compatibility import llava_problems, select_strategy
 from adaptkit.export.llava_processor import write_llava_processor
 from adaptkit.export.output import ExportReport
-from adaptkit.export.problems import llava_problems, select_strategy
 from adaptkit.export.stock import StockDecoder, StockFormat, export_stock, save_stock, stock_decoder
+from adaptkit.export.verification import Medium
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.files.loading import read_json
 from adaptkit.files.writing import write_json

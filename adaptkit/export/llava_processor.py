@@ -13,9 +13,9 @@ from transformers import LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from adaptkit.errors import ModelError
-from adaptkit.export.checks import compare_ids
-from adaptkit.export.problems import select_strategy
+from adaptkit.export.compatibility import select_strategy
 from adaptkit.export.templates import flat_template
+from adaptkit.export.verification import compare_ids
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import AdaptkitProcessor

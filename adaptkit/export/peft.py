@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from adaptkit.errors import ModelError
-from adaptkit.export.checks import difference_of
-from adaptkit.export.copies import low_rank_modules
+from adaptkit.export.merging import low_rank_modules
 from adaptkit.export.output import ExportReport, written_whole
+from adaptkit.export.verification import difference_of
 from adaptkit.export.vocabulary import for_generation
 from adaptkit.files.paths import resolve_model_path
 from adaptkit.model.composite import AdaptkitForConditionalGeneration

@@ -16,14 +16,14 @@ from transformers import (
     VoxtralForConditionalGeneration,
 )
 
-from adaptkit.export.checks import Medium
 from adaptkit.export.output import ExportReport
-from adaptkit.export.speech_problems import TITLES, speech_problems
+from adaptkit.export.speech_compatibility import TITLES, speech_problems
 from adaptkit.export.speech_processor import write_qwen2_processor, write_voxtral_tokenizer
 from adaptkit.export.stock import StockFormat, export_stock, save_stock, stock_decoder
+from adaptkit.export.verification import Medium
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
-from adaptkit.model.portable import portable_text_config
+from adaptkit.model.portable_config import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
 
 WHISPER_SIZES = {

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import Qwen2AudioProcessor, WhisperFeatureExtractor
 
 from adaptkit.errors import ModelError
-from adaptkit.export.checks import compare_ids
 from adaptkit.export.templates import flat_template
+from adaptkit.export.verification import compare_ids
 from adaptkit.export.vocabulary import Placeholder
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import AdaptkitProcessor

@@ -13,16 +13,16 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from adaptkit.chat.vocabulary import check_vocabulary
 from adaptkit.errors import ModelError
-from adaptkit.export.checks import Medium, compare_logits
-from adaptkit.export.copies import copy_to_write
+from adaptkit.export.merging import copy_to_write
 from adaptkit.export.output import ExportReport, written_whole
-from adaptkit.export.parts import measure_head
+from adaptkit.export.trunk import measure_head
+from adaptkit.export.verification import Medium, compare_logits
 from adaptkit.export.vocabulary import Placeholder, choose_placeholder, with_rows
 from adaptkit.files.loading import read_json
 from adaptkit.files.writing import write_json
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.integrity import refuse_non_finite
-from adaptkit.model.portable import portable_text_config
+from adaptkit.model.portable_config import portable_text_config
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.model.stock_methods import num_rows
 from adaptkit.surgery import structural_copy

@@ -30,7 +30,7 @@ from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
 from adaptkit.model.integrity import HASHES, content_record
 from adaptkit.model.modality import WorkflowModality
-from adaptkit.model.portable import portable_text_config
+from adaptkit.model.portable_config import portable_text_config
 from adaptkit.model.reference import place_of, relative_to_checkpoint
 from adaptkit.model.saving import MAX_SHARD_BYTES
 from adaptkit.plugin_manager import get_plugin_manager

@@ -6,6 +6,7 @@ file, line and dotted key. Nothing here imports torch.
 
 from __future__ import annotations
 
+from adaptkit.recipe.batch_splitting import for_processes
 from adaptkit.recipe.components import (
     DataConfig,
     EncoderConfig,
@@ -19,9 +20,9 @@ from adaptkit.recipe.dumping import components_of, dump_recipe, without_variable
 from adaptkit.recipe.encoder import EncoderRecipe, load_encoder_recipe
 from adaptkit.recipe.finding import find_recipe, reference, shipped_folder
 from adaptkit.recipe.json_schema import recipe_json_schema
+from adaptkit.recipe.key_lookup import place_of
 from adaptkit.recipe.listing import RecipeSummary, find_recipes, load_any_recipe, opening_comment
 from adaptkit.recipe.loading import load_recipe, load_values, recipe_from_values
-from adaptkit.recipe.places import place_of
 from adaptkit.recipe.schema import (
     AcceleratorConfig,
     BaseConfig,
@@ -30,7 +31,6 @@ from adaptkit.recipe.schema import (
     Recipe,
     WorkflowConfig,
 )
-from adaptkit.recipe.splitting import for_processes
 from adaptkit.stage import Draw, EncoderTrainingConfig, OptimizerConfig, OptimizerGroup, StageConfig
 
 __all__ = [

@@ -10,7 +10,7 @@ from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.components import ComponentConfig
 from adaptkit.recipe.schema import Recipe, value_at
 from adaptkit.recipe.variables import escape
-from adaptkit.recipe.yaml_tree import dump_yaml
+from adaptkit.recipe.yaml_text import dump_yaml
 
 
 def dump_recipe(recipe: Recipe, *, plugins: PluginManager | None = None) -> str:

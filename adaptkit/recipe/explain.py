@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from adaptkit.errors import unknown_name
-from adaptkit.recipe.places import keys_at, place_of
+from adaptkit.recipe.key_lookup import keys_at, place_of
 
 Location = tuple[int | str, ...]
 

@@ -13,7 +13,7 @@ from adaptkit.recipe.encoder import EncoderRecipe, load_encoder_recipe
 from adaptkit.recipe.finding import SUFFIXES
 from adaptkit.recipe.loading import load_recipe
 from adaptkit.recipe.schema import Recipe
-from adaptkit.recipe.yaml_tree import parse_yaml
+from adaptkit.recipe.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from adaptkit.recipe.overrides import apply_overrides
 from adaptkit.recipe.schema import Recipe
 from adaptkit.recipe.tree import Node, Origin, Problem, from_plain, item_label, labelled, recipe_error, without_nulls
 from adaptkit.recipe.variables import Place, expand_tree, secrets_in_checkpoints, with_variables
-from adaptkit.recipe.yaml_tree import parse_yaml
+from adaptkit.recipe.yaml_text import parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
 

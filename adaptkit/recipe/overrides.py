@@ -8,7 +8,7 @@ from dataclasses import replace
 from adaptkit.errors import RecipeError, unknown_name
 from adaptkit.recipe.merging import merge
 from adaptkit.recipe.tree import COMMAND_LINE, Node, Origin, Problem, labelled
-from adaptkit.recipe.yaml_tree import parse_yaml
+from adaptkit.recipe.yaml_text import parse_yaml
 
 ORIGIN = Origin(COMMAND_LINE)
 

@@ -8,7 +8,7 @@ from adaptkit.data_tools.check.findings import KINDS, Findings, Problem
 from adaptkit.data_tools.check.plan import CheckedDataset, Plan
 from adaptkit.data_tools.check.recipes import plan_recipe
 from adaptkit.data_tools.check.running import Report, run_check
-from adaptkit.data_tools.check.spread import Spread, look_at_spread
+from adaptkit.data_tools.check.sampling import Spread, look_at_spread
 
 __all__ = [
     "KINDS",

@@ -14,7 +14,7 @@ from adaptkit.chat.vocabulary import list_words, unknown_words
 from adaptkit.data.dataset import ConversationDataset, Item
 from adaptkit.data.media import shown
 from adaptkit.data.mixture import Mixture
-from adaptkit.data_tools.check.answers import box_problems
+from adaptkit.data_tools.check.answer_boxes import box_problems
 from adaptkit.data_tools.check.findings import BAD, Findings, Problem
 from adaptkit.data_tools.check.plan import CheckedDataset, errors_of_kind
 from adaptkit.errors import AdaptkitError, DataError

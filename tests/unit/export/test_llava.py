@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
 import adaptkit
 from adaptkit.errors import ModelError
-from adaptkit.export import checks, export_llava, llava, llava_problems
+from adaptkit.export import export_llava, llava, llava_problems, verification
 from adaptkit.export.stock import export_stock
 from adaptkit.interfaces import Encoder
 from adaptkit.testing import tiny_clip_vision
@@ -54,7 +54,7 @@ def test_only_the_chosen_features_are_exported_as_such(tmp_path):
     config = tmp_path / "out" / "config.json"
     config.write_text(config.read_text().replace('"vision_feature_layer": -2', '"vision_feature_layer": -1'))
     with pytest.raises(ModelError, match="other logits with a picture"):
-        checks.compare_logits(
+        verification.compare_logits(
             workflow(),
             tmp_path / "out",
             OUTSIDE,

@@ -4,7 +4,7 @@ from peft.tuners.lora import LoraLayer
 
 from adaptkit.errors import ModelError
 from adaptkit.export import export_llava, llava_problems
-from adaptkit.export.copies import copy_to_write, low_rank_modules
+from adaptkit.export.merging import copy_to_write, low_rank_modules
 from tests.unit.export.test_llava import assert_same
 from tests.unit.export.workflows import OUTSIDE, logits, probe, workflow
 

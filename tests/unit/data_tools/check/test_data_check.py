@@ -19,7 +19,7 @@ from adaptkit.cli import cli
 from adaptkit.cli.data_report import histogram
 from adaptkit.data.files import find_files
 from adaptkit.data_tools.check import CheckedDataset, Plan, look_at_spread, plan_files, plan_recipe, run_check
-from adaptkit.data_tools.check.answers import box_problems
+from adaptkit.data_tools.check.answer_boxes import box_problems
 from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Sample
 from adaptkit.plugin_manager import get_plugin_manager

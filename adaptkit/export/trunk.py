@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from adaptkit.errors import ModelError
-from adaptkit.export.checks import HALF_TOLERANCE, TOLERANCES
+from adaptkit.export.verification import HALF_TOLERANCE, TOLERANCES
 
 
 def find_trunk(language_model: PreTrainedModel) -> PreTrainedModel:

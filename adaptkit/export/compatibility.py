@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adaptkit.errors import ModelError
-from adaptkit.export.copies import copy_to_write, low_rank_modules
-from adaptkit.export.parts import find_trunk, measure_head
+from adaptkit.export.merging import copy_to_write, low_rank_modules
+from adaptkit.export.trunk import find_trunk, measure_head
 from adaptkit.files.loading import cause
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 

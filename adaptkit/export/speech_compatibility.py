@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from adaptkit.export.problems import hidden_size_of, is_gelu_mlp, stock_problems
+from adaptkit.export.compatibility import hidden_size_of, is_gelu_mlp, stock_problems
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 
 TITLES = {"qwen2-audio": "Qwen2-Audio", "voxtral": "Voxtral"}
