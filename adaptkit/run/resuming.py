@@ -35,7 +35,7 @@ from adaptkit.training.checkpoints import (
 RECIPE_FILE = "recipe.yaml"
 LOCK_FILE = ".training.lock"
 
-_PATIENCE = 15.0
+PATIENCE = 15.0
 """Seconds for which workers of a killed run may hold its directory."""
 
 _PLACES = ("path", "media", "media_roots", "data_files", "revision", "cache_features", "cache_mb")
@@ -68,13 +68,13 @@ def check_resume(recipe: Recipe, output_dir: Path, resume: str | None) -> None:
 
 
 @contextmanager
-def locked(output_dir: Path) -> Iterator[None]:
+def locked(output_dir: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Keep other runs out of a run directory, where its file system can.
 
     Raises:
-        RunError: There is one.
+        RunError: There is one, also after so many seconds.
     """
-    lock = FileLock(output_dir / LOCK_FILE, timeout=_PATIENCE)
+    lock = FileLock(output_dir / LOCK_FILE, timeout=patience)
 
     def acquire() -> None:
         make_folder(output_dir)

@@ -56,7 +56,7 @@ def test_fsdp_refuses_layers_that_pass_on_more_than_their_outputs() -> None:
         {"image": {"encoder": tiny_clip_vision(), "projector": "linear", "placeholder_id": 9}},
         {"policy": "mma"},
     )
-    with pytest.raises(ModelError, match=r"fsdp does not work with the policy of this workflow \(Mma\).*Use zero3"):
+    with pytest.raises(ModelError, match=r"fsdp .*\(Mma\).* zero3"):
         shard(model, "fsdp")
 
 
@@ -139,9 +139,9 @@ def test_fsdp_that_did_not_shard_weights_stops_the_run() -> None:
 
 
 def test_strategy_and_number_of_processes_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match=r"strategy is none, and this run has 2.*accelerator.strategy=ddp"):
+    with pytest.raises(RecipeError, match=r" none, .* 2.*accelerator\.strategy=ddp"):
         check_strategy("none", 2)
-    with pytest.raises(RecipeError, match=r"fsdp needs several processes.*--num-processes N.*strategy=none"):
+    with pytest.raises(RecipeError, match=r"fsdp .*--num-processes N.*strategy=none"):
         check_strategy("fsdp", 1)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RecipeError, match=r"ACCELERATE_USE_FSDP is set.*plain multi-GPU"):
@@ -150,7 +150,7 @@ def test_strategy_and_number_of_processes_must_fit(monkeypatch: pytest.MonkeyPat
 
 def test_a_missing_deepspeed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"zero3 needs DeepSpeed.*pip install adaptkit\[deepspeed\].*strategy=fsdp"):
+    with pytest.raises(RecipeError, match=r"zero3 .*adaptkit\[deepspeed\].*strategy=fsdp"):
         check_strategy("zero3", 2)
 
 

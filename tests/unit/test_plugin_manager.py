@@ -228,7 +228,7 @@ def test_a_variable_limits_what_loads(site: Site, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ADAPTKIT_PLUGINS", "fake-sqare")
     with pytest.raises(PluginError, match="fake-sqare, which no installed package has"):
         site.manager().get("projector", "square")
-    with pytest.raises(PluginError, match="ADAPTKIT_PLUGINS excludes its plugin fake-square"):
+    with pytest.raises(PluginError, match=r"ADAPTKIT_PLUGINS .* fake-square"):
         select(site.manager(), "fake-square")
 
 
@@ -378,7 +378,7 @@ def test_traits_of_a_policy_are_those_that_are_registered() -> None:
 def test_traits_that_contradict_the_class_of_a_policy_are_refused() -> None:
     policy = SimpleNamespace(needs_placement=False)
     component = registered(build=lambda options: policy, needs_placement=True).get("insertion policy", "mine")
-    with pytest.raises(PluginError, match=r"registered with needs_placement=True, and its class says False"):
+    with pytest.raises(PluginError, match=r"needs_placement=True, .* False"):
         component.build(None)
 
 

@@ -167,7 +167,7 @@ def test_long_recordings_are_refused_by_their_header(
 def test_limits_can_be_set(tmp_path: Path) -> None:
     modality = AudioModality(AudioOptions(max_seconds=0.25, max_bytes=20_000))
     for source in (encode(), (PCM, RATE), AudioClip(SAMPLES, RATE)):
-        with pytest.raises(DataError, match=r"lasts 0\.5 seconds, more than the limit of 0\.25 \(max_seconds\)"):
+        with pytest.raises(DataError, match=r"0\.5 seconds.* 0\.25 \(max_seconds\)"):
             modality.load(source)
     raw = encode(np.tile(PCM, 3))
     path = tmp_path / "large.wav"

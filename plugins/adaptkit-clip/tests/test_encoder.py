@@ -171,7 +171,7 @@ def test_options_that_do_not_fit_the_model_are_refused(checkpoints: dict[str, Pa
         load_encoder(options(checkpoints["siglip"], keep_cls=True))
     with pytest.raises(ModelError, match="tokens: SigLIP models have no class token"):
         load_encoder(options(checkpoints["siglip"], tokens="cls"))
-    with pytest.raises(ModelError, match=r"feature_layers\[1\]: 5 is out of range: the model has 4 layers"):
+    with pytest.raises(ModelError, match=r"feature_layers\[1\]: 5 .* 4 layers"):
         load_encoder(options(checkpoints["clip"], feature_layers=[4, 5]))
     with pytest.raises(ModelError, match="merge_size: 3 does not divide the model's 4 by 4 patches"):
         load_encoder(options(checkpoints["clip"], merge_size=3))

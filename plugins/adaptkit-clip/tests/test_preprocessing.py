@@ -109,7 +109,7 @@ def test_a_broken_processor_file_is_named(checkpoints: dict[str, Path], tmp_path
 
 
 def test_an_endless_strip_is_refused_before_it_is_padded(checkpoints: dict[str, Path]) -> None:
-    with pytest.raises(DataError, match="60000 by 3 pixels would be padded to 60000 by 60000"):
+    with pytest.raises(DataError, match=r"60000 by 3 .* 60000 by 60000"):
         build(checkpoints["clip"])(Image.new("RGB", (60_000, 3)))
 
 
@@ -123,5 +123,5 @@ def test_positions_follow_patches_class_token_and_merging(checkpoints: dict[str,
 
 
 def test_an_endless_strip_is_refused_before_it_is_resized(checkpoints: dict[str, Path]) -> None:
-    with pytest.raises(DataError, match="400000 by 1 pixels would be resized to 24 by 9600000"):
+    with pytest.raises(DataError, match=r"400000 by 1 .* 24 by 9600000"):
         build(checkpoints["clip"], pad="none")(Image.new("RGB", (400_000, 1)))

@@ -22,9 +22,9 @@ def test_a_padded_picture_holds_the_picture_in_its_middle(size: tuple[int, int])
 
 
 def test_strips_are_refused_before_memory_is_asked_for() -> None:
-    with pytest.raises(DataError, match="60000 by 1 pixels would be padded to 60000 by 60000"):
+    with pytest.raises(DataError, match=r"60000 by 1 .* 60000 by 60000"):
         pad_to_square(Image.new("RGB", (60_000, 1)), (0, 0, 0))
-    with pytest.raises(DataError, match="1 by 60000 pixels would be resized to 336 by 20160000"):
+    with pytest.raises(DataError, match=r"1 by 60000 .* 336 by 20160000"):
         check_strip(Image.new("RGB", (1, 60_000)), 336)
     check_strip(Image.new("RGB", (400, 1)), 336)
 

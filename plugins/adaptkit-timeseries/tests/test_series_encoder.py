@@ -114,9 +114,9 @@ def test_channels_do_not_see_each_other(encoder: SeriesEncoder) -> None:
 
 def test_too_many_positions_are_refused_with_all_numbers(encoder: SeriesEncoder) -> None:
     preprocessor = SeriesPreprocessor(encoder.model.config, 20)
-    with pytest.raises(DataError, match=r"series of 40 rows and 2 channels takes 38 positions, .* limit of 20"):
+    with pytest.raises(DataError, match=r"40 rows and 2 channels .* 38 .* 20"):
         preprocessor(series(np.zeros((40, 2))))
-    with pytest.raises(DataError, match=r"must be \(num_items, channels, patches, 6\).*got \(1, 2, 3\)"):
+    with pytest.raises(DataError, match=r"channels, patches, 6\).*\(1, 2, 3\)"):
         encoder(torch.zeros(1, 2, 3))
 
 

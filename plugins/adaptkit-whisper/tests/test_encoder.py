@@ -235,7 +235,7 @@ def test_features_as_wide_as_a_window_are_told_by_their_type(checkpoints: dict[s
 def test_inputs_of_another_shape_are_refused(checkpoints: dict[str, Path]) -> None:
     encoder = build(checkpoints["model"])
     for shape in ((1, 80, 47), (1, 40, 48), (80, 48), (1, 80, 0), (1, 81, 48)):
-        with pytest.raises(DataError, match=r"must be \(80, 48\), or a multiple of 48 frames"):
+        with pytest.raises(DataError, match=r"\(80, 48\).* 48 frames"):
             encoder(torch.zeros(shape))
 
 

@@ -79,7 +79,7 @@ def test_each_window_is_what_the_stock_extractor_makes_of_it(checkpoints: dict[s
 def test_the_number_of_windows_is_limited(checkpoints: dict[str, Path], noise: Noise) -> None:
     one = build(checkpoints["model"], max_windows=1, stack=2)
     assert one.fixed_positions == 12
-    with pytest.raises(DataError, match=r"of 1\.0 seconds takes 3 windows of 0\.48 seconds, and not 1 to 1"):
+    with pytest.raises(DataError, match=r"1\.0 seconds .* 3 .* 0\.48 seconds"):
         one(noise(1.0))
     assert build(checkpoints["model"]).fixed_positions is None
     assert build(checkpoints["model"], max_windows=1, trim=True).fixed_positions is None
@@ -96,7 +96,7 @@ def test_a_checkpoints_own_settings_are_used(checkpoints: dict[str, Path], tmp_p
     assert torch.equal(own(noise(0.2)), own(noise(0.2)))  # no random noise
     values = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**values, "feature_size": 128}))
-    with pytest.raises(ModelError, match=r"makes 128 mel bins \(feature_size\), its model takes 80"):
+    with pytest.raises(ModelError, match=r"128 .*\(feature_size\).* 80"):
         build(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"preprocessor_config\.json"):

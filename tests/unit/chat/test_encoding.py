@@ -269,7 +269,7 @@ def test_truncation_never_cuts_a_run(tokenizer):
 
 def test_truncation_to_nothing_labelled_is_a_data_error(tokenizer):
     encoded = encode(tokenizer, [turn("user", "long question"), turn("assistant", "y")])
-    with pytest.raises(DataError, match="no part of an answer within the first 5: raise max_length"):
+    with pytest.raises(DataError, match=r"first 5: .*max_length"):
         truncate(encoded, 5)
 
 
@@ -320,7 +320,7 @@ def test_a_medium_without_positions_is_refused(tokenizer):
 
 
 def test_what_a_template_refuses_is_a_data_error():
-    with pytest.raises(DataError, match="refuses a conversation of roles system, user: No system role"):
+    with pytest.raises(DataError, match="roles system, user: No system role"):
         encode(make_tokenizer(NO_SYSTEM), [turn("system", "s"), turn("user", "q")])
 
 
@@ -331,7 +331,7 @@ def test_a_template_that_drops_media_is_refused():
 
 
 def test_without_a_template_the_message_says_how_to_give_one():
-    with pytest.raises(ModelError, match=r"has no chat template\. Give one as base\.chat_template"):
+    with pytest.raises(ModelError, match=r"no chat template.* base\.chat_template"):
         encode(make_tokenizer(None), [turn("user", "q")])
 
 

@@ -74,12 +74,12 @@ class TestInput:
 
     def test_a_recipe_without_evaluation(self, write: Write) -> None:
         path = write("silent", evaluation={"tasks": None})
-        with pytest.raises(RecipeError, match=r"silent.yaml: evaluation.tasks: names no benchmark"):
+        with pytest.raises(RecipeError, match=r"silent\.yaml: evaluation\.tasks: "):
             load_variants([path], [0])
 
     def test_recipes_with_different_evaluations(self, write: Write) -> None:
         paths = [write("a"), write("b", evaluation={"tasks": [{"name": "world", "num_per_kind": 2}]})]
-        with pytest.raises(RecipeError, match=r"b.yaml: evaluation: differs from that of .*a.yaml"):
+        with pytest.raises(RecipeError, match=r"b\.yaml: evaluation: .*a\.yaml"):
             load_variants(paths, [0])
 
     def test_all_problems_are_named_together(self, write: Write, tmp_path: Path) -> None:

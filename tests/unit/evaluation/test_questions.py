@@ -81,5 +81,5 @@ def test_modes_are_restored() -> None:
 def test_a_workflow_without_the_modality_is_refused(workflow: tuple[Any, Any]) -> None:
     _, processor = workflow
     question = Question("k", "?", "a", media=(("sound", b""),))
-    with pytest.raises(DataError, match=r"need the modality sound; this workflow has image"):
+    with pytest.raises(DataError, match=r" sound; .* image"):
         require_modalities(processor, [question])

@@ -91,7 +91,7 @@ def test_sliding_windows_stay_within_conversations():
 def test_a_decoder_that_mixes_conversations_is_refused(family):
     base, model = build(family)
     with (
-        pytest.raises(ModelError, match=r"does not keep conversations apart.*packing: false"),
+        pytest.raises(ModelError, match=r"conversations apart.*packing: false"),
         model.prepared_for_training(packing=True),
     ):
         pass

@@ -150,7 +150,7 @@ def test_what_depends_on_values_is_tried_on_a_small_decoder(family, values, monk
 
 
 def test_what_training_would_refuse_is_not_predicted() -> None:
-    with pytest.raises(ModelError, match="BloomForCausalLM does not keep conversations apart"):
+    with pytest.raises(ModelError, match=r"BloomForCausalLM .* conversations apart"):
         predict("bloom", INNER, stage_config(train=ALL, packing=True))
 
 

@@ -58,5 +58,5 @@ def test_packs_count_as_one_whatever_their_length() -> None:
 
 
 def test_a_launcher_and_a_recipe_that_differ_are_told() -> None:
-    with pytest.raises(RecipeError, match=r"accelerator.num_processes is 4, and this run has 2"):
+    with pytest.raises(RecipeError, match=r"accelerator\.num_processes is 4, .* 2"):
         for_processes(recipe(4, 1, strategy="ddp", num_processes=4), 2)

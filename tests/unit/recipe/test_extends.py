@@ -206,7 +206,7 @@ class TestVariables:
     def test_data_root_waits_until_data_is_read(self, workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("NOWHERE", raising=False)
         recipe = workplace.load(SMALL_RECIPE + "data_root: ${NOWHERE}/data\n")
-        with pytest.raises(RecipeError, match=r"^data_root: the environment variable NOWHERE is not set; set it"):
+        with pytest.raises(RecipeError, match=r"^data_root: .* NOWHERE is not set"):
             recipe.data_folder()
         monkeypatch.setenv("NOWHERE", "/somewhere")
         assert recipe.data_folder() == Path("/somewhere/data")

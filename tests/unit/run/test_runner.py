@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
@@ -28,9 +27,10 @@ from adaptkit.build import (
     modality_specs,
 )
 from adaptkit.cli import cli
+from adaptkit.errors import RunError
 from adaptkit.recipe import load_recipe
-from adaptkit.run import resuming
 from adaptkit.run import scoring as evaluating
+from adaptkit.run.resuming import locked
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -271,13 +271,12 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(finished, tmp_path):
     assert "a checkpoint of another run. Resume that run: --output" in " ".join(result.output.split())
 
 
-def test_two_runs_in_one_folder_are_kept_apart(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(resuming, "_PATIENCE", 0.0)
-    (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / resuming.LOCK_FILE):
-        result = invoke("train", recipe(), "--output", tmp_path / "run", "--resume", "auto")
-    assert result.exit_code == 1, result.output
-    assert "another run is writing to" in result.output
+def test_two_runs_in_one_folder_are_kept_apart(tmp_path):
+    second = locked(tmp_path / "run", patience=0.0)
+    with locked(tmp_path / "run"), pytest.raises(RunError, match="another run is writing to"), second:
+        pass
+    with locked(tmp_path / "run", patience=0.0):
+        pass
 
 
 def test_grouped_batches_are_those_of_one_process(recipe):

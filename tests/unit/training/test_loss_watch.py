@@ -38,7 +38,7 @@ def test_a_jump_above_where_it_began_stops(tmp_path):
 
 
 def test_a_loss_that_diverges_from_the_first_steps_stops(tmp_path):
-    with pytest.raises(RunError, match=r"jumped to 60, 5\.6 times that of the first step.*near step 3"):
+    with pytest.raises(RunError, match=r" 60, 5\.6 times .*near step 3"):
         watch_losses([10.8, 0.5, 60.0, 136.0], tmp_path)
     watch_losses([0.05, 0.9, 0.05, 11.0], tmp_path / "unlucky")
     watch_losses([10.8, 0.5, 60.0, 136.0], tmp_path / "unwatched", spike=math.inf)
@@ -48,9 +48,7 @@ def test_the_batch_is_saved_and_readable(tmp_path):
     watch = LossWatch("align", tmp_path, math.inf, lambda ids: " ".join(map(str, ids)))
     watch.add(1, torch.tensor(1.0), batch((7, 8), item=torch.ones(2)))
     watch.add(1, torch.tensor(float("nan")), batch((9,), item=[torch.ones(2), torch.zeros(3)]))
-    with pytest.raises(
-        RunError, match=r"the loss is nan near step 1, at learning rates 2e-05, 0\.001\. Its batch is in"
-    ):
+    with pytest.raises(RunError, match=r"nan near step 1, .* 2e-05, 0\.001\. "):
         watch.check([1e-3, 2e-5])
     folder = tmp_path / "bad_batch"
     assert json.loads((folder / "batch-1.json").read_text())["rows"] == ["9"]
@@ -74,7 +72,7 @@ def test_features_that_are_one_tensor_several_times_are_saved(tmp_path):
 
 def test_a_batch_that_cannot_be_saved_hides_no_loss(tmp_path):
     (tmp_path / "bad_batch").write_text("a file in the way")
-    with pytest.raises(RunError, match=r"the loss is nan near step 1.*Its batch could not be saved .*bad_batch"):
+    with pytest.raises(RunError, match=r"nan near step 1.*could not.*bad_batch"):
         watch_losses([float("nan")], tmp_path)
 
 
