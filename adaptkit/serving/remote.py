@@ -44,20 +44,26 @@ class ServerBackend:
             keep_secret(api_key, "the API key")
         timeout = openai.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
         self._client = openai.OpenAI(base_url=self.url, api_key=api_key or "none", timeout=timeout, max_retries=0)
-        self.choices = _order(self._list_models(), model, self.url)
+        models = self._list_models()
+        self.choices = _order(list(models), model, self.url)
         self.modalities: Sequence[str] | None = None
+        if models and None not in models.values():
+            self.modalities = list(dict.fromkeys(name for names in models.values() for name in names or ()))
 
-    def _list_models(self) -> list[str]:
+    def _list_models(self) -> dict[str, Sequence[str] | None]:
+        """The modalities of each model, which only a server of ours tells."""
         import openai
 
         with _explained(self.url):
             try:
-                return [str(model.id) for model in self._client.models.list()]
+                return {str(model.id): getattr(model, "modalities", None) for model in self._client.models.list()}
             except openai.NotFoundError:  # some servers answer and do not list
-                return []
+                return {}
 
     def read(self, name: str, source: Any) -> Any:
-        """Read a picture; any other medium is for the server to judge."""
+        """Read a picture; any other medium is for the server to judge, which may say what it takes."""
+        if self.modalities is not None and name not in self.modalities:
+            raise DataError(f"{self.url}: {unknown_name('modality', name, self.modalities)}")
         return _read_picture(source)[0] if name == "image" else None
 
     def ask(self, messages: Messages, workflow: str, options: Mapping[str, Any]) -> Reply:

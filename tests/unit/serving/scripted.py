@@ -18,6 +18,7 @@ class Script:
     Attributes:
         pieces: Of each answer; the answering model is `vision`.
         models: What it lists; None for a server that lists nothing.
+        modalities: Of each model; None for a server that does not tell.
         failure: Status and message instead of an answer.
         is_broken: Whether the connection ends within the answer.
         bodies: What it was asked.
@@ -26,6 +27,7 @@ class Script:
 
     pieces: tuple[str, ...] = ("three ", "shapes")
     models: tuple[str, ...] | None = ("text", "vision", "auto")
+    modalities: tuple[str, ...] | None = None
     failure: tuple[int, str] | None = None
     is_broken: bool = False
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -46,6 +48,8 @@ def scripted_server() -> Iterator[Script]:
             if script.models is None or self.path != "/v1/models":
                 return self._fail(404, "no such page")
             models = [{"id": name, "object": "model", "created": 0, "owned_by": ""} for name in script.models]
+            told = {} if script.modalities is None else {"modalities": script.modalities}
+            models = [{**model, **told} for model in models]
             return self._send(200, {"object": "list", "data": models})
 
         def do_POST(self) -> None:

@@ -101,6 +101,15 @@ def test_models_are_chosen_by_name(script: Script) -> None:
         ServerBackend(script.url)
 
 
+def test_a_server_may_tell_what_it_takes(script: Script) -> None:
+    assert ServerBackend(script.url).modalities is None
+    script.modalities = ("image",)
+    backend = ServerBackend(script.url)
+    assert backend.modalities == ["image"]
+    with pytest.raises(DataError, match=r"'audio'.*image"):
+        backend.read("audio", io.BytesIO(b"RIFF"))
+
+
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://127.0.0.1", "http://", "http://[::1", "http://h:99999"])
 def test_an_address_is_checked_before_anything_is_sent(url: str) -> None:
     with pytest.raises(DataError, match="address"):
