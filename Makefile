@@ -19,7 +19,7 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 help:
 	@echo "make quickstart   install into .venv and train the small Inner-Adaptor model of the tutorial"
 	@echo "make test         linters, types, tests and documentation"
-	@echo "make test-extras  install bitsandbytes, DeepSpeed and gradio too, and run what needs them"
+	@echo "make test-extras  install bitsandbytes, DeepSpeed and gradio too, and run what needs them (and Chromium)"
 	@echo "make fuzz         damage files at random, thousands of every kind; takes hours"
 	@echo "make setup        install into .venv, nothing else"
 	@echo "make docs         build the documentation into site/"
@@ -54,6 +54,7 @@ test-extras: setup  # what needs packages that few machines have
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[$(EXTRAS)]' playwright
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile tests/distributed tests/unit/prediction tests/unit/training \
 		tests/unit/model/test_quantized.py
+	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -m integration tests/web  # trains the quickstart's run where it is missing
 
 fuzz: setup  # hypothesis prints how to try a failure again
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=0 -rP

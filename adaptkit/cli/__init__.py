@@ -14,6 +14,7 @@ COMMANDS = {
     "eval": ("adaptkit.cli.eval:evaluate", "Score a checkpoint on benchmarks."),
     "generate": ("adaptkit.cli.generate:generate", "Answer one prompt, with or without media."),
     "chat": ("adaptkit.cli.chat:chat", "Talk to workflows, or to a server, in the terminal."),
+    "demo": ("adaptkit.cli.demo:demo", "Talk to workflows, or to a server, on a web page."),
     "serve": ("adaptkit.cli.serve:serve", "Serve workflows over HTTP, as OpenAI's API."),
     "export": ("adaptkit.cli.export:export", "Write a workflow as a stock checkpoint."),
     "import": ("adaptkit.cli.import_:import_", "Turn checkpoints of the reference implementations into workflows."),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from adaptkit.cli.output import add_options, seed_option, trust_option
+from adaptkit.cli.serve import KEY_VARIABLE
 from adaptkit.serving.backends import Backend, SessionBackend, check_choice
 
 
@@ -18,7 +19,7 @@ def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return add_options(
         click.argument("checkpoints", metavar="[CHECKPOINT]...", nargs=-1, type=click.Path(path_type=Path)),
         click.option("--url", help="Ask a server that speaks OpenAI's protocol instead, such as `adaptkit serve`."),
-        click.option("--api-key", envvar="ADAPTKIT_API_KEY", show_envvar=True, help="Key of that server."),
+        click.option("--api-key", envvar=KEY_VARIABLE, show_envvar=True, metavar="KEY", help="Key of that server."),
         click.option(
             "--workflow",
             "--model",

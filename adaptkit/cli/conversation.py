@@ -12,9 +12,7 @@ from typing import Any
 from adaptkit.errors import DataError
 from adaptkit.files.media import SourceReader
 from adaptkit.files.writing import write_json
-from adaptkit.serving.backends import Backend
-
-_MAX_BYTES = 64 * 2**20
+from adaptkit.serving.backends import MAX_FILE_BYTES, Backend
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def read_medium(name: str, file: str, backend: Backend) -> Medium:
         DataError: It is missing or damaged, or nothing takes media of this modality.
     """
     path = as_path(file).absolute()
-    data, _ = SourceReader(f"{name} file", "a path", _MAX_BYTES).read(path)
+    data, _ = SourceReader(f"{name} file", "a path", MAX_FILE_BYTES).read(path)
     backend.read(name, path)
     return Medium(name, path, data)
 

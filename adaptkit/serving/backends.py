@@ -10,6 +10,9 @@ from adaptkit.errors import DataError, unknown_name
 AUTO = "auto"
 """Leaves the choice of the workflow to the media of the prompt."""
 
+MAX_FILE_BYTES = 64 * 2**20
+"""Most bytes of a file that a chat takes."""
+
 Messages = Sequence[Mapping[str, Any]]
 """As transformers writes them; a medium is `{"type": modality, modality: bytes}`."""
 
