@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +16,16 @@ import torch
 
 from adaptkit.errors import AdaptkitError
 from adaptkit.inference.request import Request, stopped
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the threads before the interpreter does, which must not happen within a pass."""
+    for engine in list(_engines):
+        engine.close()
+
 
 LINGER_S = 2.0
 """How long the thread waits for further requests before it ends; the next request starts another."""
@@ -83,6 +95,7 @@ class Engine:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        _engines.add(self)
         self._seconds_per_request = 1.0
 
     def submit(self, request: Request) -> None:

@@ -46,7 +46,8 @@ class RowsCache(DynamicCache):  # type: ignore[misc]
     def fill(self, index: int, keys: Tensor, values: Tensor, length: int) -> None:
         """Set an empty slot, which then stands at `length` positions."""
         layer = self.layers[index]
-        layer.update(keys, values)
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
         if isinstance(layer, DynamicSlidingWindowLayer):
             layer.cumulative_length = length
 
@@ -129,7 +130,7 @@ def stack_rows(config: Any, rows: Sequence[CachedRow]) -> RowsCache:
     for index in range(len(rows[0].slots)):
         parts = [slot for row in rows if (slot := row.slots[index]) is not None]
         if parts:
-            keys, values = (torch.cat(_fitted(side, cache.window(index), length)) for side in zip(*parts, strict=True))
+            keys, values = (_together(side, cache.window(index), length) for side in zip(*parts, strict=True))
             cache.fill(index, keys, values, length)
     return cache
 
@@ -150,14 +151,16 @@ def join_rows(config: Any, caches: Sequence[RowsCache], orders: Sequence[Sequenc
             continue
         sides = []
         for side in zip(*parts, strict=True):
-            tensor = torch.cat(_fitted(side, joined.window(index), length))
+            tensor = _together(side, joined.window(index), length)
             kept = torch.tensor(order, device=tensor.device)
             sides.append(tensor if list(order) == list(range(len(tensor))) else tensor.index_select(0, kept))
         joined.fill(index, sides[0], sides[1], length)
     return joined
 
 
-def _fitted(tensors: Sequence[Tensor], window: int | None, length: int) -> list[Tensor]:
-    """Tensors `(rows, heads, positions, head_dim)` that end at one place, all as long as the slot keeps."""
+def _together(tensors: Sequence[Tensor], window: int | None, length: int) -> Tensor:
+    """Tensors `(rows, heads, positions, head_dim)` that end at one place, as one that is as long as the slot keeps."""
     target = length if window is None else min(length, window)
-    return [pad(tensor, (0, 0, target - tensor.shape[2], 0)) for tensor in tensors]
+    fitted = [tensor[:, :, max(tensor.shape[2] - target, 0) :] for tensor in tensors]
+    fitted = [pad(t, (0, 0, target - t.shape[2], 0)) if t.shape[2] < target else t for t in fitted]
+    return fitted[0] if len(fitted) == 1 else torch.cat(fitted)

@@ -21,11 +21,11 @@ from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.surgery import AdapterContext
 from adaptkit.surgery.decoder import text_config
 
-MAX_WASTE = 0.25
-"""Most padding in a batch of prompts, as a part of its positions."""
+LONG_PROMPT = 256
+"""Positions from which a prompt keeps a processor busy by itself, so that a batch gains nothing, and costs padding."""
 
-SMALL_BATCH = 512
-"""Positions up to which padding costs less than a pass of its own."""
+MAX_POSITIONS = 4096
+"""Most positions of a batch of prompts."""
 
 
 @dataclass
@@ -70,6 +70,10 @@ class SharedGroup(BatchGroup):
         workflows: Those that share the pass, by name, in the order in which rows are sorted.
         processors: Of the base and of the workflows.
         prefix_cache_bytes: See `Session`.
+
+    Attributes:
+        merged: The decoder of the pass.
+        prefixes: Keys and values of earlier prompts and answers.
     """
 
     def __init__(
@@ -83,10 +87,10 @@ class SharedGroup(BatchGroup):
         self.workflows = (BASE, *workflows)
         self.prefixes = PrefixCache(prefix_cache_bytes)
         self._base, self._models, self._processors = base, dict(workflows), dict(processors)
-        self._merged = MergedDecoder(base, workflows)
-        self._config = text_config(self._merged.model)
+        self.merged = MergedDecoder(base, workflows)
+        self._config = text_config(self.merged.model)
         empty = RowsCache(config=self._config)
-        windows = [empty.window(slot) for slot in range(len(self._merged.owners))]
+        windows = [empty.window(slot) for slot in range(len(self.merged.owners))]
         self._window = min((window for window in windows if window is not None), default=None)
         self._batch: _Batch | None = None
         self._device = base.device
@@ -242,15 +246,15 @@ class SharedGroup(BatchGroup):
 
     def _forward(self, batch: _Batch, embeds: Tensor, contexts: Mapping[str, AdapterContext]) -> Tensor:
         """Logits at the last position, `(rows, vocab)`; the cache of the batch grows."""
-        self._merged.plan.set(batch.names, contexts)
+        self.merged.plan.set(batch.names, contexts)
         positions = (batch.mask.cumsum(1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
-        output = self._merged.model(
+        output = self.merged.model(
             inputs_embeds=embeds,
             attention_mask=batch.mask,
             position_ids=positions,
             past_key_values=batch.cache,
             use_cache=True,
-            **({"logits_to_keep": 1} if self._merged.takes_logits_to_keep else {}),
+            **({"logits_to_keep": 1} if self.merged.takes_logits_to_keep else {}),
         )
         logits: Tensor = output.logits[:, -1]
         return logits
@@ -269,7 +273,7 @@ class SharedGroup(BatchGroup):
 
     def _keep(self, batch: _Batch, row: int, keys: Keys) -> CachedRow:
         """Remember the keys and values of a row."""
-        cached = row_of(batch.cache, row, self._merged.owners, batch.names, len(keys))
+        cached = row_of(batch.cache, row, self.merged.owners, batch.names, len(keys))
         self.prefixes.put(batch.requests[row].workflow, keys, cached)
         return cached
 
@@ -294,11 +298,11 @@ class SharedGroup(BatchGroup):
     def _orders(self, requests: Sequence[Request], order: Sequence[int]) -> list[list[int]]:
         """For each slot, which of its rows come in which order, if rows of the batch come in `order`."""
         found: dict[frozenset[str], list[int]] = {}
-        for owners in self._merged.owners:
+        for owners in self.merged.owners:
             if owners not in found:
                 mine = [row for row, request in enumerate(requests) if request.workflow in owners]
                 found[owners] = [mine.index(row) for row in order if row in mine]
-        return [found[owners] for owners in self._merged.owners]
+        return [found[owners] for owners in self.merged.owners]
 
 
 def _answered_keys(request: Request) -> Keys:
@@ -331,11 +335,11 @@ def _fits(prompt: _Prompt, batch: list[_Prompt]) -> bool:
     if (prompt.prefix is None) != (batch[0].prefix is None):
         return False
     width = len(prompt.rest)
-    if prompt.prefix is not None:
-        return all(_can_start_at(other, len(other.request.prompt.input_ids) - width) for other in batch)
-    needed = sum(len(other.rest) for other in batch) + width
-    area = width * (len(batch) + 1)
-    return area <= SMALL_BATCH or area - needed <= MAX_WASTE * area
+    if width > LONG_PROMPT or width * (len(batch) + 1) > MAX_POSITIONS:
+        return False
+    if prompt.prefix is None:
+        return True
+    return all(_can_start_at(other, len(other.request.prompt.input_ids) - width) for other in batch)
 
 
 def _can_start_at(prompt: _Prompt, start: int) -> bool:

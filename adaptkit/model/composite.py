@@ -90,6 +90,7 @@ class AdaptkitForConditionalGeneration(
         self.input_modalities = ("text", *config.modalities)
         self._contexts = PassContexts(policy)
         self._own_names = self._find_own_names()
+        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(language_model.forward).parameters
         self.generation_config = copy.deepcopy(base.generation_config)
         self.config._attn_implementation = language_model.config._attn_implementation
         self.post_init()
@@ -353,11 +354,13 @@ class AdaptkitForConditionalGeneration(
             if modality in given:
                 projected[modality] = self._project(modality, given[modality])
                 continue
+            if not self.training:
+                continue
             parameters = [*projector.parameters(), *self._encoder(modality).parameters()]
             learn = [p for p in parameters if p.requires_grad and not is_sharded(p)]
             if distributed and any(p.requires_grad or is_sharded(p) for p in parameters):
                 nothing.append(projector(like(self._idle_features(modality), next(projector.parameters()))).sum() * 0)
-            if self.training and torch.is_grad_enabled():
+            if torch.is_grad_enabled():
                 nothing += [p.sum() * 0 for p in learn]
         return projected, torch.stack([zero.float() for zero in nothing]).sum() if nothing else None
 
@@ -485,7 +488,7 @@ class AdaptkitForConditionalGeneration(
     def _decode(self, inputs: dict[str, Any], logits_to_keep: int | Tensor) -> CausalLMOutputWithPast:
         inputs = {name: value for name, value in inputs.items() if value is not None}
         context = inputs.pop("adapter_context", None)
-        if self._language_model_takes("logits_to_keep"):
+        if self._takes_logits_to_keep:
             inputs["logits_to_keep"] = logits_to_keep
         inputs["return_dict"] = True
         if context is None:
@@ -494,9 +497,6 @@ class AdaptkitForConditionalGeneration(
             output = cast(CausalLMOutputWithPast, self.language_model(**inputs))
         self._contexts.keep(context, cache_of(output))
         return output
-
-    def _language_model_takes(self, name: str) -> bool:
-        return name in inspect.signature(self.language_model.forward).parameters
 
     def _without_placeholders(self, labels: Tensor) -> Tensor:
         for placeholder_id in self._placeholder_ids():

@@ -12,9 +12,9 @@ from transformers import (
     AutoTokenizer,
     GenerationMixin,
     LogitsProcessorList,
+    NoBadWordsLogitsProcessor,
     PreTrainedModel,
     StoppingCriteriaList,
-    SuppressTokensLogitsProcessor,
 )
 from transformers.generation.candidate_generator import CandidateGenerator
 
@@ -162,7 +162,7 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         processors = super()._get_logits_processor(*args, **kwargs)
         suppressed = sorted(i for i in self._placeholder_ids() if i < rows)
         if suppressed:
-            processors.append(SuppressTokensLogitsProcessor(suppressed, device=str(self.device)))
+            processors.append(NoBadWordsLogitsProcessor([[token_id] for token_id in suppressed]))
         return ProcessorsInVocabulary(processors, rows, outside) if outside else processors
 
     def _get_stopping_criteria(

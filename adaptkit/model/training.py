@@ -175,7 +175,7 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
 
     def _decode_at(self, inputs: dict[str, Any], positions: Tensor) -> CausalLMOutputWithPast:
         """The decoder's output with logits `(num_positions, vocab)` where a mask `(batch, seq)` is true."""
-        if not self._language_model_takes("logits_to_keep"):
+        if not self._takes_logits_to_keep:
             output = self._decode(inputs, 0)
             output.logits = output.logits[positions]
         elif ACCEPTS_MASK:
