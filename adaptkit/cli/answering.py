@@ -1,4 +1,4 @@
-"""Who answers in `adaptkit chat` and `adaptkit demo`, as their options say: checkpoints, or a server."""
+"""Options of commands that answer; and who answers in `adaptkit chat` and `adaptkit demo`: checkpoints, or a server."""
 
 from __future__ import annotations
 

@@ -162,8 +162,8 @@ def _load_workflows(folders: Mapping[str, Path], trust_remote_code: bool) -> dic
     """Models and processors, all on one base and its encoders."""
     import torch
 
+    from adaptkit.model.checkpoint import load_models
     from adaptkit.model.processor import load_processor
-    from adaptkit.model.run_folders import load_models
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return {

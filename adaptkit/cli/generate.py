@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from adaptkit.cli.output import keep_stdout, seed_option, trust_option
-from adaptkit.cli.terminal import echo_text
+from adaptkit.cli.answering import answer_options
+from adaptkit.cli.output import keep_stdout, trust_option
+from adaptkit.cli.terminal import Console, echo_part, echo_text
 from adaptkit.errors import DataError
 
+ORDER = f"{__name__}.order"
 
-@click.command()
+
+class InOrder(click.Command):
+    """A command that knows in which order options were given, of which several name files."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Also note the order, which click forgets."""
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
+            ctx.meta[ORDER] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=InOrder)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--prompt", required=True, help="What to ask. A tag in it, such as <image>, marks the place of a media file."
@@ -22,19 +38,17 @@ from adaptkit.errors import DataError
 @click.option("--audio", multiple=True, metavar="FILE", help="Short for --media audio=FILE.")
 @click.option("--system", help="A system message.")
 @click.option(
-    "--workflow", show_default="the first; text without media", help="Workflow of a run; `text` is the base alone."
+    "--workflow",
+    show_default="the first that takes the media; text without media",
+    help="Workflow of a run; `text` is the base alone.",
 )
+@answer_options
 @click.option(
-    "--max-new-tokens", default=128, show_default=True, type=click.IntRange(min=1), help="Most tokens of the answer."
+    "--top-p",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Sample only from the likeliest tokens that make up this probability.",
 )
-@click.option(
-    "--temperature",
-    default=0.0,
-    show_default=True,
-    type=click.FloatRange(min=0),
-    help="Temperature of sampling; 0 decodes greedily.",
-)
-@seed_option("Seed of sampling.", default=0)
+@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
 @trust_option()
 @click.pass_context
 def generate(
@@ -47,40 +61,56 @@ def generate(
     audio: tuple[str, ...],
     system: str | None,
     workflow: str | None,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
+    top_p: float | None,
+    stop: tuple[str, ...],
     trust_remote_code: bool,
+    **options: Any,
 ) -> None:
     """Answer one prompt with a workflow of CHECKPOINT: a workflow's folder or hub id, or a run directory.
 
-    Media are put before the prompt unless their tags are in it. A prompt without media goes to the text workflow, which
-    is the base, unless --workflow names another.
+    Media are put before the prompt, in the order given, unless their tags are in it. A prompt without media goes to
+    the text workflow, which is the base, unless --workflow names another. In a terminal the answer appears as it
+    grows.
     """
+    is_terminal = sys.stdout.isatty()
     keep_stdout(context)  # for the answer
-    given = [_parse_medium(entry) for entry in media]
-    given += [("image", file) for file in image] + [("audio", file) for file in audio]
-
-    import torch
+    files = {"media": list(media), "image": [f"image={f}" for f in image], "audio": [f"audio={f}" for f in audio]}
+    given = [_parse_medium(files[name].pop(0)) for name in context.meta[ORDER] if name in files]
+    if not prompt.strip() and not given:
+        raise DataError("--prompt is empty: write what to ask.")
+    if "" in stop:
+        raise DataError("--stop is empty: write a text to stop at.")
+    if top_p is not None and not options["temperature"]:
+        raise click.UsageError("--top-p is about sampling: give --temperature above 0 with it.")
 
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.model.run_folders import load_workflow
 
     quiet_libraries()
-    text_only = workflow == "text" or (workflow is None and not given)
-    model, processor = load_workflow(
-        checkpoint, None if workflow == "text" else workflow, trust_remote_code=trust_remote_code
-    )
-    messages = build_messages(processor, prompt, given, system)
-    batch = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
-    torch.manual_seed(seed)
-    sampling: dict[str, Any] = {"do_sample": temperature > 0}
-    if temperature > 0:
-        sampling["temperature"] = temperature
-    generator = model.base if text_only else model
-    stop = processor.stop_settings(generator.generation_config)
-    output = generator.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, **sampling, **stop)
-    echo_text(processor.decode_answers(output[:, batch["input_ids"].shape[1] :])[0])
+    from adaptkit.inference import Session
+    from adaptkit.inference.routing import AUTO, choose_workflow, named_folders, saved_modalities
+
+    waiting = Console(stderr=True).status("loading") if is_terminal else nullcontext()
+    with ExitStack() as stack:
+        with waiting:
+            folders = named_folders([checkpoint])
+            used = {name for name, _ in given}
+            chosen = choose_workflow(used, saved_modalities(folders), next(iter(folders)), workflow or AUTO)
+            session = stack.enter_context(
+                Session.open(checkpoint, workflows=[chosen], trust_remote_code=trust_remote_code, prefix_cache_bytes=0)
+            )
+        messages = build_messages(session.processor(chosen), prompt, given, system)
+        request = session.submit(messages, chosen, top_p=top_p, stop_strings=list(stop), **options)
+        show_answer(request, as_it_grows=is_terminal)
+
+
+def show_answer(request: Any, *, as_it_grows: bool) -> None:
+    """Print an answer: whole, or each piece when it is there."""
+    if as_it_grows:
+        for piece in request:
+            echo_part(piece.text)
+        echo_part("\n")
+    else:
+        echo_text(request.result().text)
 
 
 def build_messages(
@@ -101,7 +131,12 @@ def build_messages(
     parts: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
     for name, inputs in processor.modalities.items():
         parts = [piece for part in parts for piece in _place(part, name, inputs.modality.tag, queues)]
-    front = [{"type": name, name: file} for name, files in queues.items() for file in files]
+    left = {name: len(files) for name, files in queues.items()}
+    front: list[dict[str, Any]] = []
+    for name, file in reversed(media):  # tags have taken the first ones of each modality
+        if left[name]:
+            left[name] -= 1
+            front.insert(0, {"type": name, name: file})
     if front:
         parts = [*front, {"type": "text", "text": "\n"}, *parts]
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []

@@ -39,7 +39,8 @@ def inspect(
     for each workflow, although workflows share them in memory.
     """
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.model.run_folders import load_models, workflow_folders
+    from adaptkit.model.checkpoint import load_models
+    from adaptkit.model.run_folders import workflow_folders
 
     quiet_libraries()
     target = target if target.exists() else _found(target)

@@ -15,20 +15,13 @@ from adaptkit.inference.engine import BatchGroup, Engine
 from adaptkit.inference.generate_group import GenerateGroup
 from adaptkit.inference.merged import refusal_of_workflow, refuse_decoder
 from adaptkit.inference.request import Event, Prompt, Request
+from adaptkit.inference.routing import AUTO, TEXT, choose_workflow, named_folders
 from adaptkit.inference.sampling import Sampler, check_options
 from adaptkit.inference.shared_group import SharedGroup
-from adaptkit.interfaces import Encoder
-from adaptkit.model.checkpoint import load, load_config
+from adaptkit.model.checkpoint import load_base, load_models
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.messages import normalised
 from adaptkit.model.processor import AdaptkitProcessor, load_processor
-from adaptkit.model.run_folders import workflow_folders
-
-TEXT = "text"
-"""Name of the text workflow, which is the base."""
-
-AUTO = "auto"
-"""Name by which the messages decide on the workflow."""
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -42,7 +35,8 @@ class Session:
     Args:
         base: The base.
         workflows: Workflows on this base and their processors, by name. They are set to evaluation mode.
-        tokenizer: The base's, for a session without workflows; else the first workflow's is taken.
+        tokenizer: The base's, or a processor with its tokenizer and chat template, for a session without workflows;
+            else the first workflow's is taken.
         default: The workflow that takes media where several could; the first by default.
         max_batch_size: Most requests that run at once; the others wait.
         max_waiting: Most requests that wait; any number by default.
@@ -72,7 +66,8 @@ class Session:
         self._processors = {name: processor for name, (_, processor) in workflows.items()}
         self._models: dict[str, Any] = {TEXT: base, **{name: model for name, (model, _) in workflows.items()}}
         if tokenizer is not None:
-            self._processors[TEXT] = AdaptkitProcessor(tokenizer)
+            given = isinstance(tokenizer, AdaptkitProcessor)
+            self._processors[TEXT] = tokenizer if given else AdaptkitProcessor(tokenizer)
         else:
             self._processors[TEXT] = next(iter(self._processors.values()))
         if default is not None and default not in self._models:
@@ -87,6 +82,7 @@ class Session:
         cls,
         checkpoint: str | Path | Sequence[str | Path],
         *,
+        workflows: Sequence[str] | None = None,
         base: PreTrainedModel | None = None,
         device: str | None = None,
         trust_remote_code: bool = False,
@@ -96,6 +92,8 @@ class Session:
 
         Args:
             checkpoint: A run directory, a workflow's folder, the hub id of either, or a list of these.
+            workflows: Names of those to load, where not all are wanted. `text` is the base, which is always there;
+                `["text"]` loads nothing else.
             base: A base that is in memory already; else that of the first workflow is loaded.
             device: Where to; by default the GPU where there is one and the base was not given.
             trust_remote_code: Whether code that comes with a checkpoint may be run.
@@ -103,28 +101,29 @@ class Session:
 
         Raises:
             ModelError: A checkpoint holds no workflow, or one that is on another base.
+            DataError: There is no workflow of a name.
         """
         import torch
 
-        given = [checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint)
-        folders: dict[str, Path] = {}
-        for entry in given:
-            for name, folder in workflow_folders(Path(entry)).items():
-                folders[_free_name(name, folders)] = folder
+        folders = named_folders([checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint))
+        if not folders:
+            raise ModelError("no checkpoint is given.")
         if device is None and base is None and torch.cuda.is_available():
             device = "cuda"
-        workflows: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = {}
-        for name, folder in folders.items():
-            encoders = _loaded_encoders(folder, [model for model, _ in workflows.values()])
-            model = load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code)
+        wanted = {name: folders[name] for name in _wanted(folders, workflows)}
+        loaded: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = {}
+        for name, model in load_models(wanted, base, trust_remote_code=trust_remote_code):
+            loaded[name] = (model, load_processor(wanted[name], trust_remote_code=trust_remote_code))
             base = model.base
-            workflows[name] = (model, load_processor(folder, trust_remote_code=trust_remote_code))
+        first = next(iter(folders.values()))
         if base is None:
-            raise ModelError("no checkpoint is given.")
+            base = load_base(first, trust_remote_code=trust_remote_code)
+        if not loaded:
+            options = {"tokenizer": load_processor(first, trust_remote_code=trust_remote_code), **options}
         if device is not None:
-            for model, _ in workflows.values():
-                model.to(device)
-        return cls(base, workflows, **options)
+            for moved in [model for model, _ in loaded.values()] or [base]:
+                moved.to(device)
+        return cls(base, loaded, **options)
 
     # -- what is here --------------------------------------------------------------------------------------------
 
@@ -167,20 +166,7 @@ class Session:
             for part in message["content"]
             if isinstance(part, Mapping) and part.get("type") != "text"
         }
-        if workflow == AUTO:
-            if not used:
-                return TEXT
-            takers = [name for name, takes in self.modalities.items() if used <= set(takes)]
-            if not takers:
-                have = "; ".join(f"{name}: {', '.join(takes)}" for name, takes in self.modalities.items() if takes)
-                raise DataError(f"no workflow takes {' and '.join(sorted(used))} together. There are {have or 'none'}.")
-            return self.default if self.default in takers else takers[0]
-        takes = self.modalities[self._known(workflow)]
-        if used - set(takes):
-            others = [name for name, kinds in self.modalities.items() if used <= set(kinds)]
-            hint = f" {', '.join(others)} does." if others else ""
-            raise DataError(f"workflow {workflow!r} takes no {', '.join(sorted(used - set(takes)))}.{hint}")
-        return workflow
+        return choose_workflow(used, self.modalities, self.default, workflow)
 
     def submit(
         self,
@@ -334,25 +320,9 @@ def _check_workflows(base: Any, workflows: Mapping[str, tuple[Any, Any]]) -> Non
             raise ModelError(f"workflow {name!r} is on another base. Load it with adaptkit.load(folder, base=base).")
 
 
-def _loaded_encoders(folder: Path, models: Sequence[AdaptkitForConditionalGeneration]) -> dict[str, Encoder]:
-    """Encoders of a workflow's modalities that others have loaded already: the same ones, by their content hash."""
-    there = [
-        (entry["encoder"], model.source_encoders[name])
-        for model in models
-        for name, entry in model.config.modalities.items()
-        if entry["encoder"].get("content_hash")
-    ]
-    wanted = load_config(folder).modalities if there else {}
-    return {
-        name: encoder for name, entry in wanted.items() for reference, encoder in there if entry["encoder"] == reference
-    }
-
-
-def _free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """The name, with a number behind it where it is taken: folders of several runs may be called alike."""
-    number = 2
-    found = name if name not in (TEXT, AUTO) else f"{name}-workflow"
-    while found in taken:
-        found = f"{name}-{number}"
-        number += 1
-    return found
+def _wanted(folders: Mapping[str, Path], workflows: Sequence[str] | None) -> list[str]:
+    """Names of the workflows to load, in the order of the checkpoints."""
+    for name in workflows or ():
+        if name not in (TEXT, *folders):
+            raise DataError(unknown_name("workflow", name, [TEXT, *folders]))
+    return [name for name in folders if workflows is None or name in workflows]

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
 from adaptkit.errors import ArgumentError, ModelError, unknown_name, wrong_type
 from adaptkit.files.generation_config import check_generation_config
-from adaptkit.files.hub import is_hub_id
-from adaptkit.files.loading import cause, indexed_files, load_stock, read_json, reading
-from adaptkit.files.paths import as_path
+from adaptkit.files.loading import indexed_files, load_stock, read_json, reading
 from adaptkit.interfaces import Encoder
 from adaptkit.model.assembly import ModalityParts, assemble, check_base
 from adaptkit.model.auto_options import check_arguments, loading_options
@@ -29,13 +25,11 @@ from adaptkit.model.integrity import holds_content, read_tensors
 from adaptkit.model.modality import read_modalities
 from adaptkit.model.overwriting import TENSORS_FILE
 from adaptkit.model.reference import remember_origin, resolve_reference
+from adaptkit.model.run_folders import HUB_OPTIONS, locate, only_workflow
 from adaptkit.model.saving import ENCODERS_FOLDER
 from adaptkit.model.stock_methods import num_rows
 from adaptkit.surgery import check_materialised
 from adaptkit.surgery.quantization import bitsandbytes_config, quantization_of
-
-HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
-"""Arguments that say where on the hub a checkpoint is, and how it is downloaded."""
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 _USUAL_OPTIONS = ("dtype", "device_map", "attn_implementation", "quantization_config", "max_memory", *HUB_OPTIONS)
@@ -54,7 +48,8 @@ def load(
     """Load a workflow.
 
     Args:
-        directory: A folder that `save_pretrained` or `adaptkit train` wrote, or the hub id of one.
+        directory: A folder that `save_pretrained` or `adaptkit train` wrote, the run directory of a single workflow,
+            or the hub id of either.
         base: A base that is in memory already, to be shared; else it is loaded from where the checkpoint says, and
             quantised as it was in training.
         encoders: Encoders in memory, by modality, to be shared likewise.
@@ -68,8 +63,8 @@ def load(
             workflow's if that is loaded by id, else the base's.
 
     Raises:
-        ModelError: No workflow is there, a file is damaged, the base cannot be found or is another one, or an argument
-            has nothing to apply to.
+        ModelError: No workflow is there, or there are several, a file is damaged, the base cannot be found or is
+            another one, or an argument has nothing to apply to.
     """
     if not isinstance(encoders, Mapping | None):
         raise ModelError(wrong_type("encoders", "a mapping of encoders by modality", encoders))
@@ -78,7 +73,8 @@ def load(
     base_options = {"dtype": dtype, **base_options}
     check_arguments(base_options)
     dtype = base_options.pop("dtype")
-    directory, base_options = locate(directory, base_options)
+    folder, base_options = locate(directory, base_options)
+    directory = only_workflow(folder, directory)
     config = load_config(directory)
     if base is None:
         base = _load_base(config, directory, dtype, {"trust_remote_code": trust_remote_code is True, **base_options})
@@ -124,28 +120,6 @@ def _resize(model: AdaptkitForConditionalGeneration, config: AdaptkitConfig, ten
         model.resize_token_embeddings(stored.shape[0], mean_resizing=False)
 
 
-def locate(directory: str | Path, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The folder of a checkpoint that may be given by hub id, and the options that are left for its base.
-
-    Raises:
-        ModelError: An id cannot be downloaded.
-    """
-    options = {name: value for name, value in options.items() if value is not None or name not in HUB_OPTIONS}
-    subfolder = options.pop("subfolder", None) or ""
-    folder = as_path("directory", directory).expanduser()
-    if folder.exists() or not is_hub_id(str(directory)):
-        return folder / subfolder, options
-    hub = {name: options[name] for name in HUB_OPTIONS if name in options}
-    options.pop("revision", None)
-    try:
-        folder = Path(snapshot_download(str(directory), **hub))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise ModelError(
-            f"{directory} is not a folder here, and cannot be downloaded from the Hugging Face hub ({cause(error)})."
-        ) from error
-    return folder / subfolder, options
-
-
 def _refuse_options(base: PreTrainedModel, dtype: torch.dtype | str | None, options: Mapping[str, Any]) -> None:
     """Options that load a base cannot be used with a base that is already loaded."""
     given = [name for name in options if name not in HUB_OPTIONS or name == "revision"]
@@ -179,9 +153,6 @@ def load_config(directory: Path) -> AdaptkitConfig:
     path = directory / CONFIG_NAME
     if not path.exists():
         what = "is not a folder" if not directory.is_dir() else "holds no config.json"
-        workflows = sorted(str(found.parent) for found in directory.glob(f"final/*/{CONFIG_NAME}"))
-        if workflows:
-            raise ModelError(f"{directory} is a run. Load one of its workflows: {', '.join(workflows)}.")
         raise ModelError(
             f"{directory}: {what}. A checkpoint is a folder that `adaptkit train` or save_pretrained wrote."
         )
@@ -207,6 +178,49 @@ def load_tensors(directory: Path) -> dict[str, Tensor]:
     index = directory / f"{TENSORS_FILE}.index.json"
     files = indexed_files(index) if index.exists() else [TENSORS_FILE]
     return {name: tensor for file in files for name, tensor in read_tensors(directory / file).items()}
+
+
+def load_models(
+    folders: Mapping[str, Path], base: PreTrainedModel | None = None, *, trust_remote_code: bool = False
+) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
+    """Load workflows one after the other, all over one base, by default that of the first, and shared encoders."""
+    models: list[AdaptkitForConditionalGeneration] = []
+    for name, folder in folders.items():
+        encoders = _loaded_encoders(folder, models)
+        models.append(load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code))
+        base = models[-1].base
+        yield name, models[-1]
+
+
+def _loaded_encoders(folder: Path, models: Sequence[AdaptkitForConditionalGeneration]) -> dict[str, Encoder]:
+    """Encoders of a workflow's modalities that others have loaded already: the same ones, by their content hash."""
+    there = [
+        (entry["encoder"], model.source_encoders[name])
+        for model in models
+        for name, entry in model.config.modalities.items()
+        if entry["encoder"].get("content_hash")
+    ]
+    wanted = load_config(folder).modalities if there else {}
+    return {
+        name: encoder for name, entry in wanted.items() for reference, encoder in there if entry["encoder"] == reference
+    }
+
+
+def load_base(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load the base of a workflow alone, from where its checkpoint says.
+
+    Args:
+        directory: The workflow's folder.
+        trust_remote_code: Whether code that comes with the base may be run.
+
+    Raises:
+        ModelError: The base cannot be found, or is another one.
+    """
+    config = load_config(directory)
+    base = _load_base(config, directory, None, {"trust_remote_code": trust_remote_code})
+    check_materialised(base, "the base")
+    _check_base(config, base, directory)
+    return base
 
 
 def _load_base(

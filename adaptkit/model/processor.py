@@ -23,13 +23,14 @@ from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.files.writing import staged_files, write_json
 from adaptkit.interfaces import Message
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
-from adaptkit.model.checkpoint import HUB_OPTIONS, load_config, locate
+from adaptkit.model.checkpoint import load_config
 from adaptkit.model.config import check_names
 from adaptkit.model.messages import END, flatten, kind_of, normalised, open_ended, with_sources, with_stand_ins
 from adaptkit.model.modality import WorkflowModality, read_modalities
 from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
 from adaptkit.model.overwriting import refuse_overwriting
 from adaptkit.model.reference import resolve_reference
+from adaptkit.model.run_folders import HUB_OPTIONS, locate, only_workflow
 from adaptkit.model.saving import refuse_folder
 from adaptkit.model.template_variables import names_variable, with_variables
 from adaptkit.model.text_options import Row, TextOptions
@@ -547,21 +548,22 @@ def load_processor(
     """Load the processor of a workflow.
 
     Args:
-        directory: A folder that `adaptkit train`, or `save_pretrained` of a model or processor, wrote, or the hub id
-            of one. Where no tokenizer was saved there, it is the base's.
+        directory: A folder that `adaptkit train`, or `save_pretrained` of a model or processor, wrote, the run
+            directory of a single workflow, or the hub id of either. Where no tokenizer was saved there, it is the
+            base's.
         tokenizer_options: Further arguments of `AutoTokenizer.from_pretrained`.
         trust_remote_code: Whether code that comes with the tokenizer may be run.
         hub_options: For a hub id: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`,
             `subfolder`.
 
     Raises:
-        ModelError: The folder holds no workflow, or no tokenizer can be found.
+        ModelError: The folder holds no workflow, or several, or no tokenizer can be found.
         PluginError: A plugin that the workflow needs is not installed.
     """
     for name in hub_options:
         if name not in (*HUB_OPTIONS, "subfolder"):
             raise ModelError(f"load_processor: {unknown_name('argument', name, [*HUB_OPTIONS, 'subfolder'])}")
-    directory, _ = locate(directory, hub_options)
+    directory = only_workflow(locate(directory, hub_options)[0], directory)
     path = directory / PROCESSOR_FILE
     config = load_config(directory) if not path.exists() or (directory / "config.json").exists() else None
     if path.exists():

@@ -14,8 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from adaptkit import __version__
 from adaptkit.errors import unknown_name
 from adaptkit.inference import Answer, Session
+from adaptkit.inference.routing import AUTO, TEXT
 from adaptkit.inference.sampling import DEFAULT_MAX_NEW_TOKENS
-from adaptkit.inference.session import AUTO, TEXT
 from adaptkit.serving.answering import Answering, Submit
 from adaptkit.serving.auth import ApiKeyMiddleware
 from adaptkit.serving.errors import RequestError, add_error_handlers

@@ -521,7 +521,7 @@ def test_an_empty_dataset_is_refused(recipe, models, tmp_path):
     ("arguments", "words"),
     [
         (["--prompt", "x", "--image", "nowhere.png"], "nowhere.png"),
-        (["--prompt", "x", "--audio", "a.wav"], "no modality of this workflow named 'audio'"),
+        (["--prompt", "x", "--audio", "a.wav"], "named 'audio'"),
         (["--prompt", "<image> <image>", "--media", "image=3.png"], "more than there are image files"),
         (["--prompt", "x", "--media", "image"], "write NAME=FILE"),
         (["--prompt", "x", "--workflow", "visoin"], "Did you mean 'vision'"),
