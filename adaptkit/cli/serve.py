@@ -42,6 +42,13 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     type=_COUNT,
     help="Requests that wait for a place; further ones are answered with status 429.",
 )
+@click.option(
+    "--prefix-cache-bytes",
+    default=1 << 30,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Memory for what prompts that begin alike need not compute again; 0 keeps nothing.",
+)
 @click.option("--max-tokens", type=_COUNT, show_default="the decoder's positions", help="Most tokens of an answer.")
 @click.option(
     "--allow-media-dir",
@@ -80,6 +87,7 @@ def serve(
     device: str | None,
     max_batch_size: int,
     max_waiting: int,
+    prefix_cache_bytes: int,
     trust_remote_code: bool,
     **limits: Any,
 ) -> None:
@@ -111,6 +119,7 @@ def serve(
         default=default,
         max_batch_size=max_batch_size,
         max_waiting=max_waiting,
+        prefix_cache_bytes=prefix_cache_bytes,
     ) as session:
         app = create_app(session, settings)
         _say_what_is_served(session, server.url, bool(api_key))

@@ -12,9 +12,11 @@ import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from tests.docs.blocks import NOT_CODE, REPOSITORY, RUN_HERE, Block, blocks, cha
 PAGES = [page for page in pages() if any(block.language in RUN_HERE and not block.skip for block in blocks(page))]
 TINY = "recipes/iaa_vision_tiny.yaml"
 RUN = Path("runs/iaa_vision_tiny")
+DEFAULT_ADDRESS = "127.0.0.1:8000"
 SHORT = [
     *(f"stages.{stage}.max_steps=2" for stage in ("align", "pretrain", "instruct", "ground")),
     *(f"data.world_{data}.num_samples=64" for data in ("captions", "questions", "boxes")),
@@ -102,10 +105,20 @@ class Session:
 
     def __init__(self, run: Path | None) -> None:
         self.names: dict[str, Any] = {"__name__": "__main__"}
+        self.servers: list[subprocess.Popen[str]] = []
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
         if run is not None:
             shutil.copytree(run, RUN)
 
+    def close(self) -> None:
+        """Stop what the page has started."""
+        for server in self.servers:
+            server.terminate()
+            server.communicate()
+
     def run(self, block: Block) -> None:
+        block = replace(block, code=block.code.replace(DEFAULT_ADDRESS, f"127.0.0.1:{self.port}"))
         if not block.title:
             getattr(self, block.language)(block)
         elif block.language == "diff":
@@ -117,7 +130,20 @@ class Session:
     def python(self, block: Block) -> None:
         exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), self.names)
 
+    def serve(self, arguments: list[str]) -> None:
+        """Start a server that stays until the page is done, on a port that is free."""
+        command = [sys.executable, "-m", "adaptkit", *arguments, "--port", str(self.port)]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.servers.append(server)
+        assert server.stdout
+        assert any("Serving on" in line for line in iter(server.stdout.readline, "")), shlex.join(command)
+
     def bash(self, block: Block) -> None:
+        if "curl " in block.code:
+            Path(".curlrc").write_text("fail-with-body\n")  # an answer of 400 is an error here
+            environment = {**os.environ, "CURL_HOME": "."}
+            subprocess.run(["bash", "-euo", "pipefail", "-c", block.code], check=True, env=environment)
+            return
         for line in block.code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if not words:
@@ -136,6 +162,9 @@ class Session:
             assert program in ("adaptkit", ".venv/bin/adaptkit"), (
                 f"{block.place}: cannot run {line!r}; mark it data-skip"
             )
+            if arguments[0] == "serve":
+                self.serve(arguments)
+                continue
             if arguments[0] == "train" and not {"--dry-run", "--rehearse"} & set(arguments):
                 if arguments[1] == TINY:
                     continue  # `short_run` did it
@@ -163,12 +192,15 @@ def test_a_page_runs(page: Path, reader: Path, request: pytest.FixtureRequest) -
     found = [block for block in blocks(page) if (block.language in RUN_HERE or block.title) and not block.skip]
     needs_run = any(str(RUN) in block.code for block in found)
     session = Session(request.getfixturevalue("short_run") if needs_run else None)
-    for block in found:
-        try:
-            session.run(block)
-        except BaseException as error:
-            error.add_note(f"in the block at {block.place}")
-            raise
+    try:
+        for block in found:
+            try:
+                session.run(block)
+            except BaseException as error:
+                error.add_note(f"in the block at {block.place}")
+                raise
+    finally:
+        session.close()
 
 
 @pytest.mark.parametrize("page", pages(), ids=page_name)
