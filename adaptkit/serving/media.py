@@ -160,7 +160,7 @@ class MediaReader:
 
 
 def check_text(texts: Any, settings: ServerSettings, param: str) -> None:
-    """Refuse more text than is worth counting tokens of, and what is no text.
+    """Refuse more text than is worth counting tokens of, and what is not text.
 
     Raises:
         RequestError: It is too long, or holds half of a surrogate pair.
