@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,14 +48,10 @@ def demo(
         import_gradio()  # a missing one is reported before models are loaded
         from adaptkit.serving.server import is_loopback
 
+        os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(TemporaryDirectory(prefix="adaptkit-demo-"))
         opening = open_backend(checkpoints, url, api_key, workflow, trust_remote_code=trust_remote_code)
         backend, chosen = stack.enter_context(opening)
-        name = (
-            urlsplit(url).netloc.rpartition("@")[2]
-            if url
-            else " + ".join(checkpoint.resolve().name for checkpoint in checkpoints)
-        )
-        page = stack.enter_context(closing(Page(backend, chosen, options, f"adaptkit · {name}")))
+        page = stack.enter_context(closing(Page(backend, chosen, options, f"adaptkit · {_name(checkpoints, url)}")))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_STOPPED))
         address = page.start(host, port)
         if not is_loopback(host):
@@ -61,3 +59,8 @@ def demo(
         echo(f"{address} (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
+
+
+def _name(checkpoints: tuple[Path, ...], url: str | None) -> str:
+    """What the page is over, without a password that the address may hold."""
+    return urlsplit(url).netloc.rpartition("@")[2] if url else " + ".join(path.resolve().name for path in checkpoints)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ _KEPT_S = (3_600, 86_400)
 """How often files are looked through, and how long one is kept."""
 
 _STYLE = """
+.title, .title * { padding: 0 !important; }
 .by { font-size: var(--text-sm); color: var(--body-text-color-subdued); }
 .failed { color: var(--error-text-color); background: var(--error-background-fill); padding: var(--spacing-lg);
   border: 1px solid var(--error-border-color); border-radius: var(--radius-md); overflow-wrap: anywhere; }
@@ -56,15 +56,13 @@ class Page:
         self._backend = backend
         self._options = options
         self._title = title
-        self._files = tempfile.TemporaryDirectory(prefix="adaptkit-demo-")
-        os.environ["GRADIO_TEMP_DIR"] = self._files.name
         self.blocks = self._build(workflow)
 
     def _build(self, workflow: str) -> Any:
         gr, backend = self._gradio, self._backend
         with gr.Blocks(title=self._title, fill_height=True, analytics_enabled=False, delete_cache=_KEPT_S) as page:
             with gr.Row(equal_height=True):
-                gr.HTML(f"<h2>{html.escape(inert_text(self._title))}</h2>", padding=False)
+                gr.HTML(f"<h2>{html.escape(inert_text(self._title))}</h2>", elem_classes="title")
                 choice = gr.Dropdown(list(backend.choices), value=workflow, label="Workflow", scale=0, min_width=180)
             chat = gr.ChatInterface(
                 self.answer,
@@ -194,13 +192,13 @@ class Page:
                 css=_STYLE,
             )
         except OSError as error:
-            raise DataError(f"cannot serve on {host}, port {port}: {error}. Choose another with --port.") from error
+            reason = "the port is taken, or this is not an address of this machine"
+            raise DataError(f"cannot serve on {host}, port {port}: {reason}. Change --port or --host.") from error
         return str(url)
 
     def close(self) -> None:
-        """Stop serving, and remove the files that were sent."""
+        """Stop serving."""
         self.blocks.close(verbose=False)
-        self._files.cleanup()
 
 
 def _readable(text: str) -> str:
