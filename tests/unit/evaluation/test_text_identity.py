@@ -12,6 +12,7 @@ import torch
 
 from adaptkit.errors import RunError
 from adaptkit.evaluation import text_identity
+from adaptkit.evaluation.differences import failures
 from adaptkit.evaluation.text_identity import TextProof, compare_logits, identity_prompts, saved_prompts, text_logits
 from adaptkit.testing import tiny_decoder
 from adaptkit.world.tokenizer import build_tokenizer
@@ -33,15 +34,19 @@ def test_an_untouched_base_is_identical_even_in_training_mode(tmp_path: Path) ->
     assert base.training
 
 
-def test_one_changed_bit_is_found_with_the_size_of_the_difference(tmp_path: Path) -> None:
+def test_one_bit_swapped_on_disk_is_found_with_the_size_of_the_difference(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     weight = base.get_input_embeddings().weight.detach()
-    token = build_tokenizer().convert_tokens_to_ids("banana")
+    before, token = weight.clone(), build_tokenizer().convert_tokens_to_ids("banana")
     weight[token, 0] = torch.nextafter(weight[token, 0], torch.tensor(torch.inf))
+    base.save_pretrained(tmp_path / "base")
+    weight.copy_(before)
     comparison = check_identity(base, build_tokenizer())
     assert not comparison["logits_identical"]
     assert 0 < comparison["num_prompts_differing"] < comparison["num_prompts"]
     assert 0 < comparison["max_logit_difference"] < 1e-4
+    assert any("tensor model.embed_tokens.weight" in name for name in comparison["differences"])
+    assert failures(comparison)
 
 
 def test_a_failing_process_is_reported_with_its_reason(tmp_path: Path) -> None:
