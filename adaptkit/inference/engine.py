@@ -98,8 +98,8 @@ class Engine:
         _engines.add(self)
         self._seconds_per_request = 1.0
 
-    def submit(self, request: Request) -> None:
-        """Queue a request.
+    def submit(self, *requests: Request) -> None:
+        """Queue requests; those that are queued together are admitted together where there are places.
 
         Raises:
             QueueFullError: As many wait as may.
@@ -107,11 +107,11 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise stopped()
-            if self.max_waiting is not None and len(self._waiting) >= self.max_waiting:
+            if self.max_waiting is not None and len(self._waiting) + len(requests) > self.max_waiting:
                 wait_s = max(1.0, len(self._waiting) * self._seconds_per_request / self.max_batch_size)
                 raise QueueFullError(len(self._waiting), wait_s)
-            self._waiting.append(request)
-            self.counts["requests"] += 1
+            self._waiting.extend(requests)
+            self.counts["requests"] += len(requests)
             self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="adaptkit-engine", daemon=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from adaptkit.inference.engine import BatchGroup
-from adaptkit.inference.request import Request
+from adaptkit.inference.request import Request, take_tokens
 from adaptkit.model.processor import AdaptkitProcessor
 
 _NEUTRAL = {
@@ -98,13 +98,14 @@ class _Choose(LogitsProcessor):  # type: ignore[misc]
         self._requests, self._pad = requests, pad_token_id
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        forced = torch.full_like(scores, -torch.inf)
-        for row, request in enumerate(self._requests):
+        for request in self._requests:
             if request.is_cancelled and not request.is_finished:
                 request.finish("cancelled")
-            token_id = self._pad if request.is_finished else request.take(scores[row])
-            forced[row, token_id] = 0.0
-        return forced
+        running = [not request.is_finished for request in self._requests]
+        take_tokens(self._requests, scores)
+        chosen = [r.token_ids[-1] if is_new else self._pad for r, is_new in zip(self._requests, running, strict=True)]
+        forced = torch.full_like(scores, -torch.inf)
+        return forced.scatter(1, torch.tensor(chosen, device=scores.device)[:, None], 0.0)
 
 
 class _Finished(StoppingCriteria):  # type: ignore[misc]

@@ -59,6 +59,7 @@ class Request:
         cached_tokens: Positions of the prompt that an earlier request had computed.
     """
 
+    # Without `in_pieces` the answer comes as one piece, which saves decoding it after each token.
     def __init__(
         self,
         workflow: str,
@@ -71,6 +72,7 @@ class Request:
         stop_strings: Sequence[str],
         max_new_tokens: int,
         on_event: Callable[[Event], None] | None = None,
+        in_pieces: bool = True,
     ) -> None:
         self.id = next(_numbers)
         self.workflow = workflow
@@ -82,6 +84,7 @@ class Request:
         self._stop_ids, self._stop_strings = frozenset(stop_ids), tuple(filter(None, stop_strings))
         self._max_new_tokens = max_new_tokens
         self._on_event = on_event
+        self._in_pieces = in_pieces
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._finished = threading.Event()
         self._outcome: Answer | BaseException | None = None
@@ -151,6 +154,9 @@ class Request:
         self._pending.append(token_id)
         if logprob is not None:
             self._logprobs.append(logprob)
+        is_last = token_id in self._stop_ids or len(self.token_ids) >= self._max_new_tokens
+        if not (is_last or self._in_pieces or self._stop_strings):
+            return  # nobody reads the text yet
         text = self._decode(self.token_ids)
         cut = min((i for i in (text.find(s) for s in self._stop_strings) if i >= 0), default=None)
         if cut is not None:
@@ -159,7 +165,7 @@ class Request:
             self.finish("stop", text)
         elif len(self.token_ids) >= self._max_new_tokens:
             self.finish("length", text)
-        else:
+        elif self._in_pieces:
             self._send_piece(self._certain(text))
 
     def finish(self, reason: FinishReason, text: str | None = None) -> None:
@@ -204,3 +210,15 @@ class Request:
 def stopped() -> RunError:
     """What requests end with that a closed session can no longer answer."""
     return RunError("the session was closed before this request was answered.")
+
+
+def take_tokens(requests: Sequence[Request], logits: Tensor) -> None:
+    """Choose the next token of each request that is not finished, from `(requests, vocab)` logits."""
+    likeliest = logits.argmax(-1).tolist()
+    for row, request in enumerate(requests):
+        if request.is_finished:
+            continue
+        if request.sampler.is_plain(likeliest[row]):
+            request.append(likeliest[row])
+        else:
+            request.take(logits[row])

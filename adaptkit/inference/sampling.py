@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, NoBadWordsLogitsProcessor
 
 from adaptkit.errors import ArgumentError, unknown_name, wrong_type
 
@@ -74,39 +74,33 @@ class Sampler:
         model: The causal LM or workflow whose generation config holds what is not given.
         prompt_ids: The prompt.
         options: Of transformers' generation, and `seed` and `logprobs`.
+        like: A sampler of this model with these options, whose preparations serve again.
 
     Attributes:
         config: The generation config of this request.
         num_logprobs: How many alternatives to report, or None for no log-probabilities.
     """
 
-    def __init__(self, model: Any, prompt_ids: Sequence[int], options: Mapping[str, Any]) -> None:
-        check_options(options)
-        given = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
-        if "temperature" in given:
-            given.setdefault("do_sample", given["temperature"] > 0)
-            if given["temperature"] == 0:
-                given |= {"do_sample": False, "temperature": 1.0}
-        # Stop strings of the generation config are the session's to find
-        self.config, _ = model._prepare_generation_config(None, **given, stop_strings=None)
-        if given.get("max_new_tokens") is None and self.config.max_new_tokens is None:
-            self.config.max_new_tokens = DEFAULT_MAX_NEW_TOKENS
+    def __init__(
+        self, model: Any, prompt_ids: Sequence[int], options: Mapping[str, Any], like: Sampler | None = None
+    ) -> None:
+        self.config: GenerationConfig = _config(model, options) if like is None else like.config
         self.num_logprobs = options.get("logprobs")
         self._prompt = list(prompt_ids)
         self._device = model.device
         self._greedy = not self.config.do_sample
-        seed = options.get("seed")
-        self._generator = torch.Generator(self._device)
-        if self._greedy or seed is None:
-            self._generator.seed()
+        self._generator = None if self._greedy else _generator(model.device, options.get("seed"))
+        self._processors: Any
+        self._never: frozenset[int] | None
+        if like is None or like._never is None:  # it depends on the prompt
+            self._processors = _processors(model, self.config, self._prompt)
+            self._never = _never_chosen(self._processors)
         else:
-            self._generator.manual_seed(int(seed))
-        self._processors = _processors(model, self.config, self._prompt)
+            self._processors, self._never = like._processors, like._never
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the next token is the most likely one, whatever came before."""
-        return self._greedy and not self._processors and self.num_logprobs is None
+    def is_plain(self, likeliest: int) -> bool:
+        """Whether the most likely token is the next one, whatever came before, and needs no log-probability."""
+        return self._greedy and self.num_logprobs is None and self._never is not None and likeliest not in self._never
 
     def choose(self, logits: Tensor, new_ids: Sequence[int]) -> int:
         """The next token.
@@ -131,9 +125,44 @@ class Sampler:
         return float(values[token_id]), list(zip(top.indices.tolist(), top.values.tolist()))
 
 
+def _config(model: Any, options: Mapping[str, Any]) -> GenerationConfig:
+    """The generation config of requests with these options."""
+    check_options(options)
+    given = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
+    if "temperature" in given:
+        given.setdefault("do_sample", given["temperature"] > 0)
+        if given["temperature"] == 0:
+            given |= {"do_sample": False, "temperature": 1.0}
+    # Stop strings of the generation config are the session's to find
+    config: GenerationConfig
+    config, _ = model._prepare_generation_config(None, **given, stop_strings=None)
+    if given.get("max_new_tokens") is None and config.max_new_tokens is None:
+        config.max_new_tokens = DEFAULT_MAX_NEW_TOKENS
+    model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=model.device)
+    return config
+
+
+def _generator(device: torch.device, seed: int | None) -> torch.Generator:
+    generator = torch.Generator(device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(int(seed))
+    return generator
+
+
 def _processors(model: Any, config: GenerationConfig, prompt: Sequence[int]) -> Any:
     ids = torch.tensor([prompt], device=model.device)
-    model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=model.device)
     return model._get_logits_processor(
         config, input_ids_seq_length=ids.shape[1], encoder_input_ids=ids, device=str(model.device), model_kwargs={}
     )
+
+
+def _never_chosen(processors: Any) -> frozenset[int] | None:
+    """Tokens that processors rule out, where that is all they do whatever came before; else None."""
+    found: set[int] = set()
+    for processor in processors or ():
+        if type(processor) is not NoBadWordsLogitsProcessor or any(len(word) != 1 for word in processor.bad_word_ids):
+            return None
+        found.update(word[0] for word in processor.bad_word_ids)
+    return frozenset(found)

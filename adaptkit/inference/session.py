@@ -191,23 +191,7 @@ class Session:
             ArgumentError: An option is unknown or out of range.
             QueueFullError: As many requests wait as may.
         """
-        check_options(options)
-        if not messages:
-            raise DataError("there is no message to answer.")
-        name = self.route(messages, workflow)
-        processor = self._processors[name]
-        media: list[tuple[Tensor, str]] = []
-
-        def measure(modality: str, source: Any) -> int:
-            entry = processor.modalities[modality]
-            inputs = entry.load(source)
-            media.append((inputs, entry.modality.content_key(source)))
-            return entry.num_positions(inputs)
-
-        encoded = processor.encode(messages, add_generation_prompt=True, num_positions=measure)
-        kinds = [modality for modality, _ in encoded.media]
-        items = [(kind, inputs, digest) for kind, (inputs, digest) in zip(kinds, media, strict=True)]
-        return self._queue(name, Prompt(encoded.input_ids, items, encoded.media_spans), on_event, options)
+        return self._queue(self._prepare(messages, workflow, options, on_event=on_event))
 
     def submit_text(
         self, text: str, workflow: str = TEXT, *, on_event: Callable[[Event], None] | None = None, **options: Any
@@ -218,7 +202,7 @@ class Session:
         ids = self._processors[name].tokenizer(text)["input_ids"]
         if not ids:
             raise DataError("the text is empty, so there is nothing to continue.")
-        return self._queue(name, Prompt(list(ids)), on_event, options)
+        return self._queue(self._request(name, Prompt(list(ids)), options, on_event=on_event))
 
     def chat(self, messages: Messages, workflow: str = AUTO, **options: Any) -> Answer:
         """The answer to a conversation; arguments and errors are those of `submit`."""
@@ -233,10 +217,21 @@ class Session:
             request.cancel()
 
     def batch(self, conversations: Sequence[Messages], workflow: str = AUTO, **options: Any) -> list[Answer]:
-        """The answers to several conversations, of any workflows together, in their order."""
+        """The answers to several conversations, of any workflows together, in their order.
+
+        As many as run at once are queued together; errors are those of `submit`.
+        """
         requests: list[Request] = []
+        samplers: dict[str, Sampler] = {}
+        size = self._engine.max_batch_size
         try:
-            requests += [self.submit(messages, workflow, **options) for messages in conversations]
+            for start in range(0, len(conversations), size):
+                together = [
+                    self._prepare(messages, workflow, options, samplers, in_pieces=False)
+                    for messages in conversations[start : start + size]
+                ]
+                requests += together
+                self._engine.submit(*together)
             return [request.result() for request in requests]
         except BaseException:
             for request in requests:
@@ -260,14 +255,61 @@ class Session:
             raise DataError(unknown_name("workflow", workflow, self._models))
         return workflow
 
-    def _queue(
-        self, name: str, prompt: Prompt, on_event: Callable[[Event], None] | None, options: Mapping[str, Any]
+    def _queue(self, request: Request) -> Request:
+        self._engine.submit(request)
+        return request
+
+    def _prepare(
+        self,
+        messages: Messages,
+        workflow: str,
+        options: Mapping[str, Any],
+        samplers: dict[str, Sampler] | None = None,
+        **settings: Any,
     ) -> Request:
+        """A request that is not queued yet; arguments as of `submit` and `_request`."""
+        check_options(options)
+        if not messages:
+            raise DataError("there is no message to answer.")
+        name = self.route(messages, workflow)
+        processor = self._processors[name]
+        media: list[tuple[Tensor, str]] = []
+
+        def measure(modality: str, source: Any) -> int:
+            entry = processor.modalities[modality]
+            inputs = entry.load(source)
+            media.append((inputs, entry.modality.content_key(source)))
+            return entry.num_positions(inputs)
+
+        encoded = processor.encode(messages, add_generation_prompt=True, num_positions=measure)
+        kinds = [modality for modality, _ in encoded.media]
+        items = [(kind, inputs, digest) for kind, (inputs, digest) in zip(kinds, media, strict=True)]
+        return self._request(name, Prompt(encoded.input_ids, items, encoded.media_spans), options, samplers, **settings)
+
+    def _request(
+        self,
+        name: str,
+        prompt: Prompt,
+        options: Mapping[str, Any],
+        samplers: dict[str, Sampler] | None = None,
+        **settings: Any,
+    ) -> Request:
+        """A request.
+
+        Args:
+            name: Of the workflow.
+            prompt: What it is asked.
+            options: As of `submit`.
+            samplers: By workflow, those of requests with the same options; this one's is added.
+            settings: Further arguments of `Request`.
+        """
         model, processor = self._models[name], self._processors[name]
-        sampler = Sampler(model, prompt.input_ids, options)
+        sampler = Sampler(model, prompt.input_ids, options, like=samplers.get(name) if samplers else None)
+        if samplers is not None:
+            samplers[name] = sampler
         stop = processor.stop_settings(sampler.config)
         stop_ids = stop["eos_token_id"]
-        request = Request(
+        return Request(
             name,
             prompt,
             sampler,
@@ -276,10 +318,8 @@ class Session:
             stop_ids=[stop_ids] if isinstance(stop_ids, int) else stop_ids or [],
             stop_strings=[*(stop.get("stop_strings") or []), *(options.get("stop_strings") or [])],
             max_new_tokens=self._room(model, len(prompt.input_ids), sampler.config.max_new_tokens),
-            on_event=on_event,
+            **settings,
         )
-        self._engine.submit(request)
-        return request
 
     def _room(self, model: Any, num_prompt: int, wanted: int) -> int:
         """Most new tokens, which end where the decoder's positions do."""

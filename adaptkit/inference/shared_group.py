@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from adaptkit.inference.engine import BatchGroup
 from adaptkit.inference.merged import BASE, MergedDecoder
 from adaptkit.inference.prefixes import Keys, PrefixCache, prompt_keys
-from adaptkit.inference.request import Request
+from adaptkit.inference.request import Request, take_tokens
 from adaptkit.inference.row_cache import CachedRow, RowsCache, join_rows, row_of, stack_rows
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import AdaptkitProcessor
@@ -160,7 +160,7 @@ class SharedGroup(BatchGroup):
             prompt.request.cached_tokens = min(prompt.num_cached, prompt.start)
             if self.prefixes.max_bytes:
                 self._keep(batch, row, prompt.keys)
-        self._take(batch.requests, logits)
+        take_tokens(batch.requests, logits)
         started = self._unfinished(batch)
         if started is not None:
             self._batch = started if self._batch is None else self._join(self._batch, started)
@@ -238,7 +238,7 @@ class SharedGroup(BatchGroup):
         batch.mask = pad(batch.mask, (0, 1), value=1)
         logits = self._forward(batch, embeds, contexts)
         unfinished = [not request.is_finished for request in batch.requests]
-        self._take(batch.requests, logits)
+        take_tokens(batch.requests, logits)
         for row, request in enumerate(batch.requests):
             if unfinished[row] and request.is_finished and self.prefixes.max_bytes:
                 self._keep(batch, row, _answered_keys(request))
@@ -258,16 +258,6 @@ class SharedGroup(BatchGroup):
         )
         logits: Tensor = output.logits[:, -1]
         return logits
-
-    def _take(self, requests: list[Request], logits: Tensor) -> None:
-        likeliest = logits.argmax(-1).tolist()
-        for row, request in enumerate(requests):
-            if request.is_finished:
-                continue
-            if request.sampler.is_plain:
-                request.append(likeliest[row])
-            else:
-                request.take(logits[row])
 
     # -- places --------------------------------------------------------------------------------------------------
 
