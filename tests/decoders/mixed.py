@@ -61,7 +61,7 @@ def prompt_of(row: Row, placeholder_id: int = PLACEHOLDER_ID) -> Prompt:
     for item in range(row.num_items):
         spans.append((len(ids), len(ids) + NUM_POSITIONS))
         ids = [*ids, *[placeholder_id] * NUM_POSITIONS, *words[2:4]]
-        media.append(("image", torch.randn(PIXELS, generator=generator), f"{row.seed} {item}"))
+        media.append(("image", torch.randn(PIXELS, generator=generator), f"{row.seed} {row.words} {item}"))
     return Prompt([*ids, *words[4:]], media, spans)
 
 
