@@ -138,7 +138,8 @@ class RowsLayer(nn.Module):
             return with_first_output(self.plan.form, hidden_states)
         with self.scope():
             if rows is _WHOLE:
-                return super().__call__(hidden_states, *args, **kwargs)
+                output = super().__call__(hidden_states, *args, **kwargs)
+                return with_first_output(output, first_output(output).to(hidden_states.dtype))
             output = super().__call__(hidden_states[rows], *self.plan.cut(args, rows), **self.plan.cut(kwargs, rows))
         joined = hidden_states.clone()
         joined[rows] = first_output(output).to(joined.dtype)
@@ -148,7 +149,7 @@ class RowsLayer(nn.Module):
 class RowsSwitch(nn.Module):
     """One module for each workflow that has its own in a place, and the base's for the others.
 
-    Each computes its rows, `(batch, …)`.
+    Each computes its rows, `(batch, …)`, and gives them in the dtype of what it was given.
     """
 
     def __init__(self, plan: RowPlan, shared: nn.Module, owners: frozenset[str]) -> None:
@@ -170,12 +171,12 @@ class RowsSwitch(nn.Module):
             if rows is None:
                 continue
             with scope():
-                output = cast(Tensor, module(hidden_states[rows], *args, **kwargs))
+                output = cast(Tensor, module(hidden_states[rows], *args, **kwargs)).to(hidden_states.dtype)
             if rows is _WHOLE:
                 return output
             if joined is None:
                 joined = output.new_empty(hidden_states.shape[0], *output.shape[1:])
-            joined[rows] = output.to(joined.dtype)
+            joined[rows] = output
         assert joined is not None, "every row has an owner"
         return joined
 

@@ -12,7 +12,7 @@ import adaptkit
 from adaptkit.errors import ArgumentError, DataError, ModelError, RunError
 from adaptkit.inference import QueueFullError
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
-from tests.unit.inference.conftest import GATED, INNER, alone, open_session, say
+from tests.unit.inference.conftest import GATED, INNER, alone, build, open_session, say
 
 LENGTH = 6
 
@@ -39,6 +39,18 @@ def test_rows_of_any_workflows_together_answer_as_each_alone(session, pictures):
     assert [answer.workflow for answer in answers] == [name for _, name in asked]
     [group] = session.status()["groups"]
     assert group["workflows"] == ["text", "vision", "other"]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_half_precision_base_answers_text_as_alone_beside_float32_workflows(family, pictures):
+    base = tiny_decoder(family).to(torch.bfloat16)
+    workflows = {name: build(base, policy, seed=2) for name, policy in {"vision": INNER, "other": GATED}.items()}
+    with adaptkit.Session(base, workflows) as session:
+        asked = [(messages, name) for messages, name in mixed(pictures)]
+        requests = [session.submit(messages, name, max_new_tokens=LENGTH, do_sample=False) for messages, name in asked]
+        answers = [request.result(60) for request in requests]
+        for (messages, name), answer in zip(asked, answers, strict=True):
+            assert name != "text" or answer.token_ids == alone(session, messages, name, LENGTH)
 
 
 @pytest.mark.parametrize(
