@@ -161,6 +161,16 @@ class Engine:
             for request in left:
                 request.fail(stopped())
 
+    def advance_others(self, group: BatchGroup) -> None:
+        """As `advance`, of the other groups, between two steps of a group's batch.
+
+        Raises:
+            RunError: The engine was closed.
+        """
+        if self._closed:
+            raise stopped()
+        self.advance([other for other in self.groups if other is not group])
+
     def advance(self, groups: Sequence[BatchGroup]) -> None:
         """Give places to waiting requests, and every running request of these groups a further token."""
         for group in groups:

@@ -349,7 +349,7 @@ class Session:
         return groups
 
     def _advance(self, group: BatchGroup) -> None:
-        self._engine.advance([other for other in self._engine.groups if other is not group])
+        self._engine.advance_others(group)
 
 
 def _check_workflows(base: Any, workflows: Mapping[str, tuple[Any, Any]]) -> None:

@@ -210,9 +210,11 @@ def test_what_fails_fails_alone(session, pictures):
     assert len(running.result(10).token_ids) == 40
 
 
-def test_a_closed_session_answers_nothing_more():
-    session = open_session(policies={})
+@pytest.mark.parametrize("family", ["llama", "mamba"])
+def test_a_closed_session_answers_nothing_more(family):
+    session = open_session(family, policies={})
     request = session.submit(say("hello"), max_new_tokens=400)
+    next(iter(request))
     session.close()
     with pytest.raises(RunError):
         request.result(5)
