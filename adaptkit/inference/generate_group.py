@@ -101,9 +101,8 @@ class _Choose(LogitsProcessor):  # type: ignore[misc]
         for request in self._requests:
             if request.is_cancelled and not request.is_finished:
                 request.finish("cancelled")
-        running = [not request.is_finished for request in self._requests]
         take_tokens(self._requests, scores)
-        chosen = [r.token_ids[-1] if is_new else self._pad for r, is_new in zip(self._requests, running, strict=True)]
+        chosen = [self._pad if request.is_finished else request.token_ids[-1] for request in self._requests]
         forced = torch.full_like(scores, -torch.inf)
         return forced.scatter(1, torch.tensor(chosen, device=scores.device)[:, None], 0.0)
 

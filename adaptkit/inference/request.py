@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from torch import Tensor
 from adaptkit.errors import RunError
 from adaptkit.inference.answer import Answer, FinishReason, Piece, TokenLogprob, Usage
 from adaptkit.inference.sampling import Sampler
+
+logger = logging.getLogger(__name__)
 
 Event = Piece | Answer | BaseException
 _numbers = itertools.count()
@@ -131,6 +134,7 @@ class Request:
             if isinstance(event, Piece):
                 yield event
                 continue
+            self._events.put(event)  # whoever iterates again is told so too
             if isinstance(event, BaseException):
                 raise event
             return
@@ -203,8 +207,12 @@ class Request:
 
     def _send(self, event: Event) -> None:
         self._events.put(event)
-        if self._on_event is not None:
+        if self._on_event is None:
+            return
+        try:
             self._on_event(event)
+        except BaseException:  # this thread runs the requests of others, too
+            logger.exception("on_event of request %d raised at its %s", self.id, type(event).__name__)
 
 
 def stopped() -> RunError:
@@ -213,12 +221,18 @@ def stopped() -> RunError:
 
 
 def take_tokens(requests: Sequence[Request], logits: Tensor) -> None:
-    """Choose the next token of each request that is not finished, from `(requests, vocab)` logits."""
+    """Choose the next token of each request that is not finished, from `(requests, vocab)` logits.
+
+    Where that fails, so does the request: it has its options to itself.
+    """
     likeliest = logits.argmax(-1).tolist()
     for row, request in enumerate(requests):
         if request.is_finished:
             continue
-        if request.sampler.is_plain(likeliest[row]):
-            request.append(likeliest[row])
-        else:
-            request.take(logits[row])
+        try:
+            if request.sampler.is_plain(likeliest[row]):
+                request.append(likeliest[row])
+            else:
+                request.take(logits[row])
+        except Exception as error:
+            request.fail(error)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, NoBadWordsLogitsProcessor
 
-from adaptkit.errors import ArgumentError, unknown_name, wrong_type
+from adaptkit.errors import ArgumentError, DataError, first_line, unknown_name, wrong_type
 
 DEFAULT_MAX_NEW_TOKENS = 512
 """Most tokens of an answer where neither the request nor the generation config says."""
@@ -32,15 +33,24 @@ _OF_WHOLE_SEARCHES = {
     "penalty_alpha": "a session decodes greedily or samples",
 }
 
-_RANGES = {
-    "max_new_tokens": (1, math.inf),
-    "min_new_tokens": (0, math.inf),
-    "temperature": (0, 100),
-    "top_k": (0, math.inf),
-    "top_p": (0, 1),
-    "min_p": (0, 1),
-    "logprobs": (0, 100),
+_RANGES: dict[str, tuple[type, float, float]] = {
+    "max_new_tokens": (int, 1, math.inf),
+    "min_new_tokens": (int, 0, math.inf),
+    "temperature": (float, 0, 100),
+    "top_k": (int, 0, math.inf),
+    "top_p": (float, 0, 1),
+    "min_p": (float, 0, 1),
+    "typical_p": (float, 0, 1),
+    "epsilon_cutoff": (float, 0, 1),
+    "eta_cutoff": (float, 0, 1),
+    "repetition_penalty": (float, 0, math.inf),
+    "no_repeat_ngram_size": (int, 0, math.inf),
+    "logprobs": (int, 0, 100),
+    "seed": (int, -(2**63), 2**64 - 1),
 }
+
+_GREEDY_BELOW = 1e-5
+"""Temperatures by which scores may become infinite when they are divided."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -52,19 +62,21 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ArgumentError(unknown_name("generation option", name, (*OPTIONS, *OWN_OPTIONS)))
         if name in _RANGES and value is not None:
             _check_range(name, value)
-    seed, stop_strings = options.get("seed"), options.get("stop_strings")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise ArgumentError(wrong_type("seed", "a whole number", seed))
+    do_sample, stop_strings = options.get("do_sample"), options.get("stop_strings")
+    if do_sample is not None and not isinstance(do_sample, bool):
+        raise ArgumentError(wrong_type("do_sample", "True or False", do_sample))
     texts = [] if stop_strings is None else stop_strings
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise ArgumentError(wrong_type("stop_strings", "a list of texts", stop_strings))
 
 
 def _check_range(name: str, value: Any) -> None:
-    low, high = _RANGES[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+    kind, low, high = _RANGES[name]
+    is_number = isinstance(value, int | kind) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or value == math.inf:
         upper = f"to {high}" if high < math.inf else "or more"
-        raise ArgumentError(f"{name}: a number, {low} {upper}, is needed; got {value!r}.")
+        number = "a whole number" if kind is int else "a number"
+        raise ArgumentError(f"{name}: {number}, {low} {upper}, is needed; got {value!r}.")
 
 
 class Sampler:
@@ -84,7 +96,8 @@ class Sampler:
     def __init__(
         self, model: Any, prompt_ids: Sequence[int], options: Mapping[str, Any], like: Sampler | None = None
     ) -> None:
-        self.config: GenerationConfig = _config(model, options) if like is None else like.config
+        with _refusals_named():
+            self.config: GenerationConfig = _config(model, options) if like is None else like.config
         self.num_logprobs = options.get("logprobs")
         self._prompt = list(prompt_ids)
         self._device = model.device
@@ -93,7 +106,8 @@ class Sampler:
         self._processors: Any
         self._never: frozenset[int] | None
         if like is None or like._never is None:  # it depends on the prompt
-            self._processors = _processors(model, self.config, self._prompt)
+            with _refusals_named():
+                self._processors = _processors(model, self.config, self._prompt)
             self._never = _never_chosen(self._processors)
         else:
             self._processors, self._never = like._processors, like._never
@@ -108,11 +122,16 @@ class Sampler:
         Args:
             logits: At the last position, `(vocab,)`.
             new_ids: Tokens generated so far.
+
+        Raises:
+            DataError: The options leave none.
         """
         scores = logits.to(torch.float32).unsqueeze(0)
         if self._processors:
             input_ids = torch.tensor([[*self._prompt, *new_ids]], device=logits.device)
             scores = self._processors(input_ids, scores.clone())
+        if not math.isfinite(float(scores.max())):
+            raise DataError("no token is left to choose: the options rule out all of them, or change scores too much.")
         if self._greedy:
             return int(scores.argmax())
         probabilities = scores.softmax(-1)
@@ -131,7 +150,7 @@ def _config(model: Any, options: Mapping[str, Any]) -> GenerationConfig:
     given = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
     if "temperature" in given:
         given.setdefault("do_sample", given["temperature"] > 0)
-        if given["temperature"] == 0:
+        if given["temperature"] < _GREEDY_BELOW:
             given |= {"do_sample": False, "temperature": 1.0}
     # Stop strings of the generation config are the session's to find
     config: GenerationConfig
@@ -140,6 +159,17 @@ def _config(model: Any, options: Mapping[str, Any]) -> GenerationConfig:
         config.max_new_tokens = DEFAULT_MAX_NEW_TOKENS
     model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=model.device)
     return config
+
+
+@contextmanager
+def _refusals_named() -> Iterator[None]:
+    """Turn what transformers raises on options, of many types, into errors of the caller."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"the options of generation are not valid: {first_line(error)}.") from error
 
 
 def _generator(device: torch.device, seed: int | None) -> torch.Generator:

@@ -184,7 +184,8 @@ class Session:
             on_event: Called from the session's thread with each `Piece`, and at last with the `Answer` or the error.
             options: Of transformers' generation: `max_new_tokens`, `do_sample`, `temperature`, `top_p`, …; and `seed`,
                 `stop_strings` and `logprobs`, the number of alternatives to report for each token. What is not given
-                comes from the workflow's generation config. A temperature above 0 samples; 0 is greedy.
+                comes from the workflow's generation config. A temperature above 0 samples; 0 is greedy, and so is one
+                below 0.00001.
 
         Raises:
             DataError: The messages are malformed, a medium is unreadable, or the prompt is too long.

@@ -237,10 +237,11 @@ class SharedGroup(BatchGroup):
         )
         batch.mask = pad(batch.mask, (0, 1), value=1)
         logits = self._forward(batch, embeds, contexts)
-        unfinished = [not request.is_finished for request in batch.requests]
+        lengths = [len(request.token_ids) for request in batch.requests]
         take_tokens(batch.requests, logits)
         for row, request in enumerate(batch.requests):
-            if unfinished[row] and request.is_finished and self.prefixes.max_bytes:
+            has_grown = len(request.token_ids) > lengths[row]
+            if has_grown and request.is_finished and self.prefixes.max_bytes:
                 self._keep(batch, row, _answered_keys(request))
         self._batch = self._unfinished(batch)
 
