@@ -51,6 +51,7 @@ OPTIONAL_PACKAGES = (
     OptionalPackage("bitsandbytes", "4-bit and 8-bit base models", "bitsandbytes", "bitsandbytes"),
     OptionalPackage("wandb", "logging to Weights & Biases", "wandb"),
     OptionalPackage("fastapi", "answering over HTTP", "serve"),
+    OptionalPackage("ray", "copies of a server, adaptkit serve --replicas", "ray"),
     OptionalPackage("openai", "talking to a server", "chat"),
     OptionalPackage("gradio", "a web page to ask a run", "demo"),
     OptionalPackage("pyarrow", "the data formats parquet and hf_dataset", "data"),

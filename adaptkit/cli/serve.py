@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +13,11 @@ import click
 
 from adaptkit.cli.output import trust_option
 from adaptkit.cli.terminal import echo
-from adaptkit.errors import RunError, keep_secret
+from adaptkit.errors import ModelError, keep_secret
 
 if TYPE_CHECKING:
     from adaptkit.inference import Session
+    from adaptkit.serving.settings import ServerSettings
 
 KEY_VARIABLE = "ADAPTKIT_API_KEY"
 _COUNT = click.IntRange(min=1)
@@ -77,6 +81,12 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     metavar="SECONDS",
     help="Time in which a client must have sent its request.",
 )
+@click.option(
+    "--replicas",
+    "num_replicas",
+    type=_COUNT,
+    help="Copies of all this on Ray Serve, each on a GPU of its own if there are GPUs. Limits hold for each of them.",
+)
 @trust_option()
 def serve(
     checkpoint: tuple[Path, ...],
@@ -88,6 +98,7 @@ def serve(
     max_batch_size: int,
     max_waiting: int,
     prefix_cache_bytes: int,
+    num_replicas: int | None,
     trust_remote_code: bool,
     **limits: Any,
 ) -> None:
@@ -101,9 +112,8 @@ def serve(
         from adaptkit.serving.server import Server, is_loopback
         from adaptkit.serving.settings import ServerSettings
     except ModuleNotFoundError as error:
-        raise RunError(f"{error.name} is not installed: pip install 'adaptkit[serve]'.") from error
+        raise ModelError(f"{error.name} is not installed: pip install 'adaptkit[serve]'.") from error
     from adaptkit.cli.quiet import quiet_libraries
-    from adaptkit.inference import Session
 
     quiet_libraries()
     if api_key:
@@ -111,29 +121,75 @@ def serve(
     elif not is_loopback(host):
         echo(f"Warning: whoever reaches {host} can use this server. Set {KEY_VARIABLE}, or --api-key.", err=True)
     settings = ServerSettings(api_key=api_key, **limits)
+    options = {"default": default, "max_batch_size": max_batch_size, "max_waiting": max_waiting}
+    options |= {"prefix_cache_bytes": prefix_cache_bytes, "trust_remote_code": trust_remote_code, "device": device}
+    if num_replicas is not None:
+        _serve_replicas(num_replicas, checkpoint, options, settings, host, port)
+        return
     server = Server(host, port, settings)
-    with Session.open(
-        list(checkpoint),
-        device=device,
-        trust_remote_code=trust_remote_code,
-        default=default,
-        max_batch_size=max_batch_size,
-        max_waiting=max_waiting,
-        prefix_cache_bytes=prefix_cache_bytes,
-    ) as session:
+    with _open_session(checkpoint, options) as session:
         app = create_app(session, settings)
-        _say_what_is_served(session, server.url, bool(api_key))
+        _say_what_is_served(session)
+        _say_where(server.url, bool(api_key))
         server.run(app)
     echo("Stopped.")
 
 
-def _say_what_is_served(session: Session, url: str, has_key: bool) -> None:
+def _open_session(checkpoint: Sequence[Path], options: Mapping[str, Any]) -> Session:
+    from adaptkit.inference import Session
+
+    return Session.open(list(checkpoint), **options)
+
+
+def _serve_replicas(
+    num_replicas: int,
+    checkpoint: Sequence[Path],
+    options: Mapping[str, Any],
+    settings: ServerSettings,
+    host: str,
+    port: int,
+) -> None:
+    import torch
+
+    from adaptkit.model.run_folders import workflow_folders
+    from adaptkit.serving.replicas import replicas
+    from adaptkit.serving.server import signals_set
+
+    if port == 0:
+        raise click.UsageError("--replicas needs a --port of your choice.")
+    if (options["device"] or "cuda") not in ("cpu", "cuda"):
+        raise click.UsageError("--replicas: Ray gives each a GPU; --device is cuda or cpu.")
+    here = [path.absolute() if path.exists() else path for path in checkpoint]
+    for path in here:
+        workflow_folders(path)  # what is wrong with it is said here, not in a replica
+    with (
+        replicas(
+            functools.partial(_open_session, here, options),
+            settings,
+            num_replicas=num_replicas,
+            num_places=options["max_batch_size"] + options["max_waiting"],
+            host=host,
+            port=port,
+            on_gpu=options["device"] != "cpu" and torch.cuda.is_available(),
+        ) as url,
+        signals_set(threading.Event()) as stopped,
+    ):
+        echo(f"{num_replicas} replicas of {', '.join(map(str, checkpoint))}")
+        _say_where(url, bool(settings.api_key))
+        stopped.wait()
+    echo("Stopped.")
+
+
+def _say_what_is_served(session: Session) -> None:
     for name, takes in session.modalities.items():
         default = ", default" if name == session.default and len(session.modalities) > 2 else ""
         echo(f"{name}: {', '.join(takes) or 'text'}{default}")
     for group in session.status()["groups"]:
         if group["reason"]:
             echo(f"{', '.join(group['workflows'])}: a batch of its own; {group['reason']}")
+
+
+def _say_where(url: str, has_key: bool) -> None:
     echo(f"Serving on {url}/v1. Ctrl-C stops it. Try:")
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "Hello"}]})
     key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if has_key else ""

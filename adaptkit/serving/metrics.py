@@ -34,6 +34,9 @@ class Metrics:
         self.responses = self._counter("adaptkit_http_responses", "HTTP responses.", ["path", "status"])
         self._answers = self._counter("adaptkit_answers", "Answers, by how they ended.", ["workflow", "reason"])
         self._tokens = self._counter("adaptkit_tokens", "Tokens of finished answers.", ["workflow", "kind"])
+        self._hits = self._counter(
+            "adaptkit_prefix_hits", "Answers whose prompt began with one computed before.", ["workflow"]
+        )
         self._seconds = self._histogram("adaptkit_answer_seconds", "From a request to the end of its answers.")
         self._first = self._histogram("adaptkit_first_token_seconds", "From a request to its first token.")
 
@@ -45,6 +48,7 @@ class Metrics:
             self._answers.labels(answer.workflow, answer.finish_reason).inc()
             for kind in ("prompt", "completion", "cached"):
                 self._tokens.labels(answer.workflow, kind).inc(getattr(answer.usage, f"{kind}_tokens"))
+            self._hits.labels(answer.workflow).inc(answer.usage.cached_tokens > 0)
         if answers:
             self._seconds.labels(answers[0].workflow).observe(answering.seconds)
         if answering.first_token_s is not None:

@@ -68,7 +68,8 @@ class Server:
         )
         self._server = uvicorn.Server(config)
         self._server.should_exit = self._stopped
-        with _signals_end_here():
+        # uvicorn raises the signals that stopped it once more, when nothing is left to do
+        with signals_set(threading.Event()):
             self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
@@ -118,14 +119,15 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def _signals_end_here() -> Iterator[None]:
-    """uvicorn raises the signals that stopped it once more, when all is finished; nothing is left to do then."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+def signals_set(event: threading.Event) -> Iterator[threading.Event]:
+    """Let SIGTERM and Ctrl-C set an event, and do nothing else, while the context lasts."""
+    if threading.current_thread() is not threading.main_thread():  # which alone receives signals
+        yield event
         return
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: event.set()) for number in numbers}
     try:
-        yield
+        yield event
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -255,4 +255,5 @@ def test_metrics_count_what_was_answered(session: Any, serving: Serving) -> None
     assert 2 <= tokens <= 6
     assert float(lines['adaptkit_http_responses_total{path="/v1/chat/completions",status="404"}']) == 1
     assert float(lines['adaptkit_first_token_seconds_count{workflow="text"}']) == 2
+    assert float(lines['adaptkit_prefix_hits_total{workflow="text"}']) >= 1
     assert float(lines["adaptkit_session_waiting"]) == 0
