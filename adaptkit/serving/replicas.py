@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from adaptkit.errors import ModelError, RunError
+from adaptkit.errors import AdaptkitError, ModelError, RunError, first_line
 from adaptkit.inference import Session
 from adaptkit.serving.settings import ServerSettings
 
 NAME = "adaptkit"
-_START_S = "180"
+_PATIENCE = {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
+"""How long Ray waits for its own processes, which 30 seconds are too short for on a machine under load."""
 _MARGIN = 16
 
 
@@ -48,30 +49,39 @@ def replicas(
         RunError: Ray cannot start, has too few GPUs, or a replica failed to start.
     """
     serve, ray = _import_ray()
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", _START_S)
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
     try:
-        if not ray.is_initialized():  # RAY_ADDRESS names a cluster that is there
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        _check_gpus(ray, num_replicas if on_gpu else 0)
-        serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
-        deployment = serve.deployment(
-            num_replicas=num_replicas,
-            max_ongoing_requests=num_places + _MARGIN,  # so that the application itself refuses what is too much
-            max_queued_requests=num_places,
-            graceful_shutdown_timeout_s=settings.request_timeout_s,
-            max_constructor_retry_count=1,
-            ray_actor_options={"num_cpus": 0, "num_gpus": int(on_gpu)},
-            logging_config={"log_level": "ERROR", "enable_access_log": False},
-        )(serve.ingress(_builder(open_session, settings))())
-        serve.run(deployment.bind(), name=NAME, route_prefix="/")
+        with _starting():
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            _check_gpus(ray, num_replicas if on_gpu else 0)
+            serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
+            deployment = serve.deployment(
+                num_replicas=num_replicas,
+                max_ongoing_requests=num_places + _MARGIN,  # so that the application itself refuses what is too much
+                max_queued_requests=num_places,
+                graceful_shutdown_timeout_s=settings.request_timeout_s,
+                max_constructor_retry_count=1,
+                ray_actor_options={"num_cpus": 0, "num_gpus": int(on_gpu)},
+                logging_config={"log_level": "ERROR", "enable_access_log": False},
+            )(serve.ingress(_builder(open_session, settings))())
+            serve.run(deployment.bind(), name=NAME, route_prefix="/")
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        serve.delete(NAME)
-    except (RuntimeError, ConnectionError) as error:
-        raise RunError(f"Ray Serve: {str(error).strip() or type(error).__name__}") from error
+        serve.delete(NAME)  # waits for what runs
     finally:
         if ray.is_initialized():
             serve.shutdown()
             ray.shutdown()
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    try:
+        yield
+    except AdaptkitError:
+        raise
+    except Exception as error:  # Ray raises many types, down to Exception itself
+        raise RunError(f"Ray Serve did not start: {first_line(error)}.") from error
 
 
 def _builder(open_session: Callable[[], Session], settings: ServerSettings) -> Callable[[], Any]:

@@ -175,3 +175,27 @@ def test_a_server_for_everybody_without_a_key_warns(checkpoint: Path) -> None:
     assert without.exit_code == with_key.exit_code == 1
     assert "ADAPTKIT_API_KEY" in without.output
     assert "ADAPTKIT_API_KEY" not in with_key.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ["adaptkit[ray]"]),
+        (["--port", "0"], ["--port"]),
+        (["--device", "cuda:1"], ["--device"]),
+    ],
+)
+def test_replicas_say_what_they_need(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    result = CliRunner().invoke(cli, ["serve", str(checkpoint), "--replicas", "2", *options])
+    assert result.exit_code == 2
+    assert not [word for word in words if word not in result.output]
+
+
+def test_replicas_of_what_is_no_workflow_are_not_started(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["serve", str(tmp_path), "--replicas", "2"])
+    assert result.exit_code == 2
+    assert str(tmp_path) in result.output
