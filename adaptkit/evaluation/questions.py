@@ -1,11 +1,11 @@
-"""Questions with known answers, and batched greedy generation of a model's own."""
+"""Questions with known answers, and what a model answers, greedily and in batches."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from transformers import GenerationConfig
 
 from adaptkit.chat.template import TurnEnd, answer_frame, end_of_turn
 from adaptkit.errors import DataError
-from adaptkit.interfaces import EncodedFeatures, Message
+from adaptkit.inference import Session
+from adaptkit.interfaces import Message
 
 Advance = Callable[[int], None]
 """Called with the number of questions answered since the last call."""
@@ -23,6 +24,8 @@ Advance = Callable[[int], None]
 SPARE_TOKENS = 3
 """How many tokens beyond the longest right answer a model may write."""
 
+_ASKED = "asked"
+_PREFIX_BYTES = 1 << 30
 _LOOSE_SPACES = re.compile(r" ?([,;()\[\]]) ?")
 
 
@@ -50,14 +53,17 @@ class Question:
     conversation: tuple[Message, ...] = ()
     reasoning: str = ""
 
-    def messages(self, *, with_media: bool = True) -> list[Message]:
+    def messages(self) -> list[Message]:
         """The conversation that asks it; as in IAA, a line break stands between media and text."""
         if self.conversation:
-            return [turn if with_media else _without_media(turn) for turn in self.conversation]
-        media = self.media if with_media else ()
-        parts: list[dict[str, Any]] = [{"type": modality, modality: source} for modality, source in media]
-        text = f"\n{self.text}" if media else self.text
+            return list(self.conversation)
+        parts: list[dict[str, Any]] = [{"type": modality, modality: source} for modality, source in self.media]
+        text = f"\n{self.text}" if self.media else self.text
         return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+    def without_media(self) -> Question:
+        """The same question, which then can only be guessed."""
+        return replace(self, media=(), conversation=tuple(_without_media(turn) for turn in self.conversation))
 
 
 def _without_media(turn: Message) -> Message:
@@ -71,12 +77,10 @@ class Prompts:
     Attributes:
         input_ids: Left-padded, `(batch, seq)`.
         attention_mask: `(batch, seq)`.
-        features: Encoder features of all media, by modality, in reading order, row after row.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
-    features: dict[str, EncodedFeatures] = field(default_factory=dict)
 
 
 def normalize_answer(text: str) -> str:
@@ -92,33 +96,10 @@ def is_right(answer: str, question: Question) -> bool:
     return normalize_answer(answer) == normalize_answer(question.expected)
 
 
-def make_prompts(model: Any, processor: Any, questions: Sequence[Question], *, with_media: bool = True) -> Prompts:
-    """Read, preprocess and encode the media of a batch, each item once, and tokenise its conversations.
-
-    Args:
-        model: A workflow; a plain decoder where there are no media.
-
-    Raises:
-        DataError: A medium cannot be read, or its modality is not one of the processor's.
-    """
-    features: dict[str, EncodedFeatures] = {}
-    positions: dict[tuple[str, int], int] = {}
-    if with_media:
-        for modality, entry in processor.modalities.items():
-            sources = [source for q in questions for name, source in q.media if name == modality]
-            if sources:
-                features[modality], counts = _encode(model, entry, sources)
-                positions.update({(modality, id(s)): n for s, n in zip(sources, counts)})
-    rows = [
-        processor.encode(
-            question.messages(with_media=with_media),
-            add_generation_prompt=True,
-            num_positions=lambda modality, source: positions[modality, id(source)],
-        ).input_ids
-        for question in questions
-    ]
-    input_ids, attention_mask = pad_left(rows, processor.pad_token_id)
-    return Prompts(input_ids, attention_mask, features)
+def make_prompts(processor: Any, questions: Sequence[Question]) -> Prompts:
+    """Tokenise questions without media."""
+    rows = [processor.encode(question.messages(), add_generation_prompt=True).input_ids for question in questions]
+    return Prompts(*pad_left(rows, processor.pad_token_id))
 
 
 def generate_answers(
@@ -126,37 +107,49 @@ def generate_answers(
     processor: Any,
     questions: Sequence[Question],
     *,
-    with_media: bool = True,
     batch_size: int = 64,
     advance: Advance = lambda num: None,
 ) -> list[str]:
-    """Answer questions by greedy decoding, left-padded, in batches.
+    """Answer questions by greedy decoding, in batches of one session.
 
     Args:
-        model: Anything with `generate`; for questions with media, a workflow.
+        model: A workflow; a plain decoder where there are no media.
 
     Returns:
         The answers without special tokens, in the order of the questions.
+
+    Raises:
+        DataError: A medium cannot be read, its modality is not one of the processor's, or a prompt is too long.
     """
-    config = GenerationConfig(**generation_settings(model, processor, questions))
+    base = getattr(model, "base", model)
+    workflows = {} if base is model else {_ASKED: (model, processor)}
+    options = {"max_new_tokens": generation_settings(model, processor, questions)["max_new_tokens"], "do_sample": False}
+    frame = answer_frame(processor.tokenizer, processor.chat_template)
+    keeps = _PREFIX_BYTES if _ask_twice(questions) else 0
     answers: list[str] = []
-    with evaluation_mode(model), torch.no_grad():
+    with (
+        evaluation_mode(base, model),
+        Session(base, workflows, tokenizer=processor, max_batch_size=batch_size, prefix_cache_bytes=keeps) as session,
+    ):
         for start in range(0, len(questions), batch_size):
-            batch = questions[start : start + batch_size]
-            prompts = make_prompts(model, processor, batch, with_media=with_media)
-            answers += decode_answers(processor, generate_ids(model, prompts, config))
-            advance(len(batch))
+            asked = [question.messages() for question in questions[start : start + batch_size]]
+            answers += [frame.content(answer.text) for answer in session.batch(asked, session.default, **options)]
+            advance(len(asked))
     return answers
 
 
+def _ask_twice(questions: Sequence[Question]) -> bool:
+    """Whether a medium is asked about more than once, so that it is worth keeping what was computed of it."""
+    sources = [source if isinstance(source, str) else id(source) for q in questions for _, source in q.media]
+    return len(set(sources)) < len(sources)
+
+
 def generate_ids(model: Any, prompts: Prompts, config: GenerationConfig) -> Tensor:
-    """New ids of one batch, `(batch, new positions)`."""
-    media = {"features": prompts.features} if prompts.features else {}
+    """New ids of one batch by stock `generate`, `(batch, new positions)`."""
     output: Tensor = model.generate(
         input_ids=prompts.input_ids.to(model.device),
         attention_mask=prompts.attention_mask.to(model.device),
         generation_config=config,
-        **media,
     )
     return output[:, prompts.input_ids.shape[1] :]
 
@@ -220,15 +213,3 @@ def require_modalities(processor: Any, questions: Sequence[Question]) -> None:
     if missing:
         known = ", ".join(processor.modalities) or "none"
         raise DataError(f"the questions need the modality {', '.join(missing)}; this workflow has {known}.")
-
-
-def _encode(model: Any, entry: Any, sources: Sequence[Any]) -> tuple[EncodedFeatures, list[int]]:
-    """Features of each source, and the decoder positions each takes; a source given twice is encoded once."""
-    distinct = list({id(source): source for source in sources}.values())
-    inputs = [entry.load(source) for source in distinct]
-    encoded = model.encode(entry.name, entry.preprocessor.collate(inputs))
-    row_of = {id(source): row for row, source in enumerate(distinct)}
-    rows = [row_of[id(source)] for source in sources]
-    counts = [int(entry.num_positions(inputs[row])) for row in rows]
-    features = encoded[rows] if isinstance(encoded, Tensor) else [encoded[row] for row in rows]
-    return EncodedFeatures(features), counts

@@ -134,9 +134,9 @@ def _answer_twice(
 ) -> tuple[list[str], list[str]]:
     """Answers to questions with their media, and without."""
     require_modalities(processor, questions)
-    options: dict[str, Any] = {"batch_size": batch_size, "advance": advance}
-    texts = generate_answers(model, processor, questions, **options)
-    return texts, generate_answers(model, processor, questions, with_media=False, **options)
+    both = [*questions, *(question.without_media() for question in questions)]
+    texts = generate_answers(model, processor, both, batch_size=batch_size, advance=advance)
+    return texts[: len(questions)], texts[len(questions) :]
 
 
 class TextEvaluation:
@@ -161,7 +161,7 @@ class TextEvaluation:
         self._model, self._processor = model, processor
         self._base, self._questions = model.base, questions
         starts = range(0, len(questions), batch_size)
-        self._batches = [make_prompts(model, processor, questions[i : i + batch_size]) for i in starts]
+        self._batches = [make_prompts(processor, questions[i : i + batch_size]) for i in starts]
         self._settings = generation_settings(self._base, processor, questions)
         self._proof = TextProof(self._base, processor.tokenizer, batches=self._batches, generation=self._settings)
 
@@ -223,7 +223,7 @@ class TextEvaluation:
 def answer_words(decoder: Any, processor: Any) -> float:
     """Mean number of words of a decoder's answers to the saved text prompts, each asked as a user's turn."""
     questions = [Question("", prompt, "") for prompt in saved_prompts()]
-    asked = make_prompts(decoder, processor, questions)
+    asked = make_prompts(processor, questions)
     positions = getattr(decoder.config.get_text_config(decoder=True), "max_position_embeddings", None)
     room = MAX_ANSWER_TOKENS if positions is None else max(1, int(positions) - asked.input_ids.shape[1])
     settings = generation_settings(decoder, processor, questions)

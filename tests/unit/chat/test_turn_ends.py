@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LogitsProcessorList
 
 import adaptkit
 from adaptkit.chat.encoding import IGNORE_INDEX, encode_conversation
@@ -129,14 +130,17 @@ def test_evaluation_reads_an_answer_up_to_its_end(
     tokenizer.chat_template = LAST_DIFFERS.replace("<s>", "@").replace("<e>", trailer + end).replace("[none]\n", lead)
     model, processor = build(base, tokenizer)
 
-    def generate(self: Any = None, *, input_ids: Any, generation_config: Any, **_: Any) -> Any:
-        said = tokenizer(f"{lead}Hello there.{trailer}{end} and so on and on", add_special_tokens=False)["input_ids"]
-        said = said[: generation_config.max_new_tokens]
-        ends = [i for i, token in enumerate(said) if token in generation_config.eos_token_id]
-        said = said[: ends[0] + 1] if ends else said
-        return torch.cat([input_ids, torch.tensor([said] * len(input_ids))], dim=1)
+    text = f"{lead}Hello there.{trailer}{end} and so on and on"
+    said = tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    monkeypatch.setattr(model, "generate", generate)
+    def say(config: Any, *, input_ids_seq_length: int, **_: Any) -> LogitsProcessorList:
+        def force(input_ids: Any, scores: Any) -> Any:
+            token = said[input_ids.shape[1] - input_ids_seq_length]
+            return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([token]), 0.0)
+
+        return LogitsProcessorList([force])
+
+    monkeypatch.setattr(model, "_get_logits_processor", say)
     assert generate_answers(model, processor, [Question("", "q", "Hello there.")]) == ["Hello there."]
 
 

@@ -40,8 +40,8 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
     """Let a function of the question, and of whether it is seen, answer instead of a model."""
 
     def replace(answer: Callable[[Any, bool], str]) -> None:
-        def generate(model: Any, processor: Any, questions: Any, *, with_media: bool = True, **_: Any) -> list[str]:
-            return [answer(question, with_media) for question in questions]
+        def generate(model: Any, processor: Any, questions: Any, **_: Any) -> list[str]:
+            return [answer(question, bool(question.media)) for question in questions]
 
         monkeypatch.setattr(scores, "generate_answers", generate)
 

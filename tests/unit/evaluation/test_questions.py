@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,6 @@ from adaptkit.evaluation.questions import (
     evaluation_mode,
     generate_answers,
     is_right,
-    make_prompts,
     pad_left,
     require_modalities,
 )
@@ -38,7 +38,7 @@ def test_media_stand_before_the_text() -> None:
     question = Question("k", "what is it ?", "a", media=(("image", "a.png"),))
     parts = question.messages()[0]["content"]
     assert parts == [{"type": "image", "image": "a.png"}, {"type": "text", "text": "\nwhat is it ?"}]
-    assert question.messages(with_media=False)[0]["content"] == [{"type": "text", "text": "what is it ?"}]
+    assert question.without_media().messages()[0]["content"] == [{"type": "text", "text": "what is it ?"}]
 
 
 def test_batches_answer_as_single_questions_do(workflow: tuple[Any, Any]) -> None:
@@ -53,9 +53,8 @@ def test_batches_answer_as_single_questions_do(workflow: tuple[Any, Any]) -> Non
 def test_answers_depend_on_the_medium(workflow: tuple[Any, Any]) -> None:
     model, processor = workflow
     questions = image_questions(2, 2)
-    assert generate_answers(model, processor, questions) != generate_answers(
-        model, processor, questions, with_media=False
-    )
+    blind = [question.without_media() for question in questions]
+    assert generate_answers(model, processor, questions) != generate_answers(model, processor, blind)
 
 
 def test_a_medium_asked_about_twice_is_encoded_once(workflow: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,11 +62,10 @@ def test_a_medium_asked_about_twice_is_encoded_once(workflow: tuple[Any, Any], m
     (question,) = box_questions(3, 1)
     encode, seen = model.encode, []
     monkeypatch.setattr(model, "encode", lambda name, inputs: seen.append(len(inputs)) or encode(name, inputs))
-    prompts = make_prompts(model, processor, [question, question])
-    assert seen == [1]
-    features = prompts.features["image"].items
-    assert torch.equal(features[0], features[1])
-    assert make_prompts(model, processor, [question], with_media=False).features == {}
+    again = replace(question, text="what is it ?")
+    answers = generate_answers(model, processor, [question, again, question.without_media(), question])
+    assert sum(seen) == 1
+    assert answers[0] == answers[3]
 
 
 def test_modes_are_restored() -> None:

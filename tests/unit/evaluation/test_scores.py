@@ -28,8 +28,8 @@ PROCESSOR = SimpleNamespace(modalities={"image": None})
 
 
 def say(monkeypatch: pytest.MonkeyPatch, seen: Sequence[str], blind: Sequence[str]) -> None:
-    def answers(*args: Any, with_media: bool = True, **kwargs: Any) -> list[str]:
-        return list(seen if with_media else blind)
+    def answers(*args: Any, **kwargs: Any) -> list[str]:
+        return [*seen, *blind]
 
     monkeypatch.setattr(scores, "generate_answers", answers)
 
