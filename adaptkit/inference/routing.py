@@ -72,6 +72,6 @@ def choose_workflow(
             raise DataError(f"no workflow takes {' and '.join(sorted(used))} together. There are {have or 'none'}.")
         return default if default in takers else takers[0]
     if missing := sorted(set(used) - set(modalities[workflow])):
-        hint = f" {', '.join(takers)} does." if takers else ""
+        hint = f" Ask {' or '.join(takers)}." if takers else ""
         raise DataError(f"workflow {workflow!r} takes no {', '.join(missing)}.{hint}")
     return workflow

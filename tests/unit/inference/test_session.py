@@ -84,7 +84,7 @@ def test_messages_decide_on_the_workflow(session, pictures):
     [
         (["hello"], "auto", "role"),
         ([], "auto", "no message"),
-        ("picture", "text", "vision, other"),
+        ("picture", "text", "vision or other"),
         ("audio", "auto", "audio"),
         ("picture", "visoin", "'vision'"),
     ],
