@@ -1,5 +1,7 @@
 """`adaptkit generate`, and what loads of a run directory by itself."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -178,3 +180,9 @@ def test_a_session_opens_the_workflows_it_is_asked_for(run):
         assert session.modalities == {"text": [], "vision": ["image"]}
     with pytest.raises(DataError, match="'vision'"):
         adaptkit.Session.open(run, workflows=["visoin"])
+
+
+def test_workflows_of_different_modalities_are_described_over_one_base(run):
+    result = CliRunner().invoke(cli, ["inspect", str(run), "--json"])
+    assert result.exit_code == 0, result.output
+    assert list(json.loads(result.output)) == ["both", "vision"]

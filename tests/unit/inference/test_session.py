@@ -287,3 +287,28 @@ def test_workflows_of_another_base_are_refused():
         adaptkit.Session(second.base, {"text": vision})
     with pytest.raises(ModelError, match="tokenizer"):
         adaptkit.Session(first.base)
+
+
+def test_a_batch_begins_together_and_is_prepared_once(pictures, monkeypatch):
+    prepared = []
+    with open_session() as session:
+        prepare = session.base._prepare_generation_config
+        monkeypatch.setattr(
+            session.base, "_prepare_generation_config", lambda *a, **k: prepared.append(1) or prepare(*a, **k)
+        )
+        asked = [say(f"question {number}") for number in range(5)]
+        answers = session.batch(asked, max_new_tokens=LENGTH, do_sample=False)
+        assert [a.token_ids for a in answers] == [alone(session, m, "text", LENGTH) for m in asked]
+        assert session.status()["steps"] == LENGTH - 1  # the first token is that of the prompts' pass
+        assert answers[0].text == session.chat(asked[0], max_new_tokens=LENGTH, do_sample=False).text
+    assert len(prepared) == 1 + len(asked) + 1  # the batch, `alone`, and `chat`
+
+
+def test_a_placeholder_that_is_a_token_is_never_generated(pictures, monkeypatch):
+    with open_session() as session:
+        (likeliest,) = session.chat(say("hello"), "vision", max_new_tokens=1).token_ids
+    monkeypatch.setattr("tests.unit.inference.conftest.PLACEHOLDER_ID", likeliest)
+    with open_session() as session:
+        answer = session.chat(say("hello"), "vision", max_new_tokens=LENGTH, do_sample=False)
+        assert likeliest not in answer.token_ids
+        assert answer.token_ids == alone(session, say("hello"), "vision", LENGTH)
