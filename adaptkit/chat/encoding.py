@@ -351,8 +351,9 @@ def _cut(
 
 def _break_across(text: str, answers: list[Span], texts: Sequence[Span], markup: Markup) -> tuple[str, list[Span]]:
     """Break tokens that a text of a message and the template's own words next to it would make together."""
-    bounds = [bound for span in texts for bound in span if span[0] < span[1]]
-    across = [m for m in markup.find(text) if any(m.start() < bound < m.end() for bound in bounds)]
+    bounds = sorted(bound for span in texts for bound in span if span[0] < span[1])
+    bounds.append(len(text))
+    across = [m for m in markup.find(text) if bounds[bisect_right(bounds, m.start())] < m.end()]
     if not across:
         return text, answers
     places = [match.start() + 1 for match in across]
