@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from adaptkit.errors import DataError, ModelError, unknown_name
+from adaptkit.chat.placeholders import refuse_placeholders
+from adaptkit.errors import DataError, ModelError, unknown_name, wrong_type
 from adaptkit.inference.answer import Answer
 from adaptkit.inference.engine import BatchGroup, Engine
 from adaptkit.inference.generate_group import GenerateGroup
@@ -18,6 +19,7 @@ from adaptkit.inference.request import Event, Prompt, Request
 from adaptkit.inference.routing import AUTO, TEXT, choose_workflow, named_folders
 from adaptkit.inference.sampling import Sampler, check_options
 from adaptkit.inference.shared_group import SharedGroup
+from adaptkit.interfaces import Message
 from adaptkit.model.checkpoint import load_base, load_models
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.messages import normalised
@@ -159,13 +161,9 @@ class Session:
         Raises:
             DataError: No workflow takes these media, the one that is named does not, or there is none of that name.
         """
-        kinds = {name for names in self.modalities.values() for name in names}
-        used = {
-            part["type"]
-            for message in normalised(messages, kinds)
-            for part in message["content"]
-            if isinstance(part, Mapping) and part.get("type") != "text"
-        }
+        parts = [part for message in self._normalised(messages) for part in message["content"]]
+        kinds = [part.get("type") for part in parts if isinstance(part, Mapping)]
+        used = {kind for kind in kinds if isinstance(kind, str) and kind != "text"}
         return choose_workflow(used, self.modalities, self.default, workflow)
 
     def submit(
@@ -200,10 +198,18 @@ class Session:
         """Queue a text to continue, without a chat template; else as `submit`."""
         check_options(options)
         name = self._known(TEXT if workflow == AUTO else workflow)
-        ids = self._processors[name].tokenizer(text)["input_ids"]
+        processor = self._processors[name]
+        ids = processor.tokenizer(_checked_text(text))["input_ids"]
         if not ids:
             raise DataError("the text is empty, so there is nothing to continue.")
-        return self._queue(self._request(name, Prompt(list(ids)), options, on_event=on_event))
+        if name != TEXT:
+            refuse_placeholders(ids, processor.placeholder_ids)
+
+        def decode(new_ids: Sequence[int]) -> str:
+            continued: str = processor.decode(new_ids, skip_special_tokens=True)  # spaces at its ends are the answer's
+            return continued
+
+        return self._queue(self._request(name, Prompt(list(ids)), options, decode=decode, on_event=on_event))
 
     def chat(self, messages: Messages, workflow: str = AUTO, **options: Any) -> Answer:
         """The answer to a conversation; arguments and errors are those of `submit`."""
@@ -222,6 +228,7 @@ class Session:
 
         As many as run at once are queued together; errors are those of `submit`.
         """
+        conversations = list(conversations)
         requests: list[Request] = []
         samplers: dict[str, Sampler] = {}
         size = self._engine.max_batch_size
@@ -270,10 +277,12 @@ class Session:
     ) -> Request:
         """A request that is not queued yet; arguments as of `submit` and `_request`."""
         check_options(options)
+        messages = self._normalised(messages)
         if not messages:
             raise DataError("there is no message to answer.")
         name = self.route(messages, workflow)
         processor = self._processors[name]
+        self._check_length(self._models[name], len(messages), "at least one for each message")
         media: list[tuple[Tensor, str]] = []
 
         def measure(modality: str, source: Any) -> int:
@@ -286,6 +295,9 @@ class Session:
         kinds = [modality for modality, _ in encoded.media]
         items = [(kind, inputs, digest) for kind, (inputs, digest) in zip(kinds, media, strict=True)]
         return self._request(name, Prompt(encoded.input_ids, items, encoded.media_spans), options, samplers, **settings)
+
+    def _normalised(self, messages: Messages) -> list[Message]:
+        return normalised(messages, {name for names in self.modalities.values() for name in names})
 
     def _request(
         self,
@@ -314,25 +326,28 @@ class Session:
             name,
             prompt,
             sampler,
-            decode=lambda ids: processor.decode_answers([ids])[0],
             decode_token=lambda token_id: processor.decode([token_id]),
             stop_ids=[stop_ids] if isinstance(stop_ids, int) else stop_ids or [],
             stop_strings=[*(stop.get("stop_strings") or []), *(options.get("stop_strings") or [])],
             max_new_tokens=self._room(model, len(prompt.input_ids), sampler.config.max_new_tokens),
-            **settings,
+            **{"decode": lambda ids: processor.decode_answers([ids])[0], **settings},
         )
 
     def _room(self, model: Any, num_prompt: int, wanted: int) -> int:
         """Most new tokens, which end where the decoder's positions do."""
+        positions = self._check_length(model, num_prompt)
+        return wanted if positions is None else min(wanted, positions - num_prompt)
+
+    def _check_length(self, model: Any, num_prompt: int, counted: str = "") -> int | None:
+        """The decoder's positions, where they are limited; an error where a prompt leaves none."""
         positions: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        if positions is None:
-            return wanted
-        if num_prompt >= positions:
+        if positions is not None and num_prompt >= positions:
+            how = f", {counted}" if counted else ""
             raise DataError(
-                f"the prompt takes {num_prompt} positions, and the decoder has {positions} for prompt and answer. "
+                f"the prompt takes {num_prompt} positions{how}, and the decoder has {positions} for prompt and answer. "
                 "Shorten the conversation, or give fewer media."
             )
-        return min(wanted, positions - num_prompt)
+        return positions
 
     def _groups(self, prefix_cache_bytes: int) -> list[BatchGroup]:
         """The base and the workflows that share its pass; each other workflow alone."""
@@ -351,6 +366,16 @@ class Session:
 
     def _advance(self, group: BatchGroup) -> None:
         self._engine.advance_others(group)
+
+
+def _checked_text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise DataError(wrong_type("the text to continue", "text", text))
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the text to continue is not valid Unicode: {error.reason}.") from error
+    return text
 
 
 def _check_workflows(base: Any, workflows: Mapping[str, tuple[Any, Any]]) -> None:

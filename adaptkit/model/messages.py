@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from adaptkit.errors import DataError, unknown_name, wrong_type
@@ -23,19 +23,28 @@ def normalised(messages: Sequence[Mapping[str, Any]], modalities: Collection[str
         DataError: A message or part is malformed.
     """
     found: list[Message] = []
-    for message in messages:
+    for message in _listed(messages, "messages", "a list of messages"):
         if not isinstance(message, Mapping):
             raise DataError(wrong_type("message", '{"role": ..., "content": ...}', message))
         content = message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts = [] if parts is None else _listed(parts, "content of a message", "text or a list of parts")
         parts = [_normalised_part(part, modalities) for part in parts]
         found.append(cast(Message, {**message, "role": message.get("role", ""), "content": parts}))
     return found
 
 
+def _listed(value: Any, what: str, needed: str) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise DataError(wrong_type(what, needed, value))
+    return list(value)
+
+
 def _normalised_part(part: Any, modalities: Collection[str]) -> Any:
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if isinstance(kind, str) and kind.removesuffix("_url") in modalities and kind in part:
+    if not isinstance(kind, str):
+        return part
+    if kind.removesuffix("_url") in modalities and kind in part:
         kind = kind.removesuffix("_url")
         address = part.get(f"{kind}_url")
         if address is not None:
@@ -44,7 +53,7 @@ def _normalised_part(part: Any, modalities: Collection[str]) -> Any:
         sources = [part[key] for key in SOURCE_KEYS if part.get(key) is not None]
         if len(sources) == 1:
             return {"type": kind, kind: sources[0]}
-    if isinstance(kind, str) and kind != "text" and kind not in modalities:
+    if kind != "text" and kind not in modalities:
         raise DataError(unknown_name("part type", kind, ["text", *modalities]))
     return part
 

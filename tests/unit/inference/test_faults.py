@@ -96,3 +96,44 @@ def test_who_iterates_again_is_told_the_end_again(session):
     for _ in range(2):
         with pytest.raises(DataError):
             list(failing)
+
+
+@pytest.mark.parametrize(
+    ("messages", "named"),
+    [
+        ("hello", "messages"),
+        (5, "messages"),
+        ({"role": "user", "content": "hello"}, "messages"),
+        ([{"role": "user", "content": 5}], "content"),
+        ([{"role": "user", "content": True}], "content"),
+        ([{"role": "user", "content": {"type": "text", "text": "hello"}}], "content"),
+        ([{"role": "user", "content": [[{"type": "text", "text": "hello"}]]}], "type"),
+        ([{"role": "user", "content": [{"type": ["image"]}]}], "type"),
+        ([{"role": "user", "content": [{}]}], "type"),
+        ([{"role": "user", "content": [None]}], "type"),
+        (say("hello") * 10_000, "10000 positions"),
+    ],
+)
+def test_malformed_messages_are_refused(session, messages, named):
+    with pytest.raises(DataError, match=named):
+        session.submit(messages)
+
+
+def test_messages_and_parts_may_come_from_iterators(session):
+    expected = session.chat(say("hello"), max_new_tokens=3, do_sample=False)
+    (message,) = say("hello")
+    once = ({**message, "content": iter(message["content"])} for _ in range(1))
+    assert session.chat(once, max_new_tokens=3, do_sample=False).token_ids == expected.token_ids
+    assert len(session.batch((say("hello") for _ in range(2)), max_new_tokens=3)) == 2
+
+
+@pytest.mark.parametrize("text", ["", None, 5, b"hello", ["hello"], "\ud800"])
+def test_a_text_to_continue_is_text(session, text):
+    with pytest.raises(DataError, match="text"):
+        session.submit_text(text)
+
+
+def test_spaces_at_the_ends_of_a_continued_text_are_the_answers(session):
+    space = session.processor().tokenizer(" ")["input_ids"][0]
+    answer = session.submit_text("hello", max_new_tokens=3, sequence_bias=[[[space], 1e6]], do_sample=False).result(10)
+    assert answer.text == "   "
