@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,8 @@ from adaptkit.inference import QueueFullError
 
 logger = logging.getLogger(__name__)
 
+_UNION_MEMBER = re.compile(r"str|list\[.*\]|dict\[.*\]|(function|constrained)-.*")
+"""What pydantic adds to the place of a field that may have several types."""
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -98,12 +101,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _of_validation(error: RequestValidationError) -> RequestError:
-    first = error.errors()[0]
-    place = [part for part in first["loc"][1:] if not str(part).startswith(("function-", "list[", "dict["))]
-    if first["type"] == "json_invalid":
-        return RequestError(f"the body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}.")
-    if not place and first["type"] in ("model_attributes_type", "model_type", "missing"):
+    deepest = max(error.errors(), key=lambda entry: len(entry["loc"]))  # of a union, the member that fits best
+    if deepest["type"] == "json_invalid":
+        where = f"{deepest['ctx']['error']} at character {deepest['loc'][-1]}"
+        return RequestError(f"the body is not valid JSON: {where}.")
+    param = ".".join(str(part) for part in deepest["loc"][1:] if not _UNION_MEMBER.fullmatch(str(part)))
+    if not param and deepest["type"] in ("model_attributes_type", "model_type", "missing"):
         return RequestError("the body must be a JSON object, sent with the header Content-Type: application/json.")
-    param = ".".join(map(str, place)) or None
-    message = first["msg"].removeprefix("Value error, ")
-    return RequestError(f"{param}: {message}" if param else message, param=param)
+    message = deepest["msg"].removeprefix("Value error, ")
+    return RequestError(f"{param}: {message}" if param else message, param=param or None)
