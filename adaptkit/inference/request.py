@@ -62,7 +62,6 @@ class Request:
         cached_tokens: Positions of the prompt that an earlier request had computed.
     """
 
-    # Without `in_pieces` the answer comes as one piece, which saves decoding it after each token.
     def __init__(
         self,
         workflow: str,
@@ -87,7 +86,7 @@ class Request:
         self._stop_ids, self._stop_strings = frozenset(stop_ids), tuple(filter(None, stop_strings))
         self._max_new_tokens = max_new_tokens
         self._on_event = on_event
-        self._in_pieces = in_pieces
+        self._in_pieces = in_pieces  # else as one piece at the end, which saves decoding after each token
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._finished = threading.Event()
         self._outcome: Answer | BaseException | None = None
