@@ -91,7 +91,7 @@ class Function(Generic[F]):
     def __set__(self, component: Component, value: F | str) -> None:
         if isinstance(value, str) and _PLACE.fullmatch(value):
             vars(component)[self._name] = _ImportedFunction(component, self._name, value)
-        elif callable(value) or value is self.default:
+        elif callable(value) or (value is self.default and not self._required):
             vars(component)[self._name] = value
         else:
             needed = "must be a function, or 'module:function'"
@@ -114,7 +114,7 @@ class _ImportedFunction:
         owner = f"{self._field} of the {component.kind} {component.name!r} ({component.package})"
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"{owner}: cannot import {module_name}: {type(error).__name__}: {error}") from error
         if not callable(function := getattr(module, name, None)):
             known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("__")]
@@ -124,7 +124,14 @@ class _ImportedFunction:
 
 
 class Trait(Generic[T]):
-    """A field that takes a value or a function of the options, and gives the function; it gives None if not stated."""
+    """A field that takes a value or a function of the options, and gives the function; it gives None if not stated.
+
+    Args:
+        values: Those that it takes.
+    """
+
+    def __init__(self, *values: T) -> None:
+        self._values = values
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -134,7 +141,17 @@ class Trait(Generic[T]):
         return found  # type: ignore[return-value]  # None is the default of the field, as what is registered
 
     def __set__(self, component: Component, value: T | Callable[[Any], T] | None) -> None:
-        vars(component)[self._name] = value if callable(value) else lambda options: value
+        if callable(value):
+            vars(component)[self._name] = lambda options: self._checked(component, value(options))
+        else:
+            checked = self._checked(component, value)
+            vars(component)[self._name] = lambda options: checked
+
+    def _checked(self, component: Component, value: T | None) -> T | None:
+        if value is None or any(type(value) is type(known) and value == known for known in self._values):
+            return value
+        needed = f"must be {' or '.join(map(repr, self._values))}, or a function that gives it"
+        raise PluginError(f"{self._name} of {component.name!r} {needed}; got {value!r}")
 
 
 # Not frozen: for fields that a frozen dataclass inherits, mypy forgets that they are descriptors
@@ -279,11 +296,11 @@ class InsertionPolicyComponent(Component):
 
     kind, hook = "insertion policy", "register_insertion_policies"
 
-    needs_placement: Trait[bool] = Trait()
-    inserts: Trait[bool] = Trait()
-    feature_mode: Trait[str] = Trait()
-    adapts_encoders: Trait[bool] = Trait()
-    supports_packing: Trait[bool] = Trait()
+    needs_placement: Trait[bool] = Trait(True, False)
+    inserts: Trait[bool] = Trait(True, False)
+    feature_mode: Trait[str] = Trait("splice", "context")
+    adapts_encoders: Trait[bool] = Trait(True, False)
+    supports_packing: Trait[bool] = Trait(True, False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -208,7 +208,7 @@ class EncodedFeatures:
             positions differs. A tensor `(positions, feature_size)` is one item.
 
     Raises:
-        DataError: The shape is another.
+        DataError: The shape is another, or the numbers are not floats.
 
     Example:
         ```python
@@ -225,12 +225,18 @@ class EncodedFeatures:
             object.__setattr__(self, "items", items.unsqueeze(0))
         elif isinstance(items, Tensor):
             _require_features(items, 3)
-        elif not isinstance(items, list | tuple) or not items:
+        elif not isinstance(items, list | tuple):
             raise DataError(wrong_type("EncodedFeatures", "a tensor, or a list of tensors", items))
+        elif not items:
+            raise DataError("EncodedFeatures: a list of tensors needs one or more. A prompt without media has none.")
         else:
             for item in items:
                 _require_features(item, 2)
+            widths = sorted({item.shape[-1] for item in items})
+            if len(widths) > 1:
+                raise DataError(f"encoded features of one encoder have one width; these are {widths} wide.")
             object.__setattr__(self, "items", list(items))
+        _require_floats(self.items)
 
     def __len__(self) -> int:
         """How many items they are of."""
@@ -239,7 +245,8 @@ class EncodedFeatures:
     @property
     def feature_size(self) -> int:
         """Width of one feature vector."""
-        return int(self.items[0].shape[-1])
+        items = self.items
+        return int((items if isinstance(items, Tensor) else items[0]).shape[-1])
 
     def to(self, *args: Any, **kwargs: Any) -> EncodedFeatures:
         """Move or cast them, with the arguments of `torch.Tensor.to`."""
@@ -261,6 +268,12 @@ def _require_features(features: Any, num_dimensions: int) -> None:
             "encoded features are (num_items, positions, feature_size), or a list of (positions, feature_size) where "
             f"the number of positions differs; got {found}."
         )
+
+
+def _require_floats(items: Tensor | list[Tensor]) -> None:
+    for item in [items] if isinstance(items, Tensor) else items:
+        if not item.is_floating_point():
+            raise DataError(f"encoded features are floats, as an encoder gives them; got {item.dtype}.")
 
 
 class Message(TypedDict):

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal, overload
 
@@ -96,8 +97,8 @@ class PluginManager:
             plugin: A module, or any object with hook functions.
 
         Raises:
-            PluginError: The name is taken, the plugin is made for another contract, or it registers what another plugin
-                has registered.
+            PluginError: The name is taken, the plugin is made for another contract, a hook or a field does not exist or
+                does not fit, or it registers what another plugin has registered.
         """
         if name in self.plugins or name in self.broken:
             raise PluginError(f"a plugin named {name!r} is loaded already.")
@@ -113,7 +114,9 @@ class PluginManager:
         added: dict[tuple[str, str], Component] = {}
         for component in components:
             key = (component.kind, component.name)
-            taken = self._components.get(key) or added.get(key)
+            if key in added:
+                raise PluginError(f"the plugin {plugin!r} ({package}) registers the {key[0]} {key[1]!r} twice.")
+            taken = self._components.get(key)
             if taken is not None:
                 raise PluginError(
                     f"two plugins register the {component.kind} {component.name!r}: {taken.plugin} "
@@ -224,31 +227,66 @@ def _collect(module: Any, plugin: str, package: str) -> list[Component]:
     """What a plugin registers; each is called by a pluggy manager of its own, so that nothing of a broken one stays.
 
     Raises:
-        PluginError: It is made for another contract.
+        PluginError: It is made for another contract, or what it registers does not fit its kind.
     """
-    made_for = getattr(module, "ADAPTKIT_CONTRACT", 1)
+    _check_contract(getattr(module, "ADAPTKIT_CONTRACT", 1), plugin, package)
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name=plugin)
+    _check_hooks(manager, module)
+    components: list[Component] = []
+    for component_type in COMPONENT_TYPES:
+        register = partial(_register, components, component_type, plugin, package)
+        getattr(manager.hook, component_type.hook)(register=register)
+    return components
+
+
+def _check_contract(made_for: Any, plugin: str, package: str) -> None:
+    if type(made_for) is not int:
+        raise PluginError(
+            f"ADAPTKIT_CONTRACT of the plugin {plugin!r} must be the number of the contract that it is made for, an "
+            f"integer; got {made_for!r}. The installed adaptkit has contract {CONTRACT_VERSION}."
+        )
     if made_for != CONTRACT_VERSION:
-        newer = isinstance(made_for, int) and made_for > CONTRACT_VERSION
+        newer = made_for > CONTRACT_VERSION
         own = plugin if package == THIS_PROCESS else package.split()[0]
         raise PluginError(
             f"the plugin {plugin!r} is made for contract {made_for!r} of adaptkit.interfaces, and the installed "
             f"adaptkit has contract {CONTRACT_VERSION}: upgrade {CORE_DISTRIBUTION if newer else own}"
         )
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    manager.register(module, name=plugin)
-    manager.check_pending()
-    components: list[Component] = []
-    for component_type in COMPONENT_TYPES:
 
-        def register(component_type: type[Component] = component_type, /, **values: Any) -> None:
-            try:
-                components.append(component_type.registered(plugin, package, values))
-            except TypeError as error:
-                raise TypeError(f"{component_type.hook}: {error}") from error
 
-        getattr(manager.hook, component_type.hook)(register=register)
-    return components
+def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
+    """Refuse hooks that would never be called, or not with what they ask for."""
+    known = list(KINDS.values())
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        callers = {name: caller for name, caller in vars(manager.hook).items() if not name.startswith("_")}
+        unknown = next(name for name, caller in callers.items() if not caller.has_spec())
+        raise PluginError(unknown_name("hook", unknown, known)) from error
+    for hook in known:
+        if callable(getattr(module, hook, None)) and manager.parse_hookimpl_opts(module, hook) is None:
+            raise PluginError(f"{hook} is not marked as a hook: write @adaptkit.hookimpl above it.")
+
+
+def _register(
+    components: list[Component],
+    component_type: type[Component],
+    plugin: str,
+    package: str,
+    /,
+    *unnamed: Any,
+    **values: Any,
+) -> None:
+    """What hooks are given as `register`, from the fifth argument on."""
+    hook = component_type.hook
+    if unnamed:
+        raise PluginError(f"{hook}: register takes fields by keyword, register(name=..., ...); got {unnamed[0]!r}")
+    try:
+        components.append(component_type.registered(plugin, package, values))
+    except (TypeError, PluginError) as error:
+        raise PluginError(f"{hook}: {error}") from error
 
 
 def _problem(component: Component, details: dict[str, Any]) -> str:

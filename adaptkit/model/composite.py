@@ -18,12 +18,18 @@ from adaptkit.errors import DataError, ModelError, PluginError, unknown_name, wr
 from adaptkit.files.loading import cause, is_out_of_memory
 from adaptkit.interfaces import EncodedFeatures, Encoder
 from adaptkit.model.config import AdaptkitConfig
-from adaptkit.model.encoders import is_sharded, like, run_encoder
+from adaptkit.model.encoders import as_inputs, is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
 from adaptkit.model.loss import IGNORE_INDEX, shifted_loss, with_loss
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.saving import WorkflowSavingMixin
-from adaptkit.model.splice import ProjectedFeatures, check_counts, check_width, splice_features
+from adaptkit.model.splice import (
+    ProjectedFeatures,
+    check_counts,
+    check_projected_width,
+    check_width,
+    splice_features,
+)
 from adaptkit.model.stock_methods import StockMethodsMixin
 from adaptkit.model.training import WorkflowTrainingMixin
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
@@ -223,8 +229,12 @@ class AdaptkitForConditionalGeneration(
 
         Returns:
             A list of `(positions, feature_size)` where the number of positions differs.
+
+        Raises:
+            DataError: The inputs are no tensors, or the modality is unknown.
         """
         encoder = self._encoder(modality)
+        inputs = as_inputs(inputs, modality)
         adapted = any(p.requires_grad for p in encoder.parameters())
         with torch.set_grad_enabled(adapted and torch.is_grad_enabled()):
             return run_encoder(encoder, inputs)
@@ -241,7 +251,7 @@ class AdaptkitForConditionalGeneration(
         if isinstance(given, ProjectedFeatures):
             return given
         encoded = isinstance(given, EncodedFeatures)
-        items = given.items if encoded else given
+        items = given.items if encoded else as_inputs(given, modality)
         if isinstance(items, list) and self.training:
             self._refuse_uneven(modality, encoded=encoded)
         if encoded:
@@ -282,6 +292,8 @@ class AdaptkitForConditionalGeneration(
 
     def _collect(self, features: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
         """Join `features=` with stock keyword names such as `pixel_values`."""
+        if not isinstance(features, Mapping | None):
+            raise DataError(wrong_type("features", "{modality: tensor}", features))
         collected = {name: value for name, value in (features or {}).items() if value is not None}
         for name in collected:
             self._encoder(name)
@@ -294,6 +306,8 @@ class AdaptkitForConditionalGeneration(
                     f"{input_name}= fits {len(takers)} modalities of this workflow ({', '.join(self.encoders)}); "
                     "pass features={modality: tensor} instead."
                 )
+            if takers[0] in collected:
+                raise DataError(f"{takers[0]!r} is given twice, in features= and as {input_name}=. Leave one out.")
             collected[takers[0]] = value
         return collected
 
@@ -326,6 +340,7 @@ class AdaptkitForConditionalGeneration(
             token_ids = token_ids.masked_fill(mask, 0)
         inputs_embeds = self.get_input_embeddings()(token_ids)
         for modality, projected in features.items():
+            check_projected_width(projected.tensor.shape[-1], inputs_embeds.shape[-1], modality)
             inputs_embeds = splice_features(inputs_embeds, masks[modality], projected)
         return cast(Tensor, inputs_embeds)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from adaptkit.errors import ModelError, PluginError, wrong_type
+from adaptkit.errors import DataError, ModelError, PluginError, wrong_type
 from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.interfaces import Encoder, Preprocessor
 from adaptkit.model.reference import is_model_id, origin_of, settled
@@ -37,6 +37,25 @@ class TransformersEncoder(Encoder):
             f"no installed plugin knows how inputs of {type(self.model).__name__} are prepared; pass features= as "
             "tensors, or install a plugin that registers this encoder (see `adaptkit plugins`)."
         )
+
+
+def as_inputs(given: Any, modality: str) -> Tensor | list[Tensor]:
+    """Raw inputs of a modality: a tensor, or a list of one or more.
+
+    Raises:
+        DataError: They are something else.
+    """
+    items = list(given) if isinstance(given, tuple) else given
+    if isinstance(items, Tensor):
+        return items
+    if not isinstance(items, list):
+        raise DataError(wrong_type(f"inputs of {modality!r}", "a tensor, or a list of tensors", given))
+    for item in items:
+        if not isinstance(item, Tensor):
+            raise DataError(wrong_type(f"inputs of {modality!r}, an item", "a tensor", item))
+    if not items:
+        raise DataError(f"inputs of {modality!r}: the list is empty. For prompts without media, leave them out.")
+    return items
 
 
 def run_encoder(encoder: Encoder, inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:

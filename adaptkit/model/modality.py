@@ -68,7 +68,7 @@ class WorkflowModality:
     end: Text | None = None
     type: Text | None = None
     options: dict[str, Any] | None = None
-    feature_mode: Text | None = None
+    feature_mode: Annotated[StrictStr, Field(pattern="^(splice|context)$")] | None = None
 
     @classmethod
     def of(cls, values: Any, place: Path | str, prefix: str = "") -> WorkflowModality:

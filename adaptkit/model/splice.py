@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, ModelError
 
 
 @dataclass
@@ -80,6 +80,15 @@ def check_width(given: int, expected: int, modality: str) -> None:
         raise DataError(
             f"the encoded features given for {modality!r} are {given} wide, but its encoder gives features of width "
             f"{expected}. Pass those of this encoder, or its raw inputs without EncodedFeatures."
+        )
+
+
+def check_projected_width(given: int, expected: int, modality: str) -> None:
+    """Raise a `ModelError` where a projector's outputs are not as wide as the embeddings that they stand among."""
+    if given != expected:
+        raise ModelError(
+            f"the projector of {modality!r} gives features {given} wide, but the embeddings of the decoder are "
+            f"{expected} wide. Give it a projector whose outputs are {expected} wide."
         )
 
 

@@ -100,6 +100,9 @@ class SourceChecks(ComponentChecks[DataSourceComponent]):
         require(bool(self.samples), "the dataset has no samples")
         for sample in self.samples:
             require_sample(sample, list(self.context.tags))
+        places = {sample.location for sample in self.samples}
+        distinct = len(places) > 1 or len({sample.id for sample in self.samples}) == 1
+        require(distinct, f"all samples have the location {next(iter(places))!r}: messages must say which one is meant")
         found = [sample.id for sample in self.samples]
         ids = list(self.example.items)
         require(not ids or found == ids, f"the samples {brief(found)} are read, not {brief(ids)}")
@@ -136,14 +139,19 @@ class SourceChecks(ComponentChecks[DataSourceComponent]):
             except DataError:  # it cannot be read at all
                 continue
             require(bool(problems), f"the bad dataset {brief(dict(given))} is read as if it were sound")
+            again = "other rows are bad when it is read again: what comes after a bad row must be read all the same"
+            require(self._problems_of(options, times=2).keys() == problems.keys(), again)
             mute = [index for index, message in problems.items() if not message.strip()]
             require(not mute, f"the DataError of row {mute[:1]} says nothing")
         return None if self.example.bad_items else "its examples have no bad_items"
 
-    def _problems_of(self, options: Options) -> dict[int, str]:
+    def _problems_of(self, options: Options, times: int = 1) -> dict[int, str]:
+        """Messages of the bad rows, the last of so many times that the dataset is read."""
         try:
             source = self._build(options)
-            return dict(filter(None, (_problem(source, index) for index in range(len(source)))))
+            for _ in range(times):
+                problems = dict(filter(None, (_problem(source, index) for index in range(len(source)))))
+            return problems
         except (DataError, ContractError):
             raise
         except Exception as error:
@@ -170,6 +178,11 @@ def require_sample(sample: Any, modalities: Sequence[str]) -> None:
     named = f"the sample {sample.id!r}"
     require(isinstance(sample.id, str), f"{named}: an id must be text")
     require(bool(sample.location), f"{named} has no location, by which messages name it")
+    for message in sample.messages:
+        require("role" in message and "content" in message, f"{named} has a message without role or content")
+        parts = message["content"]
+        listed = isinstance(parts, list) and all(isinstance(part, Mapping) for part in parts)
+        require(listed, f"{named}: the content of a message is a list of parts, got {brief(parts)}")
     roles = [message["role"] for message in sample.messages]
     require("assistant" in roles, f"{named} has no turn of the assistant, so nothing to learn; its roles are {roles}")
     require(set(roles) <= set(_ROLES), f"{named} has the roles {roles}; known are {', '.join(_ROLES)}")

@@ -9,12 +9,14 @@ import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from adaptkit.files.hashing import hash_tensors
 from adaptkit.model.assembly import adapt
 from adaptkit.model.checkpoint import load
 from adaptkit.testing.requirements import require
@@ -104,6 +106,7 @@ class Subject:
         labels: What to predict of the inputs padded on the right.
         base: The workflow's base.
         text_logits: What the base computed before it was adapted.
+        base_hash: Of the base's tensors, before it was adapted.
     """
 
     model: Any
@@ -112,6 +115,7 @@ class Subject:
     labels: Tensor
     base: PreTrainedModel | None = None
     text_logits: Tensor | None = field(default=None, repr=False)
+    base_hash: str = ""
 
     @property
     def decoder(self) -> Any:
@@ -139,7 +143,7 @@ def workflow_on(
         config: Settings of the decoder.
     """
     base = tiny_decoder(family, **config)
-    text_logits = logits_of(base, **TEXT)
+    text_logits, base_hash = logits_of(base, **TEXT), _hash_of(base)
     torch.manual_seed(1)
     item = {"encoder": tiny_clip_vision(), "projector": "mlp2x_gelu", "type": None}
     insertion = insertion or {"policy": "inner_adapter", "placement": {"layers": LAYERS}}
@@ -148,7 +152,7 @@ def workflow_on(
         for tensor in model.trainable_state_dict().values():
             tensor.add_(noise * torch.randn_like(tensor))
     left, right = batch_of(model, padding_side="left"), batch_of(model)
-    subject = Subject(model, left.inputs, right.inputs, right.labels, base, text_logits)
+    subject = Subject(model, left.inputs, right.inputs, right.labels, base, text_logits, base_hash)
     train_one_step(subject)
     return subject
 
@@ -158,6 +162,10 @@ def logits_of(model: Any, **inputs: Any) -> Tensor:
     """Logits, without a graph."""
     logits: Tensor = model(**inputs).logits
     return logits
+
+
+def _hash_of(base: PreTrainedModel) -> str:
+    return hash_tensors(chain(base.named_parameters(), base.named_buffers()))
 
 
 def train_one_step(subject: Subject) -> None:
@@ -171,12 +179,16 @@ def train_one_step(subject: Subject) -> None:
 
 
 def text_is_unchanged(subject: Subject) -> None:
-    """The base computes what it did before it was adapted, bit for bit."""
+    """The base computes what it did before it was adapted, and holds the same tensors, bit for bit."""
     assert subject.base is not None
     assert subject.text_logits is not None
     same = torch.equal(logits_of(subject.base.eval(), **TEXT), subject.text_logits)
     require(
         same, "the base computes something else than before it was adapted: frozen tensors are not to be written to"
+    )
+    same = _hash_of(subject.base) == subject.base_hash
+    require(
+        same, "tensors of the base differ from those before it was adapted: frozen tensors are not to be written to"
     )
 
 

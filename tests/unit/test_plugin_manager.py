@@ -123,7 +123,7 @@ BROKEN = {
         def register_encoders(register):
             register(name="half", build=print, description=None)
         """,
-    "register_projektors": """
+    "no hook named 'register_projektors'. Did you mean 'register_projectors'?": """
         from adaptkit import hookimpl
         @hookimpl
         def register_projektors(register):
@@ -155,6 +155,32 @@ BROKEN["no field of projector components named 'num_positons'. Did you mean 'num
     @hookimpl
     def register_projectors(register):
         register(name="half", build=print, num_positons=len)
+    """
+BROKEN["register_projectors is not marked as a hook"] = """
+    def register_projectors(register):
+        register(name="half", build=print)
+    """
+BROKEN["register_projectors: register takes fields by keyword"] = """
+    from adaptkit import hookimpl
+    @hookimpl
+    def register_projectors(register):
+        register("half", build=print)
+    """
+BROKEN["build of 'half' must be a function"] = """
+    from adaptkit import hookimpl
+    @hookimpl
+    def register_projectors(register):
+        register(name="half", build=None)
+    """
+BROKEN["feature_mode of 'half' must be 'splice' or 'context'"] = """
+    from adaptkit import hookimpl
+    @hookimpl
+    def register_insertion_policies(register):
+        register(name="half", build=print, feature_mode="contxt")
+    """
+for number in ("'1'", "None", "True", "1.0"):
+    BROKEN[f"must be the number of the contract that it is made for, an integer; got {number}"] = f"""
+    ADAPTKIT_CONTRACT = {number}
     """
 BROKEN["contract 2 of adaptkit.interfaces, and the installed adaptkit has contract 1: upgrade adaptkit"] = """
     from adaptkit import hookimpl
@@ -307,8 +333,24 @@ def test_a_plugin_of_this_process_is_taken_in_by_name() -> None:
     manager = PluginManager([])
     manager.add(SimpleNamespace(register_projectors=register_projectors), name="notebook")
     assert manager.get("projector", "mine").package == "this process"
-    with pytest.raises(PluginError, match="'notebook' is loaded already"):
+    with pytest.raises(PluginError, match=r"'notebook' is loaded already"):
         manager.add(SimpleNamespace(), name="notebook")
+
+
+def test_a_plugin_that_registers_a_name_twice_is_named() -> None:
+    @hookimpl
+    def register_projectors(register: Any) -> None:
+        for _ in range(2):
+            register(name="mine", build=lambda *arguments: None)
+
+    with pytest.raises(PluginError, match=r"'notebook' .* registers the projector 'mine' twice"):
+        PluginManager([]).add(SimpleNamespace(register_projectors=register_projectors), name="notebook")
+
+
+def test_a_trait_that_a_function_gives_is_checked() -> None:
+    component = registered(build=print, needs_placement=lambda options: "yes").get("insertion policy", "mine")
+    with pytest.raises(PluginError, match=r"needs_placement of 'mine' must be True or False.*'yes'"):
+        component.needs_placement(None)
 
 
 def test_a_plugin_whose_name_is_taken_leaves_nothing_behind() -> None:
@@ -356,9 +398,11 @@ def test_a_function_given_by_its_place_is_imported_on_first_use(site: Site) -> N
     [
         ("no_such_package.builders:build", "cannot import no_such_package.builders: ModuleNotFoundError"),
         ("adaptkit.projectors.mlp:build_liner", "Did you mean 'build_linear'?"),
+        ("unfinished_for_test:build", "cannot import unfinished_for_test: SyntaxError"),
     ],
 )
-def test_a_place_without_a_function_is_named(place: str, words: str) -> None:
+def test_a_place_without_a_function_is_named(place: str, words: str, site: Site) -> None:
+    (site.folder / "unfinished_for_test.py").write_text("def (")
     component = registered(build=place).get("projector", "mine")
     with pytest.raises(PluginError) as caught:
         component.build(component.options(), 3, 4, "mine")

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import adaptkit
 from adaptkit import EncodedFeatures
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, ModelError
 from adaptkit.interfaces import Encoder
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from tests.unit.model.conftest import PLACEHOLDER_ID, batch_of, build
@@ -103,7 +103,9 @@ def test_generation_takes_encoded_features(num_beams):
         (torch.zeros(1, 2, 3, 4), r"got shape \(1, 2, 3, 4\)"),
         ([torch.zeros(2, 3), torch.zeros(1, 2, 3)], r"got shape \(1, 2, 3\)"),
         ([1, 2], "got int"),
-        ([], "a list of tensors"),
+        ([], "one or more"),
+        ([torch.zeros(2, 3), torch.zeros(2, 4)], r"one width; these are \[3, 4\] wide"),
+        (torch.zeros(1, 2, 3, dtype=torch.long), "floats.*int64"),
         ("features", "a list of tensors"),
     ],
 )
@@ -116,6 +118,57 @@ def test_features_of_another_width_name_both_widths():
     model = model_of(SeriesEncoder())
     with pytest.raises(DataError, match=r"'thing' are 4 wide.*of width 6"):
         logits(model, 3, EncodedFeatures(torch.zeros(1, 3, 4)))
+
+
+def test_no_features_have_a_width():
+    features = EncodedFeatures(torch.zeros(0, 3, WIDTH))
+    assert (len(features), features.feature_size) == (0, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (torch.zeros(1, 3, WIDTH).numpy(), "'thing': a tensor, or a list of tensors is needed; got ndarray"),
+        ([EncodedFeatures(torch.zeros(1, 3, WIDTH))], "'thing', an item: a tensor is needed; got EncodedFeatures"),
+        ([], "'thing': the list is empty"),
+    ],
+)
+def test_raw_inputs_are_tensors(given, words):
+    model = model_of(SeriesEncoder())
+    with pytest.raises(DataError, match=words):
+        logits(model, 3, given)
+    with pytest.raises(DataError, match=words):
+        model.encode("thing", given)
+
+
+def test_a_tuple_of_raw_inputs_is_a_list():
+    model = model_of(SeriesEncoder())
+    raw = series((3, WIDTH), (2, WIDTH))
+    assert torch.equal(logits(model, 5, tuple(raw)), logits(model, 5, raw))
+
+
+def test_features_are_named_by_modality_and_given_once():
+    model = model_of(tiny_clip_vision())
+    ids, pictures = torch.tensor([[5, *[PLACEHOLDER_ID] * 16]]), torch.zeros(1, 3, 32, 32)
+    with pytest.raises(DataError, match=r"features.*got Tensor"):
+        model(input_ids=ids, features=pictures)
+    for call in (model, model.generate):
+        with pytest.raises(DataError, match=r"'thing' is given twice.*pixel_values="):
+            call(input_ids=ids, features={"thing": pictures}, pixel_values=pictures)
+
+
+@pytest.mark.parametrize("width", [31, 33, 64])
+def test_a_projector_as_wide_as_the_embeddings_is_needed(width):
+    modality = {"encoder": SeriesEncoder(), "projector": nn.Linear(WIDTH, width), "placeholder_id": PLACEHOLDER_ID}
+    model = adaptkit.adapt(tiny_decoder("llama"), {"thing": modality})
+    with pytest.raises(ModelError, match=f"projector of 'thing'.*{width} wide.*32 wide"):
+        logits(model, 3, torch.zeros(1, 3, WIDTH))
+
+
+@pytest.mark.parametrize("name", ["text", "a.b", "keys"])
+def test_names_that_cannot_be_a_modality_are_refused(name):
+    with pytest.raises(ModelError, match=f"modality '{name}': its name"):
+        adaptkit.adapt(tiny_decoder("llama"), {name: {"encoder": SeriesEncoder(), "projector": "linear"}})
 
 
 def test_features_given_as_raw_inputs_are_told_how_to_be_passed():

@@ -54,6 +54,10 @@ POLICIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         "text unchanged: on llama: the base computes something else",
         [insert("layer.mlp.down_proj.weight.data.add_(1.0)")],
     ),
+    "a base tensor that the text does not use is changed": (
+        "text unchanged: on llama: tensors of the base differ",
+        [insert("decoder.model.get_input_embeddings().weight.data[0].add_(1.0)")],
+    ),
     "a parameter is idle": (
         "trains its own tensors alone: on llama: a training step does not reach language_model.model.layers.1.idle",
         [insert('layer.register_parameter("idle", nn.Parameter(zeros.clone()))')],
@@ -219,6 +223,19 @@ def by_last_index(self: Any, index: int) -> Sample:
     return changed(read(self, index), "after" if before in (index, index - 1) or index == 0 else "elsewhere")
 
 
+def ending_at_a_bad_row(self: Any, index: int) -> Sample:
+    try:
+        return Lines.__getitem__(self, 4 if vars(self).get("ended") else index)
+    except DataError:
+        self.ended = True
+        raise
+
+
+def in_one_place(self: Any, index: int) -> Sample:
+    sample = read(self, index)
+    return Sample(sample.id, sample.messages, "here")
+
+
 def downloading(self: Any, index: int) -> Sample:
     __import__("socket").create_connection(("rows.invalid", 80), timeout=1)
     return read(self, index)
@@ -238,6 +255,15 @@ SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "raises a raw error on a bad row": (
         "bad rows: a bad dataset raises JSONDecodeError instead of DataError",
         {"__getitem__": raising_its_own},
+    ),
+    "ends at a bad row": ("bad rows: other rows are bad when it is read again", {"__getitem__": ending_at_a_bad_row}),
+    "says of all samples the same place": (
+        "reads: all samples have the location 'here'",
+        {"__getitem__": in_one_place},
+    ),
+    "gives text in place of parts": (
+        "reads: the sample 'a': the content of a message is a list of parts",
+        {"__getitem__": lambda self, index: Sample("a", [{"role": "user", "content": "ask"}], "here")},
     ),
     "hides a bad row": ("bad rows: the bad dataset ", {"__getitem__": skipping_bad_rows}),
     "uses the network": ("no network: reading the data source 'lines' uses the network", {"__getitem__": downloading}),
