@@ -209,10 +209,14 @@ MUTATIONS = {
         *(IMPORT, f"{IMPORT}raise SystemExit(3)\n"),
         *("loads", "it fails to load: SystemExit: 3"),
     ),
+    "a hook without a mark": Mutation(
+        [("__init__.py", "@hookimpl\ndef register_encoders", "def register_encoders")],
+        *("loads", "it fails to load: register_encoders is not marked"),
+    ),
     "nothing registered": Mutation(
         [
-            ("__init__.py", "@hookimpl\ndef register_encoders", "def register_encoders"),
-            ("__init__.py", "@hookimpl\ndef register_modalities", "def register_modalities"),
+            ("__init__.py", "@hookimpl\ndef register_encoders", "def _register_encoders"),
+            ("__init__.py", "@hookimpl\ndef register_modalities", "def _register_modalities"),
         ],
         *("loads", "it registers nothing: write one of register_modalities"),
     ),
