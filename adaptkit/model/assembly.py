@@ -206,7 +206,7 @@ def _check_name(name: Any, spec: Mapping[str, Any], reference: Mapping[str, Any]
     if not isinstance(name, str) or not name:
         raise ModelError(wrong_type("its name", "text", name))
     if name == "text" or "." in name or hasattr(nn.ModuleDict, name):
-        raise ModelError("its name is taken, or has a dot: modules are called by it. Choose another, such as 'image'.")
+        raise ModelError("its name is taken, or has a dot: parts of the workflow are called by it. Choose another.")
     installed = get_plugin_manager().names("modality")
     wanted = spec.get("type", name)
     is_own = not reference.get("name") and nearest_name(name, installed) is None
