@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 Box = tuple[float, float, float, float]
 
-_MAX_BOX_CHARS = 1_000
+_MAX_BOX_CHARS = 20_000
 """No box is longer; the parser is not handed more than this."""
 _BRACKETS = re.compile(r"\[[\d.,\s]{7,100}\]")
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": ("adaptkit.cli.train:train", "Run all stages of a recipe."),
     "inspect": ("adaptkit.cli.inspect:inspect", "Show layers, parameters and bytes of a recipe or checkpoint."),
     "eval": ("adaptkit.cli.eval:evaluate", "Score a checkpoint on benchmarks."),
+    "score": ("adaptkit.cli.score:score", "Score answers of any system by a benchmark's official rules."),
     "generate": ("adaptkit.cli.generate:generate", "Answer one prompt, with or without media."),
     "chat": ("adaptkit.cli.chat:chat", "Talk to workflows, or to a server, in the terminal."),
     "demo": ("adaptkit.cli.demo:demo", "Talk to workflows, or to a server, on a web page."),

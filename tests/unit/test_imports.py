@@ -60,6 +60,7 @@ KNOWS_MODALITIES = {
     "serving.media",  # OpenAI's names for media, and the pixels of pictures
     "serving.schema",  # OpenAI's fields
     "evaluation.world_task",  # asks about the world's images
+    "evaluation.official",  # reads the files of public benchmarks of pictures
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
 }
 # Names that transformers gives to its own methods and configuration keys.
@@ -194,6 +195,8 @@ def test_the_core_does_not_know_which_modalities_exist(path: Path) -> None:
         "adaptkit.cli.world",
         "adaptkit.cli.train",
         "adaptkit.cli.eval",
+        "adaptkit.cli.score",
+        "adaptkit.evaluation.official",
         "adaptkit.cli.generate",
         "adaptkit.cli.chat",
         "adaptkit.cli.recipes",
