@@ -16,14 +16,18 @@ def prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--gpus", type=int, help="Devices to predict for; the recipe's accelerator by default."),
-            click.option("--strategy", help="How they share the work: none, ddp, zero2, zero3 or fsdp."),
-            click.option("--batch-size", type=int, help="Conversations of a device and forward pass."),
-            click.option("--length", type=int, help="Positions of a conversation; the stage's max_length by default."),
-            click.option("--supervised", type=float, help="Share of the words that are learned; all by default."),
+            click.option("--strategy", help="How devices share the work: none, ddp, zero2, zero3 or fsdp."),
+            click.option("--batch-size", type=int, help="Conversations per device and forward pass."),
+            click.option(
+                "--length",
+                type=int,
+                help="Tokens and media positions per conversation; the stage's max_length by default.",
+            ),
+            click.option("--supervised", type=float, help="Share of tokens that are supervised; all by default."),
             click.option(
                 "--flops",
                 metavar="RATE|METRICS.JSONL",
-                help="Operations a second that a device achieves (400e12), or an earlier run's metrics on one device.",
+                help="Operations per second of a device (400e12), or an earlier run's metrics on one device.",
             ),
         )
     ):

@@ -23,7 +23,7 @@ class BatchShape:
         num_conversations: In a forward pass.
         length: Positions of each.
         packing: Whether they share one row.
-        supervised: Share of the words that are learned.
+        supervised: Share of tokens that are supervised.
     """
 
     num_conversations: int

@@ -34,7 +34,7 @@ class PredictionOptions:
         strategy: How they do.
         batch_size: Conversations of each device and forward pass.
         length: Positions of a conversation.
-        supervised: Share of the words that are supervised.
+        supervised: Share of tokens that are supervised.
         rate: Operations per second that a device achieves; without it no time is predicted.
     """
 
