@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import threading
 import time
 import weakref
@@ -26,6 +27,14 @@ def _close_all() -> None:
     for engine in list(_engines):
         engine.close()
 
+
+def _forget_all() -> None:
+    for engine in list(_engines):
+        engine.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 LINGER_S = 2.0
 """How long the thread waits for further requests before it ends; the next request starts another."""
@@ -91,12 +100,18 @@ class Engine:
         self.max_waiting = max_waiting
         self.counts = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "steps": 0}
         self._group_of = {name: group for group in groups for name in group.workflows}
+        self._seconds_per_request = 1.0
+        self._closed = False
+        self.forget()
+        _engines.add(self)
+
+    def forget(self) -> None:
+        """Begin anew in a forked process: the thread, and the requests that it answers, are the parent's."""
         self._waiting: deque[Request] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._closed = False
-        _engines.add(self)
-        self._seconds_per_request = 1.0
+        for group in self.groups:
+            group.reset()
 
     def submit(self, *requests: Request) -> None:
         """Queue requests; those that are queued together are admitted together where there are places.
@@ -173,6 +188,7 @@ class Engine:
 
     def advance(self, groups: Sequence[BatchGroup]) -> None:
         """Give places to waiting requests, and every running request of these groups a further token."""
+        self._end_cancelled()
         for group in groups:
             admitted = self._next_of(group)
             if admitted:
@@ -184,16 +200,22 @@ class Engine:
                 self.counts["steps"] += 1
                 self._guarded(group, list(group.running), group.step)
 
+    def _end_cancelled(self) -> None:
+        """Whatever group they wait for: that one may be busy for long."""
+        with self._changed:
+            cancelled = [request for request in self._waiting if request.is_cancelled]
+            for request in cancelled:
+                self._waiting.remove(request)
+        for request in cancelled:
+            request.finish("cancelled")
+
     def _next_of(self, group: BatchGroup) -> list[Request]:
         """Waiting requests for which the group has places, first come first served."""
         free = self.max_batch_size - len(group.running)
         chosen: list[Request] = []
         with self._changed:
             for request in list(self._waiting):
-                if request.is_cancelled:
-                    self._waiting.remove(request)
-                    request.finish("cancelled")
-                elif self._group_of[request.workflow] is group and len(chosen) < free:
+                if self._group_of[request.workflow] is group and len(chosen) < free:
                     self._waiting.remove(request)
                     chosen.append(request)
         return chosen

@@ -69,8 +69,8 @@ class StreamOptions(Body):
 class GenerationRequest(Body):
     """What chat and text completions have in common. `top_k` and what follows it are transformers' options."""
 
-    model: str
-    stream: bool = False
+    model: Annotated[str, Field(max_length=256)]
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
@@ -88,7 +88,7 @@ class GenerationRequest(Body):
     def _check(self) -> GenerationRequest:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is for requests with stream: true.")
-        if not all(token.isdecimal() for token in self.logit_bias or ()):
+        if not all(token.isdecimal() and len(token) < 20 for token in self.logit_bias or ()):
             raise ValueError("logit_bias: its keys are token ids.")
         return self
 

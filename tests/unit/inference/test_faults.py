@@ -2,8 +2,11 @@
 
 import logging
 import math
+import os
+import signal
 
 import pytest
+import torch
 
 from adaptkit.errors import ArgumentError, DataError
 from tests.unit.inference.conftest import open_session, say
@@ -137,3 +140,30 @@ def test_spaces_at_the_ends_of_a_continued_text_are_the_answers(session):
     space = session.processor().tokenizer(" ")["input_ids"][0]
     answer = session.submit_text("hello", max_new_tokens=3, sequence_bias=[[[space], 1e6]], do_sample=False).result(10)
     assert answer.text == "   "
+
+
+def test_who_waits_for_a_busy_group_is_cancelled_at_once():
+    with open_session("mamba", policies={}, max_batch_size=1) as session:
+        running = session.submit(say("hello"), max_new_tokens=400)
+        next(iter(running))
+        waiting = session.submit(say("hello"))
+        waiting.cancel()
+        assert waiting.result(10).finish_reason == "cancelled"
+        assert not running.is_finished
+        running.cancel()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_answers_by_itself():
+    with open_session(policies={}) as session:
+        expected = session.chat(say("hello"), max_new_tokens=3, do_sample=False).token_ids
+        running = session.submit(say("something else"), max_new_tokens=400)
+        next(iter(running))
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            torch.set_num_threads(1)
+            os._exit(session.chat(say("hello"), max_new_tokens=3, do_sample=False).token_ids != expected)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        running.cancel()

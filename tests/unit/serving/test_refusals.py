@@ -61,7 +61,7 @@ def test_what_is_not_supported_is_named(http: httpx.Client, field: str, value: A
 
 def test_values_that_ask_for_nothing_pass(http: httpx.Client) -> None:
     neutral = {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}, "frequency_penalty": 0}
-    response = http.post(CHAT, json=ask(**neutral, modalities=["text"], store=False, n=None, stop=None))
+    response = http.post(CHAT, json=ask(**neutral, modalities=["text"], store=False, n=None, stop=None, stream=None))
     assert response.status_code == 200, response.text
     message = response.json()["choices"][0]["message"] | {"tool_calls": None, "function_call": None, "audio": None}
     again = http.post(CHAT, json=ask() | {"messages": [*say("What?"), message, *say("And?")]})
@@ -83,6 +83,8 @@ def test_values_that_ask_for_nothing_pass(http: httpx.Client) -> None:
         ({"stream_options": {"include_usage": True}}, ["stream_options", "stream"]),
         ({"logit_bias": {"99999": 1}}, ["logit_bias", "259"]),
         ({"logit_bias": {"a": 1}}, ["logit_bias"]),
+        ({"logit_bias": {"9" * 5000: 1}}, ["logit_bias"]),
+        ({"model": "x" * 100_000}, ["model", "256"]),
         ({"seed": 2**64}, ["seed"]),
         ({"messages": []}, ["messages"]),
         ({"messages": "Hi"}, ["messages"]),
