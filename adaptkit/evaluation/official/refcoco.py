@@ -11,6 +11,7 @@ from adaptkit.evaluation.boxes import BoxVerdict, score_boxes
 from adaptkit.evaluation.official.folder import ResultFolder, Row, check_numbers, mean
 
 _THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
+_MAX_SIDE = 10**6
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\s*\]")
 
@@ -88,5 +89,5 @@ def _has_centre(gold: Sequence[float], box: Sequence[float]) -> bool:
 
 
 def _check_size(where: str, *sides: float) -> None:
-    if any(side <= 0 for side in sides):
-        raise DataError(f"{where}: a width or height that is not above 0")
+    if not all(0 < side < _MAX_SIDE for side in sides):
+        raise DataError(f"{where}: a width or height is not between 0 and {_MAX_SIDE:,}")

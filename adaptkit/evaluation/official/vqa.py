@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from adaptkit.errors import DataError, first_few
@@ -79,13 +80,14 @@ def vqa_accuracy(answer: str, people: list[dict[str, Any]]) -> float:
 
 def text_vqa_accuracy(answer: str, people: list[str]) -> float:
     """Always normalises."""
-    number = [normalise(_tokenised(person)) for person in people].count(normalise(_tokenised(answer)))
-    if not number:
+    answer = normalise(_tokenised(answer))
+    is_same = [normalise(_tokenised(person)) == answer for person in people]
+    if not any(is_same):
         return 0.0
-    given = [normalise(_tokenised(person)) == normalise(_tokenised(answer)) for person in people]
-    return mean(min(1, (number - is_same) / 3) for is_same in given)
+    return mean(min(1, (sum(is_same) - own) / 3) for own in is_same)
 
 
+@lru_cache(maxsize=1 << 16)
 def normalise(text: str) -> str:
     """Without punctuation and articles, numbers as digits, short forms with their apostrophes."""
     words = (_NUMBERS.get(word, word) for word in _without_punctuation(text).lower().split())

@@ -432,7 +432,14 @@ WRONG: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "row of another kind": ("refcoco", {"gt.jsonl": SENT + "[1]"}, ["gt.jsonl line 2", "an object", "a list"]),
     "missing key": ("refcoco", {"gt.jsonl": [GOLD], "pred.jsonl": [{"question_id": 1}]}, ["line 1", "'text'"]),
     "wrong type": ("refcoco", {"gt.jsonl": [{**GOLD, "width": "9"}]}, ["line 1", "'width'", "a number", "text"]),
-    "short box": ("refcoco", {"gt.jsonl": [{**GOLD, "bbox": [1, 2]}]}, ["line 1", "'bbox'", "4 numbers"]),
+    "short box": ("refcoco", {"gt.jsonl": [{**GOLD, "bbox": [1, 2]}]}, ["line 1", "'bbox'", "4 finite numbers"]),
+    "endless box": ("refcoco", {"gt.jsonl": [{**GOLD, "bbox": [0, 0, 1, float("nan")]}]}, ["line 1", "finite"]),
+    "endless number": (
+        "mmlu",
+        {"logprobs.jsonl": [{"subject": "a", "row": 0, "logprobs": dict.fromkeys("ABCD", 10**400)}]}
+        | {"data/test/a_test.csv": "q,1,2,3,4,A\n"},
+        ["line 1", "'A'", "too large"],
+    ),
     "no width": ("refcoco", {"gt.jsonl": [{**GOLD, "width": 0}]}, ["line 1", "width"]),
     "no rows": ("refcoco", {"gt.jsonl": "\n\n"}, ["gt.jsonl", "no rows"]),
     "not text": ("refcoco", {"gt.jsonl": b"\x1f\x8b0"}, ["gt.jsonl", "gzip"]),
