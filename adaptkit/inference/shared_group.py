@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,12 +118,18 @@ class SharedGroup(BatchGroup):
         left = requests
         while left:
             prompts, left = self._first_of_each_prefix(left)
-            for batch in _similar(prompts):
-                try:
-                    self._start(batch)
-                except Exception as error:  # rows that run are not concerned
-                    for prompt in batch:
-                        prompt.request.fail(error)
+            for batch in _similar([prompt for prompt in prompts if self._failing_alone([prompt], self._run_media)]):
+                self._failing_alone(batch, self._start)
+
+    def _failing_alone(self, prompts: list[_Prompt], action: Callable[[list[_Prompt]], None]) -> bool:
+        """Whether an action on prompts succeeds; where it does not, their requests fail, and rows that run go on."""
+        try:
+            action(prompts)
+        except Exception as error:
+            for prompt in prompts:
+                prompt.request.fail(error)
+            return False
+        return True
 
     def _first_of_each_prefix(self, requests: list[Request]) -> tuple[list[_Prompt], list[Request]]:
         """Prompts to run now, and requests that wait for the prefix of one of them."""
@@ -139,18 +145,18 @@ class SharedGroup(BatchGroup):
                 continue
             begun.add(begins)
             found = self.prefixes.find(request.workflow, request.prompt, keys)
-            prompts.append(self._with_media(_Prompt(request, keys, found, found.length if found else 0)))
+            prompts.append(_Prompt(request, keys, found, found.length if found else 0))
         return prompts, later
 
-    def _with_media(self, prompt: _Prompt) -> _Prompt:
-        """The prompt; where a sliding window will forget its media, these are run and kept beforehand."""
-        end = prompt.request.prompt.media_end
-        forgets = self._window is not None and self._window < len(prompt.keys)
-        if forgets and self.prefixes.max_bytes and prompt.start < end < len(prompt.keys):
-            head = _Prompt(prompt.request, prompt.keys[:end], prompt.prefix)
-            batch, _ = self._run([head], end)
-            prompt.prefix = self._keep(batch, 0, head.keys)
-        return prompt
+    def _run_media(self, prompts: list[_Prompt]) -> None:
+        """Run and keep what precedes the text after the media, where a sliding window would forget it."""
+        for prompt in prompts:
+            end = prompt.request.prompt.media_end
+            forgets = self._window is not None and self._window < len(prompt.keys)
+            if forgets and self.prefixes.max_bytes and prompt.start < end < len(prompt.keys):
+                head = _Prompt(prompt.request, prompt.keys[:end], prompt.prefix)
+                batch, _ = self._run([head], end)
+                prompt.prefix = self._keep(batch, 0, head.keys)
 
     def _start(self, prompts: list[_Prompt]) -> None:
         """Run what is left of prompts, and give their requests places."""

@@ -198,16 +198,15 @@ def test_as_many_wait_as_may():
         assert waiting.result(10).finish_reason == "length"
 
 
-def test_what_fails_fails_alone(session, pictures):
-    model = session.workflows["vision"]
-    running = session.submit(say("hello"), max_new_tokens=40, do_sample=False)
-    hook = model.projectors["image"].register_forward_hook(lambda *_: 1 / 0)
-    try:
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_what_fails_fails_alone(family, pictures):
+    """Gemma 3 runs media before the question, since its sliding window would forget them."""
+    with open_session(family, {"vision": INNER}) as session:
+        running = session.submit(say("hello"), max_new_tokens=40, do_sample=False)
+        session.workflows["vision"].projectors["image"].register_forward_hook(lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            session.chat(say("a new one", pictures[2], pictures[2]))
-    finally:
-        hook.remove()
-    assert len(running.result(10).token_ids) == 40
+            session.chat(say("what?", pictures[2], pictures[2]))
+        assert len(running.result(10).token_ids) == 40
 
 
 @pytest.mark.parametrize("family", ["llama", "mamba"])
