@@ -159,9 +159,16 @@ class SharedGroup(BatchGroup):
                 prompt.prefix = self._keep(batch, 0, head.keys)
 
     def _start(self, prompts: list[_Prompt]) -> None:
-        """Run what is left of prompts, and give their requests places."""
+        """Run what is left of prompts, and give their requests places; those that cannot run together do so alone."""
         prompts.sort(key=lambda prompt: self.workflows.index(prompt.request.workflow))
-        batch, logits = self._run(prompts)
+        try:
+            batch, logits = self._run(prompts)
+        except Exception:
+            if len(prompts) == 1:
+                raise
+            for prompt in prompts:
+                self._failing_alone([prompt], self._start)
+            return
         for row, prompt in enumerate(prompts):
             prompt.request.cached_tokens = min(prompt.num_cached, prompt.start)
             if self.prefixes.max_bytes:
