@@ -48,12 +48,14 @@ def refuse_decoder(base: PreTrainedModel) -> None:
     """
     family, config = type(base).__name__, base.config.get_text_config(decoder=True)
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
-    takes_cache = "past_key_values" in inspect.signature(base.forward).parameters
-    if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer} or not takes_cache:
+    takes = inspect.signature(base.forward).parameters
+    if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer} or "past_key_values" not in takes:
         raise ModelError(f"{family} keeps a state that is not one of positions, so rows cannot join a batch.")
+    if "position_ids" not in takes:
+        raise ModelError(f"{family} counts positions from the start of a batch, which rows of other lengths cannot join.")
     if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
         raise ModelError(f"{family} attends in chunks of positions, which padding on the left would move.")
-    if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
+    if getattr(config, "alibi", False):
         raise ModelError(f"{family} biases attention by head for a whole batch (ALiBi), so rows cannot join it.")
 
 

@@ -183,6 +183,7 @@ def _generator(device: torch.device, seed: int | None) -> torch.Generator:
 
 def _processors(model: Any, config: GenerationConfig, prompt: Sequence[int]) -> Any:
     ids = torch.tensor([prompt], device=model.device)
+    config.max_length = len(prompt) + config.max_new_tokens  # at which some families force an end
     return model._get_logits_processor(
         config, input_ids_seq_length=ids.shape[1], encoder_input_ids=ids, device=str(model.device), model_kwargs={}
     )
