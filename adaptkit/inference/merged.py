@@ -52,7 +52,7 @@ def refuse_decoder(base: PreTrainedModel) -> None:
     if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer} or "past_key_values" not in takes:
         raise ModelError(f"{family} keeps a state that is not one of positions, so rows cannot join a batch.")
     if "position_ids" not in takes:
-        raise ModelError(f"{family} counts positions from the start of a batch, which rows of other lengths cannot join.")
+        raise ModelError(f"{family} counts positions from the start of a batch, so rows cannot join it.")
     if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
         raise ModelError(f"{family} attends in chunks of positions, which padding on the left would move.")
     if getattr(config, "alibi", False):
