@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,12 @@ class Session:
         if default is not None and default not in self._models:
             raise ModelError(unknown_name("workflow", default, self._models))
         self.default = default or next(iter(workflows), TEXT)
-        for model in self._models.values():
+        for name, model in self._models.items():
             model.eval()
+            if (model.generation_config.num_beams or 1) > 1:
+                warnings.warn(
+                    f"the generation config of {name!r} asks for beams; a session decodes without", stacklevel=2
+                )
         self._engine = Engine(self._groups(prefix_cache_bytes), max_batch_size=max_batch_size, max_waiting=max_waiting)
 
     @classmethod

@@ -311,3 +311,11 @@ def test_a_placeholder_that_is_a_token_is_never_generated(pictures, monkeypatch)
         answer = session.chat(say("hello"), "vision", max_new_tokens=LENGTH, do_sample=False)
         assert likeliest not in answer.token_ids
         assert answer.token_ids == alone(session, say("hello"), "vision", LENGTH)
+
+
+def test_a_session_warns_of_beams_that_it_does_not_search():
+    base = tiny_decoder("llama")
+    base.generation_config.num_beams = 4
+    with pytest.warns(UserWarning, match="'text'"):
+        session = adaptkit.Session(base, tokenizer=tiny_tokenizer())
+    assert session.chat(say("hello"), max_new_tokens=2, do_sample=False).usage.completion_tokens == 2
