@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from adaptkit.cli.output import add_options, seed_option, trust_option
-from adaptkit.cli.serve import KEY_VARIABLE
+from adaptkit.cli.served import KEY_VARIABLE
 from adaptkit.serving.backends import Backend, SessionBackend, check_choice
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptkit.cli.output import trust_option
+from adaptkit.cli.output import FOLDER, trust_option
+from adaptkit.cli.serve_vllm import COMMAND_VARIABLE, check_engine, serve_with_vllm
+from adaptkit.cli.served import KEY_VARIABLE, say_what_is_served, say_where
 from adaptkit.cli.terminal import echo
 from adaptkit.errors import ModelError, keep_secret
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from adaptkit.inference import Session
     from adaptkit.serving.settings import ServerSettings
 
-KEY_VARIABLE = "ADAPTKIT_API_KEY"
 _COUNT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -87,6 +87,24 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     type=_COUNT,
     help="Copies of all this on Ray Serve, each on a GPU of its own if there are GPUs. Limits hold for each of them.",
 )
+@click.option(
+    "--engine",
+    default="adaptkit",
+    show_default=True,
+    type=click.Choice(("adaptkit", "vllm")),
+    help="What runs the models: this process, or a vLLM for each workflow on its export as a stock checkpoint.",
+)
+@click.option(
+    "--vllm-command",
+    envvar=COMMAND_VARIABLE,
+    show_envvar=True,
+    metavar="COMMAND",
+    show_default="vllm serve",
+    help="How vLLM is started, from an environment of its own; further options of vLLM may stand in it.",
+)
+@click.option(
+    "--engine-dir", type=FOLDER, show_default="beside the first CHECKPOINT", help="Folder for what is exported."
+)
 @trust_option()
 def serve(
     checkpoint: tuple[Path, ...],
@@ -99,6 +117,9 @@ def serve(
     max_waiting: int,
     prefix_cache_bytes: int,
     num_replicas: int | None,
+    engine: str,
+    vllm_command: str | None,
+    engine_dir: Path | None,
     trust_remote_code: bool,
     **limits: Any,
 ) -> None:
@@ -115,6 +136,7 @@ def serve(
         raise ModelError(f"{error.name} is not installed: pip install 'adaptkit[serve]'.") from error
     from adaptkit.cli.quiet import quiet_libraries
 
+    check_engine(click.get_current_context())
     quiet_libraries()
     if api_key:
         keep_secret(api_key, "the API key")
@@ -126,11 +148,14 @@ def serve(
     if num_replicas is not None:
         _serve_replicas(num_replicas, checkpoint, options, settings, host, port)
         return
+    if engine == "vllm":
+        serve_with_vllm(checkpoint, options, settings, (host, port), vllm_command, engine_dir)
+        return
     server = Server(host, port, settings)
     with _open_session(checkpoint, options) as session:
         app = create_app(session, settings)
-        _say_what_is_served(session)
-        _say_where(server.url, bool(api_key))
+        say_what_is_served(session)
+        say_where(server.url, bool(api_key))
         server.run(app)
     echo("Stopped.")
 
@@ -175,22 +200,6 @@ def _serve_replicas(
         signals_set(threading.Event()) as stopped,
     ):
         echo(f"{num_replicas} replicas of {', '.join(map(str, checkpoint))}")
-        _say_where(url, bool(settings.api_key))
+        say_where(url, bool(settings.api_key))
         stopped.wait()
     echo("Stopped.")
-
-
-def _say_what_is_served(session: Session) -> None:
-    for name, takes in session.modalities.items():
-        default = ", default" if name == session.default and len(session.modalities) > 2 else ""
-        echo(f"{name}: {', '.join(takes) or 'text'}{default}")
-    for group in session.status()["groups"]:
-        if group["reason"]:
-            echo(f"{', '.join(group['workflows'])}: a batch of its own; {group['reason']}")
-
-
-def _say_where(url: str, has_key: bool) -> None:
-    echo(f"Serving on {url}/v1. Ctrl-C stops it. Try:")
-    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "Hello"}]})
-    key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if has_key else ""
-    echo(f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")

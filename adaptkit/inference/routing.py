@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.model.checkpoint import load_config
@@ -42,6 +43,13 @@ def _free_name(name: str, taken: Collection[str]) -> str:
 def saved_modalities(folders: Mapping[str, Path]) -> dict[str, list[str]]:
     """Modalities that the base and workflows on disk take, as `Session.modalities` says of loaded ones."""
     return {TEXT: [], **{name: list(load_config(folder).modalities) for name, folder in folders.items()}}
+
+
+def used_modalities(messages: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Modalities of the media in messages whose contents are lists of parts."""
+    parts = [part for message in messages for part in message["content"]]
+    kinds = [part.get("type") for part in parts if isinstance(part, Mapping)]
+    return {kind for kind in kinds if isinstance(kind, str) and kind != "text"}
 
 
 def choose_workflow(

@@ -17,7 +17,7 @@ from adaptkit.inference.engine import BatchGroup, Engine
 from adaptkit.inference.generate_group import GenerateGroup
 from adaptkit.inference.merged import refusal_of_workflow, refuse_decoder
 from adaptkit.inference.request import Event, Prompt, Request
-from adaptkit.inference.routing import AUTO, TEXT, choose_workflow, named_folders
+from adaptkit.inference.routing import AUTO, TEXT, choose_workflow, named_folders, used_modalities
 from adaptkit.inference.sampling import Sampler, check_options
 from adaptkit.inference.shared_group import SharedGroup
 from adaptkit.interfaces import Message
@@ -166,9 +166,7 @@ class Session:
         Raises:
             DataError: No workflow takes these media, the one that is named does not, or there is none of that name.
         """
-        parts = [part for message in self._normalised(messages) for part in message["content"]]
-        kinds = [part.get("type") for part in parts if isinstance(part, Mapping)]
-        used = {kind for kind in kinds if isinstance(kind, str) and kind != "text"}
+        used = used_modalities(self._normalised(messages))
         return choose_workflow(used, self.modalities, self.default, workflow)
 
     def submit(

@@ -137,9 +137,12 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
 
     def decode_answers(self, new_ids: Any) -> list[str]:
         """Texts of generated answers: without special tokens, and without the text that ends a turn where one does."""
-        texts = [self.decode(row, skip_special_tokens=True) for row in new_ids]
+        return [self.cut_answer(self.decode(row, skip_special_tokens=True)) for row in new_ids]
+
+    def cut_answer(self, text: str) -> str:
+        """A generated text, up to where its turn ends."""
         end = end_of_turn(self.tokenizer, self.chat_template) if self.chat_template else TurnEnd()
-        return [end.cut(text) for text in texts]
+        return end.cut(text)
 
     def special_tokens_in(self, messages: Sequence[Mapping[str, Any]]) -> list[str]:
         """Tokens that structure a conversation, and whose words stand in the text of messages."""

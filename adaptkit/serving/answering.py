@@ -5,16 +5,62 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HTTPRequest
 
-from adaptkit.inference import Answer, Piece, Request
+from adaptkit.inference import Answer, Piece
+from adaptkit.inference.request import Event
 from adaptkit.serving.errors import RequestError
 
-Submit = Callable[..., Request]
-Event = Piece | Answer | BaseException
+
+class Submitted(Protocol):
+    """A request on its way to an answer.
+
+    Attributes:
+        workflow: Which workflow answers.
+    """
+
+    @property
+    def workflow(self) -> str: ...
+
+    def cancel(self) -> None:
+        """Free its place."""
+
+
+class Answerer(Protocol):
+    """What the application asks: a `Session`, or what forwards to one elsewhere."""
+
+    @property
+    def workflows(self) -> Mapping[str, Any]:
+        """What stands for each model: its `config` and `generation_config` are read."""
+
+    @property
+    def modalities(self) -> Mapping[str, Sequence[str]]:
+        """Modalities that each workflow takes."""
+
+    def status(self) -> Mapping[str, Any]:
+        """Numbers for the metrics."""
+
+    def submit(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        workflow: str = ...,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        **options: Any,
+    ) -> Submitted:
+        """Queue a conversation."""
+
+    def submit_text(
+        self, text: str, workflow: str = ..., *, on_event: Callable[[Event], None] | None = None, **options: Any
+    ) -> Submitted:
+        """Queue a text to continue."""
+
+
+Submit = Callable[..., Submitted]
 
 
 class Answering:
@@ -29,7 +75,7 @@ class Answering:
     """
 
     def __init__(self, timeout_s: float) -> None:
-        self.requests: list[Request] = []
+        self.requests: list[Submitted] = []
         self.first_token_s: float | None = None
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()

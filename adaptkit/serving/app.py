@@ -13,10 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from adaptkit import __version__
 from adaptkit.errors import unknown_name
-from adaptkit.inference import Answer, Session
+from adaptkit.inference import Answer
 from adaptkit.inference.routing import AUTO, TEXT
 from adaptkit.inference.sampling import DEFAULT_MAX_NEW_TOKENS
-from adaptkit.serving.answering import Answering, Submit
+from adaptkit.serving.answering import Answerer, Answering, Submit
 from adaptkit.serving.auth import ApiKeyMiddleware
 from adaptkit.serving.errors import RequestError, add_error_handlers
 from adaptkit.serving.limits import BodyMiddleware
@@ -28,7 +28,7 @@ from adaptkit.serving.settings import ServerSettings
 from adaptkit.serving.streaming import EventStream
 
 
-def create_app(session: Session, settings: ServerSettings | None = None) -> FastAPI:
+def create_app(session: Answerer, settings: ServerSettings | None = None) -> FastAPI:
     """An OpenAI-compatible application, for any ASGI server.
 
     Args:
@@ -58,7 +58,7 @@ def create_app(session: Session, settings: ServerSettings | None = None) -> Fast
 
 
 class _Endpoints:
-    def __init__(self, session: Session, settings: ServerSettings) -> None:
+    def __init__(self, session: Answerer, settings: ServerSettings) -> None:
         self._session, self._settings = session, settings
         takes = session.modalities
         kinds = list(dict.fromkeys(kind for names in takes.values() for kind in names))

@@ -17,6 +17,7 @@ GAUGES = {
     "running": "Requests with a place in a batch.",
     "waiting": "Requests that wait for a place.",
     "max_batch_size": "Places in a batch.",
+    "engines": "Processes of vLLM that run.",
 }
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 

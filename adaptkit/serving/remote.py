@@ -71,7 +71,7 @@ class ServerBackend:
         body: Any = {_OPTIONS[name]: value for name, value in options.items()}
         with _explained(self.url):
             stream = self._client.chat.completions.create(
-                model=workflow, messages=[_wire_message(message) for message in messages], stream=True, **body
+                model=workflow, messages=[wire_message(message) for message in messages], stream=True, **body
             )
         return ServerReply(stream, workflow, self.url)
 
@@ -138,7 +138,8 @@ def _order(models: list[str], model: str | None, url: str) -> list[str]:
     return [first, *(name for name in models if name != first)]
 
 
-def _wire_message(message: Mapping[str, Any]) -> dict[str, Any]:
+def wire_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose media are bytes, in OpenAI's form."""
     content = message["content"]
     parts = content if isinstance(content, str) else [_wire_part(part) for part in content]
     return {"role": message["role"], "content": parts}

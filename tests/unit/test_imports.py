@@ -39,13 +39,14 @@ RANK = {name: rank for rank, group in enumerate(GROUPS) for name in group}
 # What may look the other way: by default an encoder's fingerprint is the hash of its weights; the world trains its
 # models with our optimisers; the benchmark `world` takes its items from the world, whose hooks register it; memory is
 # predicted of the models that a run loads; what serves
-# and what scores ask a session.
+# and what scores ask a session; what serves with other engines exports to them.
 NEIGHBOURS = {
     ("interfaces", "files.hashing"),
     ("world", "training.optimizers"),
     ("evaluation", "inference"),
     ("evaluation", "world"),
     ("serving", "inference"),
+    ("serving", "export"),
     ("world.hooks", "evaluation"),
     ("prediction", "run.loaded"),
 }
