@@ -2,7 +2,8 @@
 
 A run with random weights: a Llama decoder, and a CLIP tower whose pictures reach inserted layers. Greedy answers, in
 float32. An answer that ends within a character has a replacement character there, which vLLM leaves out; it is not
-compared. vLLM cannot live in adaptkit's environment, so that the script makes one with uv if `--environment` is missing.
+compared. Pictures that are to be resized are told apart, as vLLM's environment does that with another library, whose
+values differ by 1 of 255. vLLM cannot live in adaptkit's environment, so that the script makes another one with uv.
 
     python -m benchmarks.vllm_answers --environment vllm-env
 """
@@ -41,6 +42,7 @@ OVERRIDES = "torch==2.13.0\ntorchvision==0.28.0\n"
 MODULE = "vllm.entrypoints.openai.api_server"
 OPTIONS = "--dtype float32 --gpu-memory-utilization 0.15 --max-model-len 512 --enforce-eager"
 SECONDS_TO_START = 1200
+SIDE = 56
 
 
 def main() -> None:
@@ -54,16 +56,18 @@ def main() -> None:
     python = make_environment(arguments.environment)
     with tempfile.TemporaryDirectory() as place:
         folder = make_run(Path(place))
-        bodies = [*texts(arguments.num_prompts), *pictures(arguments.num_prompts)]
+        number = arguments.num_prompts
+        bodies = [*texts(number), *pictures(number, resized=False), *pictures(number, resized=True)]
         bodies = [body | {"max_tokens": arguments.max_tokens, "temperature": 0} for body in bodies]
         ours = answers_here(folder, bodies)
         theirs, seconds_to_start, seconds = answers_of_vllm(folder, python, bodies)
     equal = [mine == other for mine, other in zip(ours, theirs, strict=True)]
     about = {"vllm": VERSION, "vllm_options": OPTIONS, "max_tokens": arguments.max_tokens}
     rows = {
-        "text_equal": sum(equal[: arguments.num_prompts]),
-        "picture_equal": sum(equal[arguments.num_prompts :]),
-        "of_each": arguments.num_prompts,
+        "text_equal": sum(equal[:number]),
+        "picture_equal": sum(equal[number : 2 * number]),
+        "resized_picture_equal": sum(equal[2 * number :]),
+        "of_each": number,
         "seconds_to_start_two_engines": round(seconds_to_start, 1),
         "seconds_for_all_at_once": round(seconds, 1),
         "different": [
@@ -96,7 +100,7 @@ def make_run(place: Path) -> Path:
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     LlamaForCausalLM(config).save_pretrained(place / "base")
     tokenizer.save_pretrained(place / "base")
-    vision = {**sizes, "num_hidden_layers": 2, "image_size": 56, "patch_size": 14}
+    vision = {**sizes, "num_hidden_layers": 2, "image_size": SIDE, "patch_size": 14}
     CLIPVisionModel(CLIPVisionConfig(**vision)).save_pretrained(place / "clip")
     base = AutoModelForCausalLM.from_pretrained(place / "base")
     encoder = {"name": "clip", "path": str(place / "clip")}
@@ -120,19 +124,20 @@ def texts(number: int) -> list[dict[str, Any]]:
     ]
 
 
-def pictures(number: int) -> list[dict[str, Any]]:
+def pictures(number: int, *, resized: bool) -> list[dict[str, Any]]:
     """Requests with one picture or two."""
     found = []
     for index in range(number):
-        parts = [_picture(index), {"type": "text", "text": "how many objects are there ?"}]
-        parts += [_picture(100 + index), {"type": "text", "text": "and here ?"}] if index % 2 else []
+        size = (60, 40 + index % 7) if resized else (SIDE, SIDE)
+        parts = [_picture(index, size), {"type": "text", "text": "how many objects are there ?"}]
+        parts += [_picture(100 + index, size), {"type": "text", "text": "and here ?"}] if index % 2 else []
         found.append({"model": "auto", "messages": [{"role": "user", "content": parts}]})
     return found
 
 
-def _picture(seed: int) -> dict[str, Any]:
+def _picture(seed: int, size: tuple[int, int]) -> dict[str, Any]:
     generator = np.random.default_rng(seed)
-    pixels = generator.integers(0, 256, (40 + seed % 7, 60, 3), dtype=np.uint8)
+    pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

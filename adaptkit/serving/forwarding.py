@@ -150,7 +150,8 @@ class ForwardingSession:
         def measure(modality: str, source: Any) -> int:
             entry = processor.modalities[modality]
             if modality == "image":
-                pictures.append(entry.modality.load(source))
+                source = entry.modality.load(source)
+                pictures.append(source)
             return entry.num_positions(entry.load(source))
 
         encoded = processor.encode(messages, add_generation_prompt=True, num_positions=measure)
@@ -242,13 +243,15 @@ class ForwardingSession:
             self._active[name] += 1
         request = Forwarded(name, clean, on_event)
         request.task = asyncio.run_coroutine_threadsafe(self._forward(request, engine, path, body), self._loop)
-        request.task.add_done_callback(lambda _: self._leave(name))
+        request.task.add_done_callback(lambda _: self._leave(request))
         request.wait_accepted()
         return request
 
-    def _leave(self, name: str) -> None:
+    def _leave(self, request: Forwarded) -> None:
         with self._lock:
-            self._active[name] -= 1
+            self._active[request.workflow] -= 1
+        if not request.accepted.done():  # it was cancelled before it began
+            request.fail(RunError("the request was cancelled."))
 
     async def _forward(self, request: Forwarded, engine: Engine, path: str, body: Mapping[str, Any]) -> None:
         headers = {"Authorization": f"Bearer {engine.key}"}
@@ -263,7 +266,7 @@ class ForwardingSession:
             request.finish()
         except AdaptkitError as error:
             request.fail(error)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:  # a broken line, or another protocol
+        except Exception as error:  # a broken line, or whatever another protocol leads to
             reason = f"the engine of {engine.name!r} broke off: {first_line(error) or type(error).__name__}."
             request.fail(RunError(reason))
         except asyncio.CancelledError:
