@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", required=True)
@@ -25,22 +26,19 @@ options = parser.parse_args()
 if options.served_model_name == options.fail:
     sys.exit("no memory left")
 assert (Path(options.model) / "config.json").is_file()
-app = FastAPI()
 left = 0
 
 
-@app.get("/health")
-async def health():
-    return {}
+async def health(_):
+    return JSONResponse({})
 
 
-@app.get("/left")
-async def number_left():
-    return left
+async def number_left(_):
+    return JSONResponse(left)
 
 
-@app.post("/v1/{path:path}")
-async def answer(path: str, request: Request):
+async def answer(request):
+    path = request.path_params["path"]
     if request.headers["authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
         return JSONResponse({"error": {"message": "Unauthorized"}}, 401)
     body = await request.json()
@@ -81,4 +79,5 @@ def event(content):
     return f"data: {json.dumps(content)}\n\n"
 
 
-uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
+routes = [Route("/health", health), Route("/left", number_left), Route("/v1/{path:path}", answer, methods=["POST"])]
+uvicorn.run(Starlette(routes=routes), host=options.host, port=options.port, log_level="warning")
