@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from adaptkit.errors import ModelError
+from adaptkit.inference.routing import TEXT
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.surgery import (
     AdapterContext,
@@ -31,9 +32,6 @@ from adaptkit.surgery import (
     with_first_output,
 )
 from adaptkit.surgery.decoder import text_config
-
-BASE = "text"
-"""The base among the owners of layers."""
 
 Rows = slice | Tensor
 
@@ -199,7 +197,7 @@ class MergedDecoder:
 
     def __init__(self, base: PreTrainedModel, workflows: Mapping[str, AdaptkitForConditionalGeneration]) -> None:
         self.plan = RowPlan()
-        self.everyone = frozenset((BASE, *workflows))
+        self.everyone = frozenset((TEXT, *workflows))
         decoder = Decoder(structural_copy(base))
         self.model = decoder.model
         self.takes_logits_to_keep = "logits_to_keep" in inspect.signature(base.forward).parameters
@@ -250,7 +248,7 @@ class MergedDecoder:
 
     def _scope(self, owners: frozenset[str]) -> Scope:
         """In which a workflow's own modules run: its precision, and the adapter context of its rows."""
-        if BASE in owners or len(owners) > 1:
+        if TEXT in owners or len(owners) > 1:
             return nullcontext
         (name,) = owners
         model = self._workflows[name]
@@ -284,7 +282,7 @@ class MergedDecoder:
             self.plan.form = output
 
         hook = first_layer.register_forward_hook(remember)
-        self.plan.set([BASE], {})
+        self.plan.set([TEXT], {})
         try:
             embedding = self.model.get_input_embeddings()
             ids = torch.zeros(1, 1, dtype=torch.long, device=embedding.weight.device)

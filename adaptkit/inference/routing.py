@@ -1,4 +1,4 @@
-"""Which workflow answers a prompt, by what it takes; this can be told before anything is loaded."""
+"""Which workflow answers a prompt, by what it takes; configurations say so before anything is loaded."""
 
 from __future__ import annotations
 

@@ -166,8 +166,7 @@ class Session:
         Raises:
             DataError: No workflow takes these media, the one that is named does not, or there is none of that name.
         """
-        used = used_modalities(self._normalised(messages))
-        return choose_workflow(used, self.modalities, self.default, workflow)
+        return self._route(self._normalised(messages), workflow)
 
     def submit(
         self,
@@ -283,7 +282,7 @@ class Session:
         messages = self._normalised(messages)
         if not messages:
             raise DataError("there is no message to answer.")
-        name = self.route(messages, workflow)
+        name = self._route(messages, workflow)
         processor = self._processors[name]
         self._check_length(self._models[name], len(messages), "at least one for each message")
         media: list[tuple[Tensor, str]] = []
@@ -298,6 +297,9 @@ class Session:
         kinds = [modality for modality, _ in encoded.media]
         items = [(kind, inputs, digest) for kind, (inputs, digest) in zip(kinds, media, strict=True)]
         return self._request(name, Prompt(encoded.input_ids, items, encoded.media_spans), options, samplers, **settings)
+
+    def _route(self, messages: Sequence[Message], workflow: str) -> str:
+        return choose_workflow(used_modalities(messages), self.modalities, self.default, workflow)
 
     def _normalised(self, messages: Messages) -> list[Message]:
         return normalised(messages, {name for names in self.modalities.values() for name in names})

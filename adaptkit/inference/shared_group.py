@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from adaptkit.inference.engine import BatchGroup
-from adaptkit.inference.merged import BASE, MergedDecoder
+from adaptkit.inference.merged import MergedDecoder
 from adaptkit.inference.prefixes import Keys, PrefixCache, prompt_keys
 from adaptkit.inference.request import Request, take_tokens
+from adaptkit.inference.routing import TEXT
 from adaptkit.inference.row_cache import CachedRow, RowsCache, join_rows, row_of, stack_rows
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.processor import AdaptkitProcessor
@@ -84,7 +85,7 @@ class SharedGroup(BatchGroup):
         *,
         prefix_cache_bytes: int,
     ) -> None:
-        self.workflows = (BASE, *workflows)
+        self.workflows = (TEXT, *workflows)
         self.prefixes = PrefixCache(prefix_cache_bytes)
         self._base, self._models, self._processors = base, dict(workflows), dict(processors)
         self.merged = MergedDecoder(base, workflows)
@@ -210,7 +211,7 @@ class SharedGroup(BatchGroup):
             ids = torch.tensor(
                 [[padding] * (width - len(rests[row])) + rests[row] for row in rows], device=self._device
             )
-            if name == BASE:
+            if name == TEXT:
                 parts.append(self._base.get_input_embeddings()(ids))
                 continue
             model = self._models[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -108,9 +109,9 @@ class GenerationRequest(Body):
         return self.max_tokens
 
     @property
+    @abstractmethod
     def num_logprobs(self) -> int | None:
         """How many alternatives to report for each token; None for no log-probabilities."""
-        raise NotImplementedError
 
     def options(self, choice: int) -> dict[str, Any]:
         """Options of a session for one of the answers; each has a seed of its own."""
