@@ -2,9 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
-EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e ./$(patsubst %/,%,$(dir $(plugin))))
+EDITABLE := -e '.[chat,eval,serve]' $(foreach plugin,$(PLUGINS),-e ./$(patsubst %/,%,$(dir $(plugin))))
 UV := $(BIN)/python .ci/uv
-EXTRAS := bitsandbytes,deepspeed,demo
+EXTRAS := bitsandbytes,deepspeed,demo,eval
 
 # Idle worker threads must not spin: on few cores they take the time of those that work.
 export OMP_WAIT_POLICY := PASSIVE
