@@ -13,13 +13,15 @@ export PYTHONUTF8 := 1
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 SINGLE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup quickstart test test-extras fuzz lint types pytest docs constraints clean
+.PHONY: help setup quickstart test test-extras test-wheels wheels fuzz lint types pytest docs constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   install into .venv and train the small Inner-Adaptor model of the tutorial"
 	@echo "make test         linters, types, tests and documentation"
 	@echo "make test-extras  install bitsandbytes, DeepSpeed and gradio too, and run what needs them (and Chromium)"
+	@echo "make wheels       build the wheels of adaptkit and its plugins into dist/"
+	@echo "make test-wheels  install those wheels into an empty environment, train there and test the plugins; takes minutes"
 	@echo "make fuzz         damage files at random, thousands of every kind; takes hours"
 	@echo "make setup        install into .venv, nothing else"
 	@echo "make docs         build the documentation into site/"
@@ -55,6 +57,12 @@ test-extras: setup  # what needs packages that few machines have
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -n 2 --dist loadfile tests/distributed tests/unit/prediction tests/unit/training \
 		tests/unit/model/test_quantized.py
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest -m integration tests/web  # trains the quickstart's run where it is missing
+
+wheels: setup
+	for package in . $(dir $(PLUGINS)); do $(UV) build --quiet --wheel --python $(BIN)/python --out-dir dist $$package || exit; done
+
+test-wheels: wheels
+	$(OFFLINE) $(SINGLE_THREAD) .ci/test-wheels dist
 
 fuzz: setup  # hypothesis prints how to try a failure again
 	$(OFFLINE) $(SINGLE_THREAD) $(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=0 -rP

@@ -10,6 +10,9 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+DISTRIBUTION = "inner-adaptkit"
+"""What adaptkit is installed by: `adaptkit` on the package index is another project."""
+
 # Control characters, line and paragraph separators, text direction, invisible characters, halves of surrogate pairs.
 # The joiners U+200C and U+200D stay: scripts and emoji need them.
 _ACTIVE = (
@@ -165,3 +168,8 @@ def unknown_name(kind: str, name: str, choices: Iterable[str], *, hint: str = ""
     if hint:
         parts.append(hint)
     return " ".join(parts)
+
+
+def install_command(extra: str) -> str:
+    """The command that installs adaptkit with one of its extras."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from adaptkit import hookspecs
-from adaptkit.errors import PluginError, inert, unknown_name, wrong_type
+from adaptkit.errors import DISTRIBUTION, PluginError, inert, unknown_name, wrong_type
 from adaptkit.hookspecs import (
     COMPONENT_TYPES,
     CONTRACT_VERSION,
@@ -38,7 +38,6 @@ from adaptkit.hookspecs import (
     ProjectorComponent,
 )
 
-CORE_DISTRIBUTION = "adaptkit"
 SELECTION_VARIABLE = "ADAPTKIT_PLUGINS"
 THIS_PROCESS = "this process"
 """The package of what `PluginManager.add` took in."""
@@ -252,7 +251,7 @@ def _check_contract(made_for: Any, plugin: str, package: str) -> None:
         own = plugin if package == THIS_PROCESS else package.split()[0]
         raise PluginError(
             f"the plugin {plugin!r} is made for contract {made_for!r} of adaptkit.interfaces, and the installed "
-            f"adaptkit has contract {CONTRACT_VERSION}: upgrade {CORE_DISTRIBUTION if newer else own}"
+            f"adaptkit has contract {CONTRACT_VERSION}: upgrade {DISTRIBUTION if newer else own}"
         )
 
 
@@ -299,7 +298,7 @@ def _problem(component: Component, details: dict[str, Any]) -> str:
 
 
 def _is_core(entry_point: importlib.metadata.EntryPoint) -> bool:
-    return entry_point.dist is not None and entry_point.dist.name == CORE_DISTRIBUTION
+    return entry_point.dist is not None and entry_point.dist.name == DISTRIBUTION
 
 
 def _is_selected(entry_point: importlib.metadata.EntryPoint) -> bool:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from adaptkit.cli.output import json_option
 from adaptkit.cli.terminal import Console, echo_json, styled
-from adaptkit.errors import RunError, join_lines
+from adaptkit.errors import DISTRIBUTION, RunError, join_lines
 
 STYLES = {"ok": "green", "missing": "dim"}
 
@@ -42,6 +42,7 @@ def examine() -> dict[str, Any]:
         "optional": environment.optional_packages(),
         "plugins": environment.plugins(),
         "world": environment.world_models(),
+        "foreign": environment.foreign_package(),
     }
     report["problems"] = _problems(report)
     return report
@@ -54,6 +55,12 @@ def _problems(report: dict[str, Any]) -> list[str]:
         for row in report["required"]
         if row["status"] != "ok"
     ]
+    if report["foreign"] is not None:
+        problems.append(
+            f"the package adaptkit {report['foreign']} is installed: another project's, or ours from before it "
+            f"was called {DISTRIBUTION}. It writes into the same folder. Run `pip uninstall adaptkit`, then "
+            f"`pip install --force-reinstall --no-deps {DISTRIBUTION}`."
+        )
     if "problem" in report["devices"]:
         problems.append(report["devices"]["problem"])
     problems += [
@@ -61,7 +68,7 @@ def _problems(report: dict[str, Any]) -> list[str]:
         for name, plugin in report["plugins"]["broken"].items()
     ]
     problems += [
-        f"the built-in {row['name']} is not at {row['path']}: reinstall adaptkit, or run "
+        f"the built-in {row['name']} is not at {row['path']}: reinstall {DISTRIBUTION}, or run "
         f"`adaptkit world build {row['name']}`."
         for row in report["world"]
         if row["status"] != "ok"

@@ -15,10 +15,10 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from adaptkit.errors import DISTRIBUTION, install_command
 from adaptkit.hookspecs import KINDS
 from adaptkit.plugin_manager import get_plugin_manager
 
-DISTRIBUTION = "adaptkit"
 IMPORT_TIMEOUT_S = 120
 
 
@@ -41,7 +41,7 @@ class OptionalPackage:
     @property
     def install(self) -> str:
         """The command that installs it."""
-        return f"pip install '{DISTRIBUTION}[{self.extra}]'" if self.extra else f"pip install {self.distribution}"
+        return install_command(self.extra) if self.extra else f"pip install {self.distribution}"
 
 
 OPTIONAL_PACKAGES = (
@@ -56,6 +56,11 @@ OPTIONAL_PACKAGES = (
     OptionalPackage("gradio", "a web page to ask a run", "demo"),
     OptionalPackage("pyarrow", "the data formats parquet and hf_dataset", "data"),
     OptionalPackage("datasets", "the data format hf_dataset", "data"),
+    OptionalPackage("lmms-eval", "public benchmarks of pictures and audio", "eval"),
+    OptionalPackage("lm-eval", "public benchmarks of text", "eval"),
+    OptionalPackage("adaptkit-clip", "images: the plugins clip, image, open-clip and timm", "vision"),
+    OptionalPackage("adaptkit-whisper", "audio: the plugins audio and whisper", "audio"),
+    OptionalPackage("adaptkit-timeseries", "time series", "series"),
     OptionalPackage("peft", "low-rank adapters"),
     OptionalPackage("openai-whisper", "Whisper audio encoders, for a plugin that uses them"),
     OptionalPackage("open_clip_torch", "OpenCLIP image encoders, for a plugin that uses them"),
@@ -85,6 +90,11 @@ def optional_packages() -> list[dict[str, Any]]:
         problem = _import_problem(package.module) if package.module and row["version"] else None
         rows.append(row | ({"status": "broken", "problem": problem} if problem else {}))
     return rows
+
+
+def foreign_package() -> str | None:
+    """The version of a package `adaptkit`, which installs into the same folder as ours, where there is one."""
+    return _installed_version("adaptkit")
 
 
 def devices() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from adaptkit.cli.output import FOLDER, trust_option
 from adaptkit.cli.serve_vllm import COMMAND_VARIABLE, check_engine, serve_with_vllm
 from adaptkit.cli.served import KEY_VARIABLE, say_what_is_served, say_where
 from adaptkit.cli.terminal import echo
-from adaptkit.errors import ModelError, keep_secret
+from adaptkit.errors import ModelError, install_command, keep_secret
 
 if TYPE_CHECKING:
     from adaptkit.inference import Session
@@ -133,7 +133,7 @@ def serve(
         from adaptkit.serving.server import Server, is_loopback
         from adaptkit.serving.settings import ServerSettings
     except ModuleNotFoundError as error:
-        raise ModelError(f"{error.name} is not installed: pip install 'adaptkit[serve]'.") from error
+        raise ModelError(f"{error.name} is not installed: {install_command('serve')}.") from error
     from adaptkit.cli.quiet import quiet_libraries
 
     check_engine(click.get_current_context())

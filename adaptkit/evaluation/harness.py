@@ -7,9 +7,10 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from adaptkit import __version__
 from adaptkit.interfaces import EvaluationTask
 
-DISTRIBUTIONS = ("adaptkit", "torch", "transformers", "tokenizers")
+DISTRIBUTIONS = ("torch", "transformers", "tokenizers")
 
 Progress = Callable[[int, int, str], None]
 """Called with questions answered, questions in all, and what is being asked."""
@@ -45,7 +46,7 @@ class WorkflowsTask(EvaluationTask):
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that computed a score."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "adaptkit": __version__}
     for name in DISTRIBUTIONS:
         try:
             found[name] = version(name)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, install_command
 
 IGNORE_INDEX = -100
 
@@ -69,7 +69,7 @@ def chosen_mode(wanted: LossMode, head: nn.Module, num_logits: int) -> LossMode:
 
 def _liger_problem(head: nn.Module) -> str | None:
     if not has_liger():
-        return "the package liger-kernel is not installed (pip install 'adaptkit[liger]')"
+        return f"the package liger-kernel is not installed ({install_command('liger')})"
     weight = getattr(head, "weight", None)
     if type(head) is not nn.Linear or not isinstance(weight, Tensor) or not weight.is_cuda:
         return "it needs a head that is one linear layer, whole and on a GPU"

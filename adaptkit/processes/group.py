@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from adaptkit.errors import AdaptkitError, RecipeError, RunError
+from adaptkit.errors import AdaptkitError, RecipeError, RunError, install_command
 
 TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others: longer than it takes to save a large checkpoint."""
@@ -77,7 +77,7 @@ def require_packages(strategy: str) -> None:
     """
     if strategy in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
         raise RecipeError(
-            f"accelerator.strategy: {strategy} needs DeepSpeed. Install it with `pip install adaptkit[deepspeed]`, or "
+            f"accelerator.strategy: {strategy} needs DeepSpeed. Install it with `{install_command('deepspeed')}`, or "
             "use accelerator.strategy=fsdp, which needs no further package."
         )
 

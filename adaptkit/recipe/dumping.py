@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import adaptkit
+from adaptkit.errors import DISTRIBUTION
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.components import ComponentConfig
 from adaptkit.recipe.schema import Recipe, value_at
@@ -48,7 +49,7 @@ def written_description(recipe: Recipe) -> str:
 def package_versions(recipe: Recipe, plugins: PluginManager | None = None) -> dict[str, str]:
     """Versions of adaptkit and of every package that a component of the recipe comes from, by distribution."""
     manager = plugins or get_plugin_manager()
-    versions = {"adaptkit": adaptkit.__version__}
+    versions = {DISTRIBUTION: adaptkit.__version__}
     for config in components_of(recipe):
         package, _, version = manager.get(config.kind, config.component).package.partition(" ")
         versions.setdefault(package, version)

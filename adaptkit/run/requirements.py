@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from adaptkit.errors import AdaptkitError, RecipeError, RunError, join_lines
+from adaptkit.errors import AdaptkitError, RecipeError, RunError, install_command, join_lines
 from adaptkit.files.paths import cache_dir
 from adaptkit.model.loss import has_liger
 from adaptkit.plugin_manager import get_plugin_manager
@@ -81,7 +81,7 @@ def _of_kernels(where: str, stage: StageConfig, strategy: str) -> Iterator[str]:
     if stage.loss == "liger":
         if not has_liger():
             yield (
-                f"{where}.loss: liger needs the package liger-kernel (pip install 'adaptkit[liger]'). Take auto, which "
+                f"{where}.loss: liger needs the package liger-kernel ({install_command('liger')}). Take auto, which "
                 "does without."
             )
         elif not torch.cuda.is_available():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from adaptkit.errors import AdaptkitError, DataError, RunError, first_line, keep_secret, unknown_name
+from adaptkit.errors import AdaptkitError, DataError, RunError, first_line, install_command, keep_secret, unknown_name
 from adaptkit.serving.backends import AUTO, Messages, Reply
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _import_openai() -> Any:
     try:
         import openai
     except ImportError as error:
-        raise DataError('asking a server needs the openai client: pip install "adaptkit[chat]"') from error
+        raise DataError(f"asking a server needs the openai client: {install_command('chat')}") from error
     return openai
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from adaptkit.errors import AdaptkitError, ModelError, RunError, first_line
+from adaptkit.errors import AdaptkitError, ModelError, RunError, first_line, install_command
 from adaptkit.inference import Session
 from adaptkit.serving.settings import ServerSettings
 
@@ -99,9 +99,7 @@ def _import_ray() -> tuple[Any, Any]:
         import ray
         from ray import serve
     except ImportError as error:
-        raise ModelError(
-            "replicas need Ray Serve: pip install 'adaptkit[ray]', in an environment of its own."
-        ) from error
+        raise ModelError(f"replicas need Ray Serve: {install_command('ray')}, in an environment of its own.") from error
     return serve, ray
 
 

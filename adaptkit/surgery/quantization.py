@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, install_command
 from adaptkit.surgery.arguments import require_module
 
 Quantization = Literal["nf4", "fp4", "int8"]
@@ -26,7 +26,7 @@ PACKED_WEIGHTS = {"Params4bit": 4, "Int8Params": 8}
 def require_bitsandbytes(what: str) -> None:
     """Raise a `ModelError` that names the extra, and what needs it, where bitsandbytes is not installed."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(f"{what} needs bitsandbytes. Install it with `pip install 'adaptkit[bitsandbytes]'`.")
+        raise ModelError(f"{what} needs bitsandbytes. Install it with `{install_command('bitsandbytes')}`.")
 
 
 def bitsandbytes_config(quantization: str, dtype: torch.dtype) -> Any:

@@ -150,7 +150,7 @@ def test_strategy_and_number_of_processes_must_fit(monkeypatch: pytest.MonkeyPat
 
 def test_a_missing_deepspeed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"zero3 .*adaptkit\[deepspeed\].*strategy=fsdp"):
+    with pytest.raises(RecipeError, match=r"zero3 .*inner-adaptkit\[deepspeed\].*strategy=fsdp"):
         check_strategy("zero3", 2)
 
 

@@ -63,7 +63,17 @@ def test_every_dependency_is_constrained() -> None:
         for project in projects
         for requirement in [*project["project"]["dependencies"], *project.get("dependency-groups", {}).get("dev", [])]
     }
-    assert wanted - {"adaptkit"} - {p.name for p in (REPOSITORY / "plugins").iterdir()} <= constrained
+    assert wanted - {PYPROJECT["project"]["name"]} - {p.name for p in (REPOSITORY / "plugins").iterdir()} <= constrained
+
+
+def test_nobody_is_told_to_install_the_other_adaptkit() -> None:
+    extras = "|".join(PYPROJECT["project"]["optional-dependencies"])
+    wrong = re.compile(rf"(?<![-\w])adaptkit\[({extras})\b|pip install ['\"`]?adaptkit(?![-\w/_])")
+    suffixes = {".py", ".md", ".yaml", ".toml", ".jinja"}
+    places = [REPOSITORY / name for name in ("adaptkit", "docs", "plugins", "recipes")]
+    files = [p for place in places for p in place.rglob("*") if p.suffix in suffixes] + [REPOSITORY / "README.md"]
+    found = [str(p.relative_to(REPOSITORY)) for p in files if wrong.search(p.read_text(encoding="utf-8"))]
+    assert not found
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +112,9 @@ def test_recipes_of_a_wheel_go_by_name(wheel: Path, tmp_path: Path) -> None:
     assert len(names) >= len(list((REPOSITORY / "recipes").glob("*.yaml")))
 
 
-@pytest.mark.parametrize("target", ["help", "setup", "quickstart", "test", "docs", "constraints", "clean"])
+@pytest.mark.parametrize(
+    "target", ["help", "setup", "quickstart", "test", "wheels", "test-wheels", "docs", "constraints", "clean"]
+)
 def test_make_knows_its_targets(target: str) -> None:
     run = subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

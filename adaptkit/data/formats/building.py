@@ -21,7 +21,7 @@ from adaptkit.data.formats.options import (
 )
 from adaptkit.data.media import Media
 from adaptkit.data.rows import Rows, RowSource, load_rows
-from adaptkit.errors import AdaptkitError, PluginError
+from adaptkit.errors import AdaptkitError, PluginError, install_command
 from adaptkit.interfaces import DataContext, Sample
 
 PACKAGES = {"parquet": ("pyarrow",), "hf_dataset": ("datasets", "pyarrow")}
@@ -154,7 +154,7 @@ def _missing_package(name: str) -> str | None:
     lacking = [package for package in PACKAGES.get(name, ()) if importlib.util.find_spec(package) is None]
     if not lacking:
         return None
-    return f"the data format {name!r} needs {' and '.join(lacking)}: pip install 'adaptkit[data]'"
+    return f"the data format {name!r} needs {' and '.join(lacking)}: {install_command('data')}"
 
 
 def _missing_files(name: str, options: Any, context: DataContext) -> Iterator[str]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adaptkit.errors import AdaptkitError, DataError, inert_text
+from adaptkit.errors import AdaptkitError, DataError, inert_text, install_command
 from adaptkit.serving.backends import MAX_FILE_BYTES, Backend, Reply
 from adaptkit.serving.demo.drawing import draw_boxes
 from adaptkit.serving.demo.history import BY_SUFFIX, Part, messages_of, part_of_file, to_markdown, turns_of
@@ -244,7 +244,7 @@ def import_gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise DataError('the page needs gradio: pip install "adaptkit[demo]"') from error
+        raise DataError(f"the page needs gradio: {install_command('demo')}") from error
     gradio.processing_utils.async_ssrf_protected_get = _refuse_address
     return gradio
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from adaptkit.cli import cli, doctor, environment
+from adaptkit.errors import DISTRIBUTION
 
 HEALTHY: dict[str, Any] = {
     "required_packages": [{"name": "torch", "status": "ok", "version": "2.15.0", "supported": ">=2.10"}],
@@ -20,11 +21,12 @@ HEALTHY: dict[str, Any] = {
             "version": None,
             "supported": ">=2.7",
             "purpose": "faster attention",
-            "install": "pip install 'adaptkit[flash-attn]'",
+            "install": "pip install 'inner-adaptkit[flash-attn]'",
         }
     ],
     "plugins": {"loaded": {"clip": {"package": "adaptkit-clip 1", "offers": {"encoder": ["clip"]}}}, "broken": {}},
     "world_models": [{"name": "decoder", "status": "ok", "path": "/there", "bytes": 3_000_000}],
+    "foreign_package": None,
 }
 
 
@@ -38,7 +40,7 @@ def test_a_healthy_machine_with_an_optional_package_missing_is_fine(monkeypatch:
     result = run_doctor(monkeypatch)
     assert result.exit_code == 0
     assert "faster attention" in result.stdout
-    assert "pip install 'adaptkit[flash-attn]'" in result.stdout
+    assert "pip install 'inner-adaptkit[flash-attn]'" in result.stdout
     assert "no GPU" in result.stdout
 
 
@@ -57,6 +59,7 @@ def test_a_healthy_machine_with_an_optional_package_missing_is_fine(monkeypatch:
             {"plugins": {"loaded": {}, "broken": {"ear": {"package": "ear 0.1", "problem": "ImportError: no soxr"}}}},
             "plugin ear (ear 0.1) does not load: ImportError: no soxr.",
         ),
+        ({"foreign_package": "0.0.3"}, "`pip uninstall adaptkit`"),
         (
             {"world_models": [{"name": "decoder", "status": "missing", "path": "/gone", "bytes": None}]},
             "the built-in decoder is not at /gone",
@@ -89,8 +92,8 @@ def test_required_packages_are_those_of_the_metadata() -> None:
 def test_each_extra_is_an_optional_package_that_doctor_explains() -> None:
     from importlib.metadata import metadata
 
-    extras = set(metadata("adaptkit").get_all("Provides-Extra") or [])
-    assert extras == {package.extra for package in environment.OPTIONAL_PACKAGES if package.extra}
+    extras = set(metadata(DISTRIBUTION).get_all("Provides-Extra") or [])
+    assert extras - {"all"} == {package.extra for package in environment.OPTIONAL_PACKAGES if package.extra}
 
 
 def test_a_package_that_cannot_be_imported_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,5 +203,5 @@ def test_what_a_packed_base_cannot_do_is_refused(folders) -> None:
 
 def test_the_extra_is_named_where_bitsandbytes_is_missing(monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install 'adaptkit\[bitsandbytes\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'inner-adaptkit\[bitsandbytes\]'"):
         bitsandbytes_config("nf4", torch.float32)

@@ -131,4 +131,4 @@ def test_a_page_without_gradio_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "gradio", None)
     result = CliRunner().invoke(cli, ["demo", "some/run"])
     assert result.exit_code == 2
-    assert "adaptkit[demo]" in result.stderr
+    assert "inner-adaptkit[demo]" in result.stderr

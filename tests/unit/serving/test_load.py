@@ -126,7 +126,7 @@ def test_the_command_names_the_extra_where_it_is_missing(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "fastapi", None)
     result = CliRunner().invoke(cli, ["serve", str(tmp_path)])
     assert result.exit_code != 0
-    assert "adaptkit[serve]" in result.output
+    assert "inner-adaptkit[serve]" in result.output
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_a_server_for_everybody_without_a_key_warns(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], ["adaptkit[ray]"]),
+        ([], ["inner-adaptkit[ray]"]),
         (["--port", "0"], ["--port"]),
         (["--device", "cuda:1"], ["--device"]),
     ],

@@ -129,5 +129,5 @@ def test_the_state_of_an_8_bit_optimizer_round_trips_alone_and_beside_muon():
 
 def test_the_8_bit_optimizer_names_its_extra_where_it_is_missing(model, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"adamw_8bit .*adaptkit\[bitsandbytes\]"):
+    with pytest.raises(ModelError, match=r"adamw_8bit .*inner-adaptkit\[bitsandbytes\]"):
         build_optimizer(model, ("projector",), optimizer_config(name="adamw_8bit"))
