@@ -13,7 +13,7 @@ from adaptkit.cli.output import FILE, FOLDER, Decorator, add_options, seed_optio
 from adaptkit.cli.terminal import Console, echo
 
 if TYPE_CHECKING:
-    from adaptkit.data_tools.convert import Summary
+    from adaptkit.data_tools.convert import RegionSummary
 
 
 @click.group(cls=NamingGroup)
@@ -118,7 +118,7 @@ def objects365(annotations: Path, skip_fake: bool, skip_reflected: bool, **optio
     _run(convert_objects365, annotations, options, skip_fake=skip_fake, skip_reflected=skip_reflected)
 
 
-def _run(converter: Callable[..., Summary], source: Any, options: dict[str, Any], **more: Any) -> None:
+def _run(converter: Callable[..., RegionSummary], source: Any, options: dict[str, Any], **more: Any) -> None:
     from adaptkit.cli.progress import progress_bar
     from adaptkit.data_tools.convert import ConversationOptions
 

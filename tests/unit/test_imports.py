@@ -22,7 +22,7 @@ PACKAGE = Path(adaptkit.__file__).parent
 GROUPS = (
     {"errors", "placement", "stage", "reporting", "interfaces", "hookspecs", "plugin_manager"},
     {"files"},
-    {"processes"},
+    {"processes", "releases"},
     {"recipe"},
     {"surgery", "chat"},
     {"data", "model", "policies", "projectors"},
@@ -58,6 +58,7 @@ KNOWS_MODALITIES = {
     "importers",
     "serving",
     "data_tools.convert",  # reads the layouts of public datasets of pictures
+    "releases",  # layouts of public datasets of pictures and recordings
     "serving.media",  # OpenAI's names for media, and the pixels of pictures
     "serving.schema",  # OpenAI's fields
     "evaluation.world_task",  # asks about the world's images

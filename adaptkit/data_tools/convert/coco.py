@@ -16,14 +16,13 @@ from adaptkit.chat.boxes import Box
 from adaptkit.data_tools.convert.conversations import (
     ConversationOptions,
     Picture,
-    Progress,
     Region,
-    Summary,
+    RegionSummary,
     is_number,
     write_conversations,
 )
-from adaptkit.data_tools.convert.json_stream import read_lists
 from adaptkit.errors import DataError
+from adaptkit.files.json_stream import Progress, read_lists
 
 PER_PICTURE = ConversationOptions(group="picture")
 _PICTURES_PER_TICK = 1_000
@@ -31,7 +30,7 @@ _PICTURES_PER_TICK = 1_000
 
 def convert_coco(
     annotations: Path, output: Path, options: ConversationOptions = PER_PICTURE, progress: Progress | None = None
-) -> Summary:
+) -> RegionSummary:
     """Write COCO's detection annotations as conversations; crowds are skipped.
 
     Args:
@@ -54,7 +53,7 @@ def convert_objects365(
     *,
     skip_fake: bool = False,
     skip_reflected: bool = False,
-) -> Summary:
+) -> RegionSummary:
     """Write Objects365's annotations as conversations; as `convert_coco`, but for what follows.
 
     Args:
@@ -71,7 +70,7 @@ def convert_objects365(
 
 def _convert(
     dataset: _Detection, path: Path, output: Path, options: ConversationOptions, progress: Progress | None
-) -> Summary:
+) -> RegionSummary:
     for name, entry in read_lists(path, ("images", "annotations", "categories"), progress):
         getattr(dataset, f"add_{name}")(entry)
     return write_conversations(dataset.pictures(progress), output, options, dataset.skipped)

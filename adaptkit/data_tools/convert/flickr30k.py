@@ -13,12 +13,12 @@ from xml.parsers import expat
 from adaptkit.data_tools.convert.conversations import (
     ConversationOptions,
     Picture,
-    Progress,
     Region,
-    Summary,
+    RegionSummary,
     write_conversations,
 )
 from adaptkit.errors import DataError, unknown_name
+from adaptkit.files.json_stream import Progress
 from adaptkit.files.loading import read_text, reading
 
 NOT_VISUAL = "0"
@@ -36,7 +36,7 @@ def convert_flickr30k(
     progress: Progress | None = None,
     *,
     split: str = "train",
-) -> Summary:
+) -> RegionSummary:
     """Write the phrases of Flickr30k Entities as conversations.
 
     A phrase that several captions of a picture have for the same thing is asked about once.

@@ -12,13 +12,13 @@ from adaptkit.data_tools.convert.coco import read_boxes
 from adaptkit.data_tools.convert.conversations import (
     ConversationOptions,
     Picture,
-    Progress,
     Region,
-    Summary,
+    RegionSummary,
     write_conversations,
 )
 from adaptkit.data_tools.convert.pickles import load_plain_pickle
 from adaptkit.errors import DataError, unknown_name
+from adaptkit.files.json_stream import Progress
 
 INSTANCES_FILE = "instances.json"
 _REFS_FILE = re.compile(r"refs\((\w+)\)\.p")
@@ -32,7 +32,7 @@ def convert_refcoco(
     *,
     split: str = "train",
     split_by: Sequence[str] = (),
-) -> Summary:
+) -> RegionSummary:
     """Write RefCOCO's expressions as conversations.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import DataError, unknown_name
-from adaptkit.evaluation.official.folder import ResultFolder
+from adaptkit.files.folder import FileFolder
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,13 @@ def score_folder(name: str, path: Path) -> tuple[dict[str, Any], list[str]]:
     if name not in BENCHMARKS:
         raise DataError(unknown_name("benchmark", name, BENCHMARKS))
     benchmark = BENCHMARKS[name]
-    folder = ResultFolder(path, benchmark.layout)
+    folder = FileFolder(path, benchmark.layout)
     if not path.is_dir():
         raise DataError(f"{path} is not a folder. {folder.needs()}")
     if not folder.names():
         raise DataError(f"the folder {path} is empty. {folder.needs()}")
     module, function = benchmark.score.split(":")
-    score: Callable[[ResultFolder], dict[str, Any]] = getattr(import_module(f"{__name__}.{module}"), function)
+    score: Callable[[FileFolder], dict[str, Any]] = getattr(import_module(f"{__name__}.{module}"), function)
     return score(folder), folder.notes
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.evaluation.official.folder import ResultFolder, mean
+from adaptkit.files.folder import FileFolder, mean
 
 LETTERS = "ABCD"
 SUFFIX = "_val.csv"
@@ -37,7 +37,7 @@ _PATTERNS = (
 _COMPILED = tuple(re.compile(pattern.replace("X", "([ABCD])")) for pattern in _PATTERNS)
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """Averages weigh subjects equally, as C-Eval does; subjects that nobody answered are omitted."""
     rows = folder.rows("predictions.jsonl", subject=str, id=(int, str), prediction=str)
     questions = dict(_questions(folder))
@@ -72,7 +72,7 @@ def is_right(answer: str, question: dict[str, str]) -> bool:
     return taken in (gold, question[gold])
 
 
-def _questions(folder: ResultFolder) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
+def _questions(folder: FileFolder) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
     names = folder.names("data/val", SUFFIX)
     if not names:
         raise DataError(f"{folder.path / 'data/val'} has no file SUBJECT{SUFFIX}. {folder.needs()}")
@@ -83,7 +83,7 @@ def _questions(folder: ResultFolder) -> Iterator[tuple[tuple[str, str], dict[str
             yield (name.removesuffix(SUFFIX), row["id"].strip()), row
 
 
-def _by_category(folder: ResultFolder, per_subject: dict[str, float]) -> dict[str, float]:
+def _by_category(folder: FileFolder, per_subject: dict[str, float]) -> dict[str, float]:
     mapping = folder.json("subject_mapping.json", dict)
     groups: dict[str, list[float]] = defaultdict(list)
     for subject, accuracy in per_subject.items():

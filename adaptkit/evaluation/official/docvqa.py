@@ -6,12 +6,12 @@ from collections import defaultdict
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.evaluation.official.folder import ResultFolder, mean
+from adaptkit.files.folder import FileFolder, mean
 
 _THRESHOLD = 0.5
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """By lmms-eval, which took the rule over from Qwen-VL, and by ST-VQA's evaluator."""
     rows = folder.rows("items.jsonl", answers=list, prediction=str)
     for where, row in rows:

@@ -10,8 +10,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.evaluation.official.folder import ResultFolder, Row, mean
 from adaptkit.evaluation.official.letters import harness_letter, vlmevalkit_letter
+from adaptkit.files.folder import FileFolder, Row, mean
 
 SETS = ("mmbench_en", "mmbench_cn", "ccbench")
 ROTATION = 10**6
@@ -38,7 +38,7 @@ class _Question:
     ability: str
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """Every set that is in the folder, by its name."""
     present = [name for name in SETS if folder.has(f"{name}.tsv")]
     if not present:
@@ -46,7 +46,7 @@ def score(folder: ResultFolder) -> dict[str, Any]:
     return {name: score_set(name, folder) for name in present}
 
 
-def score_set(name: str, folder: ResultFolder) -> dict[str, Any]:
+def score_set(name: str, folder: FileFolder) -> dict[str, Any]:
     """By VLMEvalKit without a judge, and by lmms-eval's evaluator with `eval_method=static`."""
     rows = folder.table(f"{name}.tsv", "index", "question", "answer", "category", delimiter="\t")
     questions = [question for question in map(_question, rows) if question.gold]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from adaptkit.errors import DataError, nearest_name
-from adaptkit.evaluation.official.folder import ResultFolder, mean
+from adaptkit.files.folder import FileFolder, mean
 
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
@@ -20,7 +20,7 @@ class _Line(NamedTuple):
     """With its line end."""
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """By the tool of MME's authors, and by lmms-eval. Tasks that are absent count as 0."""
     place = "results/" if folder.has("results") else ""
     present = [task for task in (*PERCEPTION, *COGNITION) if folder.has(f"{place}{task}.txt")]
@@ -52,7 +52,7 @@ def _label(beginning: str) -> str:
     return "yes" if "yes" in beginning else "no" if "no" in beginning else "other"
 
 
-def _read(folder: ResultFolder, name: str) -> list[_Line]:
+def _read(folder: FileFolder, name: str) -> list[_Line]:
     lines = []
     for where, line in folder.lines(name):
         cells = line.split("\t")
@@ -98,7 +98,7 @@ def _sums(scores: dict[str, float]) -> dict[str, float]:
     return {"perception": total(PERCEPTION), "cognition": total(COGNITION)}
 
 
-def _check_names(folder: ResultFolder, place: str, present: list[str]) -> None:
+def _check_names(folder: FileFolder, place: str, present: list[str]) -> None:
     missing = [task for task in (*PERCEPTION, *COGNITION) if task not in present]
     for name in folder.names(place, ".txt"):
         nearest = nearest_name(name.removesuffix(".txt"), missing)

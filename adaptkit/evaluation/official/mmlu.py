@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.evaluation.official.folder import ResultFolder, check, mean
+from adaptkit.files.folder import FileFolder, check, mean
 
 LETTERS = "ABCD"
 _CATEGORIES = {
@@ -30,7 +30,7 @@ CATEGORY_OF = {subject: category for category, subjects in _CATEGORIES.items() f
 SUFFIX = "_test.csv"
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """Averages weigh by question, as in the authors' script; subjects that nobody answered are omitted."""
     rows = folder.rows("logprobs.jsonl", subject=str, row=int, logprobs=dict)
     gold = dict(_gold(folder))
@@ -57,7 +57,7 @@ def score(folder: ResultFolder) -> dict[str, Any]:
     }
 
 
-def _gold(folder: ResultFolder) -> Iterator[tuple[tuple[str, int], str]]:
+def _gold(folder: FileFolder) -> Iterator[tuple[tuple[str, int], str]]:
     names = folder.names("data/test", SUFFIX)
     if not names:
         raise DataError(f"{folder.path / 'data/test'} has no file SUBJECT{SUFFIX}. {folder.needs()}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.evaluation.official.folder import ResultFolder, check, mean
+from adaptkit.files.folder import FileFolder, check, mean
 
 _DOMAINS = {
     "Art and Design": "Art Art_Theory Design Music",
@@ -32,7 +32,7 @@ _MAX_LIST_CHARS = 10_000
 Value = str | float
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """By the release's `main_eval_only.py`, which only counts questions that are answered; raw responses, if any."""
     scores: dict[str, Any] = {"model": folder.path.resolve().name, "official_main_eval_only": _official(folder)}
     if folder.has("responses.jsonl"):
@@ -102,7 +102,7 @@ def _shortest(tails: Sequence[str]) -> str:
     return shortest
 
 
-def _official(folder: ResultFolder) -> dict[str, Any]:
+def _official(folder: FileFolder) -> dict[str, Any]:
     questions = folder.json("answer_dict_val.json", dict)
     place = folder.path / "total_val_output.json"
     outputs = folder.json("total_val_output.json", dict)
@@ -140,7 +140,7 @@ def _weighed(groups: Sequence[Sequence[bool]]) -> dict[str, float]:
     return {"num": number, "acc": round(accuracy, 3)}
 
 
-def _responses(folder: ResultFolder) -> dict[str, int]:
+def _responses(folder: FileFolder) -> dict[str, int]:
     rows = folder.rows("responses.jsonl", question_type=str, answer=(str, list), response=str)
     num_random = num_right = 0
     for where, row in rows:

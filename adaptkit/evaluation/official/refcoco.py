@@ -8,7 +8,7 @@ from typing import Any
 
 from adaptkit.errors import DataError
 from adaptkit.evaluation.boxes import BoxVerdict, score_boxes
-from adaptkit.evaluation.official.folder import ResultFolder, Row, check_numbers, mean
+from adaptkit.files.folder import FileFolder, Row, check_numbers, mean
 
 _THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 _MAX_SIDE = 10**6
@@ -16,7 +16,7 @@ _NUMBER = r"\s*(-?\d+(?:\.\d+)?)"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\s*\]")
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """By the script of the Inner-Adaptor release; by lmms-eval, where there are answers to its prompt."""
     gold = _gold(folder)
     items, num_unknown = [], 0
@@ -42,7 +42,7 @@ def first_box(text: str) -> tuple[float, ...]:
     return tuple(map(float, found.groups())) if found else (0.0, 0.0, 0.0, 0.0)
 
 
-def _gold(folder: ResultFolder) -> dict[Any, dict[str, Any]]:
+def _gold(folder: FileFolder) -> dict[Any, dict[str, Any]]:
     rows = folder.rows("gt.jsonl", sent_id=(int, str), bbox=list, width=(int, float), height=(int, float))
     for where, row in rows:
         check_numbers(row, where, "bbox", length=4)
@@ -56,7 +56,7 @@ def _verdict(text: Any, truth: dict[str, Any] | None) -> BoxVerdict:
     return score_boxes(text, truth["bbox"], truth["width"], truth["height"])
 
 
-def _harness(folder: ResultFolder) -> dict[str, float]:
+def _harness(folder: FileFolder) -> dict[str, float]:
     size = {"image_width": (int, float), "image_height": (int, float)}
     rows = folder.rows("lmms_eval_pred.jsonl", bbox_xywh=list, prediction=str, **size)
     pairs = [(_fractions(row), first_box(row[1]["prediction"])) for row in rows]

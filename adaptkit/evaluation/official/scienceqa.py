@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.evaluation.official.folder import ResultFolder, check
+from adaptkit.files.folder import FileFolder, check
 
 _LETTERS = "ABCDE"
 _SENTENCE = re.compile(r"The answer is ([A-Z]).")  # any character must follow
@@ -27,7 +27,7 @@ _CONTEXTS: dict[str, Callable[[Problem], bool]] = {
 }
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """By LLaVA's script, by the release's script on LLaVA's results, and LaVIN's parsing. No answer is wrong."""
     problems = _problems(folder)
     test = _test_ids(folder, problems)
@@ -76,7 +76,7 @@ def _index(letter: str, choices: Sequence[str]) -> int | None:
     return _LETTERS.index(letter) if letter and letter in _LETTERS[: len(choices)] else None
 
 
-def _problems(folder: ResultFolder) -> dict[str, Problem]:
+def _problems(folder: FileFolder) -> dict[str, Problem]:
     problems = folder.json("problems.json", dict)
     for key, problem in problems.items():
         where = f"{folder.path / 'problems.json'}, {key}"
@@ -85,7 +85,7 @@ def _problems(folder: ResultFolder) -> dict[str, Problem]:
     return problems
 
 
-def _test_ids(folder: ResultFolder, problems: Mapping[str, Problem]) -> list[str]:
+def _test_ids(folder: FileFolder, problems: Mapping[str, Problem]) -> list[str]:
     place = folder.path / "pid_splits.json"
     splits = folder.json("pid_splits.json", dict)
     check(splits, str(place), test=list)

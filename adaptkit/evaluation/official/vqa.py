@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from adaptkit.errors import DataError, first_few
-from adaptkit.evaluation.official.folder import ResultFolder, check, mean
+from adaptkit.files.folder import FileFolder, check, mean
 
 _DIGITS = enumerate(["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], start=1)
 _NUMBERS = {"none": "0", "zero": "0", **{word: str(number) for number, word in _DIGITS}}
@@ -40,7 +40,7 @@ def _misspellings() -> Iterator[tuple[str, str]]:
 _CONTRACTIONS = {**dict(_misspellings()), "somebody'd": "somebodyd"}  # the last as the tools have it
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """By VQA's tool, which needs an answer to every question, and by LLaVA's evaluator for TextVQA."""
     gold = _gold(folder)
     place = folder.path / "predictions.json"
@@ -110,7 +110,7 @@ def _tokenised(text: str) -> str:
     return _plain(text.lower().replace(",", "").replace("?", "").replace("'s", " 's"))
 
 
-def _gold(folder: ResultFolder) -> dict[int | str, list[dict[str, Any]]]:
+def _gold(folder: FileFolder) -> dict[int | str, list[dict[str, Any]]]:
     questions, annotations = (_listed(folder, f"{name}.json", name) for name in ("questions", "annotations"))
     place = folder.path / "annotations.json"
     gold = {}
@@ -128,7 +128,7 @@ def _gold(folder: ResultFolder) -> dict[int | str, list[dict[str, Any]]]:
     return {row["question_id"]: gold[row["question_id"]] for row in questions}
 
 
-def _listed(folder: ResultFolder, name: str, key: str) -> list[dict[str, Any]]:
+def _listed(folder: FileFolder, name: str, key: str) -> list[dict[str, Any]]:
     place = folder.path / name
     content = folder.json(name, dict)
     check(content, str(place), **{key: list})

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from adaptkit.errors import DataError, first_few
-from adaptkit.evaluation.official.folder import ResultFolder, mean
+from adaptkit.files.folder import FileFolder, mean
 
 
-def score(folder: ResultFolder) -> dict[str, Any]:
+def score(folder: FileFolder) -> dict[str, Any]:
     """By VSR's analysis scripts; an answer other than 0 and 1 is wrong."""
     rows = folder.rows("test.jsonl", relation=str, label=int)
     answers = _answers(folder)
@@ -32,7 +32,7 @@ def score(folder: ResultFolder) -> dict[str, Any]:
     }
 
 
-def _answers(folder: ResultFolder) -> list[int]:
+def _answers(folder: FileFolder) -> list[int]:
     answers = []
     for where, line in folder.lines("preds.txt"):
         try:
@@ -42,7 +42,7 @@ def _answers(folder: ResultFolder) -> list[int]:
     return answers
 
 
-def _categories(folder: ResultFolder) -> dict[str, str]:
+def _categories(folder: FileFolder) -> dict[str, str]:
     """Meta-category of each relation; of one that two lines name, the last."""
     found = {}
     for where, line in folder.lines("rel_meta_category_dict.txt"):

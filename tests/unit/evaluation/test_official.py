@@ -14,7 +14,6 @@ from adaptkit.evaluation.official import (
     BENCHMARKS,
     ceval,
     docvqa,
-    folder,
     letters,
     mmbench,
     mme,
@@ -24,6 +23,7 @@ from adaptkit.evaluation.official import (
     score_folder,
     vqa,
 )
+from adaptkit.files import folder
 
 REFERENCES = {
     **{name: (name, "expected.json") for name in BENCHMARKS if not name.startswith(("mmbench", "ccbench"))},

@@ -254,6 +254,6 @@ def test_lists_are_read_alike_wherever_chunks_end(tmp_path: Path, monkeypatch: p
     path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False, indent=3), encoding="utf-8")
     convert_coco(path, tmp_path / "whole.json")
     for size in (1, 2, 3, 7, 64):
-        monkeypatch.setattr("adaptkit.data_tools.convert.json_stream.CHUNK_BYTES", size)
+        monkeypatch.setattr("adaptkit.files.json_stream.CHUNK_BYTES", size)
         convert_coco(path, tmp_path / "chunks.json")
         assert read(tmp_path / "chunks.json") == read(tmp_path / "whole.json")

@@ -1,4 +1,4 @@
-"""Large JSON objects of long lists, such as COCO's files, one entry at a time.
+"""Large JSON objects of long lists, such as COCO's and VQA's files, one entry at a time.
 
 ijson does the same, but was measured to lose what users have: its C backend refuses a whole file for one `NaN`, which
 Python's `json` writes, for one integer above 64 bits or one `1e400`. Of several lists it needs one pass each, or its
@@ -10,12 +10,14 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adaptkit.data_tools.convert.conversations import Progress
 from adaptkit.errors import DataError
+
+Progress = Callable[[int, int, str], None]
+"""Called with how much is done, how much there is, and of what."""
 
 CHUNK_BYTES = 1 << 20
 _MAX_ENTRY_CHARS = 64 << 20
@@ -126,7 +128,7 @@ class _Scanner:
     def error(self, what: str) -> DataError:
         """What is wrong, and where about."""
         near = self._text[self._at : self._at + 40]
-        return DataError(f"{self.path}: not valid JSON of COCO's layout: {what}, near {near!r}")
+        return DataError(f"{self.path}: not valid JSON of the expected layout: {what}, near {near!r}")
 
     def _more(self) -> bool:
         if len(self._text) - self._at > _MAX_ENTRY_CHARS:

@@ -1,4 +1,4 @@
-"""Reading a folder of results that another system wrote: bounded files, and errors that name file and line."""
+"""A folder of files in a published layout: bounded reading, and errors that name file and line."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 
 
 @dataclass
-class ResultFolder:
-    """The files of a benchmark and the answers to it.
+class FileFolder:
+    """The files of a dataset, or of a benchmark and the answers to it.
 
     Attributes:
         path: The folder.
-        layout: Each file that the benchmark has, and what it holds.
-        notes: What a reader of the scores should know: answers that are missing, given twice and the like.
+        layout: Each file that belongs to the layout, and what it holds.
+        notes: What a reader of the results should know: answers that are missing, given twice and the like.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class ResultFolder:
             raise DataError(f"cannot read the folder {folder}: {error.strerror}. {self.needs()}") from error
 
     def needs(self) -> str:
-        """One sentence on the files that the benchmark has."""
+        """One sentence on the files of the layout."""
         return f"The layout is {'; '.join(f'{name} ({what})' for name, what in self.layout.items())}."
 
     def text(self, name: str) -> str:
