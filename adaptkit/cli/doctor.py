@@ -42,22 +42,21 @@ def examine() -> dict[str, Any]:
         "optional": environment.optional_packages(),
         "plugins": environment.plugins(),
         "world": environment.world_models(),
-        "foreign": environment.foreign_package(),
     }
-    report["problems"] = _problems(report)
+    report["problems"] = _problems(report, environment.foreign_package())
     return report
 
 
-def _problems(report: dict[str, Any]) -> list[str]:
+def _problems(report: dict[str, Any], foreign: str | None) -> list[str]:
     problems = [
         f"{row['name']} {row['version'] or 'is missing'}: adaptkit needs {row['supported']}; "
         f"run `pip install '{row['name']}{row['supported']}'`."
         for row in report["required"]
         if row["status"] != "ok"
     ]
-    if report["foreign"] is not None:
+    if foreign is not None:
         problems.append(
-            f"the package adaptkit {report['foreign']} is installed: another project's, or ours from before it "
+            f"the package adaptkit {foreign} is installed: another project's, or ours from before it "
             f"was called {DISTRIBUTION}. It writes into the same folder. Run `pip uninstall adaptkit`, then "
             f"`pip install --force-reinstall --no-deps {DISTRIBUTION}`."
         )

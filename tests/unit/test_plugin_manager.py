@@ -182,7 +182,7 @@ for number in ("'1'", "None", "True", "1.0"):
     BROKEN[f"must be the number of the contract that it is made for, an integer; got {number}"] = f"""
     ADAPTKIT_CONTRACT = {number}
     """
-BROKEN["contract 2 of adaptkit.interfaces, and the installed adaptkit has contract 1: upgrade adaptkit"] = """
+BROKEN["contract 2 of adaptkit.interfaces, and the installed adaptkit has contract 1: upgrade inner-adaptkit"] = """
     from adaptkit import hookimpl
     ADAPTKIT_CONTRACT = 2
     @hookimpl
@@ -238,7 +238,7 @@ def test_one_distribution_listed_twice_loads_once(site: Site) -> None:
 
 
 def test_a_variable_limits_what_loads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.install("adaptkit", SOUND.replace('"square"', '"core"'), entry_point="adaptkit-core")
+    site.install("inner-adaptkit", SOUND.replace('"square"', '"core"'), entry_point="adaptkit-core")
     site.install("fake-square", SOUND)
     site.install("fake-broken", "raise RuntimeError")
     for selection, expected in (("", []), ("fake-square", ["fake-square"]), ("none, fake-square ", ["fake-square"])):

@@ -66,7 +66,7 @@ def test_the_prefix_may_be_given(tmp_path: Path) -> None:
         (["gyro-"], "is not a name for a plugin"),
         (["g" * 41], "is not a name for a plugin"),
         (["text"], "the name 'text' is reserved: chat messages call their text parts so"),
-        (["linear", "--kind", "projector"], "a projector named 'linear' is installed already, by adaptkit 0"),
+        (["linear", "--kind", "projector"], "a projector named 'linear' is installed already, by inner-adaptkit 0"),
         (["image"], "a modality named 'image' is installed already, by adaptkit-image 0"),
         (["image", "--kind", "projector"], "a plugin package named 'adaptkit-image' is installed already"),
         (["taken"], "adaptkit-taken exists already. Choose another name, or another --directory."),

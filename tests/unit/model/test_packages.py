@@ -23,8 +23,8 @@ def checkpoint(tmp_path):
 def test_packages_are_recorded(checkpoint):
     recorded = json.loads((checkpoint / "config.json").read_text())["packages"]
     assert recorded["encoder clip"].startswith("adaptkit-clip ")
-    assert recorded["projector mlp2x_gelu"].startswith("adaptkit ")
-    assert recorded["insertion policy inner_adapter"].startswith("adaptkit ")
+    assert recorded["projector mlp2x_gelu"].startswith("inner-adaptkit ")
+    assert recorded["insertion policy inner_adapter"].startswith("inner-adaptkit ")
 
 
 @pytest.mark.parametrize("load", [adaptkit.load, adaptkit.load_processor])
