@@ -11,7 +11,7 @@ from adaptkit.cli.group import NamingGroup
 
 @click.group(cls=NamingGroup)
 def data() -> None:
-    """Check training data, or turn public grounding datasets into it."""
+    """Check training data, or turn public datasets into it."""
 
 
 data.add_command(check)

@@ -1,34 +1,36 @@
-"""`adaptkit data convert`: public grounding datasets as conversations."""
+"""`adaptkit data convert`: public datasets as conversations; those of grounding are here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from adaptkit.cli.data_convert_options import output_option, path_options, run
+from adaptkit.cli.data_convert_questions import docvqa, scienceqa, textvqa, the_cauldron, vqav2, vsr
+from adaptkit.cli.data_convert_speech import common_voice, librispeech
 from adaptkit.cli.group import NamingGroup
-from adaptkit.cli.output import FILE, FOLDER, Decorator, add_options, seed_option
-from adaptkit.cli.terminal import Console, echo
-
-if TYPE_CHECKING:
-    from adaptkit.data_tools.convert import RegionSummary
+from adaptkit.cli.output import FILE, FOLDER, Decorator, add_options
 
 
 @click.group(cls=NamingGroup)
 def convert() -> None:
-    """Turn a public grounding dataset into conversations.
+    """Turn a public dataset into conversations.
 
-    Each asks where the region of an expression is. The answer is its boxes, as fractions of the picture padded to a
-    square, in the wording of the Inner-Adaptor release. The file has the format llava.
+    It is read as it is published; nothing is fetched. The file has the format llava. The last line says how much was
+    written, and what was skipped and why.
     """
+
+
+for command in (docvqa, textvqa, vqav2, vsr, scienceqa, the_cauldron, librispeech, common_voice):
+    convert.add_command(command)
 
 
 def common_options(group: str) -> Decorator:
     """Options of every kind; `group` is how its regions are grouped where the user does not say."""
     return add_options(
-        click.option("--output", required=True, type=FILE, help="JSON file to write."),
+        output_option,
         click.option(
             "--group",
             type=click.Choice(("region", "picture")),
@@ -41,19 +43,7 @@ def common_options(group: str) -> Decorator:
         click.option(
             "--decimals", default=3, show_default=True, type=click.IntRange(1, 12), help="Decimals of the coordinates."
         ),
-        click.option("--prefix", default="", help="Folder to add before the pictures' paths."),
-        click.option(
-            "--strip-folders",
-            default=0,
-            show_default=True,
-            type=click.IntRange(0),
-            help="Leading folders to remove from the pictures' paths before --prefix is added.",
-        ),
-        click.option(
-            "--media", type=FOLDER, help="Skip pictures that are not in this folder; paths are relative to it."
-        ),
-        click.option("--limit", type=click.IntRange(1), help="Most conversations to write."),
-        seed_option("With --limit: seed by which conversations are drawn.", show_default="the first ones"),
+        path_options("pictures"),
     )
 
 
@@ -67,13 +57,15 @@ def common_options(group: str) -> Decorator:
     help="Who made the splits, unc, google or umd, where a folder has several; may be repeated.",
 )
 def refcoco(folders: tuple[Path, ...], split: str, split_by: tuple[str, ...], **options: Any) -> None:
-    """RefCOCO, RefCOCO+ and RefCOCOg.
+    """RefCOCO, RefCOCO+ and RefCOCOg: where is what an expression describes?
+
+    The answer is its box, as fractions of the picture padded to a square, in the wording of the Inner-Adaptor release.
 
     Each DIR holds instances.json and refs(SPLIT_BY).p, from which only plain values are read.
     """
     from adaptkit.data_tools.convert import convert_refcoco
 
-    _run(convert_refcoco, folders, options, split=split, split_by=split_by)
+    run(convert_refcoco, "ConversationOptions", options, folders, split=split, split_by=split_by)
 
 
 @convert.command()
@@ -81,13 +73,13 @@ def refcoco(folders: tuple[Path, ...], split: str, split_by: tuple[str, ...], **
 @common_options("region")
 @click.option("--split", default="train", show_default=True, help="Name of the split, or all.")
 def flickr30k(folder: Path, split: str, **options: Any) -> None:
-    """Flickr30k Entities.
+    """Flickr30k Entities: where is what a phrase names?
 
     DIR holds Sentences, Annotations and the lists of the splits, train.txt, val.txt and test.txt.
     """
     from adaptkit.data_tools.convert import convert_flickr30k
 
-    _run(convert_flickr30k, folder, options, split=split)
+    run(convert_flickr30k, "ConversationOptions", options, folder, split=split)
 
 
 @convert.command()
@@ -100,7 +92,7 @@ def coco(annotations: Path, **options: Any) -> None:
     """
     from adaptkit.data_tools.convert import convert_coco
 
-    _run(convert_coco, annotations, options)
+    run(convert_coco, "ConversationOptions", options, annotations)
 
 
 @convert.command()
@@ -115,16 +107,11 @@ def objects365(annotations: Path, skip_fake: bool, skip_reflected: bool, **optio
     """
     from adaptkit.data_tools.convert import convert_objects365
 
-    _run(convert_objects365, annotations, options, skip_fake=skip_fake, skip_reflected=skip_reflected)
-
-
-def _run(converter: Callable[..., RegionSummary], source: Any, options: dict[str, Any], **more: Any) -> None:
-    from adaptkit.cli.progress import progress_bar
-    from adaptkit.data_tools.convert import ConversationOptions
-
-    if options["seed"] is not None and options["limit"] is None:
-        raise click.UsageError("--seed says which conversations --limit takes: give --limit, or neither.")
-    output = options.pop("output")
-    with progress_bar(Console(stderr=True)) as progress:
-        summary = converter(source, output, ConversationOptions(**options), progress, **more)
-    echo(summary)
+    run(
+        convert_objects365,
+        "ConversationOptions",
+        options,
+        annotations,
+        skip_fake=skip_fake,
+        skip_reflected=skip_reflected,
+    )

@@ -16,6 +16,7 @@ LAYOUT = {
     "pid_splits.json": "the ids of each split",
     "images/SPLIT/ID/image.png": "the pictures",
 }
+ALL_SPLITS = ("train", "val", "test")
 LETTERS = "ABCDE"
 INPUT_FORMATS = ("CQM", "QCM", "QCML", "QCME", "QCMLE", "QCLM", "QCEM", "QCLEM")
 OUTPUT_FORMATS = ("A", "AL", "AE", "ALE", "AEL", "LA", "EA", "LEA", "ELA")

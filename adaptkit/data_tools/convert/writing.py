@@ -12,6 +12,7 @@ from typing import Any
 
 from adaptkit.errors import DataError
 from adaptkit.files.writing import atomic_file
+from adaptkit.releases.entries import Skipped
 
 Row = dict[str, Any]
 """An entry of a LLaVA file."""
@@ -64,8 +65,10 @@ class Summary:
 
 
 def reasons(skipped: Counter[str]) -> str:
-    """Why items were skipped, the most frequent reason first."""
-    return ", ".join(f"{reason} ({count:,})" for reason, count in skipped.most_common())
+    """Why items were skipped, the most frequent reason first, with what is known of the first item of each."""
+    first = skipped.first if isinstance(skipped, Skipped) else {}
+    examples = {reason: f"; the first: {first[reason]}" if reason in first else "" for reason in skipped}
+    return ", ".join(f"{reason} ({count:,}{examples[reason]})" for reason, count in skipped.most_common())
 
 
 def write_rows(rows: Iterable[Row], options: WriteOptions, summary: Summary) -> None:
@@ -90,7 +93,7 @@ def write_rows(rows: Iterable[Row], options: WriteOptions, summary: Summary) -> 
 
 
 def media_path(file: str, noun: str, options: WriteOptions, skipped: Counter[str]) -> str | None:
-    """The path of a medium as it is written; None, and counted, where there can be or is no such file.
+    """The path of a medium as it is written; None, and counted, where it is missing or cannot be named.
 
     Args:
         file: As the dataset has it.
