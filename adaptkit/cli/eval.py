@@ -63,7 +63,7 @@ def evaluate(
     from adaptkit.run.scoring import mark_trained, prove_text, require_unchanged_text, score
 
     quiet_libraries()
-    checkpoint = located(checkpoint)
+    given, checkpoint = checkpoint, located(checkpoint)
     recipe = _run_recipe(checkpoint)
     configs = _task_configs(tasks, recipe)
     folders = workflow_folders(checkpoint, workflow)
@@ -88,7 +88,7 @@ def evaluate(
         echo_json(results)
     else:
         names = ", ".join(dict.fromkeys(config.name for config in configs))
-        Console().print(render_results_table(results, title=f"{checkpoint}: {names}"))
+        Console().print(render_results_table(results, title=f"{given}: {names}"))
     require_unchanged_text(results, recipe)
 
 

@@ -88,10 +88,12 @@ def generate(
     quiet_libraries()
     from adaptkit.inference import Session
     from adaptkit.inference.routing import AUTO, choose_workflow, named_folders, saved_modalities
+    from adaptkit.model.run_folders import located
 
     waiting = Console(stderr=True).status("loading") if is_terminal else nullcontext()
     with ExitStack() as stack:
         with waiting:
+            checkpoint = located(checkpoint)
             folders = named_folders([checkpoint])
             used = {name for name, _ in given}
             chosen = choose_workflow(used, saved_modalities(folders), next(iter(folders)), workflow or AUTO)

@@ -31,7 +31,7 @@ def import_() -> None:
 def iaa_official(
     directory: Path, output: Path, base: str | None, encoder: str | None, insertion_layers: str | None
 ) -> None:
-    """Import the checkpoint that the authors of IAA released, from DIR.
+    """Import the checkpoint that the authors of IAA released, from DIR, a folder or hub id.
 
     It becomes a stock LLM checkpoint and two workflows, vision and grounding, ready for `adaptkit generate`.
     """
@@ -39,9 +39,10 @@ def iaa_official(
 
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.importers import import_iaa_official
+    from adaptkit.model.run_folders import locate
 
     quiet_libraries()
-    _show(import_iaa_official(directory, output, encoder, base=base, insertion_layers=layers))
+    _show(import_iaa_official(locate(directory, {})[0], output, encoder, base=base, insertion_layers=layers))
 
 
 def parse_layers(text: str) -> list[int]:
@@ -68,16 +69,17 @@ def parse_layers(text: str) -> list[int]:
 def lavin(
     source: Path, output: Path, base: str, encoder: str | None, scale: float | None, temperature: float | None
 ) -> None:
-    """Import an adapter checkpoint of LaVIN: a .pth or .safetensors, or the folder DIR that holds it.
+    """Import an adapter checkpoint of LaVIN: a .pth or .safetensors, or the folder or hub id DIR that holds it.
 
     It becomes the workflow vision on a base that stays where it is.
     """
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.importers import import_lavin
+    from adaptkit.model.run_folders import locate
 
     quiet_libraries()
     given = {} if encoder is None else {"encoder": encoder}
-    _show(import_lavin(source, output, base, **given, scale=scale, temperature=temperature))
+    _show(import_lavin(locate(source, {})[0], output, base, **given, scale=scale, temperature=temperature))
 
 
 def _show(imported: ImportedWorkflows) -> None:

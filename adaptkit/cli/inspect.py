@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +57,15 @@ def inspect(
 
 def _found(target: Path) -> Path:
     """A recipe that is given by its name, or a checkpoint by its hub id."""
+    from adaptkit.files.hub import parse_hub_name
     from adaptkit.model.run_folders import located
     from adaptkit.recipe import find_recipe
+    from adaptkit.recipe.finding import SUFFIXES
 
     found = find_recipe(target)
-    if not found.exists():
-        with suppress(ModelError):
-            return located(target)
-    return found
+    if found.exists() or target.suffix in SUFFIXES or parse_hub_name(str(target)) is None:
+        return found
+    try:
+        return located(target)
+    except ModelError as error:
+        raise ModelError(f"{error} No recipe is called so either; `adaptkit recipes` lists them.") from error

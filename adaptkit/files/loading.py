@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from typing import Any
 
 from adaptkit.errors import AdaptkitError, ArgumentError, ModelError
 from adaptkit.files.generation_config import check_generation_config
+from adaptkit.files.hub import HUB_OPTIONS, refusal_of
 
 MAX_LAYERS = 10_000
 MAX_SIZE = 1 << 40
@@ -75,6 +77,8 @@ class _WrongKindError(ValueError):
 
 def cause(error: BaseException) -> str:
     """What an error of a library says, in one line that may be shown to a user."""
+    if "huggingface_hub" in sys.modules and (refusal := refusal_of(error)) is not None:
+        return refusal
     text = str(error).strip()
     if "weights_only" in text or "Weights only load failed" in text:
         found = _UNSUPPORTED.search(text)
@@ -259,11 +263,9 @@ def _from_config(build: Any, config_class: Any, source: str | Path, **options: A
 
 def _check_config(source: str, options: Mapping[str, Any], advice: str, *, trust_remote_code: bool) -> None:
     """Refuse a config whose numbers would never end, or that names code of the hub."""
-    path = Path(source) / "config.json"
-    if not path.is_file():
-        path = _cached(source, options.get("revision"))
-        if not path.is_file():
-            return
+    path = Path(source) / "config.json" if Path(source).exists() else _downloaded(source, options)
+    if path is None or not path.is_file():
+        return
     values = read_json(path, advice=advice)
     with reading(path):
         for key, value in _leaves(values):
@@ -277,16 +279,15 @@ def _check_config(source: str, options: Mapping[str, Any], advice: str, *, trust
                 )
 
 
-def _cached(source: str, revision: str | None) -> Path:
-    if source.count("/") > 1 or Path(source).exists():
-        return Path(source) / "config.json"
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+def _downloaded(source: str, options: Mapping[str, Any]) -> Path | None:
+    """The config.json of a model on the hub; None where it cannot be had, which is said where the model is loaded."""
+    from huggingface_hub import hf_hub_download
 
+    where = {name: options[name] for name in HUB_OPTIONS if options.get(name) is not None}
     try:
-        return Path(str(try_to_load_from_cache(source, "config.json", revision=revision)))
-    except HFValidationError:
-        return Path(source) / "config.json"
+        return Path(hf_hub_download(source, "config.json", subfolder=options.get("subfolder") or None, **where))
+    except Exception:  # a dozen transport and validation errors
+        return None
 
 
 def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:

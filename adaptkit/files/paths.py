@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from adaptkit.errors import ModelError, wrong_type
+from adaptkit.errors import ModelError, nearest_name, wrong_type
+from adaptkit.files.hub import hub_refusal, is_file_cached, is_hub_id, parse_hub_name
 from adaptkit.files.writing import STAGING
 
 WORLD_PREFIX = "world:"
@@ -24,6 +25,13 @@ def as_path(what: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise ModelError(wrong_type(what, "a path or a hub id", value))
     return Path(value)
+
+
+def nearest_folder(folder: Path) -> str:
+    """The folder that lies where one does not and is spelt most like it, as a question in brackets; else nothing."""
+    beside = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
+    nearest = nearest_name(folder.name, beside)
+    return f" (did you mean {str(folder.with_name(nearest))!r}?)" if nearest and folder.name else ""
 
 
 def resolve_model_path(path: str) -> str:
@@ -55,15 +63,15 @@ def missing_model(path: str, revision: str | None = None) -> str | None:
         return f"{path!r} is not a built-in model (`adaptkit doctor` lists them)"
     if Path(resolved).is_dir():
         return f"the folder {resolved!r} has no config.json, so it is not a model checkpoint"
-    if resolved.count("/") != 1 or resolved.startswith((".", "/", "~")):
-        return f"there is no folder {resolved!r}"
-    from huggingface_hub import try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(resolved, "config.json", revision=revision), str):
+    if not is_hub_id(resolved) or "/" not in resolved:
+        named = parse_hub_name(resolved)
+        hint = "" if named is None else f"; the revision of {named[0]!r} stands beside it, as `revision`"
+        return f"there is no folder {resolved!r}{hint}"
+    if is_file_cached(resolved, "config.json", revision) or (refusal := hub_refusal(resolved, revision)) is None:
         return None
     return (
-        f"{resolved!r} is neither a folder nor in the Hugging Face cache of this machine. Fetch it with "
-        f"`hf download {resolved}`, or name a folder that holds it"
+        f"{resolved!r} is neither a folder nor in the Hugging Face cache of this machine, and {refusal}. Or name a "
+        f"folder that holds it: `hf download {resolved} --local-dir FOLDER`, run where there is a network, makes one"
     )
 
 

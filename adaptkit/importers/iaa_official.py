@@ -19,6 +19,7 @@ from adaptkit.chat.template import stop_settings
 from adaptkit.chat.vocabulary import check_vocabulary
 from adaptkit.errors import ModelError
 from adaptkit.files.hashing import StreamHasher
+from adaptkit.files.hub import cached_snapshots, download
 from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.files.paths import missing_model, resolve_model_path
 from adaptkit.files.writing import staged_together, write_json
@@ -214,11 +215,7 @@ def _base_folder(base: str) -> Path:
     if missing:
         raise ModelError(f"base: {missing}.")
     folder = Path(resolve_model_path(base))
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        folder = Path(str(try_to_load_from_cache(base, "config.json"))).parent
-    return folder
+    return folder if folder.is_dir() else next(iter(cached_snapshots(base)), None) or download(base, {})
 
 
 def _compare_base(given: TensorSource, tensors: TensorSource, config: LlamaConfig, folder: Path) -> dict[str, Any]:

@@ -17,15 +17,18 @@ AUTO = "auto"
 """Name by which the messages decide on the workflow."""
 
 
-def named_folders(checkpoints: Sequence[str | Path]) -> dict[str, Path]:
+def named_folders(checkpoints: Sequence[str | Path], hub_options: Mapping[str, Any] | None = None) -> dict[str, Path]:
     """Folders of all workflows of some checkpoints, each by a name of its own.
+
+    Args:
+        hub_options: Where checkpoints given by hub id are, and how they are downloaded; see `HUB_OPTIONS`.
 
     Raises:
         ModelError: A checkpoint holds no workflow.
     """
     folders: dict[str, Path] = {}
     for checkpoint in checkpoints:
-        for name, folder in workflow_folders(Path(checkpoint)).items():
+        for name, folder in workflow_folders(Path(checkpoint), options=hub_options).items():
             folders[_free_name(name, folders)] = folder
     return folders
 

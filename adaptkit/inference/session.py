@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from adaptkit.chat.placeholders import refuse_placeholders
 from adaptkit.errors import DataError, ModelError, unknown_name, wrong_type
+from adaptkit.files.hub import HUB_OPTIONS
 from adaptkit.inference.answer import Answer
 from adaptkit.inference.engine import BatchGroup, Engine
 from adaptkit.inference.generate_group import GenerateGroup
@@ -98,35 +99,40 @@ class Session:
         """Load workflows over one base.
 
         Args:
-            checkpoint: A run directory, a workflow's folder, the hub id of either, or a list of these.
+            checkpoint: A run directory, a workflow's folder, the hub id of either (`OWNER/NAME` or
+                `OWNER/NAME@REVISION`), or a list of these.
             workflows: Names of those to load, where not all are wanted. `text` is the base, which is always there;
                 `["text"]` loads nothing else.
             base: A base that is in memory already; else that of the first workflow is loaded.
             device: Where to; by default the GPU where there is one and the base was not given.
             trust_remote_code: Whether code that comes with a checkpoint may be run.
-            options: Further arguments of `Session`.
+            options: Further arguments of `Session`; and where hub ids are found and how they are downloaded:
+                `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`.
 
         Raises:
-            ModelError: A checkpoint holds no workflow, or one that is on another base.
+            ModelError: A checkpoint holds no workflow, or one that is on another base, or cannot be downloaded.
             DataError: There is no workflow of a name.
         """
         import torch
 
-        folders = named_folders([checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint))
+        hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        folders = named_folders([checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint), hub)
+        hub.pop("revision", None)  # of the workflows; their bases have their own
+        loading = {"trust_remote_code": trust_remote_code, **hub}
         if not folders:
             raise ModelError("no checkpoint is given.")
         if device is None and base is None and torch.cuda.is_available():
             device = "cuda"
         wanted = {name: folders[name] for name in _wanted(folders, workflows)}
         loaded: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = {}
-        for name, model in load_models(wanted, base, trust_remote_code=trust_remote_code):
-            loaded[name] = (model, load_processor(wanted[name], trust_remote_code=trust_remote_code))
+        for name, model in load_models(wanted, base, **loading):
+            loaded[name] = (model, load_processor(wanted[name], **loading))
             base = model.base
         first = next(iter(folders.values()))
         if base is None:
-            base = load_base(first, trust_remote_code=trust_remote_code)
+            base = load_base(first, **loading)
         if not loaded:
-            options = {"tokenizer": load_processor(first, trust_remote_code=trust_remote_code), **options}
+            options = {"tokenizer": load_processor(first, **loading), **options}
         if device is not None:
             for moved in [model for model, _ in loaded.values()] or [base]:
                 moved.to(device)

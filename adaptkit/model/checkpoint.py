@@ -14,6 +14,7 @@ from transformers.utils import CONFIG_NAME
 
 from adaptkit.errors import ArgumentError, ModelError, unknown_name, wrong_type
 from adaptkit.files.generation_config import check_generation_config
+from adaptkit.files.hub import HUB_OPTIONS
 from adaptkit.files.loading import indexed_files, load_stock, read_json, reading
 from adaptkit.interfaces import Encoder
 from adaptkit.model.assembly import ModalityParts, assemble, check_base
@@ -25,7 +26,7 @@ from adaptkit.model.integrity import holds_content, read_tensors
 from adaptkit.model.modality import read_modalities
 from adaptkit.model.overwriting import TENSORS_FILE
 from adaptkit.model.reference import remember_origin, resolve_reference
-from adaptkit.model.run_folders import HUB_OPTIONS, locate, only_workflow
+from adaptkit.model.run_folders import locate, only_workflow
 from adaptkit.model.saving import ENCODERS_FOLDER
 from adaptkit.model.stock_methods import num_rows
 from adaptkit.surgery import check_materialised
@@ -49,7 +50,7 @@ def load(
 
     Args:
         directory: A folder that `save_pretrained` or `adaptkit train` wrote, the run directory of a single workflow,
-            or the hub id of either.
+            or the hub id of either: `OWNER/NAME` or `OWNER/NAME@REVISION`.
         base: A base that is in memory already, to be shared; else it is loaded from where the checkpoint says, and
             quantised as it was in training.
         encoders: Encoders in memory, by modality, to be shared likewise.
@@ -181,13 +182,17 @@ def load_tensors(directory: Path) -> dict[str, Tensor]:
 
 
 def load_models(
-    folders: Mapping[str, Path], base: PreTrainedModel | None = None, *, trust_remote_code: bool = False
+    folders: Mapping[str, Path],
+    base: PreTrainedModel | None = None,
+    *,
+    trust_remote_code: bool = False,
+    **hub_options: Any,
 ) -> Iterator[tuple[str, AdaptkitForConditionalGeneration]]:
     """Load workflows one after the other, all over one base, by default that of the first, and shared encoders."""
     models: list[AdaptkitForConditionalGeneration] = []
     for name, folder in folders.items():
         encoders = _loaded_encoders(folder, models)
-        models.append(load(folder, base=base, encoders=encoders, trust_remote_code=trust_remote_code))
+        models.append(load(folder, base, encoders, trust_remote_code=trust_remote_code, **hub_options))
         base = models[-1].base
         yield name, models[-1]
 
@@ -206,18 +211,19 @@ def _loaded_encoders(folder: Path, models: Sequence[AdaptkitForConditionalGenera
     }
 
 
-def load_base(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_base(directory: Path, *, trust_remote_code: bool = False, **hub_options: Any) -> PreTrainedModel:
     """Load the base of a workflow alone, from where its checkpoint says.
 
     Args:
         directory: The workflow's folder.
         trust_remote_code: Whether code that comes with the base may be run.
+        hub_options: How a base on the hub is downloaded: `cache_dir`, `token`, `local_files_only`, `force_download`.
 
     Raises:
         ModelError: The base cannot be found, or is another one.
     """
     config = load_config(directory)
-    base = _load_base(config, directory, None, {"trust_remote_code": trust_remote_code})
+    base = _load_base(config, directory, None, {"trust_remote_code": trust_remote_code, **hub_options})
     check_materialised(base, "the base")
     _check_base(config, base, directory)
     return base

@@ -171,7 +171,8 @@ class WorkflowGenerationMixin(GenerationMixin):  # type: ignore[misc]
         """As stock; the tokenizer that stop strings need is the one of the workflow where none is given."""
         if generation_config.stop_strings and tokenizer is None:
             if isinstance(self.stop_tokenizer, str):
-                self.stop_tokenizer = load_stock(AutoTokenizer, self.stop_tokenizer)
+                revision = self.config.base.get("revision")  # a folder has none
+                self.stop_tokenizer = load_stock(AutoTokenizer, self.stop_tokenizer, revision=revision)
             tokenizer = self.stop_tokenizer
         criteria = super()._get_stopping_criteria(generation_config, stopping_criteria, tokenizer=tokenizer, **kwargs)
         if self._placeholders_outside():

@@ -19,6 +19,7 @@ from adaptkit.chat.template import TurnEnd, check_template, end_of_turn, resolve
 from adaptkit.chat.vocabulary import check_vocabulary
 from adaptkit.errors import ArgumentError, DataError, ModelError, unknown_name
 from adaptkit.files.generation_config import check_kinds
+from adaptkit.files.hub import HUB_OPTIONS
 from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.files.writing import staged_files, write_json
 from adaptkit.interfaces import Message
@@ -29,8 +30,8 @@ from adaptkit.model.messages import END, flatten, kind_of, normalised, open_ende
 from adaptkit.model.modality import WorkflowModality, read_modalities
 from adaptkit.model.modality_inputs import ModalityInputs, modality_inputs
 from adaptkit.model.overwriting import refuse_overwriting
-from adaptkit.model.reference import resolve_reference
-from adaptkit.model.run_folders import HUB_OPTIONS, locate, only_workflow
+from adaptkit.model.reference import origin_of, resolve_reference
+from adaptkit.model.run_folders import locate, only_workflow
 from adaptkit.model.saving import refuse_folder
 from adaptkit.model.template_variables import names_variable, with_variables
 from adaptkit.model.text_options import Row, TextOptions
@@ -536,7 +537,8 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         }
         if tokenizer is None:
             code = type(model.base).__module__.startswith("transformers_modules.")  # that its loader trusted
-            tokenizer = load_stock(AutoTokenizer, source, trust_remote_code=code, padding_side="left")
+            commit = origin_of(model.base).revision
+            tokenizer = load_stock(AutoTokenizer, source, trust_remote_code=code, revision=commit, padding_side="left")
         check_vocabulary(tokenizer, model.config.get_text_config(decoder=True).vocab_size)
         return cls(tokenizer, modalities, **options)
 
@@ -552,8 +554,8 @@ def load_processor(
 
     Args:
         directory: A folder that `adaptkit train`, or `save_pretrained` of a model or processor, wrote, the run
-            directory of a single workflow, or the hub id of either. Where no tokenizer was saved there, it is the
-            base's.
+            directory of a single workflow, or the hub id of either: `OWNER/NAME` or `OWNER/NAME@REVISION`. Where no
+            tokenizer was saved there, it is the base's.
         tokenizer_options: Further arguments of `AutoTokenizer.from_pretrained`.
         trust_remote_code: Whether code that comes with the tokenizer may be run.
         hub_options: For a hub id: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`,
@@ -566,7 +568,8 @@ def load_processor(
     for name in hub_options:
         if name not in (*HUB_OPTIONS, "subfolder"):
             raise ModelError(f"load_processor: {unknown_name('argument', name, [*HUB_OPTIONS, 'subfolder'])}")
-    directory = only_workflow(locate(directory, hub_options)[0], directory)
+    folder, hub = locate(directory, hub_options)
+    directory = only_workflow(folder, directory)
     path = directory / PROCESSOR_FILE
     config = load_config(directory) if not path.exists() or (directory / "config.json").exists() else None
     if path.exists():
@@ -576,11 +579,11 @@ def load_processor(
     else:
         saved = _Saved(modalities={} if config is None else config.modalities)
         specs = read_modalities(saved.modalities, path)
-    source = str(directory)
+    source, options = str(directory), {"padding_side": "left", **(tokenizer_options or {})}
     if config is not None and not any((directory / name).is_file() for name in TOKENIZER_FILES):
         source = resolve_reference(config.base, directory)
+        options |= {"revision": config.base.get("revision"), **hub}
     advice = "It should hold a tokenizer: save the processor beside the model (processor.save_pretrained)."
-    options = {"padding_side": "left", **(tokenizer_options or {})}
     tokenizer = load_stock(AutoTokenizer, source, advice=advice, trust_remote_code=trust_remote_code is True, **options)
     check_template(tokenizer, saved.chat_template, path if saved.chat_template else source)
     rows = None if config is None else getattr(config.get_text_config(decoder=True), "vocab_size", None)

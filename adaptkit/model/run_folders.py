@@ -6,25 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import CONFIG_NAME
 
 from adaptkit.errors import ModelError, unknown_name
-from adaptkit.files.hub import is_hub_id
-from adaptkit.files.loading import cause, read_yaml
-from adaptkit.files.paths import as_path
+from adaptkit.files.hub import HUB_OPTIONS, download, parse_hub_name, snapshot_origin
+from adaptkit.files.loading import read_yaml
+from adaptkit.files.paths import as_path, nearest_folder
 from adaptkit.files.writing import STAGING
 
 FINAL_FOLDER = "final"
-HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
-"""Arguments that say where on the hub a checkpoint is, and how it is downloaded."""
-
-_WHAT = "A checkpoint is a workflow's folder or hub id, or a run directory in which `adaptkit train` has finished."
+_WHAT = (
+    "A checkpoint is a workflow's folder, a run directory in which `adaptkit train` has finished, or the hub id of "
+    "either: OWNER/NAME or OWNER/NAME@REVISION."
+)
 
 
 def locate(directory: str | Path, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The folder of a checkpoint that may be given by hub id, and the options that are left for its base.
+
+    A folder is preferred to an id that is spelt like it.
 
     Raises:
         ModelError: An id cannot be downloaded.
@@ -32,42 +32,51 @@ def locate(directory: str | Path, options: Mapping[str, Any]) -> tuple[Path, dic
     options = {name: value for name, value in options.items() if value is not None or name not in HUB_OPTIONS}
     subfolder = options.pop("subfolder", None) or ""
     folder = as_path("directory", directory).expanduser()
-    if folder.exists() or not is_hub_id(str(directory)):
+    named = None if folder.exists() else parse_hub_name(str(directory))
+    if named is None:
         return folder / subfolder, options
+    model_id, revision = named
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
-    options.pop("revision", None)
+    given = options.pop("revision", None)
+    if revision is not None and given not in (None, revision):
+        raise ModelError(f"{directory} and revision={given!r} name two revisions. Give one.")
     try:
-        folder = Path(snapshot_download(str(directory), **hub))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise ModelError(
-            f"{directory} is not a folder here, and cannot be downloaded from the Hugging Face hub ({cause(error)})."
-        ) from error
-    return folder / subfolder, options
+        return download(model_id, {**hub, "revision": revision or given}) / subfolder, options
+    except ModelError as error:
+        raise ModelError(f"{directory} is not a folder here{nearest_folder(folder)}, and {error}") from error
 
 
-def located(checkpoint: Path) -> Path:
+def located(checkpoint: Path, options: Mapping[str, Any] | None = None) -> Path:
     """The folder of a checkpoint, which may be given by the hub id of a workflow or of a run directory.
 
+    Args:
+        options: Where on the hub it is, and how it is downloaded; see `HUB_OPTIONS`.
+
     Raises:
-        ModelError: There is no such folder, and an id cannot be downloaded.
+        ModelError: There is no such folder, an id cannot be downloaded, or a revision is given with a folder.
     """
-    folder = locate(checkpoint, {})[0] if "/" in str(checkpoint) else checkpoint
+    folder, left = locate(checkpoint, options or {})
     if not folder.is_dir():
-        what = "is a file" if folder.is_file() else "does not exist"
+        what = "is a file" if folder.is_file() else f"does not exist{nearest_folder(folder)}"
         raise ModelError(f"{checkpoint} {what}. {_WHAT}")
+    if "revision" in left:
+        raise ModelError(f"{checkpoint} is a folder, which has no revision={left['revision']!r}. Remove it.")
     return folder
 
 
-def workflow_folders(checkpoint: Path, workflow: str | None = None) -> dict[str, Path]:
+def workflow_folders(
+    checkpoint: Path, workflow: str | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, Path]:
     """Workflows that a checkpoint holds, by name: those of a run directory in the recipe's order, or the one itself.
 
     Args:
         workflow: The only one that is asked for.
+        options: As in `located`.
 
     Raises:
         ModelError: There is none, or none of that name.
     """
-    found = _all_folders(checkpoint)
+    found = _all_folders(checkpoint, options)
     if workflow is None:
         return found
     if workflow not in found:
@@ -75,11 +84,10 @@ def workflow_folders(checkpoint: Path, workflow: str | None = None) -> dict[str,
     return {workflow: found[workflow]}
 
 
-def _all_folders(checkpoint: Path) -> dict[str, Path]:
-    name = checkpoint.absolute().name
-    checkpoint = located(checkpoint)
+def _all_folders(given: Path, options: Mapping[str, Any] | None) -> dict[str, Path]:
+    checkpoint = located(given, options)
     if (checkpoint / CONFIG_NAME).is_file():
-        return {name: checkpoint}
+        return {checkpoint_name(given): checkpoint}
     final = checkpoint / FINAL_FOLDER
     folders = {path.name: path for path in sorted(final.glob("*/")) if not path.name.startswith(STAGING)}
     found = {name: path for name, path in folders.items() if (path / CONFIG_NAME).is_file()}
@@ -88,6 +96,14 @@ def _all_folders(checkpoint: Path) -> dict[str, Path]:
     if not found:
         raise ModelError(f"{checkpoint} holds no finished workflow. {_WHAT}")
     return {name: found[name] for name in sorted(found, key=lambda n: (_order(checkpoint, n), n))}
+
+
+def checkpoint_name(checkpoint: Path) -> str:
+    """What to call a checkpoint: as its folder or its repository on the hub is called."""
+    if not checkpoint.exists() and (named := parse_hub_name(str(checkpoint))) is not None:
+        return named[0].rpartition("/")[2]
+    origin = snapshot_origin(checkpoint)
+    return checkpoint.absolute().name if origin is None else origin[0].rpartition("/")[2]
 
 
 def only_workflow(folder: Path, given: str | Path) -> Path:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi
-from transformers.utils.hub import create_and_tag_model_card
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelCardData
 
-from adaptkit.errors import ArgumentError, unknown_name
+from adaptkit.errors import ArgumentError, ModelError, first_line, unknown_name
+from adaptkit.files.hub import is_hub_id, refusal_of
+from adaptkit.files.loading import is_plain_name
+
+_CARD = "README.md"
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 def check_upload_options(
@@ -42,33 +47,91 @@ def upload(
     revision: str | None = None,
     create_pr: bool = False,
     tags: list[str] | None = None,
+    subfolder: str = "",
 ) -> Any:
     """Upload the files that `save` writes to a folder, as transformers' `push_to_hub` does with the same keywords.
 
-    Transformers' own method looks one level deep into folders. Repository and branch are created where they do not
-    exist. `message` is that of the commit where none is given.
+    Transformers' own method looks one level deep into folders, and leaves weights of an earlier upload beside the new
+    ones. Repository and branch are created where they do not exist. `message` is that of the commit where none is
+    given. With a `subfolder`, a repository holds several workflows: `final/NAME` makes it a run directory.
 
     Returns:
         What the hub says of the commit.
+
+    Raises:
+        ArgumentError: The repository's or folder's name is not valid.
+        ModelError: The hub cannot be reached, or refuses it.
     """
-    api = HfApi(library_name="adaptkit")
+    parts = PurePosixPath(subfolder).parts
+    if not all(map(is_plain_name, parts)):
+        raise ArgumentError(f"subfolder={subfolder!r}: give a folder in the repository, such as 'final/vision'.")
+    if not isinstance(repo_id, str) or not is_hub_id(repo_id):
+        raise ArgumentError(f"repo_id={repo_id!r}: give NAME or OWNER/NAME, of letters, digits, '-', '_' and '.'.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "files"
-        folder.mkdir()
-        save(folder)
-        repo_id = api.create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-        card = folder / "README.md"
-        if not card.exists():
-            create_and_tag_model_card(repo_id, tags, token=token).save(card)
-        if revision is not None and not revision.startswith("refs/pr"):
-            api.create_branch(repo_id=repo_id, branch=revision, token=token, exist_ok=True)
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        return api.create_commit(
-            repo_id,
-            [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files],
-            commit_message=commit_message or message,
-            commit_description=commit_description,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-        )
+        folder.joinpath(*parts).mkdir(parents=True)
+        save(folder.joinpath(*parts))  # what cannot be saved is said before anything is created
+        with _asking_hub(repo_id):
+            api = HfApi(library_name="adaptkit", token=token)
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if revision is not None and not revision.startswith("refs/pr"):
+                api.create_branch(repo_id=repo_id, branch=revision, exist_ok=True)
+            there = api.list_repo_files(repo_id, revision=revision)
+            if _CARD in there and not (folder / _CARD).exists():
+                api.hf_hub_download(repo_id, _CARD, revision=revision, local_dir=folder)
+            _write_card(folder / _CARD, repo_id, tags)
+            files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+            added = [CommitOperationAdd(name, path) for name, path in files.items()]
+            outdated = [CommitOperationDelete(name) for name in _outdated(there, files)]
+            return api.create_commit(
+                repo_id,
+                [*added, *outdated],
+                commit_message=commit_message or message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+            )
+
+
+@contextmanager
+def _asking_hub(repo_id: str) -> Iterator[None]:
+    """Turn refusals of the hub into errors that say what to do."""
+    try:
+        yield
+    except Exception as error:  # a dozen transport and validation errors of two HTTP libraries
+        reason = refusal_of(error)
+        if reason is None and not isinstance(error, OSError | ValueError | RuntimeError):
+            raise
+        raise ModelError(
+            f"{repo_id} cannot be uploaded to the Hugging Face hub; {reason or first_line(error)}."
+        ) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is to be uploaded, without the client's own notes on downloads."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in found if path.relative_to(folder).parts[0] != ".cache"]
+
+
+def _write_card(path: Path, repo_id: str, tags: Collection[str] | None) -> None:
+    """Write a model card where there is none yet, and add tags to it."""
+    if not path.exists():
+        metadata = ModelCardData(library_name="adaptkit", tags=[])
+        name = repo_id.rpartition("/")[2]
+        text = f'# {name}\n\nMade with adaptkit. `adaptkit.load("{repo_id}")` loads it.\n'
+        path.write_text(f"---\n{metadata.to_yaml()}\n---\n\n{text}", encoding="utf-8")
+    elif not tags:
+        return
+    card = ModelCard.load(path)
+    card.data.tags = [*dict.fromkeys([*(card.data.tags or []), *(tags or [])])] or None
+    card.save(path)
+
+
+def _outdated(there: Iterable[str], files: Collection[str]) -> list[str]:
+    """Weights of an earlier upload that would be read beside, or instead of, those of this one."""
+    replaced = {PurePosixPath(name).parent for name in files if name.endswith(_WEIGHTS)}
+    return [
+        name
+        for name in there
+        if name.endswith(_WEIGHTS) and name not in files and PurePosixPath(name).parent in replaced
+    ]

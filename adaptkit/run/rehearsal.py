@@ -152,7 +152,7 @@ def _base_stand_in(recipe: Recipe, directory: Path) -> dict[str, Any]:
 
 
 def family_of(base: BaseConfig) -> str:
-    """The base's `model_type`: as the recipe says, as its config on this machine says, or as its name suggests.
+    """The base's `model_type`: as the recipe says, as its config says where that can be had, or as its name suggests.
 
     Raises:
         RecipeError: None of these says it.
@@ -160,7 +160,7 @@ def family_of(base: BaseConfig) -> str:
     if base.model_type:
         return base.model_type
     if missing_model(base.path, base.revision) is None:
-        return _family_on_this_machine(base)
+        return _family_in_config(base)
     for family, pattern in FAMILY_PATTERNS.items():
         if re.search(pattern, base.path, flags=re.IGNORECASE):
             return family
@@ -170,11 +170,11 @@ def family_of(base: BaseConfig) -> str:
     )
 
 
-def _family_on_this_machine(base: BaseConfig) -> str:
-    """What the config of a base that is here says, be it built in, in a folder or in the cache of the hub."""
+def _family_in_config(base: BaseConfig) -> str:
+    """What the config of a base says, be it built in, in a folder or on the hub."""
     source, revision = resolve_model_path(base.path), base.revision
     with reading(source, RecipeError, "It should be the config of base.path."):
-        values, _ = PreTrainedConfig.get_config_dict(source, revision=revision, local_files_only=True)
+        values, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
     if not values.get("model_type"):
         raise RecipeError(f"base.path: the config of {base.path!r} has no model_type; name it as base.model_type.")
     return str(values["model_type"])

@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from adaptkit_clip.preprocessing import default_processor
 from click.testing import CliRunner
-from huggingface_hub import HfApi, constants
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, CLIPVisionModel
 
@@ -168,59 +167,6 @@ def test_what_is_not_supported_is_refused_by_name(model, tmp_path, options, word
     with pytest.raises(AdaptkitError, match=words):
         model.save_pretrained(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-
-
-# -- uploading -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """What arrives at the hub: files by name, and the arguments of the commit."""
-    arrived = SimpleNamespace(files={}, commit={}, repository={})
-
-    def create_repo(self, repo_id, **options):
-        arrived.repository = {"repo_id": repo_id, **options}
-        return SimpleNamespace(repo_id=repo_id)
-
-    def create_commit(self, repo_id, operations, **options):
-        arrived.commit = {"repo_id": repo_id, **options}
-        for operation in operations:
-            with operation.as_file() as file:
-                arrived.files[operation.path_in_repo] = file.read()
-
-    monkeypatch.setattr(HfApi, "create_repo", create_repo)
-    monkeypatch.setattr(HfApi, "create_commit", create_commit)
-    monkeypatch.setattr(HfApi, "create_branch", lambda self, **options: arrived.repository.update(options))
-    monkeypatch.setattr("adaptkit.model.uploading.create_and_tag_model_card", lambda *a, **k: SimpleNamespace(save=str))
-    return arrived
-
-
-def test_a_workflow_is_uploaded_whole_and_names_no_folder_of_this_machine(models, hub, tmp_path):
-    encoder = CLIPVisionModel.from_pretrained(models / "clip")
-    given = adapt(AutoModelForCausalLM.from_pretrained(models / "base"), encoder)
-    with pytest.warns(UserWarning, match=f"folder {models / 'base'}, which is not uploaded.*name_or_path"):
-        given.save_pretrained(tmp_path / "name", push_to_hub=True, token="t", revision="next", commit_message="m")
-    assert {"config.json", "model.safetensors", "encoders/image/config.json"} <= hub.files.keys()
-    assert not [name for name, content in hub.files.items() if str(models).encode() in content]
-    assert hub.repository["repo_id"] == hub.commit["repo_id"] == "name"
-    assert (hub.commit["revision"], hub.commit["commit_message"], hub.repository["branch"]) == ("next", "m", "next")
-    assert (hub.commit["token"], hub.repository["token"]) == ("t", "t")
-    for name, content in hub.files.items():
-        place = tmp_path / "fetched" / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-    assert adaptkit.load(tmp_path / "fetched", base=given.base).source_encoders["image"]
-    with pytest.raises(ModelError, match="Pass it"):
-        adaptkit.load(tmp_path / "fetched")
-
-
-def test_an_encoder_in_a_folder_is_not_uploaded_as_a_path(model, hub):
-    for what in (model, processor_of(model)):
-        with pytest.raises(ModelError, match=r"'image'.*/clip"):
-            what.push_to_hub("org/name")
-    with pytest.raises(ModelError, match=r"model\.push_to_hub"):
-        model.config.push_to_hub("org/name")
-    assert not hub.files
 
 
 # -- the hub's models ------------------------------------------------------------------------------------------------
