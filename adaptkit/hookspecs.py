@@ -233,11 +233,14 @@ class ModalityComponent(Component):
     Attributes:
         stand_in: `stand_in(directory, number)` writes a small file of this kind; another number gives another file.
             Rehearsals of recipes need it.
+        pipeline_tag: What the Hugging Face hub calls models that take it with text and answer in text, where it has a
+            name for them, `"image-text-to-text"`. Model cards name it.
     """
 
     kind, hook = "modality", "register_modalities"
 
     stand_in: Function[Callable[[Path, int], Path] | None] = Function()
+    pipeline_tag: str | None = None
 
 
 @dataclass(kw_only=True, eq=False)

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 
 from adaptkit.errors import AdaptkitError
-from adaptkit.evaluation.harness import versions
+from adaptkit.files.versions import versions
 from adaptkit.files.writing import write_json
 from adaptkit.model.run_folders import FINAL_FOLDER
 from adaptkit.recipe import Recipe, load_recipe

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from adaptkit import __version__
+from adaptkit.files.versions import versions
 from adaptkit.interfaces import EvaluationTask
-
-DISTRIBUTIONS = ("torch", "transformers", "tokenizers")
 
 Progress = Callable[[int, int, str], None]
 """Called with questions answered, questions in all, and what is being asked."""
@@ -42,17 +38,6 @@ class WorkflowsTask(EvaluationTask):
     def evaluate(self, model: Any, processor: Any, **settings: Any) -> dict[str, Any]:
         """Score one workflow; see `evaluate_workflows`."""
         return self.evaluate_workflows({"": (model, processor)}, **settings).results
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that computed a score."""
-    found = {"python": platform.python_version(), "adaptkit": __version__}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
 
 
 def describe_harness(model: Any, **settings: Any) -> dict[str, Any]:

@@ -8,7 +8,9 @@ decides either: tensors, configs, modules, hooks, code, the tokenizer. They are 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,9 @@ from adaptkit.errors import RunError, join_lines
 from adaptkit.evaluation.differences import differences_of
 from adaptkit.evaluation.fresh_base import compute_logits, describe_model, describe_tokenizer, generate_as_configured
 from adaptkit.evaluation.questions import Prompts, evaluation_mode, pad_left
+from adaptkit.files.hashing import hash_tensors
 from adaptkit.files.paths import resolve_model_path
+from adaptkit.files.versions import versions
 from adaptkit.model.reference import origin_of
 from adaptkit.surgery import quantization_of
 
@@ -161,6 +165,7 @@ class TextProof:
         tokenizer: Of the workflow, which is to be the base's; without one, tokenizers are not compared.
         batches: Further left-padded prompts to answer.
         generation: Keywords of `transformers.GenerationConfig` for them.
+        prompts: Token ids to compare on, instead of `identity_prompts`.
     """
 
     def __init__(
@@ -170,9 +175,10 @@ class TextProof:
         *,
         batches: Sequence[Prompts] = (),
         generation: dict[str, Any] | None = None,
+        prompts: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self._base, self._tokenizer = base, tokenizer
-        self._prompts = identity_prompts(base, tokenizer)
+        self._prompts = identity_prompts(base, tokenizer) if prompts is None else prompts
         self._own_batch, self._own_length = _own_batch(base, self._prompts)
         loading = loading_of(base)
         request = {
@@ -220,6 +226,10 @@ class TextProof:
             "answers_identical": all(here == fresh for here, fresh in answered),
             "num_answers": len(answered),
             "num_answers_differing": sum(here != fresh for here, fresh in answered),
+            "logits_sha256": hash_tensors([("logits", fresh_logits)]),
+            "answers_sha256": _sha256(there["own_answers"]),
+            "prompts_sha256": _sha256(self._prompts),
+            "environment": environment_of(self._base),
         }
         differences = differences_of(described, there["model"])
         if self._tokenizer is not None and there["tokenizer"] is not None:
@@ -228,6 +238,10 @@ class TextProof:
             scores["tokenizer_identical"] = not any(name.startswith("tokenizer") for name in tokenizer)
             scores["tokenizer_differences"] = [name for name in tokenizer if name.startswith("tokenizer")]
         return {**scores, "differences": differences}, there["answers"]
+
+
+def _sha256(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _rows(answers: list[list[int]] | str) -> list[Any]:
@@ -253,6 +267,28 @@ def loading_of(base: Any) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
+
+
+def environment_of(base: Any) -> dict[str, str]:
+    """What the bits of a base's logits depend on, besides the base and the prompts."""
+    loading = loading_of(base)
+    found = {name: version for name, version in versions().items() if name in ("torch", "transformers")}
+    found |= {"dtype": loading["dtype"], "device": _device_name(base.device)}
+    if base.device.type == "cpu":
+        found["threads"] = str(loading["num_threads"])
+    return found | {
+        "attention": str(loading["attn_implementation"]),
+        "matmul precision": loading["matmul_precision"],
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type != "cpu":
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(models or [platform.processor() or platform.machine()])[0]} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _quantization(base: Any) -> dict[str, Any] | None:

@@ -19,6 +19,8 @@ from adaptkit.files.loading import indexed_files, load_stock, read_json, reading
 from adaptkit.interfaces import Encoder
 from adaptkit.model.assembly import ModalityParts, assemble, check_base
 from adaptkit.model.auto_options import check_arguments, loading_options
+from adaptkit.model.card.facts import Card
+from adaptkit.model.card.writing import CardFiles
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.config import MODEL_TYPE, AdaptkitConfig, check_saved_config, require_packages
 from adaptkit.model.encoders import build_encoder, load_encoder
@@ -96,6 +98,8 @@ def load(
         _resize(model, config, tensors)
         model.load_own_tensors(tensors)
     _load_generation_config(model, config, directory)
+    model.loaded_card = CardFiles.of(directory)
+    model.card = model.loaded_card.facts or Card()
     return model
 
 

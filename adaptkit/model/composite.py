@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 from adaptkit.errors import DataError, ModelError, PluginError, unknown_name, wrong_type
 from adaptkit.files.loading import cause, is_out_of_memory
 from adaptkit.interfaces import EncodedFeatures, Encoder
+from adaptkit.model.card.facts import Card
 from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import as_inputs, is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
@@ -92,6 +93,7 @@ class AdaptkitForConditionalGeneration(
         self.projectors = nn.ModuleDict(projectors)
         self.policy_modules = nn.ModuleDict(policy_modules or {})
         self.policy = policy
+        self.card = Card()
         self.end_names = list(ends)
         self.input_modalities = ("text", *config.modalities)
         self._contexts = PassContexts(policy)

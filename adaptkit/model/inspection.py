@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.surgery.quantization import num_bytes, num_values
 
 
@@ -28,8 +27,8 @@ class ComponentSize:
     num_bytes: int
 
 
-def describe_layers(model: AdaptkitForConditionalGeneration) -> list[dict[str, Any]]:
-    """The layer map, ends included: `index`, `name`, `source` and `kind`, which is a `LayerRecord`'s or `replaced`."""
+def describe_layers(model: Any) -> list[dict[str, Any]]:
+    """The layer map of a workflow, ends included: `index`, `name`, `source` and `kind`, which is a `LayerRecord`'s or `replaced`."""
     shared = {id(p) for p in model.base.parameters()}
     unfrozen = all(id(p) not in shared for p in model.get_input_embeddings().parameters())
     ends = "replaced" if model.end_names else "unfrozen" if unfrozen else "frozen"
@@ -40,8 +39,8 @@ def describe_layers(model: AdaptkitForConditionalGeneration) -> list[dict[str, A
     return rows
 
 
-def describe_components(model: AdaptkitForConditionalGeneration) -> list[ComponentSize]:
-    """Parameters and bytes of each component, frozen ones first."""
+def describe_components(model: Any) -> list[ComponentSize]:
+    """Parameters and bytes of each component of a workflow, frozen ones first."""
     rows = [_size("base", "frozen", list(model.base.parameters()))]
     rows += [_size(f"encoder {n}", "frozen encoder", list(e.parameters())) for n, e in model.source_encoders.items()]
     parameters = dict(model.named_parameters())

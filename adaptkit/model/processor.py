@@ -24,6 +24,7 @@ from adaptkit.files.loading import load_stock, read_json, reading
 from adaptkit.files.writing import staged_files, write_json
 from adaptkit.interfaces import Message
 from adaptkit.model.auto_options import AUTO_CLASS_OPTIONS
+from adaptkit.model.card.recording import record_written
 from adaptkit.model.checkpoint import load_config
 from adaptkit.model.config import check_names
 from adaptkit.model.messages import END, flatten, kind_of, normalised, open_ended, with_sources, with_stand_ins
@@ -471,6 +472,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
         with staged_files(directory) as folder:
             self.tokenizer.save_pretrained(folder)
             write_json(folder / PROCESSOR_FILE, self._to_dict(specs))
+            record_written(directory, folder)
         return directory / PROCESSOR_FILE
 
     def to_dict(self) -> dict[str, Any]:

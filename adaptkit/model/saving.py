@@ -18,8 +18,12 @@ from transformers import PreTrainedModel
 from adaptkit.errors import ModelError
 from adaptkit.files.writing import staged_files, write_json
 from adaptkit.interfaces import Encoder
+from adaptkit.model.card.facts import Card
+from adaptkit.model.card.readme import Readme
+from adaptkit.model.card.writing import CardFiles, updated_card, write_card
 from adaptkit.model.config import packages_of
 from adaptkit.model.encoders import save_encoder
+from adaptkit.model.inspection import describe_components
 from adaptkit.model.integrity import base_reference, content_record, write_tensors
 from adaptkit.model.modality import WorkflowModality, read_modalities
 from adaptkit.model.overwriting import TENSORS_FILE, refuse_overwriting, weight_files
@@ -38,6 +42,12 @@ class WorkflowSavingMixin(_Model):  # type: ignore[misc]
 
     loader: Callable[..., Any]
     """`from_pretrained`, set by `adaptkit.model.checkpoint`, which knows how to find bases and encoders."""
+
+    card: Card
+    """Facts that the model card is made of, beside the config: how it was trained, what it scored."""
+
+    loaded_card: CardFiles | None = None
+    """The model card of the folder that it was loaded from."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -66,9 +76,10 @@ class WorkflowSavingMixin(_Model):  # type: ignore[misc]
         save_original_format: bool = True,
         distributed_checkpoint: bool = False,
         safe_serialization: bool = True,
+        model_card: bool = True,
         **hub_options: Any,
     ) -> None:
-        """Write the workflow's own tensors (safetensors) and its configuration; see `adaptkit.load`.
+        """Write the workflow's own tensors (safetensors), its configuration and a model card; see `adaptkit.load`.
 
         Args:
             save_directory: A folder, which must not hold the base, an encoder or another model that is not a workflow.
@@ -82,11 +93,13 @@ class WorkflowSavingMixin(_Model):  # type: ignore[misc]
             save_original_format: Without meaning here.
             distributed_checkpoint: Not supported.
             safe_serialization: Tensors are always written as safetensors.
+            model_card: Whether to write `README.md`, and the facts that it is made of. What a person wrote there, above
+                or below the lines that mark what is generated, is kept.
             hub_options: `repo_id` and what `push_to_hub` takes.
 
         Raises:
             ArgumentError: An argument is unknown.
-            ModelError: An argument is not supported, or the folder holds another model.
+            ModelError: An argument is not supported, the folder holds another model, or its README cannot be read.
         """
         if variant or distributed_checkpoint:
             name = "variant" if variant else "distributed_checkpoint"
@@ -98,7 +111,7 @@ class WorkflowSavingMixin(_Model):  # type: ignore[misc]
         if not is_main_process:
             return
         directory = Path(save_directory)
-        save_workflow(self, directory, state_dict=state_dict, max_shard_size=max_shard_size)
+        save_workflow(self, directory, state_dict=state_dict, max_shard_size=max_shard_size, model_card=model_card)
         if push_to_hub:
             repo_id = hub_options.pop("repo_id", directory.resolve().name)
             self.push_to_hub(repo_id, token=token, max_shard_size=max_shard_size, state_dict=state_dict, **hub_options)
@@ -135,11 +148,12 @@ def save_workflow(
     state_dict: Mapping[str, Tensor] | None = None,
     max_shard_size: int | str | None = None,
     for_upload: bool = False,
+    model_card: bool = True,
 ) -> None:
     """Write the workflow's own tensors as safetensors, and a `config.json` that names base and encoders.
 
     Frozen models are named by id or path and by hashes of what they hold now; encoders that were given as objects are
-    written to `encoders/<modality>/`. Each file takes its place when it is whole, so that a link is replaced and its
+    written to `encoders/<modality>/`. `README.md` and the facts behind it say what else is known. Each file takes its place when it is whole, so that a link is replaced and its
     target is unchanged. What is written `for_upload` must not name folders of this machine.
 
     Raises:
@@ -150,6 +164,7 @@ def save_workflow(
     own = _own_tensors(model, state_dict)
     split = _split(own, max_shard_size)
     config = _described(model, directory, for_upload=for_upload)
+    by_hand = _written_by_hand(model, directory) if model_card else None
     outdated = set(weight_files(directory))
     with staged_files(directory) as folder:
         _save_tensors(own, folder, split)
@@ -158,9 +173,19 @@ def save_workflow(
         config.save_pretrained(folder)
         # Unlike save_pretrained it takes what has no effect, as a base may have it
         model.generation_config.to_json_file(folder / "generation_config.json")
+        if model_card:
+            model.card = updated_card(model.card, own, describe_components(model), folder)
+            write_card(folder, model.card, by_hand)
         outdated -= {directory / file.name for file in folder.iterdir()}
     for other in outdated:
         other.unlink()
+
+
+def _written_by_hand(model: WorkflowSavingMixin, directory: Path) -> Readme | None:
+    """What a person wrote in the README that is to be replaced, or in that of the checkpoint that was loaded."""
+    there = CardFiles.of(directory)
+    loaded: CardFiles | None = model.loaded_card
+    return there.by_hand() if there.readme is not None or loaded is None else loaded.by_hand()
 
 
 def _own_tensors(model: WorkflowSavingMixin, state_dict: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:

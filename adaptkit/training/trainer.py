@@ -139,7 +139,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
 
     def write_model(self, folder: str, **options: Any) -> None:
         """Write them in this process; options are `save_pretrained`'s."""
-        self.model.save_pretrained(folder, **options)
+        self.model.save_pretrained(folder, model_card=False, **options)
         if self._processor is not None:
             self._processor.save_pretrained(folder)
 

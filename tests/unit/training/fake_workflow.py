@@ -53,7 +53,7 @@ class FakeWorkflow(nn.Module):
         names = {name for names in self.trainable_parts().values() for name in names}
         return {name: tensor for name, tensor in self.state_dict().items() if name in names}
 
-    def save_pretrained(self, save_directory):
+    def save_pretrained(self, save_directory, model_card=True):
         save_file(self.trainable_state_dict(), str(Path(save_directory) / "model.safetensors"))
         (Path(save_directory) / "config.json").write_text(json.dumps({}))
 

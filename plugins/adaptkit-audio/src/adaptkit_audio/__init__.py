@@ -18,5 +18,6 @@ def register_modalities(register: type[ModalityComponent]) -> None:
         options=AudioOptions,
         description="Recordings, read as one channel.",
         stand_in="adaptkit_audio.stand_in:write_tones",
+        pipeline_tag="audio-text-to-text",
         examples="adaptkit_audio.examples:make_examples",
     )

@@ -18,5 +18,6 @@ def register_modalities(register: type[ModalityComponent]) -> None:
         options=ImageOptions,
         description="Pictures, read as RGB.",
         stand_in="adaptkit_image.stand_in:write_picture",
+        pipeline_tag="image-text-to-text",
         examples="adaptkit_image.examples:make_examples",
     )
