@@ -28,7 +28,10 @@ class ComponentSize:
 
 
 def describe_layers(model: Any) -> list[dict[str, Any]]:
-    """The layer map of a workflow, ends included: `index`, `name`, `source` and `kind`, which is a `LayerRecord`'s or `replaced`."""
+    """The layer map of a workflow, ends included.
+
+    Rows have `index`, `name`, `source` and `kind`, which is a `LayerRecord`'s or `replaced`.
+    """
     shared = {id(p) for p in model.base.parameters()}
     unfrozen = all(id(p) not in shared for p in model.get_input_embeddings().parameters())
     ends = "replaced" if model.end_names else "unfrozen" if unfrozen else "frozen"

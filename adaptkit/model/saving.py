@@ -153,8 +153,9 @@ def save_workflow(
     """Write the workflow's own tensors as safetensors, and a `config.json` that names base and encoders.
 
     Frozen models are named by id or path and by hashes of what they hold now; encoders that were given as objects are
-    written to `encoders/<modality>/`. `README.md` and the facts behind it say what else is known. Each file takes its place when it is whole, so that a link is replaced and its
-    target is unchanged. What is written `for_upload` must not name folders of this machine.
+    written to `encoders/<modality>/`. A model card says what else is known. Each file takes its place when it is whole,
+    so that a link is replaced and its target is unchanged. What is written `for_upload` must not name folders of this
+    machine.
 
     Raises:
         ModelError: The folder holds the base, an encoder or another model, or is a file.

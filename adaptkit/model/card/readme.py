@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard
 
 from adaptkit.errors import ModelError, first_line
 
@@ -71,18 +69,6 @@ def parse_readme(text: str, place: object) -> Readme:
     return Readme(metadata, before, generated.strip(), after)
 
 
-def read_readme(path: Path) -> Readme | None:
-    """A README in parts; None where there is none.
-
-    Raises:
-        ModelError: It is not UTF-8 text, or as `parse_readme`.
-    """
-    try:
-        return parse_readme(path.read_text(encoding="utf-8-sig"), path) if path.is_file() else None
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is not UTF-8 text. Rename or delete it: what a person wrote there is kept.") from error
-
-
 def written_by_hand(readme: Readme, generated: Mapping[str, Any]) -> Readme:
     """What of a README a person wrote.
 
@@ -99,11 +85,11 @@ def written_by_hand(readme: Readme, generated: Mapping[str, Any]) -> Readme:
     return Readme(metadata, readme.before, None, readme.after)
 
 
-def joined(generated: ModelCard, by_hand: Readme | None) -> Readme:
+def joined(generated: Readme, by_hand: Readme | None) -> Readme:
     """A README of what is generated and of what a person wrote, who does not overrule facts."""
-    ours = generated.data.to_dict()
+    ours = dict(generated.metadata)
     theirs = dict(by_hand.metadata) if by_hand else {}
     lists = {key: [*ours.get(key, []), *theirs[key]] for key in _LISTS if isinstance(theirs.get(key), list)}
     lists = {key: list(dict.fromkeys(values)) for key, values in lists.items()}
     before, after = (by_hand.before, by_hand.after) if by_hand else ("", "")
-    return Readme({**theirs, **ours, **lists}, before, generated.text.strip(), after)
+    return Readme({**theirs, **ours, **lists}, before, generated.generated, after)

@@ -58,7 +58,7 @@ def record_files(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _is_apart(name: str) -> bool:
-    own = name.startswith("model-") or name.startswith(TENSORS_FILE)
+    own = name.startswith(("model-", TENSORS_FILE))
     return name in (CARD_FILE, README_FILE) or (own and "/" not in name)
 
 

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from adaptkit.errors import DISTRIBUTION, PluginError
 from adaptkit.model.card.facts import Card, Score
+from adaptkit.model.card.readme import Readme
 from adaptkit.model.card.recording import hash_of
 from adaptkit.model.card.tables import code, frozen_name, is_lost, is_on_hub, short_name, tables
 from adaptkit.model.modality import WorkflowModality, read_modalities
@@ -25,7 +26,7 @@ def _template() -> str:
     return Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
 
 
-def render_card(config: Mapping[str, Any], card: Card) -> ModelCard:
+def render_card(config: Mapping[str, Any], card: Card) -> Readme:
     """The model card of a workflow.
 
     Args:
@@ -52,13 +53,14 @@ def render_card(config: Mapping[str, Any], card: Card) -> ModelCard:
         "lost_encoders": [name for name, modality in modalities.items() if is_lost(modality)],
         "checkpoint": card.repo_id or ".",
     }
-    return ModelCard.from_template(_metadata(config, card, modalities), template_str=_template(), **view)
+    written = ModelCard.from_template(_metadata(config, card, modalities), template_str=_template(), **view)
+    return Readme(written.data.to_dict(), generated=written.text.strip())
 
 
 def title_of(config: Mapping[str, Any], card: Card) -> str:
     """What a card calls its workflow."""
-    name = config["base"]["name_or_path"]
-    return card.name or f"{config['insertion'].get('policy')} on {short_name(name) or config['base'].get('architecture')}"
+    base = short_name(config["base"]["name_or_path"]) or config["base"].get("architecture")
+    return card.name or f"{config['insertion'].get('policy')} on {base}"
 
 
 # -- metadata ----------------------------------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ def _metadata(config: Mapping[str, Any], card: Card, modalities: Mapping[str, Wo
     base = str(config["base"]["name_or_path"])
     tag = pipeline_tag(modalities)
     tags = [LIBRARY, str(config["insertion"].get("policy")), *(m.type or name for name, m in modalities.items())]
-    relation = {"base_model_relation": "adapter"} if is_on_hub(base) else {}
+    relation: dict[str, Any] = {"base_model_relation": "adapter"} if is_on_hub(base) else {}
     return ModelCardData(
         base_model=base if is_on_hub(base) else None,
         **relation,

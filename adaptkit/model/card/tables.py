@@ -125,8 +125,9 @@ def _settings(config: Mapping[str, Any], modalities: Mapping[str, WorkflowModali
     yield f"embedding, final norm and LM head {ends}"
     for name, modality in modalities.items():
         projector = modality.projector.get("name") or modality.projector.get("object")
-        options = "".join(f", {code(key)} {code(value)}" for key, value in sorted(modality.projector_options.items()) if value is not None)
-        yield f"projector of {code(name)}: {code(projector)}{options}"
+        options = {key: value for key, value in sorted(modality.projector_options.items()) if value is not None}
+        words = "".join(f", {code(key)} {code(value)}" for key, value in options.items())
+        yield f"projector of {code(name)}: {code(projector)}{words}"
 
 
 def _layers(layer_map: Sequence[Sequence[Any]]) -> Iterator[list[str]]:

@@ -30,7 +30,7 @@ class CardFiles:
         place: The README.
         readme: Its content.
         facts: What is known of the workflow.
-        config: Of the workflow; empty where it cannot be read.
+        config: Of the workflow; None where it cannot be read.
     """
 
     place: Path
@@ -59,9 +59,11 @@ class CardFiles:
         try:
             readme = parse_readme(self.readme.decode("utf-8-sig"), self.place)
         except UnicodeDecodeError as error:
-            raise ModelError(f"{self.place} is not UTF-8 text. Rename it: what a person wrote there is kept.") from error
-        known = self.facts is not None and self.config
-        return written_by_hand(readme, render_card(self.config, self.facts).data.to_dict() if known else {})
+            raise ModelError(
+                f"{self.place} is not UTF-8 text. Rename it: what a person wrote there is kept."
+            ) from error
+        generated = {} if self.facts is None or self.config is None else render_card(self.config, self.facts).metadata
+        return written_by_hand(readme, generated)
 
 
 def _config(folder: Path) -> Mapping[str, Any] | None:
