@@ -60,7 +60,8 @@ class AnswersTask(WorkflowsTask):
         """
         evaluations = []
         for name in self.options.datasets:
-            model, processor = _workflow(self.options.workflows.get(name), workflows)
+            workflow = _workflow(self.options.workflows.get(name), workflows)
+            model, processor = workflows[workflow]
             source = _source(name, sources)
             if source is None:
                 raise DataError(f"the dataset {name!r} is not on this machine")
@@ -77,7 +78,7 @@ class AnswersTask(WorkflowsTask):
                     model, processor, questions, asked, section=name, batch_size=batch_size, advance=advance
                 )
                 evaluation = _by_answer(evaluation, name)
-            evaluation.results[name]["unusable"] = unusable
+            evaluation.results[name] |= {"unusable": unusable, "workflow": workflow}
             evaluation.results[name]["harness"] = describe_harness(
                 model, task="answers", dataset=name, majority_of=training, seed=seed, limit=limit
             )
@@ -177,12 +178,13 @@ def _by_answer(evaluation: Evaluation, section: str) -> Evaluation:
     return Evaluation({section: scores}, answers)
 
 
-def _workflow(name: str | None, workflows: Mapping[str, tuple[Any, Any]]) -> tuple[Any, Any]:
+def _workflow(name: str | None, workflows: Mapping[str, tuple[Any, Any]]) -> str:
+    """The name of the workflow that is asked."""
     if name is None or list(workflows) == [""]:
-        return next(iter(workflows.values()))
+        return next(iter(workflows))
     if name not in workflows:
         raise DataError(unknown_name("workflow", name, workflows))
-    return workflows[name]
+    return name
 
 
 def _source(name: str, sources: Mapping[str, DataSource | None]) -> DataSource | None:

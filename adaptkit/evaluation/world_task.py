@@ -76,6 +76,8 @@ class WorldTask(WorkflowsTask):
                 *workflows[names["grounding"]], boxes, batch_size=batch, advance=counter.on("boxes")
             )
             merged = merge([text.finish(counter.on("text")), seen, grounded])
+        for section, asked in (("image_questions", "questions"), ("grounding", "grounding")):
+            merged.results[section]["workflow"] = names[asked]
         results = merged.results | {"seconds": round(time.monotonic() - started, 2)}
         results["harness"] = describe_harness(
             model, task="world", split="test", seed=seed, num_per_kind=num, workflows=names

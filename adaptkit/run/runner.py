@@ -31,6 +31,7 @@ from adaptkit.evaluation.fresh_base import Description, describe_model
 from adaptkit.evaluation.text_identity import loading_of
 from adaptkit.files.writing import remove_leftovers, staged_folder
 from adaptkit.interfaces import DataSource
+from adaptkit.model.card.writing import CardFiles
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.inspection import describe_components
 from adaptkit.model.integrity import frozen_content
@@ -51,6 +52,7 @@ from adaptkit.processes.group import (
 )
 from adaptkit.recipe import Recipe, dump_recipe, for_processes
 from adaptkit.reporting import Reporter, StageStart
+from adaptkit.run.cards import training_card
 from adaptkit.run.features import cache_features
 from adaptkit.run.loaded import LoadedModels, load_models
 from adaptkit.run.requirements import require_all, require_places, require_space
@@ -304,6 +306,8 @@ def _finish(run: Run) -> None:
     final = run.output_dir / FINAL_FOLDER
     remove_leftovers(final)
     for name, (model, processor) in run.workflows.items():
+        model.card = training_card(run.recipe, name, model, run.stages, run.sources)
+        model.loaded_card = CardFiles.of(final / name)  # of an earlier run, which this one resumes
         with staged_folder(final / name) as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)

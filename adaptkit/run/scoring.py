@@ -21,6 +21,7 @@ from adaptkit.model.inspection import describe_components, describe_layers
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import Recipe, TaskConfig, dump_recipe, written_description
 from adaptkit.reporting import Reporter
+from adaptkit.run.cards import record_results
 from adaptkit.run.runner import METRICS_FILE, Run
 from adaptkit.surgery import quantization_of
 from adaptkit.training.metrics import read_metrics
@@ -48,6 +49,7 @@ def evaluate_run(run: Run, started: float, command: str) -> dict[str, Any]:
     results["seconds"] = round(time.monotonic() - started, 1)
     results["training_seconds"] = round(sum(stage.seconds for stage in run.stages.values()), 1)
     write_json(run.output_dir / RESULTS_FILE, results)
+    record_results(run.output_dir, run.workflows, results)
     _write_report(run, results, evaluation.answers, command)
     return results
 
