@@ -226,6 +226,7 @@ class TextProof:
             "answers_identical": all(here == fresh for here, fresh in answered),
             "num_answers": len(answered),
             "num_answers_differing": sum(here != fresh for here, fresh in answered),
+            "num_own_answers": len(_rows(own)),
             "logits_sha256": hash_tensors([("logits", fresh_logits)]),
             "answers_sha256": _sha256(there["own_answers"]),
             "prompts_sha256": _sha256(self._prompts),

@@ -152,7 +152,7 @@ def proof_of(results: Mapping[str, Any], model: Any, processor: Any) -> Proof | 
         prompts=[" ".join(map(str, ids)) for ids in prompts],
         num_written=len(prompts) - random,
         num_positions=text["num_positions"],
-        num_answers=text["num_answers"],
+        num_answers=text["num_own_answers"],
         logits_sha256=text["logits_sha256"],
         answers_sha256=text["answers_sha256"],
         environment=text["environment"],

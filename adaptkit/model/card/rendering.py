@@ -18,7 +18,7 @@ from adaptkit.model.modality import WorkflowModality, read_modalities
 from adaptkit.plugin_manager import get_plugin_manager
 
 LIBRARY = "adaptkit"
-ANY_TO_ANY = "any-to-any"
+ANY_TO_ANY, TEXT = "any-to-any", "text-generation"
 
 
 @cache
@@ -92,9 +92,10 @@ def pipeline_tag(modalities: Mapping[str, WorkflowModality]) -> str | None:
 
 def _result(score: Score, tag: str | None) -> EvalResult:
     return EvalResult(
-        task_type=tag or ANY_TO_ANY,
+        task_type=TEXT if score.section == "text" else tag or ANY_TO_ANY,
         dataset_type=score.task,
         dataset_name=score.dataset,
+        dataset_config=score.section,
         dataset_split=score.split,
         metric_type=score.metric,
         metric_name=f"{score.section} {score.metric}",
