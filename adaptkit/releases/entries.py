@@ -32,7 +32,8 @@ class Skipped(Counter[str]):
     def note(self, reason: str, error: DataError) -> None:
         """Count an item that an error was raised about."""
         self[reason] += 1
-        self.first.setdefault(reason, str(error))
+        if str(error):
+            self.first.setdefault(reason, str(error))
 
 
 def read_entries(
