@@ -63,6 +63,7 @@ KNOWS_MODALITIES = {
     "serving.schema",  # OpenAI's fields
     "evaluation.world_task",  # asks about the world's images
     "evaluation.official",  # reads the files of public benchmarks of pictures
+    "evaluation.public_data",  # as above, and hands them to harnesses
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
 }
 # Names that transformers gives to its own methods and configuration keys.

@@ -16,9 +16,9 @@ from adaptkit.data_tools.convert.conversations import (
     RegionSummary,
     write_conversations,
 )
-from adaptkit.data_tools.convert.pickles import load_plain_pickle
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.files.json_stream import Progress
+from adaptkit.files.pickles import load_plain_pickle
 
 INSTANCES_FILE = "instances.json"
 _REFS_FILE = re.compile(r"refs\((\w+)\)\.p")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from adaptkit.errors import DataError
@@ -51,12 +51,14 @@ def score(folder: FileFolder) -> dict[str, Any]:
     for key, question in questions.items():
         if key[0] in answered:
             by_subject[key[0]].append(key in answers and is_right(answers[key], question))
-    per_subject = {subject: 100 * sum(right) / len(right) for subject, right in by_subject.items()}
-    return {
-        "per_subject": per_subject,
-        "average_over_subjects": mean(per_subject.values()),
-        "by_category_mean_of_subjects": _by_category(folder, per_subject),
-    }
+    scores = mean_of_subjects(by_subject)
+    return {**scores, "by_category_mean_of_subjects": _by_category(folder, scores["per_subject"])}
+
+
+def mean_of_subjects(right: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
+    """Percentages of right answers by subject, and their mean, in which all subjects weigh the same."""
+    per_subject = {subject: 100 * sum(answers) / len(answers) for subject, answers in right.items()}
+    return {"per_subject": per_subject, "average_over_subjects": mean(per_subject.values())}
 
 
 def extract_letter(text: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from adaptkit.errors import DataError
 from adaptkit.evaluation.official.letters import harness_letter, vlmevalkit_letter
-from adaptkit.files.folder import FileFolder, Row, mean
+from adaptkit.files.folder import FileFolder, mean
 
 SETS = ("mmbench_en", "mmbench_cn", "ccbench")
 ROTATION = 10**6
@@ -28,8 +28,8 @@ _ABBREVIATIONS = {
 
 
 @dataclass(frozen=True)
-class _Question:
-    """One row of the file."""
+class Question:
+    """One row of the file: a question with its options in one order."""
 
     index: int
     options: Mapping[str, str]
@@ -49,7 +49,7 @@ def score(folder: FileFolder) -> dict[str, Any]:
 def score_set(name: str, folder: FileFolder) -> dict[str, Any]:
     """By VLMEvalKit without a judge, and by lmms-eval's evaluator with `eval_method=static`."""
     rows = folder.table(f"{name}.tsv", "index", "question", "answer", "category", delimiter="\t")
-    questions = [question for question in map(_question, rows) if question.gold]
+    questions = [question for where, row in rows if (question := as_question(row, where)).gold]
     if len(questions) < len(rows):
         folder.notes.append(f"{len(rows) - len(questions)} rows of {name}.tsv have no answer, and are omitted")
     if not any(question.index < ROTATION for question in questions):
@@ -61,6 +61,11 @@ def score_set(name: str, folder: FileFolder) -> dict[str, Any]:
         known,
         "index",
     )
+    return score_questions(questions, answers)
+
+
+def score_questions(questions: list[Question], answers: Mapping[int, str]) -> dict[str, Any]:
+    """As `score_set`, of answers by the index of their question; what is missing is wrong."""
     letters = {q.index: vlmevalkit_letter(answers.get(q.index, ""), q.options) for q in questions}
     static = {q.index: harness_letter(answers.get(q.index, "").strip(), q.options) for q in questions}
     return {
@@ -84,8 +89,8 @@ def _text(prediction: Any) -> str:
     return "" if prediction is None else str(prediction)
 
 
-def _question(located: Row) -> _Question:
-    where, row = located
+def as_question(row: Mapping[str, Any], where: str) -> Question:
+    """A row of the file, checked."""
     options: dict[str, str] = {}
     for letter in ascii_uppercase:
         if not row.get(letter):
@@ -94,10 +99,10 @@ def _question(located: Row) -> _Question:
     gold = row["answer"].strip()
     if gold and gold not in options:
         raise DataError(f"{where}: the answer is {gold!r:.40}, but the options are {', '.join(options) or 'none'}")
-    return _Question(int_index(row["index"], where), options, gold, row["category"], row.get("l2-category", ""))
+    return Question(int_index(row["index"], where), options, gold, row["category"], row.get("l2-category", ""))
 
 
-def _hits(questions: Iterable[_Question], letters: Mapping[int, str | None]) -> dict[int, int]:
+def _hits(questions: Iterable[Question], letters: Mapping[int, str | None]) -> dict[int, int]:
     """Whether all rows of a question are right, by its index."""
     right: dict[int, list[bool]] = defaultdict(list)
     for question in questions:
@@ -105,7 +110,7 @@ def _hits(questions: Iterable[_Question], letters: Mapping[int, str | None]) -> 
     return {index: int(all(rows)) for index, rows in right.items()}
 
 
-def _vlmevalkit(questions: list[_Question], letters: Mapping[int, str | None]) -> dict[str, Any]:
+def _vlmevalkit(questions: list[Question], letters: Mapping[int, str | None]) -> dict[str, Any]:
     first = [question for question in questions if question.index < ROTATION]
     circular, one_pass = _hits(questions, letters), _hits(first, letters)
     return {
@@ -116,13 +121,13 @@ def _vlmevalkit(questions: list[_Question], letters: Mapping[int, str | None]) -
     }
 
 
-def _report(first: list[_Question], hits: Mapping[int, int]) -> dict[str, float]:
+def _report(first: list[Question], hits: Mapping[int, int]) -> dict[str, float]:
     """Overall, by ability and by category, under VLMEvalKit's names."""
     abilities = _means(first, hits, lambda question: _ABBREVIATIONS.get(question.ability, question.ability))
     return {"Overall": mean(hits[q.index] for q in first), **abilities, **_means(first, hits, lambda q: q.category)}
 
 
-def _lmms_eval(questions: list[_Question], letters: Mapping[int, str | None]) -> dict[str, Any]:
+def _lmms_eval(questions: list[Question], letters: Mapping[int, str | None]) -> dict[str, Any]:
     first = [question for question in questions if question.index < ROTATION]
     hits = _hits(questions, letters)
     return {
@@ -133,7 +138,7 @@ def _lmms_eval(questions: list[_Question], letters: Mapping[int, str | None]) ->
     }
 
 
-def _means(first: list[_Question], hits: Mapping[int, int], name_of: Callable[[_Question], str]) -> dict[str, float]:
+def _means(first: list[Question], hits: Mapping[int, int], name_of: Callable[[Question], str]) -> dict[str, float]:
     groups: dict[str, list[int]] = defaultdict(list)
     for question in first:
         groups[name_of(question)].append(hits[question.index])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from adaptkit.errors import DataError, nearest_name
@@ -13,7 +13,9 @@ PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity",
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
+    """An answer to one of the two questions about a picture."""
+
     media: str
     gold: str
     answer: str
@@ -25,7 +27,11 @@ def score(folder: FileFolder) -> dict[str, Any]:
     place = "results/" if folder.has("results") else ""
     present = [task for task in (*PERCEPTION, *COGNITION) if folder.has(f"{place}{task}.txt")]
     _check_names(folder, place, present)
-    answers = {task: _read(folder, f"{place}{task}.txt") for task in present}
+    return score_lines({task: _read(folder, f"{place}{task}.txt") for task in present})
+
+
+def score_lines(answers: Mapping[str, list[Line]]) -> dict[str, Any]:
+    """As `score`, of the answers to each task; two lines in turn are one picture's."""
     tasks = {task: _official(lines) for task, lines in answers.items()}
     official = {task: values["score"] for task, values in tasks.items()}
     harness = {task: _harness(lines) for task, lines in answers.items()}
@@ -52,7 +58,7 @@ def _label(beginning: str) -> str:
     return "yes" if "yes" in beginning else "no" if "no" in beginning else "other"
 
 
-def _read(folder: FileFolder, name: str) -> list[_Line]:
+def _read(folder: FileFolder, name: str) -> list[Line]:
     lines = []
     for where, line in folder.lines(name):
         cells = line.split("\t")
@@ -61,13 +67,13 @@ def _read(folder: FileFolder, name: str) -> list[_Line]:
         gold = cells[2].lower().strip()
         if gold not in ("yes", "no"):
             raise DataError(f"{where}: the third cell must be Yes or No, not {cells[2]!r:.40}")
-        lines.append(_Line(cells[0], gold, cells[3]))
+        lines.append(Line(cells[0], gold, cells[3]))
     if not lines or len(lines) % 2:
         raise DataError(f"{folder.path / name} has {len(lines)} lines: each picture has two, one after the other")
     return lines
 
 
-def _official(lines: list[_Line]) -> dict[str, float]:
+def _official(lines: list[Line]) -> dict[str, float]:
     labels = [official_label(line.answer) for line in lines]
     right = [label == line.gold for label, line in zip(labels, lines, strict=True)]
     acc = 100 * mean(right)
@@ -81,7 +87,7 @@ def _official(lines: list[_Line]) -> dict[str, float]:
     }
 
 
-def _harness(lines: list[_Line]) -> float:
+def _harness(lines: list[Line]) -> float:
     """Pairs go by picture; where a picture has other than two lines, pairs are consecutive lines."""
     by_media: dict[str, list[bool]] = defaultdict(list)
     right = [harness_label(line.answer) == line.gold for line in lines]

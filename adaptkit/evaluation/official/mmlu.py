@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from adaptkit.errors import DataError
@@ -40,19 +40,25 @@ def score(folder: FileFolder) -> dict[str, Any]:
         "subject and row",
     )
     answered = {subject for subject, _ in answers}
-    by_subject: dict[str, list[int]] = defaultdict(list)
-    by_category: dict[str, list[int]] = {category: [] for category in _CATEGORIES}
+    right: dict[str, list[int]] = defaultdict(list)
     for (subject, row), letter in gold.items():
         if subject in answered:
-            right = int(answers.get((subject, row)) == letter)
-            by_subject[subject].append(right)
-            by_category.setdefault(CATEGORY_OF.get(subject, ""), []).append(right)
-    if by_category.pop("", None):
+            right[subject].append(int(answers.get((subject, row)) == letter))
+    if any(subject not in CATEGORY_OF for subject in right):
         folder.notes.append("subjects that are not MMLU's are in no category")
+    return by_subject(right)
+
+
+def by_subject(subjects: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Averages of the right answers, 1, and wrong ones, 0, to each subject's questions."""
+    by_category: dict[str, list[int]] = {category: [] for category in _CATEGORIES}
+    for subject, right in subjects.items():
+        if subject in CATEGORY_OF:
+            by_category[CATEGORY_OF[subject]] += right
     return {
-        "per_subject": {subject: mean(right) for subject, right in by_subject.items()},
-        "average": mean(one for right in by_subject.values() for one in right),
-        "mean_of_subjects": mean(mean(right) for right in by_subject.values()),
+        "per_subject": {subject: mean(right) for subject, right in subjects.items()},
+        "average": mean(one for right in subjects.values() for one in right),
+        "mean_of_subjects": mean(mean(right) for right in subjects.values()),
         "by_category": {category: mean(right) for category, right in by_category.items() if right},
     }
 

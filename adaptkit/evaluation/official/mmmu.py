@@ -20,7 +20,7 @@ _DOMAINS = {
     "Tech and Engineering": "Agriculture Architecture_and_Engineering Computer_Science Electronics Energy_and_Power "
     "Materials Mechanical_Engineering",
 }
-_MULTIPLE_CHOICE = "multiple-choice"
+MULTIPLE_CHOICE = "multiple-choice"
 _MARKERS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _TRIVIAL = tuple(":,.!?;'")
 _NUMBERS = (
@@ -112,17 +112,17 @@ def _official(folder: FileFolder) -> dict[str, Any]:
         where = f"{folder.path / 'answer_dict_val.json'}, {key}"
         check(questions[key], where, question_type=str, ground_truth=(str, list))
         check(outputs, str(place), **{key: str})
-        gold = _gold(questions[key]["ground_truth"], where)
-        is_choice = questions[key]["question_type"] == _MULTIPLE_CHOICE
+        gold = read_gold(questions[key]["ground_truth"], where)
+        is_choice = questions[key]["question_type"] == MULTIPLE_CHOICE
         verdict = answer in _as_list(gold) if is_choice else is_right_open(gold, parse_open(answer))
-        right.setdefault("_".join(key.split("_")[1:-1]), []).append(verdict)
+        right.setdefault(subject_of(key), []).append(verdict)
     unknown = set(right) - {subject for subjects in _DOMAINS.values() for subject in subjects.split()}
     if unknown:
         folder.notes.append(f"subjects that are not MMMU's are omitted: {', '.join(sorted(unknown))}")
-    return _table(right)
+    return by_subject(right)
 
 
-def _table(right: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
+def by_subject(right: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
     """Accuracy by domain and subject, and overall, as rounded accuracies weighed by their number of questions."""
     table: dict[str, Any] = {}
     overall: list[Sequence[bool]] = []
@@ -144,8 +144,8 @@ def _responses(folder: FileFolder) -> dict[str, int]:
     rows = folder.rows("responses.jsonl", question_type=str, answer=(str, list), response=str)
     num_random = num_right = 0
     for where, row in rows:
-        gold = _gold(row["answer"], where)
-        if row["question_type"] != _MULTIPLE_CHOICE:
+        gold = read_gold(row["answer"], where)
+        if row["question_type"] != MULTIPLE_CHOICE:
             num_right += is_right_open(gold, parse_open(row["response"]))
             continue
         check(row, where, all_choices=list, index2ans=dict)
@@ -160,11 +160,16 @@ def _responses(folder: FileFolder) -> dict[str, int]:
     return {"n": len(rows), "random_fallback": num_random, "correct_without_fallback": num_right}
 
 
+def subject_of(key: str) -> str:
+    """The subject in the id of a question, `validation_Art_Theory_1`."""
+    return "_".join(key.split("_")[1:-1])
+
+
 def _as_list(gold: str | Sequence[str]) -> Sequence[str]:
     return [gold] if isinstance(gold, str) else gold
 
 
-def _gold(gold: Any, where: str) -> str | list[str]:
+def read_gold(gold: Any, where: str) -> str | list[str]:
     """A right answer or several, which may be written as a Python list."""
     if isinstance(gold, str) and gold.startswith("[") and gold.endswith("]") and len(gold) <= _MAX_LIST_CHARS:
         try:

@@ -28,12 +28,15 @@ def score(folder: FileFolder) -> dict[str, Any]:
         items.append({"question_id": key, "ious": [round(iou, 6) for iou in verdict.ious], "hit": verdict.hit})
     if num_unknown:
         folder.notes.append(f"{num_unknown} answers are to no question of gt.jsonl: misses, by the rule")
-    hits = sum(item["hit"] for item in items)
-    official = {"precision": hits / len(items), "tp": hits, "fp": len(items) - hits}
-    scores = {"official": official, "items": items}
+    scores: dict[str, Any] = {"official": precision([item["hit"] for item in items]), "items": items}
     if folder.has("lmms_eval_pred.jsonl"):
         scores["lmms_eval_on_lmms_eval_pred"] = _harness(folder)
     return scores
+
+
+def precision(hits: Sequence[bool]) -> dict[str, float]:
+    """Share of answers that hit, and how many did and did not."""
+    return {"precision": sum(hits) / len(hits), "tp": sum(hits), "fp": len(hits) - sum(hits)}
 
 
 def first_box(text: str) -> tuple[float, ...]:

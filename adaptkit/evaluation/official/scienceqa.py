@@ -48,7 +48,7 @@ def score(folder: FileFolder) -> dict[str, Any]:
             "img_accuracy_2dp": _percent([right[key] for key in with_media]) if with_media else None,
             "results": results,
         },
-        "scienceqa_evaluate_acc_on_those_results": _by_context(problems, right),
+        "scienceqa_evaluate_acc_on_those_results": by_context(problems, right),
         "lavin_first_match_index_or_null": {
             key: lavin_index(row["text"], problems[key]["choices"]) for key, row in answers.items()
         },
@@ -98,8 +98,8 @@ def _test_ids(folder: FileFolder, problems: Mapping[str, Problem]) -> list[str]:
     return test
 
 
-def _by_context(problems: Mapping[str, Problem], right: Mapping[str, bool]) -> dict[str, str]:
-    """Groups without a problem are omitted."""
+def by_context(problems: Mapping[Any, Problem], right: Mapping[Any, bool]) -> dict[str, str]:
+    """Accuracy by subject, context, grade and topic; groups without a problem are omitted."""
     topics = dict.fromkeys(problems[key]["topic"] for key in right)
     in_topic = {topic: lambda problem, topic=topic: problem["topic"] == topic for topic in topics}
     groups = {

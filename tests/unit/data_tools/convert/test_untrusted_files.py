@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from adaptkit.cli import cli
 from adaptkit.data_tools.convert import convert_flickr30k, convert_refcoco
 from adaptkit.data_tools.convert.flickr30k import read_phrases
-from adaptkit.data_tools.convert.pickles import load_plain_pickle
 from adaptkit.errors import DataError
+from adaptkit.files.pickles import load_plain_pickle
 
 REF = {
     "ref_id": 5,

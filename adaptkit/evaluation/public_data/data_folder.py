@@ -1,0 +1,159 @@
+"""The folder with all data: where the splits of a dataset lie in it, and what to fetch where they do not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from adaptkit.errors import DataError, first_few, join_lines
+from adaptkit.evaluation.harness import Progress, unwatched
+from adaptkit.evaluation.public_data.benchmarks import PublicBenchmark, benchmark_of
+from adaptkit.evaluation.public_data.conversion import converted
+from adaptkit.evaluation.public_data.hub_folders import check_files, find_folder, names_of, split_files
+from adaptkit.evaluation.public_data.layouts import Layout
+from adaptkit.evaluation.public_data.stock_tasks import StockTask
+
+BUILDERS = ("json", "csv", "parquet", "arrow", "text", "imagefolder", "audiofolder", "webdataset", "pandas", "xml")
+"""Names that `load_dataset` takes for its own readers of files."""
+Files = dict[str, list[Path]]
+"""Files by split."""
+
+
+class DataFolder:
+    """Local copies of datasets, found by the hub's ids.
+
+    Attributes:
+        path: The folder that holds them.
+    """
+
+    def __init__(self, path: Path | str, progress: Progress = unwatched) -> None:
+        """Raise `DataError` unless the path is a folder."""
+        self.path = Path(path).expanduser().resolve()
+        if not self.path.is_dir():
+            raise DataError(f"the data folder {self.path} does not exist. Make it, and put the datasets there")
+        self._progress = progress
+        self._needed: dict[tuple[str, str | None], list[str]] = defaultdict(list)
+        self._files: dict[tuple[str, str | None], Files] = {}
+
+    def prepare(self, tasks: Iterable[StockTask]) -> None:
+        """Find, check and convert what tasks need, so that nothing is missing later.
+
+        Raises:
+            DataError: Data are missing or broken; the message has what to fetch, and where to put it.
+        """
+        wanted = [task for task in tasks if task.dataset and not task.local and is_hub_id(task.dataset)]
+        for task in wanted:
+            needed = self._needed[task.dataset or "", task.config]
+            needed += [split for split in task.splits if split not in needed]
+        missing: dict[str, str] = {}
+        for task in wanted:
+            if not self._look(task.dataset or "", task.config):
+                missing.setdefault(task.dataset or "", self._advice(task))
+        if missing:
+            raise DataError(join_lines([f"{self.path} lacks data that these tasks need:", *missing.values()]))
+        for task in wanted:
+            self.files(task.dataset or "", task.config, task.name)
+
+    def files(self, dataset: str, config: str | None, task: str | None = None) -> Files:
+        """Files of the splits of a dataset that its tasks need; of all splits where no task is known.
+
+        Raises:
+            DataError: They are missing or broken.
+        """
+        key = dataset, config
+        if key not in self._files:
+            self._files[key] = self._find(dataset, config, self._needed.get(key, []), task)
+        return self._files[key]
+
+    def folder(self, dataset: str) -> Path | None:
+        """The copy of a hub dataset, if there is one."""
+        return find_folder(self.path, dataset)
+
+    def where(self, task: StockTask) -> str | None:
+        """Where a task's data lie, in a few words; None where they are missing."""
+        found = self._look(task.dataset or "", task.config, task.splits)
+        return None if found is None else str(found)
+
+    def _look(self, dataset: str, config: str | None, splits: Sequence[str] | None = None) -> Path | None:
+        """What holds a dataset, without reading it."""
+        benchmark = benchmark_of(dataset)
+        splits = self._needed.get((dataset, config), []) if splits is None else splits
+        if benchmark is None or benchmark.hub_has_media:
+            folder = self.folder(dataset) or (self.folder(benchmark.merges) if benchmark and benchmark.merges else None)
+            if folder is not None:
+                return folder
+        found = [
+            layout.find(self.path, config, split)
+            for layout in layouts_of(dataset)
+            for split in splits or layout.splits.get(config or "default", {})
+        ]
+        return next((place[0] for place in found if place is not None), None)
+
+    def _find(self, dataset: str, config: str | None, splits: Sequence[str], task: str | None) -> Files:
+        benchmark = benchmark_of(dataset, task)
+        found = self._of_hub(dataset, config, benchmark) if benchmark is None or benchmark.hub_has_media else {}
+        if not found:
+            found = self._of_release(dataset, config, splits)
+        if not found:
+            raise DataError(self._advice(StockTask(task or dataset, "", dataset, config)))
+        lacking = [split for split in splits if split not in found]
+        if lacking:
+            there = first_few(sorted(found)) or "none"
+            advice = self._advice(StockTask(task or dataset, "", dataset, config))
+            raise DataError(
+                f"the copy of {dataset} has no files of the split {lacking[0]!r}; there is {there}. {advice}"
+            )
+        found = {split: files for split, files in found.items() if split in splits or not splits}
+        check_files([path for files in found.values() for path in files])
+        return found
+
+    def _of_hub(self, dataset: str, config: str | None, benchmark: PublicBenchmark | None) -> Files:
+        folder = self.folder(dataset)
+        if folder is not None:
+            return split_files(folder, config)
+        merged = self.folder(benchmark.merges) if benchmark and benchmark.merges else None
+        return {} if merged is None else _merge(merged)
+
+    def _of_release(self, dataset: str, config: str | None, splits: Sequence[str]) -> Files:
+        found: Files = {}
+        for layout in layouts_of(dataset):
+            for split in splits or layout.splits.get(config or "default", layout.splits.get("*", {})):
+                if split not in found:
+                    path = converted(layout, self.path, dataset, config, split, self._progress)
+                    found |= {split: [path]} if path else {}
+        return found
+
+    def _advice(self, task: StockTask) -> str:
+        dataset = task.dataset or ""
+        benchmark = benchmark_of(dataset, task.name)
+        fetch = f"`hf download {names_of(dataset)[-1]} --repo-type dataset --local-dir {self.path / dataset}`"
+        ways = [fetch] if benchmark is None or benchmark.hub_has_media else []
+        if benchmark is not None and benchmark.merges:
+            ways.append(f"{benchmark.merges} in {self.path / benchmark.merges}")
+        if benchmark is not None and benchmark.layouts:
+            files = ", ".join(f"{n} ({what})" if what else n for n, what in benchmark.layouts[0].files.items())
+            place = self.path / benchmark.layouts[0].folders[0]
+            ways.append(f"the release ({benchmark.home}) in {place}: {files}")
+        return f"{benchmark.title if benchmark else dataset} (task {task.name}): fetch {'; or '.join(ways)}"
+
+
+def is_hub_id(dataset: str) -> bool:
+    """Whether `load_dataset` would look for a dataset on the hub."""
+    return dataset not in BUILDERS and dataset.count("/") <= 1 and not Path(dataset).exists()
+
+
+def layouts_of(dataset: str) -> list[Layout]:
+    """Released layouts that a hub dataset can be made of."""
+    from adaptkit.evaluation.public_data.benchmarks import BENCHMARKS
+
+    return [layout for benchmark in BENCHMARKS if benchmark.dataset == dataset for layout in benchmark.layouts]
+
+
+def _merge(folder: Path) -> Files:
+    """The splits of all configurations together, in the order of their names."""
+    found: Mapping[str, list[Path]] = defaultdict(list)
+    for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        for split, files in split_files(folder, inner.name).items():
+            found[split].extend(files)
+    return dict(found)
