@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.model.reference import remember_origin, settled
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.recipe import BaseConfig, DataConfig, Draw, Recipe, StageConfig, TaskConfig
+from adaptkit.recipe.components import ModalityConfig
 from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized
 
 FLASH = "flash_attention_2"
@@ -253,8 +254,15 @@ def build_workflow(
     """
     config = recipe.workflows[workflow]
     insertion = config.insertion.model_dump(mode="json", exclude_none=True) if "insertion" in parts else PROJECTOR_ONLY
+    if "encoder" in parts:
+        specs = {name: _trained(spec, recipe.modalities[name]) for name, spec in specs.items()}
     modalities = {name: ModalityParts.of(name, spec, encoders[name], base) for name, spec in specs.items()}
     return assemble(base, modalities, insertion, config.replace_ends and "ends" in parts)
+
+
+def _trained(spec: WorkflowModality, modality: ModalityConfig) -> WorkflowModality:
+    lora = None if modality.encoder_lora is None else modality.encoder_lora.model_dump(exclude_none=True)
+    return replace(spec, train_encoder=True, encoder_lora=lora)
 
 
 def build_sources(recipe: Recipe, names: Collection[str]) -> dict[str, DataSource]:

@@ -32,7 +32,7 @@ def _usable_as_key(name: str) -> str:
 
 Key = Annotated[str, AfterValidator(_usable_as_key)]
 OptimizerName = Literal["adamw", "adamw_8bit", "muon"]
-Part = Literal["projector", "insertion", "ends"]
+Part = Literal["projector", "insertion", "ends", "encoder"]
 Weight = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -54,12 +54,34 @@ def _weight_or_count(value: Any) -> str:
 Share = Annotated[Annotated[Weight, Tag("[weight]")] | Annotated[Draw, Tag("[count]")], Discriminator(_weight_or_count)]
 
 
+class EncoderLora(Section):
+    """Low-rank differences of an encoder's linear maps (LoRA, arXiv 2106.09685), by peft.
+
+    Attributes:
+        rank: Of the two factors.
+        alpha: The difference is scaled by `alpha / rank`; twice the rank where not given.
+        dropout: Share of the inputs that are dropped while training.
+        target_modules: Last parts of the names of the linear maps that get one, `[q_proj, v_proj]`; all where not
+            given.
+    """
+
+    rank: PositiveInt = 16
+    alpha: float | None = Field(default=None, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: list[str] | None = Field(default=None, min_length=1)
+
+
 class OptimizerGroup(Section):
-    """Settings of one part that differ from the stage's optimizer."""
+    """Settings of one part that differ from the stage's optimizer.
+
+    Attributes:
+        layer_decay: Of the part `encoder`: each of its blocks has the learning rate of the next one times this.
+    """
 
     name: OptimizerName | None = None
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
 
 
 class OptimizerConfig(Section):
@@ -80,6 +102,13 @@ class OptimizerConfig(Section):
     eps: float = Field(default=1e-8, gt=0)
     adamw_learning_rate: float | None = Field(default=None, gt=0)
     groups: dict[Part, OptimizerGroup] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _decays_in_encoders(self) -> Self:
+        for part, group in self.groups.items():
+            if group.layer_decay is not None and part != "encoder":
+                raise ValueError(f"groups.{part}.layer_decay: only the part encoder has layers whose rates decay")
+        return self
 
     def trained_groups(self, parts: Collection[str]) -> dict[str, OptimizerGroup]:
         """The groups of some parts: `stage_defaults` may name parts that not every stage trains."""

@@ -21,6 +21,7 @@ COLORS = {
     "adapted": "cyan",
     "replaced": "yellow",
     "unfrozen": "yellow",
+    "trained": "yellow",
 }
 
 

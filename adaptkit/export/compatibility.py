@@ -59,6 +59,8 @@ def policy_problems(model: AdaptkitForConditionalGeneration, merge: bool, title:
     """What stands against a workflow's policy in any stock model, called `title`."""
     policy, name = model.policy, model.config.insertion.get("policy", "projector_only")
     wrapped = low_rank_modules(model.language_model)
+    if any(low_rank_modules(encoder) for encoder in model.encoders.values()) and not merge:
+        yield "low-rank differences of the encoder are apart from its weights: fold them in with --merge."
     if any(not p.is_floating_point() for p in model.language_model.parameters()):
         yield "the base is quantised: load the workflow on the unquantised base."
     if wrapped and not merge:

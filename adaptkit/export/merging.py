@@ -33,6 +33,8 @@ def copy_to_write(
     duplicate: AdaptkitForConditionalGeneration = copy.deepcopy(model, memo)
     if merge:
         merge_low_rank(duplicate.language_model)
+        for encoder in duplicate.encoders.values():
+            merge_maps(encoder)
     if dtype is not None:
         _cast(duplicate, dtype)
         # It computes in its own dtype now, not in that of a base beside it
@@ -53,8 +55,7 @@ def merge_low_rank(module: nn.Module) -> None:
     Args:
         module: A structural copy. Parameters that inserted layers share with others in it become their own.
     """
-    for name, wrapped in low_rank_modules(module).items():
-        module.set_submodule(name, _merged(name, wrapped))
+    merge_maps(module)
     seen: set[int] = set()
     ends = {id(end) for end in (module.get_input_embeddings(), module.get_output_embeddings())}  # type: ignore[operator]
     for owner in module.modules():
@@ -62,6 +63,12 @@ def merge_low_rank(module: nn.Module) -> None:
             if id(parameter) in seen and id(owner) not in ends:
                 setattr(owner, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
             seen.add(id(parameter))
+
+
+def merge_maps(module: nn.Module) -> None:
+    """Replace each low-rank difference and the map below it by one map, in place, in what shares no parameters."""
+    for name, wrapped in low_rank_modules(module).items():
+        module.set_submodule(name, _merged(name, wrapped))
 
 
 @torch.no_grad()

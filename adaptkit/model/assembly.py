@@ -17,6 +17,7 @@ from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import build_encoder
 from adaptkit.model.integrity import refuse_non_finite_model
 from adaptkit.model.modality import WorkflowModality, check_placeholders
+from adaptkit.model.own_encoders import own_encoder
 from adaptkit.model.reference import origin_of
 from adaptkit.placement import Placement, parse_placement, resolve_placement
 from adaptkit.plugin_manager import get_plugin_manager
@@ -24,7 +25,10 @@ from adaptkit.surgery import Decoder, InsertionPolicy, check_forward, check_mate
 from adaptkit.surgery.copying import is_outline
 from adaptkit.surgery.quantization import prepare_quantized
 
-MODALITY_KEYS = ("encoder", "projector", "placeholder_id", "placeholder", "start", "end", "encoder_options", "type")
+MODALITY_KEYS = (
+    *("encoder", "projector", "placeholder_id", "placeholder", "start", "end", "encoder_options", "type"),
+    *("train_encoder", "encoder_lora"),
+)
 
 
 def adapt(
@@ -43,7 +47,9 @@ def adapt(
             model, or `{"name": ..., **options}` of an installed plugin), `projector` (a name, the same with options, or
             a module), `placeholder_id` (default: an id just outside the vocabulary), `placeholder` (its text, where the
             tokenizer has one), `start` and `end` (text around each item's features), `encoder_options` (for a
-            transformers model given as an object), `type` (the installed modality, where the name is another).
+            transformers model given as an object), `type` (the installed modality, where the name is another),
+            `train_encoder` (whether the workflow trains a copy of the encoder; the encoder itself is frozen),
+            `encoder_lora` (`{"rank": 16, ...}`, to train low-rank differences of its linear maps only).
         insertion: `{"policy": name, "placement": {...}, **options}`, or the bare name of a policy that needs neither;
             nothing is inserted where not given.
         replace_ends: Whether the workflow gets a trainable embedding, final norm and LM head of its own.
@@ -130,7 +136,16 @@ def assemble(
     encoders = source_encoders
     if policy.adapts_encoders:
         encoders = {name: structural_copy(encoder) for name, encoder in encoders.items()}
+    trained = {name: part for name, part in parts.items() if part.described.train_encoder}
+    if trained and policy.adapts_encoders:
+        raise ModelError(
+            f"modality {next(iter(trained))!r}: train_encoder cannot be combined with the policy "
+            f"{insertion['policy']!r}, which adapts encoders itself. Leave one of them out."
+        )
     decoder, modules = _apply_policy(policy, base, encoders, placement)
+    for name, part in trained.items():
+        with _naming(f"modality {name!r}"):
+            encoders = {**encoders, name: own_encoder(part.encoder, part.described.low_rank())}
     try:
         ends = decoder.replace_ends() if replace_ends else []
     except RuntimeError:  # they are found by running the base, which the meta device may not be able to do
@@ -170,7 +185,7 @@ def _parts_of(name: Any, given: Any, base: PreTrainedModel, free_id: int) -> Mod
         "encoder": reference,
         "projector": _projector_reference(projector),
         "placeholder_id": free_id if given.get("placeholder_id") is None else given["placeholder_id"],
-        **{key: given.get(key) for key in ("placeholder", "start", "end", "type")},
+        **{key: given.get(key) for key in ("placeholder", "start", "end", "type", "train_encoder", "encoder_lora")},
     }
     described = WorkflowModality.of(values, f"modality {name!r}")
     return ModalityParts.of(name, described, encoder, base, projector if isinstance(projector, nn.Module) else None)

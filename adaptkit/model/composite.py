@@ -22,6 +22,7 @@ from adaptkit.model.config import AdaptkitConfig
 from adaptkit.model.encoders import as_inputs, is_sharded, like, run_encoder
 from adaptkit.model.generation import WorkflowGenerationMixin
 from adaptkit.model.loss import IGNORE_INDEX, shifted_loss, with_loss
+from adaptkit.model.own_encoders import distances_from_top, train_own
 from adaptkit.model.passes import PassContexts, cache_of
 from adaptkit.model.saving import WorkflowSavingMixin
 from adaptkit.model.splice import (
@@ -35,8 +36,8 @@ from adaptkit.model.stock_methods import StockMethodsMixin
 from adaptkit.model.training import WorkflowTrainingMixin
 from adaptkit.surgery import AdapterContext, InsertionPolicy, provide_context
 
-PARTS = ("projector", "insertion", "ends")
-"""What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow."""
+PARTS = ("projector", "insertion", "ends", "encoder")
+"""What a stage may train: projectors; inserted modules; embedding, final norm and LM head of the workflow; encoders."""
 
 
 class AdaptkitForConditionalGeneration(
@@ -53,7 +54,7 @@ class AdaptkitForConditionalGeneration(
 
     Attributes:
         language_model: The workflow's decoder, a stock causal LM.
-        encoders: Encoders by modality: frozen, or a policy's adapted copies.
+        encoders: Encoders by modality: frozen, or copies that a policy adapts or that are trained.
         projectors: Trainable projectors by modality.
         policy_modules: What the policy inserted outside of layers.
         policy: The insertion policy.
@@ -123,13 +124,16 @@ class AdaptkitForConditionalGeneration(
         return [name for name, p in self.named_parameters() if id(p) not in frozen]
 
     def trainable_parts(self) -> dict[str, list[str]]:
-        """Names of the workflow's own parameters, by part (`projector`, `insertion`, `ends`)."""
+        """Names of the workflow's own parameters, by part (`projector`, `insertion`, `ends`, `encoder`)."""
         parts: dict[str, list[str]] = {part: [] for part in PARTS}
+        trained = [name for name, entry in self.config.modalities.items() if entry.get("train_encoder")]
         for name in self._own_names:
             if name.startswith("projectors."):
                 parts["projector"].append(name)
             elif name.startswith(tuple(f"language_model.{end}." for end in self.end_names)):
                 parts["ends"].append(name)
+            elif name.startswith(tuple(f"encoders.{modality}." for modality in trained)):
+                parts["encoder"].append(name)
             else:
                 parts["insertion"].append(name)
         return {part: names for part, names in parts.items() if names}
@@ -191,16 +195,24 @@ class AdaptkitForConditionalGeneration(
         return cast(nn.Module, self.language_model.get_output_embeddings())
 
     def train(self, mode: bool = True) -> AdaptkitForConditionalGeneration:
-        """Set training mode, in which encoders stay in evaluation mode, but for what a policy put into them."""
+        """Set training mode, in which encoders stay in evaluation mode, but for what the workflow trains in them."""
         super().train(mode)
         own = {id(self.get_parameter(name)) for name in self._own_names}
-        for encoder in self.encoders.values():
-            encoder.eval()
-            for module in encoder.modules():
-                parameters = list(module.parameters())
-                if parameters and all(id(p) in own for p in parameters):
-                    module.train(mode)
+        for encoder in self._encoders():
+            train_own(encoder, own, mode)
         return self
+
+    def encoder_distances(self) -> dict[str, int]:
+        """For each parameter of the encoders, how many of their blocks come after it; see `distances_from_top`.
+
+        Raises:
+            ModelError: An encoder has no transformer blocks.
+        """
+        return {
+            f"encoders.{modality}.{name}": distance
+            for modality, encoder in self.encoders.items()
+            for name, distance in distances_from_top(cast(Encoder, encoder)).items()
+        }
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptkitForConditionalGeneration:
         """Move or cast base and workflow together, so that they keep sharing their tensors."""

@@ -47,7 +47,7 @@ def describe_components(model: Any) -> list[ComponentSize]:
     rows = [_size("base", "frozen", list(model.base.parameters()))]
     rows += [_size(f"encoder {n}", "frozen encoder", list(e.parameters())) for n, e in model.source_encoders.items()]
     parameters = dict(model.named_parameters())
-    states = {"projector": "projector", "insertion": "inserted", "ends": "replaced"}
+    states = {"projector": "projector", "insertion": "inserted", "ends": "replaced", "encoder": "trained"}
     for part, names in model.trainable_parts().items():
         rows.append(_size(part, states[part], [parameters[name] for name in names]))
     return rows

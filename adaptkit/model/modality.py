@@ -7,16 +7,17 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.files.generation_config import check_kinds
 from adaptkit.model.reference import encoder_relative_to_checkpoint, resolve_encoder
 from adaptkit.plugin_manager import get_plugin_manager
+from adaptkit.stage import EncoderLora
 
 Text = Annotated[StrictStr, Field(max_length=10_000)]
-_WITHOUT_NULL = ("type", "options")
+_WITHOUT_NULL = ("type", "options", "train_encoder", "encoder_lora")
 
 
 class _Reference(BaseModel):
@@ -57,6 +58,8 @@ class WorkflowModality:
         end: Text after them.
         type: The installed modality that reads its files, where that has another name.
         options: Options of that modality.
+        train_encoder: Whether the workflow trains a copy of the encoder.
+        encoder_lora: With `train_encoder`, the options of low-rank differences, which are all that is trained then.
         feature_mode: How features reach the decoder, as the insertion policy declares it.
     """
 
@@ -68,6 +71,8 @@ class WorkflowModality:
     end: Text | None = None
     type: Text | None = None
     options: dict[str, Any] | None = None
+    train_encoder: StrictBool | None = None
+    encoder_lora: Annotated[dict[str, Any], _of_kind(EncoderLora)] | None = None
     feature_mode: Annotated[StrictStr, Field(pattern="^(splice|context)$")] | None = None
 
     @classmethod
@@ -83,6 +88,8 @@ class WorkflowModality:
         """
         if isinstance(values, cls):
             return values
+        if isinstance(values, Mapping) and values.get("encoder_lora") is not None and not values.get("train_encoder"):
+            raise ModelError(f"{place}: {prefix}encoder_lora trains the encoder: set train_encoder to true, too.")
         known = [field.name for field in fields(cls)]
         for key in values if isinstance(values, Mapping) else ():
             if key not in known:
@@ -108,6 +115,10 @@ class WorkflowModality:
     def projector_options(self) -> dict[str, Any]:
         """Options of the projector."""
         return dict(self.projector.get("options") or {})
+
+    def low_rank(self) -> dict[str, Any] | None:
+        """The options of the encoder's low-rank differences, with their defaults; None where it has none."""
+        return None if self.encoder_lora is None else EncoderLora.model_validate(self.encoder_lora).model_dump()
 
     def relative_to(self, checkpoint: Path) -> WorkflowModality:
         """The same, with an encoder in a folder named as seen from a checkpoint."""

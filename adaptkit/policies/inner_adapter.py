@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from adaptkit.interfaces import Encoder
-from adaptkit.policies.lora import add_low_rank
 from adaptkit.policies.options import DeltaOptions, InnerAdapterOptions
-from adaptkit.surgery import Decoder, InsertionPolicy, structural_copy
+from adaptkit.surgery import Decoder, InsertionPolicy, add_low_rank, structural_copy
 
 
 class InnerAdapter(InsertionPolicy):

@@ -22,7 +22,7 @@ from adaptkit.hookspecs import Options
 from adaptkit.placement import Placement
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.explain import combined, explained, problem
-from adaptkit.stage import Section
+from adaptkit.stage import EncoderLora, Section
 
 
 def plugins_of(info: ValidationInfo) -> PluginManager:
@@ -143,6 +143,8 @@ class ModalityConfig(ComponentConfig):
             given.
         start: Text before each item's features, such as `<|vision_start|>`; nothing where not given.
         end: Text after them.
+        encoder_lora: For stages that train the part `encoder`: low-rank differences are trained, and nothing else of
+            it.
         cache_features: Whether a frozen encoder's features may be kept on disk.
     """
 
@@ -155,6 +157,7 @@ class ModalityConfig(ComponentConfig):
     placeholder: str | None = Field(default=None, min_length=1)
     start: str | None = Field(default=None, min_length=1)
     end: str | None = Field(default=None, min_length=1)
+    encoder_lora: EncoderLora | None = None
     cache_features: bool = False
 
 

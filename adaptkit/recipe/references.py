@@ -41,6 +41,7 @@ def reference_problems(recipe: Values, plugins: PluginManager) -> Iterator[InitE
             yield from _context_stage(index, stage, workflows, with_insertion, plugins)
             yield from _stage_of_streams(index, stage, streams, workflows, modalities)
             earlier.append(str(stage.get("name")))
+    yield from _trained_encoders(recipe, workflows, modalities, plugins)
     yield from _names(recipe, earlier)
     yield from _tasks(recipe, plugins)
 
@@ -75,19 +76,37 @@ def _workflow(
     if policy and policy.inserts(options) is False and has_placement:
         yield problem(at, f"the policy {policy.name!r} inserts nothing; remove the placement")
     if policy and policy.adapts_encoders(options):
-        yield from _cached_though_adapted(name, policy.name, taken, modalities)
+        yield from _cached_though_adapted(name, f"the policy {policy.name!r} of ", taken, modalities)
 
 
 def _cached_though_adapted(
-    workflow: str, policy: str, taken: Any, modalities: Mapping[str, Values]
+    workflow: str, who: str, taken: Any, modalities: Mapping[str, Values]
 ) -> Iterator[InitErrorDetails]:
     for modality in taken if isinstance(taken, list) else modalities:
         if modality in modalities and modalities[modality].get("cache_features") is True:
             message = (
-                f"features of {modality!r} cannot be cached: the policy {policy!r} of the workflow {workflow!r} adapts "
-                "its encoder, so they change as it is trained; set cache_features to false"
+                f"features of {modality!r} cannot be cached: {who}the workflow {workflow!r} trains its encoder, so "
+                "they change; set cache_features to false"
             )
             yield problem(("modalities", modality, "cache_features"), message)
+
+
+def _trained_encoders(
+    recipe: Values, workflows: Mapping[str, Values], modalities: Mapping[str, Values], plugins: PluginManager
+) -> Iterator[InitErrorDetails]:
+    """What stages that train encoders exclude, and what needs one."""
+    stages = [stage for stage in _list(recipe.get("stages")) if isinstance(stage, Mapping)]
+    training = dict.fromkeys(str(s.get("workflow")) for s in stages if "encoder" in _list(s.get("train")))
+    trained: set[str] = set()
+    for name in training:
+        taken, (policy, options) = workflows.get(name, {}).get("modalities"), _policy(workflows.get(name, {}), plugins)
+        trained.update(map(str, taken if isinstance(taken, list) else modalities))
+        if not (policy and policy.adapts_encoders(options)):
+            yield from _cached_though_adapted(name, "", taken, modalities)
+    for name, modality in modalities.items():
+        if modality.get("encoder_lora") is not None and name not in trained:
+            message = f"no stage trains the encoder of {name!r}: add encoder to the train of one, or remove this"
+            yield problem(("modalities", name, "encoder_lora"), message)
 
 
 def _stage(
@@ -175,6 +194,9 @@ def _trained_parts(
         policy, options = _policy(workflow, plugins)
         if part == "insertion" and policy and policy.inserts(options) is False:
             message = f"the workflow {name!r} inserts nothing: its policy is {policy.name!r}"
+            yield problem((*here, index), message)
+        if part == "encoder" and policy and policy.adapts_encoders(options):
+            message = f"the policy {policy.name!r} of the workflow {name!r} adapts encoders by itself, as insertion"
             yield problem((*here, index), message)
 
 

@@ -13,6 +13,7 @@ from adaptkit.surgery.context import (
 from adaptkit.surgery.copying import check_materialised, own_parameters, structural_copy, trainable_copy
 from adaptkit.surgery.decoder import Decoder, LayerRecord, check_forward, decoder_layers, locate_decoder
 from adaptkit.surgery.layers import attention_blocks, attention_of, mlp_of
+from adaptkit.surgery.low_rank import add_low_rank
 from adaptkit.surgery.policy import InsertionPolicy
 from adaptkit.surgery.positions import max_positions
 from adaptkit.surgery.quantization import quantization_of
@@ -24,6 +25,7 @@ __all__ = [
     "InsertionPolicy",
     "LayerRecord",
     "Placement",
+    "add_low_rank",
     "attention_blocks",
     "attention_of",
     "check_forward",

@@ -100,9 +100,10 @@ def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerC
     parameters = dict(model.named_parameters())
     groups: dict[str, list[Group]] = {name: [] for name in OPTIMIZERS}
     for part in parts:
-        named = [(name, parameters[name]) for name in model.trainable_parts()[part]]  # type: ignore[operator]
-        for algorithm, part_groups in _part_groups(named, part, settings).items():
-            groups[algorithm] += part_groups
+        for scale, names in _by_rate(model, part, settings).items():
+            named = [(name, parameters[name]) for name in names]
+            for algorithm, part_groups in _part_groups(named, part, settings).items():
+                groups[algorithm] += [{**group, "lr": group["lr"] * scale} for group in part_groups]
     used = [name for name in OPTIMIZERS if groups[name]]
     if not used:
         raise ModelError(f"nothing to train: the parts {', '.join(parts) or '(none)'} hold no parameters")
@@ -114,6 +115,22 @@ def build_optimizer(model: nn.Module, parts: Sequence[str], settings: OptimizerC
     if len(used) == 1:
         return builders[used[0]](groups[used[0]])
     return CombinedOptimizer([builders[name] for name in used], [groups[name] for name in used])
+
+
+def _by_rate(model: Any, part: str, settings: OptimizerConfig) -> dict[float, list[str]]:
+    """Parameters of a part by the factor of their learning rate: layer-wise decay (ELECTRA, arXiv 2003.10555, app. A).
+
+    The last block of an encoder has the factor 1, and what comes after it, too.
+    """
+    names: list[str] = list(model.trainable_parts()[part])
+    decay = settings.trained_groups([part]).get(part, OptimizerGroup()).layer_decay
+    if decay is None:
+        return {1.0: names}
+    distances = model.encoder_distances()
+    scales: dict[float, list[str]] = {}
+    for name in names:
+        scales.setdefault(decay ** max(distances[name] - 1, 0), []).append(name)
+    return scales
 
 
 def _part_groups(named: list[tuple[str, nn.Parameter]], part: str, settings: OptimizerConfig) -> dict[str, list[Group]]:

@@ -99,6 +99,21 @@ def test_features_of_an_adapted_encoder_are_not_cached(workplace: Workplace) -> 
     assert_said(errors, "small.yaml:7: modalities.picture.cache_features: 'picture' 'adapter' 'sight' false")
 
 
+def test_what_a_stage_that_trains_the_encoder_excludes_and_what_needs_one(workplace: Workplace) -> None:
+    trained = SMALL_RECIPE.replace("insertion, ends]", "insertion, ends, encoder]")
+    lora = ("projector: {name: mlp2x}", "projector: {name: mlp2x}\n    encoder_lora: {rank: 2}")
+    assert workplace.load(trained.replace(*lora)).modalities["picture"].encoder_lora.rank == 2
+    errors = workplace.errors(SMALL_RECIPE.replace(*lora))
+    assert_said(errors, "small.yaml:7: modalities.picture.encoder_lora: no stage 'picture' encoder train")
+    errors = workplace.errors(trained.replace(lora[0], f"{lora[0]}\n    cache_features: true"))
+    assert_said(errors, "small.yaml:7: modalities.picture.cache_features: 'picture' 'sight' false")
+    errors = workplace.errors(trained.replace("policy: inner", "policy: adapter"))
+    assert_said(errors, "small.yaml:22: stages.instruct.train.3: 'adapter' 'sight' encoders")
+    decaying = ("weight_decay: 0.1}", "weight_decay: 0.1, groups: {ends: {layer_decay: 0.9}}}")
+    errors = workplace.errors(trained.replace(*decaying))
+    assert_said(errors, "small.yaml:25: stages.instruct.optimizer: groups.ends.layer_decay encoder")
+
+
 def test_policy_that_inserts_nothing(workplace: Workplace) -> None:
     text = SMALL_RECIPE.replace("policy: inner", "policy: nothing")
     assert_said(

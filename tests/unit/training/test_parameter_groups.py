@@ -5,8 +5,10 @@ import torch
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from adaptkit import adapt
 from adaptkit.errors import ModelError
 from adaptkit.stage import OptimizerGroup
+from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from adaptkit.training.metrics import learning_rates
 from adaptkit.training.optimizers import Muon
 from adaptkit.training.parameter_groups import CombinedOptimizer, build_optimizer
@@ -47,6 +49,21 @@ def test_one_optimizer_by_part_spares_norms_and_biases_from_decay(model):
         "inserted_norm.weight": ("insertion", 2e-5, 0.0),
         "inserted_norm.bias": ("insertion", 2e-5, 0.0),
     }
+
+
+def test_rates_of_an_encoder_decay_from_block_to_block():
+    model = adapt(
+        tiny_decoder("llama"),
+        {"image": {"encoder": tiny_clip_vision(), "train_encoder": True, "encoder_options": {"feature_layer": -1}}},
+    )
+    group = OptimizerGroup(learning_rate=1e-3, layer_decay=0.5)
+    optimizer = build_optimizer(model, ("projector", "encoder"), optimizer_config(groups={"encoder": group}))
+    of = {name: rate for name, (_, rate, _) in described(model, optimizer).items()}
+    place = "encoders.image.model.encoder.layers.{}.mlp.fc1.weight"
+    assert (of[place.format(1)], of[place.format(0)]) == (1e-3, 5e-4)
+    assert of["encoders.image.model.embeddings.class_embedding"] == 2.5e-4
+    assert of["projectors.image.0.weight"] == 2e-5
+    assert learning_rates(optimizer) == {"projector": 2e-5, "encoder": 1e-3}
 
 
 def test_muon_takes_matrices_and_leaves_the_rest_to_adamw(model):
