@@ -139,7 +139,7 @@ def test_a_process_of_its_own_follows_the_environment(hub, flow, tmp_path):
     command = [sys.executable, "-c", code]
     variables = {**os.environ, **environment(hub, tmp_path)}
     result = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
-    assert adaptkit.load(result.stdout.strip()).config.base["name_or_path"] == "user/base"
+    assert adaptkit.load(result.stdout.strip()).base.name_or_path == "user/base"
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
