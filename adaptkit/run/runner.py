@@ -74,6 +74,7 @@ from adaptkit.training.distributed.strategies import check_optimizers, check_pol
 from adaptkit.training.parameter_groups import build_optimizer
 from adaptkit.training.preparation import prepared
 from adaptkit.training.stage import StageResult, train_stage
+from adaptkit.training.wandb_run import wandb_run_closed
 
 METRICS_FILE = "metrics.jsonl"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
@@ -169,6 +170,7 @@ def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume
         RunStoppedError: SIGTERM asked the run to stop, and a stage has saved.
     """
     with ExitStack() as stack:
+        stack.enter_context(wandb_run_closed())
         stack.enter_context(process_group())
         check_strategy(recipe.accelerator.strategy, num_processes())
         check_resume(recipe, output_dir, resume)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from adaptkit.errors import RecipeError, RunError, unknown_name
 from adaptkit.files.writing import explain_write_error, write_text
 from adaptkit.processes.group import is_main_process
 from adaptkit.training.throughput import SpeedMeter, Throughput
+from adaptkit.training.wandb_run import WandbCallback
 
 REPORTERS = ("tensorboard", "wandb")
 """Names in a recipe, which are those of the packages."""
@@ -106,42 +106,20 @@ def learning_rates(optimizer: Any) -> dict[str, float]:
     return rates
 
 
-class WandbCallback(TrainerCallback):  # type: ignore[misc]
-    """Sends metrics to Weights & Biases: one run for all stages, in the project named by `WANDB_PROJECT`.
-
-    transformers' own callback calls the metrics of every stage `train/*` and counts their steps from 1, so that the
-    stages of a run are drawn over each other.
-
-    Args:
-        stage: Prefix of the metrics' names.
-    """
-
-    def __init__(self, stage: str, directory: Path, config: Mapping[str, Any]) -> None:
-        self._stage = stage
-        self._directory = directory
-        self._config = config
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            wandb = importlib.import_module("wandb")
-            if wandb.run is None:
-                wandb.init(project=os.environ.get("WANDB_PROJECT", "adaptkit"), dir=str(self._directory))
-            wandb.config.update({self._stage: dict(self._config)}, allow_val_change=True)
-            wandb.define_metric(f"{self._stage}/*", step_metric=f"{self._stage}/step")
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            values = {f"{self._stage}/{name}": value for name, value in logs.items()}
-            importlib.import_module("wandb").log({**values, f"{self._stage}/step": state.global_step})
-
-
 def build_reporters(
-    report_to: Sequence[str], stage: str, directory: Path, config: Mapping[str, Any], num_completed_steps: int = 0
+    report_to: Sequence[str],
+    stage: str,
+    directory: Path,
+    config: Mapping[str, Any],
+    num_completed_steps: int = 0,
+    run_directory: Path | None = None,
 ) -> list[TrainerCallback]:
     """Callbacks for the services in `report_to`.
 
     Args:
+        directory: Of the stage.
         num_completed_steps: Steps of the checkpoint that the stage resumes from; later ones are hidden.
+        run_directory: Of all stages, for a service that draws them as one run; that of the stage where not given.
     """
     reporters: list[TrainerCallback] = []
     if "tensorboard" in report_to and is_main_process():
@@ -150,7 +128,7 @@ def build_reporters(
         writer = SummaryWriter(str(directory / "tensorboard"), purge_step=num_completed_steps + 1)
         reporters.append(TensorBoardCallback(writer))
     if "wandb" in report_to:
-        reporters.append(WandbCallback(stage, directory, config))
+        reporters.append(WandbCallback(stage, run_directory or directory, config))
     return reporters
 
 

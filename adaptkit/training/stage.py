@@ -128,7 +128,8 @@ def train_stage(
     if found is not None:
         _report_resumption(reporter, found, settings.name, changed, num_steps)
     throughput = Throughput(model, num_processes())
-    services = build_reporters(report_to, settings.name, output_dir, settings.model_dump(mode="json"), first_step)
+    described = settings.model_dump(mode="json")
+    services = build_reporters(report_to, settings.name, output_dir, described, first_step, log.path.parent)
     watchers = [MetricsCallback(log, throughput), *services, *callbacks]
 
     def build_trainer(callbacks: Sequence[TrainerCallback]) -> WorkflowTrainer:
