@@ -32,6 +32,8 @@ class MetricsLog:
     def __init__(self, path: Path, stage: str) -> None:
         self.path = path
         self.stage = stage
+        self.latest: dict[str, Any] = {}
+        """The line that was written last."""
 
     def drop_after(self, step: int) -> None:
         """Drop this stage's lines after `step`, and any line that a kill cut off."""
@@ -47,6 +49,7 @@ class MetricsLog:
             RunError: The file cannot be written.
         """
         line = {"stage": self.stage, "step": step, **{key: _plain(value) for key, value in values.items()}}
+        self.latest = line
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -56,7 +59,11 @@ class MetricsLog:
 
     def lines(self) -> list[dict[str, Any]]:
         """This stage's lines, oldest first."""
-        return [line for line in read_metrics(self.path) if line.get("stage") == self.stage]
+        return [line for line in self.all_lines() if line.get("stage") == self.stage]
+
+    def all_lines(self) -> list[dict[str, Any]]:
+        """The lines of all stages, oldest first."""
+        return read_metrics(self.path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -112,14 +119,14 @@ def build_reporters(
     directory: Path,
     config: Mapping[str, Any],
     num_completed_steps: int = 0,
-    run_directory: Path | None = None,
+    log: MetricsLog | None = None,
 ) -> list[TrainerCallback]:
     """Callbacks for the services in `report_to`.
 
     Args:
         directory: Of the stage.
         num_completed_steps: Steps of the checkpoint that the stage resumes from; later ones are hidden.
-        run_directory: Of all stages, for a service that draws them as one run; that of the stage where not given.
+        log: What a service gets that draws all stages of a run directory as one run.
     """
     reporters: list[TrainerCallback] = []
     if "tensorboard" in report_to and is_main_process():
@@ -128,7 +135,7 @@ def build_reporters(
         writer = SummaryWriter(str(directory / "tensorboard"), purge_step=num_completed_steps + 1)
         reporters.append(TensorBoardCallback(writer))
     if "wandb" in report_to:
-        reporters.append(WandbCallback(stage, run_directory or directory, config))
+        reporters.append(WandbCallback(log or MetricsLog(directory / "metrics.jsonl", stage), config))
     return reporters
 
 

@@ -129,7 +129,7 @@ def train_stage(
         _report_resumption(reporter, found, settings.name, changed, num_steps)
     throughput = Throughput(model, num_processes())
     described = settings.model_dump(mode="json")
-    services = build_reporters(report_to, settings.name, output_dir, described, first_step, log.path.parent)
+    services = build_reporters(report_to, settings.name, output_dir, described, first_step, log)
     watchers = [MetricsCallback(log, throughput), *services, *callbacks]
 
     def build_trainer(callbacks: Sequence[TrainerCallback]) -> WorkflowTrainer:
