@@ -8,21 +8,29 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
 from adaptkit.errors import RunError, first_line
 from adaptkit.files.writing import write_text
 
-if TYPE_CHECKING:
-    from adaptkit.training.metrics import MetricsLog
-
 ID_FILE = "wandb_run_id.txt"
 """In a run directory: what its run is called there."""
 
 _started: list[Any] = []
 """The run that this process has started, if it has; one of the user's own is used, and left open."""
+
+
+class Log(Protocol):
+    """A stage's lines in the metrics of its run directory."""
+
+    path: Path
+    stage: str
+    latest: dict[str, Any]
+
+    def all_lines(self) -> list[dict[str, Any]]:
+        """The lines of all stages, oldest first."""
 
 
 class WandbCallback(TrainerCallback):  # type: ignore[misc]
@@ -36,7 +44,7 @@ class WandbCallback(TrainerCallback):  # type: ignore[misc]
         config: The stage's settings.
     """
 
-    def __init__(self, log: MetricsLog, config: Mapping[str, Any]) -> None:
+    def __init__(self, log: Log, config: Mapping[str, Any]) -> None:
         self._log = log
         self._config = config
 
@@ -78,7 +86,7 @@ def wandb_run_closed() -> Iterator[None]:
     _close(exit_code=0)
 
 
-def _start(wandb: Any, log: MetricsLog) -> None:
+def _start(wandb: Any, log: Log) -> None:
     """Start the run of a directory, or continue it. Variables of W&B's own are stronger.
 
     A run that W&B does not know yet, as in offline mode, whose files lack what a kill cut off, gets what the directory
