@@ -20,7 +20,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from adaptkit.inference.request import Prompt, Request
+from adaptkit.inference.pending import Prompt
+from adaptkit.inference.request import Request
 from adaptkit.inference.sampling import Sampler
 from adaptkit.inference.shared_group import SharedGroup
 from benchmarks.common import save

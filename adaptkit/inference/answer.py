@@ -80,3 +80,18 @@ class Answer:
     token_ids: list[int]
     usage: Usage
     logprobs: list[TokenLogprob] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a continuation is.
+
+    Attributes:
+        logprob: Natural logarithm of its probability, the sum over its tokens.
+        is_greedy: Whether greedy decoding would write it.
+        num_tokens: Tokens of it.
+    """
+
+    logprob: float
+    is_greedy: bool
+    num_tokens: int

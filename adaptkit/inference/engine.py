@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from adaptkit.errors import AdaptkitError
-from adaptkit.inference.request import Request, stopped
+from adaptkit.inference.pending import Pending, stopped
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -65,11 +65,11 @@ class BatchGroup(ABC):
 
     @property
     @abstractmethod
-    def running(self) -> Sequence[Request]:
+    def running(self) -> Sequence[Pending[Any]]:
         """Requests that have a place in the batch."""
 
     @abstractmethod
-    def admit(self, requests: list[Request]) -> None:
+    def admit(self, requests: list[Pending[Any]]) -> None:
         """Run the prompts of requests and give them places."""
 
     @abstractmethod
@@ -107,13 +107,13 @@ class Engine:
 
     def forget(self) -> None:
         """Begin anew in a forked process: the thread, and the requests that it answers, are the parent's."""
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[Pending[Any]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         for group in self.groups:
             group.reset()
 
-    def submit(self, *requests: Request) -> None:
+    def submit(self, *requests: Pending[Any]) -> None:
         """Queue requests; those that are queued together are admitted together where there are places.
 
         Raises:
@@ -209,10 +209,10 @@ class Engine:
         for request in cancelled:
             request.finish("cancelled")
 
-    def _next_of(self, group: BatchGroup) -> list[Request]:
+    def _next_of(self, group: BatchGroup) -> list[Pending[Any]]:
         """Waiting requests for which the group has places, first come first served."""
         free = self.max_batch_size - len(group.running)
-        chosen: list[Request] = []
+        chosen: list[Pending[Any]] = []
         with self._changed:
             for request in list(self._waiting):
                 if self._group_of[request.workflow] is group and len(chosen) < free:
@@ -220,7 +220,7 @@ class Engine:
                     chosen.append(request)
         return chosen
 
-    def _guarded(self, group: BatchGroup, concerned: list[Request], action: Callable[[], None]) -> None:
+    def _guarded(self, group: BatchGroup, concerned: list[Pending[Any]], action: Callable[[], None]) -> None:
         """Run an action of a group; where it fails, so do the requests that it concerns, and nothing else."""
         try:
             action()
@@ -233,7 +233,7 @@ class Engine:
             if request.is_finished:
                 self.counts["completion_tokens"] += len(request.token_ids)
 
-    def _note(self, admitted: list[Request], seconds: float) -> None:
+    def _note(self, admitted: list[Pending[Any]], seconds: float) -> None:
         self.counts["prompt_tokens"] += sum(request.num_prompt_tokens for request in admitted)
         self.counts["cached_tokens"] += sum(request.cached_tokens for request in admitted)
         self._seconds_per_request += 0.2 * (seconds / len(admitted) - self._seconds_per_request)

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from adaptkit.inference.engine import BatchGroup
-from adaptkit.inference.request import Request, take_tokens
+from adaptkit.inference.pending import Pending, take_logits
+from adaptkit.inference.request import Request
 from adaptkit.model.processor import AdaptkitProcessor
 
 _NEUTRAL = {
@@ -59,13 +60,29 @@ class GenerateGroup(BatchGroup):
     def step(self) -> None:
         """Nothing is left to do: `admit` ends with its batch."""
 
-    def admit(self, requests: list[Request]) -> None:
+    def admit(self, requests: list[Pending[Any]]) -> None:
         """Answer these requests."""
-        self._running = requests
+        asked = [request for request in requests if isinstance(request, Request)]
+        scored = [request for request in requests if not isinstance(request, Request)]
+        if scored:
+            self._score(scored)
+        if asked:
+            self._answer(asked)
+
+    def _score(self, requests: list[Pending[Any]]) -> None:
+        logits = self._model(**self._inputs(requests, left=False), use_cache=False).logits
+        for row, request in enumerate(requests):
+            length = request.num_prompt_tokens
+            request.take_logits(logits[row, length - request.prompt.num_scored : length], -1)
+
+    def _inputs(self, requests: Sequence[Pending[Any]], *, left: bool = True) -> dict[str, Any]:
+        """Padded prompts and their media. Without generation, only padding on the right leaves positions alone."""
         length = max(request.num_prompt_tokens for request in requests)
-        padding = [length - request.num_prompt_tokens for request in requests]
-        ids = [[self._pad] * pad + request.prompt.input_ids for pad, request in zip(padding, requests, strict=True)]
-        mask = [[0] * pad + [1] * (length - pad) for pad in padding]
+        ids, mask = [], []
+        for request in requests:
+            pad, own = [self._pad] * (length - request.num_prompt_tokens), request.prompt.input_ids
+            ids.append(pad + own if left else own + pad)
+            mask.append([0] * len(pad) + [1] * len(own) if left else [1] * len(own) + [0] * len(pad))
         media: dict[str, list[Tensor]] = {}
         for request in requests:
             for modality, inputs in request.prompt.media_from(0).items():
@@ -73,9 +90,16 @@ class GenerateGroup(BatchGroup):
         entries = self._processor.modalities
         features = {modality: entries[modality].preprocessor.collate(inputs) for modality, inputs in media.items()}
         device = self._model.device
+        return {
+            "input_ids": torch.tensor(ids, device=device),
+            "attention_mask": torch.tensor(mask, device=device),
+            **({"features": features} if features else {}),
+        }
+
+    def _answer(self, requests: list[Request]) -> None:
+        self._running = requests
         self._model.generate(
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=torch.tensor(mask, device=device),
+            **self._inputs(requests),
             generation_config=GenerationConfig(
                 **_NEUTRAL,
                 max_new_tokens=max(request.sampler.config.max_new_tokens for request in requests),
@@ -83,7 +107,6 @@ class GenerateGroup(BatchGroup):
             ),
             logits_processor=LogitsProcessorList([_Choose(requests, self._pad)]),
             stopping_criteria=StoppingCriteriaList([_Finished(requests, lambda: self._between_steps(self))]),
-            **({"features": features} if features else {}),
         )
         for request in requests:
             if not request.is_finished:
@@ -101,7 +124,7 @@ class _Choose(LogitsProcessor):  # type: ignore[misc]
         for request in self._requests:
             if request.is_cancelled and not request.is_finished:
                 request.finish("cancelled")
-        take_tokens(self._requests, scores)
+        take_logits(self._requests, scores[:, None])
         chosen = [self._pad if request.is_finished else request.token_ids[-1] for request in self._requests]
         forced = torch.full_like(scores, -torch.inf)
         return forced.scatter(1, torch.tensor(chosen, device=scores.device)[:, None], 0.0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptkit.inference.request import Prompt
+from adaptkit.inference.pending import Prompt
 from adaptkit.inference.row_cache import CachedRow
 
 Keys = NDArray[np.int64]
@@ -50,14 +50,14 @@ class PrefixCache:
         return len(self._entries)
 
     def find(self, workflow: str, prompt: Prompt, keys: Keys) -> CachedRow | None:
-        """The longest prefix of a prompt that is here; at least one position is left to compute."""
+        """The longest prefix of a prompt that is here; the positions to score are left to compute."""
         self.num_lookups += 1
         best: CachedRow | None = None
         found = -1
         for number, entry in self._entries.items():
             if entry.workflow != workflow:
                 continue
-            length = _usable(_num_equal(entry.keys, keys), prompt)
+            length = _usable(num_equal(entry.keys, keys), prompt)
             if length > (best.length if best else 0) and entry.row.can_crop(length):
                 best, found = entry.row.crop(length), number
         if best is not None:
@@ -70,7 +70,7 @@ class PrefixCache:
         if row.num_bytes > self.max_bytes:
             return
         for number, entry in list(self._entries.items()):
-            covered = entry.workflow == workflow and _num_equal(entry.keys, keys) == len(entry.keys)
+            covered = entry.workflow == workflow and num_equal(entry.keys, keys) == len(entry.keys)
             if covered and row.can_crop(len(entry.keys)):
                 self._drop(number)
         self._entries[self._next] = _Entry(workflow, keys, row)
@@ -88,7 +88,7 @@ class PrefixCache:
         self.num_bytes -= self._entries.pop(number).row.num_bytes
 
 
-def _num_equal(keys: Keys, other: Keys) -> int:
+def num_equal(keys: Keys, other: Keys) -> int:
     """How many positions are equal from the start."""
     length = min(len(keys), len(other))
     differ = np.flatnonzero(keys[:length] != other[:length])
@@ -96,8 +96,8 @@ def _num_equal(keys: Keys, other: Keys) -> int:
 
 
 def _usable(length: int, prompt: Prompt) -> int:
-    """A prefix of a prompt that leaves a position to compute, and ends within no medium."""
-    length = min(length, len(prompt.input_ids) - 1)
+    """A prefix of a prompt that leaves the positions to score, and ends within no medium."""
+    length = min(length, len(prompt.input_ids) - prompt.num_scored)
     for start, stop in prompt.spans:
         if start < length < stop:
             return start

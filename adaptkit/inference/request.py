@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import cast
 
 from torch import Tensor
 
-from adaptkit.errors import RunError
 from adaptkit.inference.answer import Answer, FinishReason, Piece, TokenLogprob, Usage
+from adaptkit.inference.pending import Pending, Prompt
 from adaptkit.inference.sampling import Sampler
 
 logger = logging.getLogger(__name__)
 
 Event = Piece | Answer | BaseException
-_numbers = itertools.count()
 _REPLACEMENT = "\ufffd"
 
 
-@dataclass
-class Prompt:
-    """Token ids of a prompt, and its media.
-
-    Attributes:
-        input_ids: A medium is a run of its modality's placeholder id.
-        media: `(modality, encoder input, content hash)` in reading order.
-        spans: `(start, stop)` of each medium in `input_ids`, the tokens around it included.
-    """
-
-    input_ids: list[int]
-    media: list[tuple[str, Tensor, str]] = field(default_factory=list)
-    spans: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def media_end(self) -> int:
-        """Where the text after the last medium begins."""
-        return max((stop for _, stop in self.spans), default=0)
-
-    def media_from(self, start: int) -> dict[str, list[Tensor]]:
-        """Encoder inputs of the media that begin at a position or later, by modality, in reading order."""
-        found: dict[str, list[Tensor]] = {}
-        for (modality, inputs, _), (begin, _) in zip(self.media, self.spans, strict=True):
-            if begin >= start:
-                found.setdefault(modality, []).append(inputs)
-        return found
-
-
-class Request:
-    """One prompt on its way to an answer. Iterate over it for pieces, or wait for the `result`.
-
-    Attributes:
-        id: A number of its own in this process.
-        workflow: Which workflow answers; `text` is the base.
-        prompt: What it is asked.
-        token_ids: What it has answered so far.
-        cached_tokens: Positions of the prompt that an earlier request had computed.
-    """
+class Request(Pending[Answer]):
+    """One prompt on its way to an answer. Iterate over it for pieces, or wait for the `result`."""
 
     def __init__(
         self,
@@ -76,56 +35,17 @@ class Request:
         on_event: Callable[[Event], None] | None = None,
         in_pieces: bool = True,
     ) -> None:
-        self.id = next(_numbers)
-        self.workflow = workflow
-        self.prompt = prompt
+        super().__init__(workflow, prompt)
         self.sampler = sampler
-        self.token_ids: list[int] = []
-        self.cached_tokens = 0
         self._decode, self._decode_token = decode, decode_token
         self._stop_ids, self._stop_strings = frozenset(stop_ids), tuple(filter(None, stop_strings))
         self._max_new_tokens = max_new_tokens
         self._on_event = on_event
         self._in_pieces = in_pieces  # else as one piece at the end, which saves decoding after each token
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._finished = threading.Event()
-        self._outcome: Answer | BaseException | None = None
-        self._cancelled = False
         self._text = ""
         self._logprobs: list[TokenLogprob] = []
         self._pending: list[int] = []
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        """Positions of the prompt, those of media included."""
-        return len(self.prompt.input_ids)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether there is an answer, or an error."""
-        return self._finished.is_set()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether nobody waits for the answer any longer."""
-        return self._cancelled
-
-    def cancel(self) -> None:
-        """Give up; the request's place in the batch is free at the next step."""
-        self._cancelled = True
-
-    def result(self, timeout: float | None = None) -> Answer:
-        """Wait for the answer, at most `timeout` seconds.
-
-        Raises:
-            TimeoutError: There is none yet.
-            Exception: What went wrong with this request.
-        """
-        if not self._finished.wait(timeout):
-            raise TimeoutError(f"request {self.id} has no answer after {timeout} s.")
-        if isinstance(self._outcome, BaseException):
-            raise self._outcome
-        return cast(Answer, self._outcome)
 
     def __iter__(self) -> Iterator[Piece]:
         while True:
@@ -139,6 +59,13 @@ class Request:
             return
 
     # -- the engine's side ---------------------------------------------------------------------------------------
+
+    def take_logits(self, logits: Tensor, likeliest: int) -> None:
+        """Choose the next token from the last position's logits."""
+        if self.sampler.is_plain(likeliest):
+            self.append(likeliest)
+        else:
+            self.take(logits[-1])
 
     def take(self, logits: Tensor) -> int:
         """Choose the next token from `(vocab,)` logits, and tell who listens; the request may be finished then."""
@@ -179,11 +106,6 @@ class Request:
         usage = Usage(self.num_prompt_tokens, len(self.token_ids), self.cached_tokens)
         self._end(Answer(text, self.workflow, reason, list(self.token_ids), usage, list(self._logprobs)))
 
-    def fail(self, error: BaseException) -> None:
-        """End with an error, which is raised where the answer is awaited."""
-        if not self.is_finished:
-            self._end(error)
-
     def _certain(self, text: str) -> str:
         """The text that later tokens cannot change: without half a character or what may begin a stop string."""
         text = text.rstrip(_REPLACEMENT)
@@ -200,8 +122,7 @@ class Request:
         self._pending = []
 
     def _end(self, outcome: Answer | BaseException) -> None:
-        self._outcome = outcome
-        self._finished.set()
+        super()._end(outcome)
         self._send(outcome)
 
     def _send(self, event: Event) -> None:
@@ -212,26 +133,3 @@ class Request:
             self._on_event(event)
         except BaseException:  # this thread runs the requests of others, too
             logger.exception("on_event of request %d raised at its %s", self.id, type(event).__name__)
-
-
-def stopped() -> RunError:
-    """What requests end with that a closed session can no longer answer."""
-    return RunError("the session was closed before this request was answered.")
-
-
-def take_tokens(requests: Sequence[Request], logits: Tensor) -> None:
-    """Choose the next token of each request that is not finished, from `(requests, vocab)` logits.
-
-    Where that fails, so does the request: it has its options to itself.
-    """
-    likeliest = logits.argmax(-1).tolist()
-    for row, request in enumerate(requests):
-        if request.is_finished:
-            continue
-        try:
-            if request.sampler.is_plain(likeliest[row]):
-                request.append(likeliest[row])
-            else:
-                request.take(logits[row])
-        except Exception as error:
-            request.fail(error)

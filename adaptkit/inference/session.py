@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -13,13 +15,15 @@ from transformers import PreTrainedModel
 from adaptkit.chat.placeholders import refuse_placeholders
 from adaptkit.errors import DataError, ModelError, unknown_name, wrong_type
 from adaptkit.files.hub import HUB_OPTIONS
-from adaptkit.inference.answer import Answer
+from adaptkit.inference.answer import Answer, Score
 from adaptkit.inference.engine import BatchGroup, Engine
 from adaptkit.inference.generate_group import GenerateGroup
 from adaptkit.inference.merged import refusal_of_workflow, refuse_decoder
-from adaptkit.inference.request import Event, Prompt, Request
+from adaptkit.inference.pending import Pending, Prompt
+from adaptkit.inference.request import Event, Request
 from adaptkit.inference.routing import AUTO, TEXT, choose_workflow, named_folders, used_modalities
 from adaptkit.inference.sampling import Sampler, check_options
+from adaptkit.inference.scoring import score_requests
 from adaptkit.inference.shared_group import SharedGroup
 from adaptkit.interfaces import Message
 from adaptkit.model.checkpoint import load_base, load_models
@@ -28,6 +32,7 @@ from adaptkit.model.messages import normalised
 from adaptkit.model.processor import AdaptkitProcessor, load_processor
 
 Messages = Sequence[Mapping[str, Any]]
+T = TypeVar("T")
 
 
 class Session:
@@ -204,20 +209,11 @@ class Session:
         self, text: str, workflow: str = TEXT, *, on_event: Callable[[Event], None] | None = None, **options: Any
     ) -> Request:
         """Queue a text to continue, without a chat template; else as `submit`."""
-        check_options(options)
-        name = self._known(TEXT if workflow == AUTO else workflow)
-        processor = self._processors[name]
-        ids = processor.tokenizer(_checked_text(text))["input_ids"]
+        name = TEXT if workflow == AUTO else workflow
+        ids = self.processor(name).tokenizer(_checked_text(text))["input_ids"]
         if not ids:
             raise DataError("the text is empty, so there is nothing to continue.")
-        if name != TEXT:
-            refuse_placeholders(ids, processor.placeholder_ids)
-
-        def decode(new_ids: Sequence[int]) -> str:
-            continued: str = processor.decode(new_ids, skip_special_tokens=True)  # spaces at its ends are the answer's
-            return continued
-
-        return self._queue(self._request(name, Prompt(list(ids)), options, decode=decode, on_event=on_event))
+        return self._queue(self._continuation(ids, name, options, on_event=on_event))
 
     def chat(self, messages: Messages, workflow: str = AUTO, **options: Any) -> Answer:
         """The answer to a conversation; arguments and errors are those of `submit`."""
@@ -236,23 +232,50 @@ class Session:
 
         As many as run at once are queued together; errors are those of `submit`.
         """
-        conversations = list(conversations)
-        requests: list[Request] = []
         samplers: dict[str, Sampler] = {}
-        size = self._engine.max_batch_size
-        try:
-            for start in range(0, len(conversations), size):
-                together = [
-                    self._prepare(messages, workflow, options, samplers, in_pieces=False)
-                    for messages in conversations[start : start + size]
-                ]
-                requests += together
-                self._engine.submit(*together)
-            return [request.result() for request in requests]
-        except BaseException:
-            for request in requests:
-                request.cancel()
-            raise
+        return self._together(
+            self._prepare(messages, workflow, options, samplers, in_pieces=False) for messages in conversations
+        )
+
+    def continue_ids(self, prompts: Sequence[Sequence[int]], workflow: str = TEXT, **options: Any) -> list[Answer]:
+        """What follows several texts that are tokenised already, in their order; else as `submit_text`.
+
+        Texts that begin alike are computed once as far as they do, where the prefix cache has room.
+        """
+        requests = [self._continuation(ids, workflow, options, is_patient=True, in_pieces=False) for ids in prompts]
+        return self._together(requests)
+
+    def score_ids(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], workflow: str = TEXT) -> list[Score]:
+        """How likely continuations of texts are, which are tokenised already.
+
+        Args:
+            pairs: Token ids of a context and of a continuation each.
+            workflow: By name.
+
+        Raises:
+            DataError: A context or a continuation is empty, or both together are too long.
+        """
+        name = self._known(workflow)
+        return self._score(name, [(self._text_prompt(name, context), ids) for context, ids in pairs])
+
+    def score(self, conversations: Sequence[Messages], workflow: str = AUTO) -> list[Score]:
+        """How likely the last turns of conversations are, with what ends them, given all turns before.
+
+        Args:
+            conversations: The last turn of each is the assistant's; all are answered by one workflow.
+            workflow: By name, or `auto`; see `route`.
+
+        Raises:
+            DataError: The messages are malformed, a medium is unreadable, or a conversation is too long.
+        """
+        found: dict[str, list[int]] = {}
+        for number, messages in enumerate(conversations):
+            found.setdefault(self.route(messages, workflow), []).append(number)
+        scores: dict[int, Score] = {}
+        for name, numbers in found.items():
+            pairs = [self._last_turn(name, self._normalised(conversations[number])) for number in numbers]
+            scores |= zip(numbers, self._score(name, pairs), strict=True)
+        return [scores[number] for number in range(len(conversations))]
 
     def close(self) -> None:
         """End what runs and waits with an error, and take no further requests."""
@@ -275,6 +298,74 @@ class Session:
         self._engine.submit(request)
         return request
 
+    def _together(self, requests: Iterable[Pending[T]]) -> list[T]:
+        """Outcomes of requests, of which as many as run at once are queued together."""
+        coming = iter(requests)
+        queued: list[Pending[T]] = []
+        try:
+            while group := list(itertools.islice(coming, self._engine.max_batch_size)):
+                queued += group
+                self._engine.submit(*group)
+            return [request.result() for request in queued]
+        except BaseException:
+            for request in queued:
+                request.cancel()
+            raise
+
+    def _text_prompt(self, name: str, ids: Sequence[int], **settings: Any) -> Prompt:
+        if name != TEXT:
+            refuse_placeholders(ids, self._processors[name].placeholder_ids)
+        return Prompt(list(ids), **settings)
+
+    def _continuation(
+        self,
+        ids: Sequence[int],
+        workflow: str,
+        options: Mapping[str, Any],
+        *,
+        is_patient: bool = False,
+        **settings: Any,
+    ) -> Request:
+        """A request for what follows a text; spaces at the ends are the answer's."""
+        check_options(options)
+        name = self._known(workflow)
+
+        def decode(new_ids: Sequence[int]) -> str:
+            continued: str = self._processors[name].decode(new_ids, skip_special_tokens=True)
+            return continued
+
+        return self._request(
+            name, self._text_prompt(name, ids, is_patient=is_patient), options, decode=decode, **settings
+        )
+
+    def _score(self, name: str, pairs: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Score]:
+        for context, ids in pairs:
+            if not context.input_ids or not ids:
+                raise DataError("a context or a continuation is empty, so there is nothing to score.")
+            self._check_length(self._models[name], len(context.input_ids) + len(ids) - 2)  # the last one is not run
+        scored = list(score_requests(name, pairs))
+        found: dict[int, Score] = {}
+        for (_, numbers), scores in zip(scored, self._together(request for request, _ in scored), strict=True):
+            found |= zip(numbers, scores, strict=True)
+        return [found[number] for number in range(len(pairs))]
+
+    def _last_turn(self, name: str, messages: Sequence[Message]) -> tuple[Prompt, list[int]]:
+        """The prompt before a last turn, and its ids."""
+        if len(messages) < 2 or messages[-1]["role"] != "assistant":
+            raise DataError(
+                "a conversation whose last turn is the assistant's, after another one, is needed to score it."
+            )
+        whole = self._prompt(name, messages, add_generation_prompt=False)
+        lengths = iter([stop - start for start, stop in whole.spans])
+        around = {kind: sum(map(len, both)) for kind, both in self._processors[name].brackets.items()}
+        context = self._processors[name].encode(
+            messages[:-1], add_generation_prompt=True, num_positions=lambda kind, _: next(lengths) - around.get(kind, 0)
+        )
+        length = len(context.input_ids)
+        if whole.input_ids[:length] != context.input_ids:
+            raise DataError("the chat template writes an earlier turn differently once the last one is there.")
+        return replace(whole, input_ids=context.input_ids), whole.input_ids[length:]
+
     def _prepare(
         self,
         messages: Messages,
@@ -289,6 +380,10 @@ class Session:
         if not messages:
             raise DataError("there is no message to answer.")
         name = self._route(messages, workflow)
+        return self._request(name, self._prompt(name, messages), options, samplers, **settings)
+
+    def _prompt(self, name: str, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> Prompt:
+        """Token ids of a conversation, and its media."""
         processor = self._processors[name]
         self._check_length(self._models[name], len(messages), "at least one for each message")
         media: list[tuple[Tensor, str]] = []
@@ -299,10 +394,10 @@ class Session:
             media.append((inputs, entry.modality.content_key(source)))
             return entry.num_positions(inputs)
 
-        encoded = processor.encode(messages, add_generation_prompt=True, num_positions=measure)
+        encoded = processor.encode(messages, add_generation_prompt=add_generation_prompt, num_positions=measure)
         kinds = [modality for modality, _ in encoded.media]
         items = [(kind, inputs, digest) for kind, (inputs, digest) in zip(kinds, media, strict=True)]
-        return self._request(name, Prompt(encoded.input_ids, items, encoded.media_spans), options, samplers, **settings)
+        return Prompt(encoded.input_ids, items, encoded.media_spans)
 
     def _route(self, messages: Sequence[Message], workflow: str) -> str:
         return choose_workflow(used_modalities(messages), self.modalities, self.default, workflow)

@@ -13,8 +13,8 @@ from torch.nn.functional import pad
 
 from adaptkit.inference.engine import BatchGroup
 from adaptkit.inference.merged import MergedDecoder
-from adaptkit.inference.prefixes import Keys, PrefixCache, prompt_keys
-from adaptkit.inference.request import Request, take_tokens
+from adaptkit.inference.pending import Pending, take_logits
+from adaptkit.inference.prefixes import Keys, PrefixCache, num_equal, prompt_keys
 from adaptkit.inference.routing import TEXT
 from adaptkit.inference.row_cache import CachedRow, RowsCache, join_rows, row_of, stack_rows
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -28,6 +28,9 @@ LONG_PROMPT = 256
 MAX_POSITIONS = 4096
 """Most positions of a batch of prompts."""
 
+WORTH_WAITING = 32
+"""Positions that a patient prompt waits for, which another one computes now."""
+
 
 @dataclass
 class _Batch:
@@ -36,7 +39,7 @@ class _Batch:
     `mask` is 1 at a row's positions and 0 at the padding on their left, `(rows, positions in the cache)`.
     """
 
-    requests: list[Request]
+    requests: list[Pending[Any]]
     cache: RowsCache
     mask: Tensor
 
@@ -49,7 +52,7 @@ class _Batch:
 class _Prompt:
     """A request about to join: the part of its prompt that is computed already, and the rest."""
 
-    request: Request
+    request: Pending[Any]
     keys: Keys
     prefix: CachedRow | None
     num_cached: int = 0
@@ -97,7 +100,7 @@ class SharedGroup(BatchGroup):
         self._device = base.device
 
     @property
-    def running(self) -> Sequence[Request]:
+    def running(self) -> Sequence[Pending[Any]]:
         """Requests with a place in the batch."""
         requests = self._batch.requests if self._batch is not None else []
         return [request for request in requests if not request.is_finished]
@@ -114,7 +117,7 @@ class SharedGroup(BatchGroup):
 
     # -- prompts -------------------------------------------------------------------------------------------------
 
-    def admit(self, requests: list[Request]) -> None:
+    def admit(self, requests: list[Pending[Any]]) -> None:
         """Run prompts and join them to the batch; those that begin with the same media compute them once."""
         left = requests
         while left:
@@ -132,22 +135,30 @@ class SharedGroup(BatchGroup):
             return False
         return True
 
-    def _first_of_each_prefix(self, requests: list[Request]) -> tuple[list[_Prompt], list[Request]]:
+    def _first_of_each_prefix(self, requests: list[Pending[Any]]) -> tuple[list[_Prompt], list[Pending[Any]]]:
         """Prompts to run now, and requests that wait for the prefix of one of them."""
         prompts: list[_Prompt] = []
-        later: list[Request] = []
+        later: list[_Prompt] = []
         begun: set[tuple[str, bytes]] = set()
         for request in requests:
             keys = prompt_keys(request.prompt)
             end = request.prompt.media_end
             begins = (request.workflow, keys[:end].tobytes())
             if end and begins in begun and self.prefixes.max_bytes:
-                later.append(request)
+                later.append(_Prompt(request, keys, None))
                 continue
             begun.add(begins)
             found = self.prefixes.find(request.workflow, request.prompt, keys)
-            prompts.append(_Prompt(request, keys, found, found.length if found else 0))
-        return prompts, later
+            prompt = _Prompt(request, keys, found, found.length if found else 0)
+            (later if self._should_wait(prompt, prompts) else prompts).append(prompt)
+        return prompts, [prompt.request for prompt in later]
+
+    def _should_wait(self, prompt: _Prompt, others: list[_Prompt]) -> bool:
+        """Whether a patient prompt begins, beyond what is there of it, as one of those that run now."""
+        if not (prompt.request.prompt.is_patient and self.prefixes.max_bytes):
+            return False
+        alike = (num_equal(o.keys, prompt.keys) for o in others if o.request.workflow == prompt.request.workflow)
+        return max(alike, default=0) - prompt.start >= WORTH_WAITING
 
     def _run_media(self, prompts: list[_Prompt]) -> None:
         """Run and keep what precedes the text after the media, where a sliding window would forget it."""
@@ -174,13 +185,13 @@ class SharedGroup(BatchGroup):
             prompt.request.cached_tokens = min(prompt.num_cached, prompt.start)
             if self.prefixes.max_bytes:
                 self._keep(batch, row, prompt.keys)
-        take_tokens(batch.requests, logits)
+        take_logits(batch.requests, logits)
         started = self._unfinished(batch)
         if started is not None:
             self._batch = started if self._batch is None else self._join(self._batch, started)
 
     def _run(self, prompts: list[_Prompt], stop: int | None = None) -> tuple[_Batch, Tensor]:
-        """A pass over what is left of prompts, up to a position; logits at the last one, `(rows, vocab)`."""
+        """A pass over what is left of prompts, up to a position; logits `(rows, positions, vocab)` at the last ones."""
         prefixes = [prompt.prefix for prompt in prompts]
         past = max(prompt.start for prompt in prompts)
         rests = [prompt.request.prompt.input_ids[prompt.start : stop] for prompt in prompts]
@@ -195,10 +206,11 @@ class SharedGroup(BatchGroup):
         requests = [prompt.request for prompt in prompts]
         embeds, contexts = self._embed(requests, rests, width, [prompt.start for prompt in prompts])
         batch = _Batch(requests, cache, mask)
-        return batch, self._forward(batch, embeds, contexts)
+        num_scored = max(request.prompt.num_scored for request in requests) if stop is None else 1
+        return batch, self._forward(batch, embeds, contexts, num_scored)
 
     def _embed(
-        self, requests: list[Request], rests: list[list[int]], width: int, starts: list[int]
+        self, requests: list[Pending[Any]], rests: list[list[int]], width: int, starts: list[int]
     ) -> tuple[Tensor, dict[str, AdapterContext]]:
         """Embeddings of what rows take next, `(rows, width, hidden)`, and the contexts of workflows that have one."""
         parts: list[Tensor] = []
@@ -220,7 +232,7 @@ class SharedGroup(BatchGroup):
                 contexts[name] = model.context_of_rows(ids, self._media_set(name, [requests[row] for row in rows]))
         return torch.cat([part.to(self._base.dtype) for part in parts]), contexts
 
-    def _features(self, name: str, rows: list[tuple[Request, int]]) -> dict[str, Any]:
+    def _features(self, name: str, rows: list[tuple[Pending[Any], int]]) -> dict[str, Any]:
         media: dict[str, list[Tensor]] = {}
         for request, start in rows:
             for modality, inputs in request.prompt.media_from(start).items():
@@ -228,7 +240,7 @@ class SharedGroup(BatchGroup):
         entries = self._processors[name].modalities
         return {modality: entries[modality].preprocessor.collate(inputs) for modality, inputs in media.items()}
 
-    def _media_set(self, name: str, requests: list[Request]) -> Tensor:
+    def _media_set(self, name: str, requests: list[Pending[Any]]) -> Tensor:
         numbers = {modality: number for number, modality in enumerate(self._models[name].config.modalities)}
         sets = [sum({1 << numbers[modality] for modality, _, _ in request.prompt.media}) for request in requests]
         return torch.tensor(sets, device=self._device)
@@ -252,15 +264,17 @@ class SharedGroup(BatchGroup):
         batch.mask = pad(batch.mask, (0, 1), value=1)
         logits = self._forward(batch, embeds, contexts)
         lengths = [len(request.token_ids) for request in batch.requests]
-        take_tokens(batch.requests, logits)
+        take_logits(batch.requests, logits)
         for row, request in enumerate(batch.requests):
             has_grown = len(request.token_ids) > lengths[row]
             if has_grown and request.is_finished and self.prefixes.max_bytes:
                 self._keep(batch, row, _answered_keys(request))
         self._batch = self._unfinished(batch)
 
-    def _forward(self, batch: _Batch, embeds: Tensor, contexts: Mapping[str, AdapterContext]) -> Tensor:
-        """Logits at the last position, `(rows, vocab)`; the cache of the batch grows."""
+    def _forward(
+        self, batch: _Batch, embeds: Tensor, contexts: Mapping[str, AdapterContext], num_logits: int = 1
+    ) -> Tensor:
+        """Logits at the last positions, `(rows, num_logits, vocab)`; the cache of the batch grows."""
         self.merged.plan.set(batch.names, contexts)
         positions = (batch.mask.cumsum(1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
         output = self.merged.model(
@@ -269,9 +283,9 @@ class SharedGroup(BatchGroup):
             position_ids=positions,
             past_key_values=batch.cache,
             use_cache=True,
-            **({"logits_to_keep": 1} if self.merged.takes_logits_to_keep else {}),
+            **({"logits_to_keep": num_logits} if self.merged.takes_logits_to_keep else {}),
         )
-        logits: Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits[:, -num_logits:]
         return logits
 
     # -- places --------------------------------------------------------------------------------------------------
@@ -300,7 +314,7 @@ class SharedGroup(BatchGroup):
         cache = join_rows(self._config, [batch.cache], self._orders(batch.requests, rows), length)
         return _Batch([batch.requests[row] for row in rows], cache, mask[:, mask.shape[1] - length :])
 
-    def _orders(self, requests: Sequence[Request], order: Sequence[int]) -> list[list[int]]:
+    def _orders(self, requests: Sequence[Pending[Any]], order: Sequence[int]) -> list[list[int]]:
         """For each slot, which of its rows come in which order, if rows of the batch come in `order`."""
         found: dict[frozenset[str], list[int]] = {}
         for owners in self.merged.owners:
@@ -310,7 +324,7 @@ class SharedGroup(BatchGroup):
         return [found[owners] for owners in self.merged.owners]
 
 
-def _answered_keys(request: Request) -> Keys:
+def _answered_keys(request: Pending[Any]) -> Keys:
     """Keys of a prompt and of its answer but for the last token, which no pass has seen."""
     return np.concatenate([prompt_keys(request.prompt), np.array(request.token_ids[:-1], dtype=np.int64)])
 

@@ -10,7 +10,8 @@ import torch
 
 import adaptkit
 from adaptkit.inference.merged import refusal_of_workflow, refuse_decoder
-from adaptkit.inference.request import Prompt, Request
+from adaptkit.inference.pending import Prompt
+from adaptkit.inference.request import Request
 from adaptkit.inference.sampling import Sampler
 from adaptkit.inference.shared_group import SharedGroup
 from adaptkit.testing import tiny_clip_vision
