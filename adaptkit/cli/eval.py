@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from adaptkit.cli.eval_harnesses import harness_options, harness_tasks, score_harness_tasks
 from adaptkit.cli.output import json_option, seed_option, trust_option
 from adaptkit.cli.terminal import Console, echo_json
 from adaptkit.plugin_manager import get_plugin_manager
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe, TaskConfig
+
+TEXT = "text"
+"""Name of the base among the workflows, as in `adaptkit.inference`."""
 
 
 @click.command(name="eval")
@@ -22,7 +27,8 @@ if TYPE_CHECKING:
     "--tasks",
     metavar="A,B",
     show_default="those of the run's recipe",
-    help="Benchmarks, as `adaptkit plugins` lists them.",
+    help="Benchmarks, as `adaptkit plugins` lists them, and tasks, groups and tags of lmms-eval and lm-eval. Where "
+    "both have a name, text is lm-eval's; `lmms:NAME` and `lm:NAME` choose.",
 )
 @click.option(
     "--limit",
@@ -33,13 +39,21 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of the benchmark's files. For a benchmark that asks about a recipe's datasets, it replaces data_root; "
-    "no other files of the recipe are needed.",
+    help="Folder of the benchmark's files; with tasks of the harnesses, that of their datasets, and the network is not "
+    "used. For a benchmark that asks about a recipe's datasets, it replaces data_root; no other files of the "
+    "recipe are needed.",
 )
 @seed_option("Seed by which items are drawn.", show_default="that of the run's recipe, else 0")
 @json_option()
 @trust_option()
-@click.option("--workflow", show_default="those that a benchmark asks", help="Score only this workflow of a run.")
+@click.option(
+    "--workflow",
+    metavar="A,B",
+    show_default="those that a benchmark asks",
+    help="Score only these workflows of a run. Tasks of the harnesses then send text through them, too, and have their "
+    "scores side by side; `text` is the base.",
+)
+@harness_options
 def evaluate(
     checkpoint: Path,
     tasks: str | None,
@@ -49,11 +63,16 @@ def evaluate(
     as_json: bool,
     trust_remote_code: bool,
     workflow: str | None,
+    **harness: Any,
 ) -> None:
     """Score CHECKPOINT, a workflow's folder or hub id or a run directory, on benchmarks.
 
     In a run directory, the benchmark `world` asks for boxes through the workflow `grounding` if there is one, and
     for everything else through the first workflow.
+
+    Tasks of lmms-eval and lm-eval need the extra `eval`. They are asked and scored by the harness, media through a
+    workflow and text through the base. Answers are kept, so that an evaluation that was stopped goes on; a run keeps
+    the scores, too. Nothing is ever sent to a judge elsewhere.
     """
     from adaptkit.chat.template import fix_date
     from adaptkit.cli.quiet import quiet_libraries
@@ -64,53 +83,86 @@ def evaluate(
 
     quiet_libraries()
     given, checkpoint = checkpoint, located(checkpoint)
-    recipe = _run_recipe(checkpoint)
-    configs = _task_configs(tasks, recipe)
-    folders = workflow_folders(checkpoint, workflow)
+    run, recipe = _run_and_recipe(checkpoint)
+    own, foreign = _own_and_foreign(tasks, recipe)
+    configs = _task_configs(own, recipe) if own or not foreign else []
+    folders = workflow_folders(checkpoint)
+    asked = [name.strip() for name in (workflow or "").split(",") if name.strip()]
+    folders = _chosen(checkpoint, folders, asked, needs_workflow=bool(configs))
     reporter = ConsoleReporter(Console(stderr=True))
-    with reporter.working("loading the checkpoint"):
-        workflows = _load_workflows(folders, trust_remote_code)
-    options = {
-        "limit": limit if limit is not None or recipe is None else recipe.evaluation.limit,
-        "seed": seed if seed is not None else (0 if recipe is None else recipe.evaluation.seed),
-    }
-    if recipe is not None:
-        for _, processor in workflows.values():
-            fix_date(processor.tokenizer, recipe.date)
-    reading = ((config, _sources_or_folder(config, recipe, data)) for config in configs)
-    evaluation = score(reading, workflows, options, reporter)
-    results = evaluation.results
+    with ExitStack() as stack:
+        loaded = stack.enter_context(harness_tasks(foreign, folders, asked, data, harness["include"], reporter))
+        with reporter.working("loading the checkpoint"):
+            workflows = _load_workflows(folders, trust_remote_code)
+        if recipe is not None:
+            for _, processor in workflows.values():
+                fix_date(processor.tokenizer, recipe.date)
+        options = {
+            "limit": limit if limit is not None or recipe is None else recipe.evaluation.limit,
+            "seed": seed if seed is not None else (0 if recipe is None else recipe.evaluation.seed),
+        }
+        own_data = None if foreign else data
+        reading = ((config, _sources_or_folder(config, recipe, own_data)) for config in configs)
+        evaluation = score(reading, workflows, options, reporter)
+        results = evaluation.results
+        if loaded:
+            how = {**harness, "limit": limit, "seed": seed}
+            results["benchmarks"] = score_harness_tasks(loaded, workflows, asked, run, how, reporter)
     if tasks is None and not evaluation.proves_text:  # all that the run's own evaluation says
         results["text"] = prove_text(workflows, reporter)
-    if recipe is not None and data is None:
+    if recipe is not None and own_data is None:
         mark_trained(results, recipe, configs)
     if as_json:
         echo_json(results)
     else:
-        names = ", ".join(dict.fromkeys(config.name for config in configs))
+        names = ", ".join(dict.fromkeys([*(config.name for config in configs), *foreign]))
         Console().print(render_results_table(results, title=f"{given}: {names}"))
     require_unchanged_text(results, recipe)
 
 
-def _run_recipe(checkpoint: Path) -> Recipe | None:
-    """The resolved recipe of the run that a checkpoint is or belongs to, so that the same numbers come out again."""
+def _own_and_foreign(tasks: str | None, recipe: Recipe | None) -> tuple[list[str], list[str]]:
+    """Names of benchmarks that plugins offer or the run's recipe has, and those left to the harnesses."""
+    names = list(dict.fromkeys(name.strip() for name in (tasks or "").split(",") if name.strip()))
+    known = get_plugin_manager().names("evaluation task")
+    own = [name for name in names if name in known]
+    return own, [name for name in names if name not in own]
+
+
+def _chosen(
+    checkpoint: Path, folders: Mapping[str, Path], asked: list[str], *, needs_workflow: bool
+) -> dict[str, Path]:
+    """Folders of the workflows that are asked; where that is the base alone, of the first, which has it."""
+    from adaptkit.errors import ModelError, unknown_name
+
+    for name in asked:
+        if name not in (TEXT, *folders):
+            raise ModelError(f"{checkpoint}: {unknown_name('workflow', name, [TEXT, *folders])}")
+    chosen = {name: folder for name, folder in folders.items() if name in asked or not asked}
+    if not chosen and needs_workflow:
+        raise click.BadParameter(
+            "adaptkit's own benchmarks score a trained workflow: name one.", param_hint="--workflow"
+        )
+    return chosen or dict([next(iter(folders.items()))])
+
+
+def _run_and_recipe(checkpoint: Path) -> tuple[Path | None, Recipe | None]:
+    """The run that a checkpoint is or belongs to, and its resolved recipe, so that the same numbers come out again."""
     from adaptkit.model.run_folders import FINAL_FOLDER
     from adaptkit.recipe import load_recipe
 
     place = checkpoint.resolve()
     run = place.parents[1] if place.parent.name == FINAL_FOLDER else place
     path = run / "recipe.yaml"
-    return load_recipe(path) if path.is_file() else None
+    return (run, load_recipe(path)) if path.is_file() else (None, None)
 
 
-def _task_configs(tasks: str | None, recipe: Recipe | None) -> list[TaskConfig]:
+def _task_configs(names: list[str], recipe: Recipe | None) -> list[TaskConfig]:
     """The benchmarks, with the options of the run's recipe where it has them."""
     from adaptkit.recipe import TaskConfig
 
     configured = [] if recipe is None else list(recipe.evaluation.tasks)
-    if tasks is None and configured:
+    if not names and configured:
         return configured
-    names = dict.fromkeys(name.strip() for name in (tasks or "").split(",") if name.strip())
     if not names:
         raise click.BadParameter("name at least one benchmark; the run's recipe has none.", param_hint="--tasks")
     configs: list[TaskConfig] = []

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from adaptkit.cli.terminal import styled
+from adaptkit.evaluation.benchmark_rows import BenchmarkRow, benchmark_rows, benchmark_workflows
 from adaptkit.evaluation.boxes import IOU_THRESHOLD
 from adaptkit.evaluation.differences import failures
 from adaptkit.evaluation.report import is_trained_on
+
+AddRow = Callable[..., None]
+"""Takes a row's name, its cells by column, a number of questions and a style."""
 
 
 def render_results_table(results: Mapping[str, Any], *, title: str | None = None) -> Table:
@@ -25,25 +29,35 @@ def render_results_table(results: Mapping[str, Any], *, title: str | None = None
         title = "Results" if any(map(is_trained_on, results.values())) else "Results on held-out items"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
-    for column in ("score", "blind", "majority", "questions"):
-        table.add_column(column, justify="right")
+    own = any(isinstance(scores, Mapping) and _is_own(scores) for scores in results.values())
+    workflows = benchmark_workflows(results)
+    beside = workflows if len(workflows) > 1 else []
+    columns = [*(["score"] if own or not beside else []), *beside, *(["blind", "majority"] if own else [])]
+    for column in (*columns, "questions"):
+        table.add_column(column, justify="right", no_wrap=True)
+
+    def add(name: Any, cells: Mapping[str, Any], n: str = "", style: str | None = None) -> None:
+        table.add_row(name, *(cells.get(column, "") for column in columns), n, style=style)
+
     for section, scores in results.items():
         if isinstance(scores, Mapping) and "accuracy" in scores:
-            _add_questions(table, section, scores)
+            _add_questions(table, add, section, scores)
     for section, scores in results.items():
         name = f"acc@{IOU_THRESHOLD}"
         if isinstance(scores, Mapping) and name in scores:
-            table.add_row(
-                _bold(f"{_named(section, scores)}, {name}"),
-                _bold(_percent(scores[name])),
-                _percent(scores.get("blind")),
-                "",
-                str(scores.get("n", "")),
-            )
+            cells = {"score": _bold(_percent(scores[name])), "blind": _percent(scores.get("blind"))}
+            add(_bold(f"{_named(section, scores)}, {name}"), cells, str(scores.get("n", "")))
             table.add_section()
+    for row in benchmark_rows(results):
+        _add_benchmark(table, add, row, beside)
     if "text" in results:
-        _add_text(table, results["text"])
+        _add_text(table, add, results["text"])
     return table
+
+
+def _is_own(scores: Mapping[str, Any]) -> bool:
+    """Whether a section has scores of adaptkit's own benchmarks."""
+    return bool({"accuracy", f"acc@{IOU_THRESHOLD}"} & set(scores)) or scores.get("workflow_accuracy") is not None
 
 
 def identity_line(text: Mapping[str, Any]) -> str:
@@ -62,25 +76,39 @@ def _named(section: str, scores: Mapping[str, Any]) -> str:
     return section.replace("_", " ") + (" (trained on)" if is_trained_on(scores) else "")
 
 
-def _add_questions(table: Table, section: str, scores: Mapping[str, Any]) -> None:
+def _add_benchmark(table: Table, add: AddRow, row: BenchmarkRow, beside: Sequence[str]) -> None:
+    """One metric: its only score, or those of several workflows."""
+    if row.name and not row.is_part:
+        table.add_section()
+    through = f" ({', '.join(row.scores)})" if row.name and not beside and not row.is_part else ""
+    label = (
+        ("  " if row.is_part or not row.name else "") + (f"{row.name}{through}, " if row.name else "  ") + row.metric
+    )
+    cells = row.scores if beside else {"score": "".join(row.scores.values())}
+    if row.name and not row.is_part:
+        add(_bold(label), cells, row.n)
+    else:
+        add(label, cells, row.n, style="dim")
+
+
+def _add_questions(table: Table, add: AddRow, section: str, scores: Mapping[str, Any]) -> None:
     baselines = ("blind", "majority")
-    cells = [_percent(scores.get(name)) for name in baselines]
-    n = str(scores.get("n", ""))
-    table.add_row(_bold(_named(section, scores)), _bold(_percent(scores["accuracy"])), *cells, n)
+    cells = {"score": _bold(_percent(scores["accuracy"])), **{name: _percent(scores.get(name)) for name in baselines}}
+    add(_bold(_named(section, scores)), cells, str(scores.get("n", "")))
     for kind, score in scores.get("by_type", {}).items():
-        cells = [_percent(scores.get(f"{name}_by_type", {}).get(kind)) for name in baselines]
+        found = {name: _percent(scores.get(f"{name}_by_type", {}).get(kind)) for name in baselines}
         n = str(scores.get("n_by_type", {}).get(kind, ""))
-        table.add_row(f"  {kind}", _percent(score), *cells, n, style="dim")
+        add(f"  {kind}", {"score": _percent(score), **found}, n, style="dim")
     table.add_section()
 
 
-def _add_text(table: Table, text: Mapping[str, Any]) -> None:
+def _add_text(table: Table, add: AddRow, text: Mapping[str, Any]) -> None:
     n = str(text.get("n", ""))
     if text.get("workflow_accuracy") is not None:
-        table.add_row(_bold("text, text workflow"), _bold(_percent(text["workflow_accuracy"])), "", "", n)
-        table.add_row("text, base in a fresh process", _percent(text["base_accuracy"]), "", "", n)
+        add(_bold("text, text workflow"), {"score": _bold(_percent(text["workflow_accuracy"]))}, n)
+        add("text, base in a fresh process", {"score": _percent(text["base_accuracy"])}, n)
     if text.get("adapted_accuracy") is not None:
-        table.add_row("text, through the adapted decoder", _percent(text["adapted_accuracy"]), "", "", n, style="dim")
+        add("text, through the adapted decoder", {"score": _percent(text["adapted_accuracy"])}, n, style="dim")
     table.caption = identity_line(text)
     table.caption_justify = "left"
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from adaptkit.chat.boxes import Box, unpad_box
 from adaptkit.errors import without_secrets
+from adaptkit.evaluation.benchmark_rows import render_benchmarks
 from adaptkit.evaluation.differences import failures
 from adaptkit.evaluation.pages import percent, render_page
 from adaptkit.evaluation.plots import line_plot
@@ -133,6 +134,7 @@ def render_report(data: ReportData) -> str:
         stages=_stages(data.metrics),
         layer_counts=Counter(layer["kind"] for layer in data.layers),
         harness=_harness(data.results),
+        benchmarks=render_benchmarks(data.results),
         held_out=not any(map(is_trained_on, data.results.values())),
     )
 

@@ -146,9 +146,9 @@ def _names(value: Any) -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def task_files(harness: str) -> TaskFiles:
-    """The task files of a harness; ours alone where it is not installed."""
-    texts = {path: text for folder in task_folders(harness) for path, text in _texts(folder)}
+def task_files(harness: str, include: tuple[Path, ...] = ()) -> TaskFiles:
+    """The task files of a harness, and those in further folders; ours alone where it is not installed."""
+    texts = {path: text for folder in [*task_folders(harness), *include] for path, text in _texts(folder)}
     candidates: dict[str, list[Path]] = defaultdict(list)
     for path, text in texts.items():
         words = {w.strip(" \t\"'") for line in _LINE.findall(text) for w in _SEPARATORS.split(line.split(" #")[0])}
@@ -174,17 +174,18 @@ def _texts(folder: Path) -> Iterator[tuple[Path, str]]:
                     yield path, path.read_text(encoding="utf-8")
 
 
-def find_tasks(name: str, harness: str | None = None) -> list[StockTask]:
+def find_tasks(name: str, harness: str | None = None, include: Sequence[Path] = ()) -> list[StockTask]:
     """The tasks that the name of a task, group or tag stands for.
 
     Args:
         name: As a harness knows it.
         harness: One of `HARNESSES`; by default the one that has the name. Where both have it, text is lm-eval's, and
             what comes with media is lmms-eval's.
+        include: Folders with further task files.
 
     Returns:
         The tasks, without groups; none where the name is unknown.
     """
-    found = [task_files(one).find(name) for one in ([harness] if harness else HARNESSES)]
+    found = [task_files(one, tuple(include)).find(name) for one in ([harness] if harness else HARNESSES)]
     text = [tasks for tasks in found if tasks and not any(task.has_media for task in tasks)]
     return next(iter(text), next((tasks for tasks in reversed(found) if tasks), []))
