@@ -64,6 +64,7 @@ KNOWS_MODALITIES = {
     "evaluation.world_task",  # asks about the world's images
     "evaluation.official",  # reads the files of public benchmarks of pictures
     "evaluation.public_data",  # as above, and hands them to harnesses
+    "evaluation.harnesses",  # their names for media
     "model.processor",  # transformers' ProcessorMixin names the arguments of its call
 }
 # Names that transformers gives to its own methods and configuration keys.

@@ -45,12 +45,14 @@ class Note:
         prompt: The first prompt as it was sent, with a tag for each medium.
         generation: Options of its generation.
         ignored: Those of the task's that say how another model works.
-        workflows: Which answered.
+        answers: What was done to the answers before they were scored.
+        workflows: Which answered, and how many requests.
     """
 
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
     ignored: dict[str, Any] = field(default_factory=dict)
+    answers: str = ""
     workflows: dict[str, int] = field(default_factory=dict)
 
 

@@ -18,13 +18,18 @@ from adaptkit.evaluation.harnesses.asks import (
     refuse_kinds,
     session_options,
 )
+from adaptkit.evaluation.public_data.boxes import restore_boxes
 from adaptkit.inference import Session
+from adaptkit.interfaces import box_size_of
 
 DEFAULT_LENGTH = 1024
 """New tokens where a task does not say, as in lmms-eval's own classes."""
 
 _DELIMITERS = ("\n\n",)
 """lmms-eval writes this into `until` where a task names nothing; its own chat classes do not stop there either."""
+
+_BOXES = "_bbox_rec"
+"""In the names of tasks that score boxes as fractions of the picture as it is."""
 
 _OPTIONS = ("pretrained", "workflow", "device", "batch_size", "max_batch_size", "system_prompt", "trust_remote_code")
 
@@ -53,7 +58,20 @@ class _AdaptkitModel(lmms):  # type: ignore[misc]
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Answers to single turns."""
         self._refuse_media(requests)
-        return self.asker.answer(self._asks(requests), len(requests))
+        texts = self.asker.answer(self._asks(requests), len(requests))
+        return [self._as_scored(request, text) for request, text in zip(requests, texts, strict=True)]
+
+    def _as_scored(self, request: Any, text: str) -> str:
+        """An answer in the form that a task scores: boxes are fractions of the picture, not of the padded square."""
+        if _BOXES not in request.task_name:
+            return text
+        self.asker.note(request.task_name).answers = "boxes brought back from the padded square to the picture"
+        turns = self._turns(request)
+        kinds = self.asker.session.processor(self.asker.session.route(turns, self.asker.workflow)).modalities
+        parts = [part for turn in turns for part in turn["content"] if part["type"] != "text"]
+        sizes = (box_size_of(kinds[part["type"]].modality, part[part["type"]]) for part in parts)
+        size = next(filter(None, sizes), None)
+        return text if size is None else restore_boxes(text, size)
 
     def _asks(self, requests: Sequence[Any]) -> Iterable[Ask]:
         for request, repeat in numbered(requests):

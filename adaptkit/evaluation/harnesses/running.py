@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from adaptkit.evaluation.harness import versions
 from adaptkit.evaluation.harnesses.asking import Asker
 from adaptkit.evaluation.harnesses.judges import no_calls
 from adaptkit.evaluation.harnesses.loading import LoadedTask, explained_run
 from adaptkit.evaluation.harnesses.quiet import quiet_harness
 from adaptkit.evaluation.harnesses.scores import scores_of
+from adaptkit.files.versions import versions
 
 
 @dataclass(frozen=True)

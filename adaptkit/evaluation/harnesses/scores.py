@@ -60,6 +60,7 @@ def _section(
             "prompt": first.prompt,
             "generation": first.generation,
             **({"ignored": first.ignored} if first.ignored else {}),
+            **({"answers": first.answers} if first.answers else {}),
         },
         "n": sum(counts.values()),
         "scores": {workflow: score},
