@@ -54,7 +54,6 @@ OPTIONAL_PACKAGES = (
     OptionalPackage("ray", "copies of a server, adaptkit serve --replicas", "ray"),
     OptionalPackage("openai", "talking to a server", "chat"),
     OptionalPackage("gradio", "a web page to ask a run", "demo"),
-    OptionalPackage("pyarrow", "the data formats parquet and hf_dataset", "data"),
     OptionalPackage("datasets", "the data format hf_dataset", "data"),
     OptionalPackage("lmms-eval", "public benchmarks of pictures and audio", "eval"),
     OptionalPackage("lm-eval", "public benchmarks of text", "eval"),

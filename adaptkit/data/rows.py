@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
-from weakref import WeakValueDictionary
+from typing import Any, Protocol
 
 from adaptkit.data.formats.objects import place_objects
 from adaptkit.data.formats.row_keys import refuse_unplaced
+from adaptkit.data.json_rows import are_turns
 from adaptkit.data.media import Media, shown
 from adaptkit.data.unused_media import refuse_unread_media
 from adaptkit.errors import DataError
-from adaptkit.files.text import decode_text, encoding_of, no_text, parse_json, parse_rows_of_json
 from adaptkit.interfaces import DataContext, Message, Sample
 
 MAX_CHARACTERS = 1_000_000
-MAX_LINE_BYTES = 256 * 1024**2
-"""A row may have pictures in base64."""
-
-LINES = (".jsonl", ".ndjson")
-"""Endings of files with a row a line."""
-
-_MORE_THAN_ONE = "Extra data"
-_BEGINNING = 4096
-_OPENS = re.compile(r"\{\s*\n")
-_SPEAKER = {"from", "role"}
 
 
 class Rows(Protocol):
@@ -109,7 +98,7 @@ class RowSource:
             if isinstance(row, DataError):
                 raise DataError(str(row), kind=row.kind)
             if not isinstance(row, Mapping):
-                remedy = ". Put the turns under 'conversations' or 'messages'" if _are_turns(row) else ""
+                remedy = ". Put the turns under 'conversations' or 'messages'" if are_turns(row) else ""
                 raise DataError(f"a row is an object with keys, not {type(row).__name__}{remedy}")
             named = f" (id {shown(row['id'])})" if "id" in row else ""
             media = self._media if isinstance(self._media, Media) else self._media(index)
@@ -135,118 +124,6 @@ class RowSource:
                 "several conversations, or raise the dataset's max_characters",
                 kind="too_large",
             )
-
-
-class JsonRows(list[Any]):
-    """A list that can be referred to weakly."""
-
-
-_loaded: WeakValueDictionary[tuple[str, int, int], JsonRows] = WeakValueDictionary()
-
-
-def load_rows(path: Path) -> JsonRows:
-    """Rows of a file of JSON: a list of them, or a row a line, whatever the file's ending says.
-
-    Only the row of an unreadable line is bad: the error replaces it.
-
-    Sources of the same file share them, so that files of gigabytes are parsed once.
-
-    Raises:
-        DataError: The file cannot be read, is malformed or has no rows.
-    """
-    try:
-        status = path.stat()
-        key = (str(path.resolve()), status.st_mtime_ns, status.st_size)
-        rows = _loaded.get(key)
-        if rows is None:
-            rows = _loaded[key] = JsonRows(parse_rows(path))
-    except OSError as error:
-        raise DataError(f"cannot read the data file {path}: {error.strerror}") from error
-    return rows
-
-
-def parse_rows(path: Path) -> list[Any]:
-    """As `load_rows`, anew.
-
-    Raises:
-        DataError: The file is malformed or has no rows.
-        OSError: It cannot be read.
-    """
-    with path.open("rb") as file:
-        beginning = file.read(_BEGINNING)
-    other = no_text(beginning) if beginning.strip() else "empty"
-    if other is not None:
-        raise DataError(f"{path} is {other}")
-    first = beginning.decode(encoding_of(beginning), errors="ignore").lstrip()
-    # An object whose first line opens it alone is not a row of JSON Lines
-    in_lines = path.suffix.lower() in LINES and not first.startswith("[") and not _OPENS.match(first)
-    rows = _lines_of(path) if in_lines else _list_of(path)
-    if not rows:
-        raise DataError(f"{path}: the dataset is empty")
-    return rows
-
-
-def _lines_of(path: Path) -> list[Any]:
-    with path.open("rb") as file:
-        if encoding_of(file.read(4)) in ("utf-8", "utf-8-sig"):
-            file.seek(0)
-            return [_row_or_error(line, i) for i, line in enumerate(_lines(file), start=1) if line.strip()]
-    lines = decode_text(path.read_bytes(), str(path)).split("\n")
-    return [_row_or_error(line, i) for i, line in enumerate(lines, start=1) if line.strip()]
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; of one that is too long no more than shows that."""
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        rest = line
-        while len(rest) > _BEGINNING and not rest.endswith(b"\n"):
-            rest = file.readline(MAX_LINE_BYTES)
-        yield line
-
-
-def _list_of(path: Path) -> list[Any]:
-    try:
-        rows = parse_rows_of_json(decode_text(path.read_bytes(), str(path)), str(path))
-    except DataError as error:
-        if _MORE_THAN_ONE in str(error):
-            return _lines_of(path)
-        raise
-    if isinstance(rows, list):
-        return rows
-    if isinstance(rows, dict) and any(_are_turns(rows.get(key)) for key in ("conversations", "messages")):
-        return [rows]
-    raise DataError(f"{path}: a data file is a JSON list of rows, not {type(rows).__name__}{_remedy(rows)}")
-
-
-def _are_turns(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(t, dict) and _SPEAKER & t.keys() for t in value)
-
-
-def _remedy(value: Any) -> str:
-    """What to do about a file whose JSON is not a list."""
-    if not isinstance(value, dict):
-        return ""
-    if isinstance(value.get("annotations"), list):
-        return ". This is COCO's layout: `adaptkit data convert` makes conversations of it"
-    inside = [
-        name for name, inner in value.items() if isinstance(inner, list) and any(isinstance(i, dict) for i in inner)
-    ]
-    if len(inside) == 1:
-        return f". Write the list under {inside[0]!r:.80} alone"
-    if value and all(isinstance(inner, dict) for inner in value.values()):
-        return f". It has {len(value):,} objects by name: write them as a list, each with its name under 'id'"
-    return f". It is one object with {shown(list(value))}: a row stands in a list, [{{…}}]"
-
-
-def _row_or_error(line: str | bytes, number: int) -> Any:
-    where = f"line {number}"
-    if len(line) > MAX_LINE_BYTES:
-        message = f"{where} is longer than {MAX_LINE_BYTES:,} bytes, the limit of a row: keep media in files"
-        return DataError(message, kind="too_large")
-    try:
-        return parse_json(decode_text(line, where, first_line=number) if isinstance(line, bytes) else line, where)
-    except DataError as error:
-        return DataError(str(error), kind=error.kind)
 
 
 def tag_pattern(tags: Mapping[str, str]) -> re.Pattern[str]:

@@ -6,8 +6,8 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
 
 from adaptkit.errors import DataError
 
@@ -34,6 +34,9 @@ _NO_TEXT = {
 }
 _NUM_LOOKED_AT = 1 << 20
 _CONTEXT = 200
+
+PIECE_BYTES = 1 << 20
+
 _LIKELY = (
     ("SHIFT_JIS", 0.2, "\u3041\u30fe"),  # kana, full width
     ("EUC-JP", 0.2, "\u3041\u30fe"),
@@ -63,23 +66,57 @@ def decode_text(raw: bytes, where: str, *, first_line: int = 1) -> str:
     Raises:
         DataError: It is not UTF-8 and has no byte order mark; the message says what it seems to be.
     """
-    encoding = encoding_of(raw)
-    beginning = raw[:_CONTEXT]
-    if encoding == "utf-8" and beginning.count(0) > len(beginning) // 8:
-        raise DataError(f"{where} is not UTF-8, but has zeros between its characters; {_remedy(_likely_encoding(raw))}")
+    _refuse_zeros(raw, where)
     try:
-        return raw.decode(encoding)
+        return raw.decode(encoding_of(raw))
     except UnicodeDecodeError as error:
-        other = no_text(raw)
-        if other is not None:
-            raise DataError(f"{where} is {other}", kind="unreadable_file") from error
         line = first_line + raw.count(b"\n", 0, error.start)
-        if error.reason == "unexpected end of data" and b"\0" not in raw:
-            reason = "its last character is incomplete: it is cut short"
-        else:
-            reason = _remedy(_likely_encoding(raw))
-        name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
-        raise DataError(f"{where} is not {name}: byte 0x{raw[error.start]:02x} on line {line:,}; {reason}") from error
+        raise _undecodable(error, raw, where, line) from error
+
+
+def decode_pieces(file: BinaryIO, where: str) -> Iterator[str]:
+    """As `decode_text`, of a file that is read a piece at a time."""
+    beginning = file.read(PIECE_BYTES)
+    _refuse_zeros(beginning, where)
+    decoder = codecs.getincrementaldecoder(encoding_of(beginning))()
+    line, raw = 1, beginning
+    while True:
+        try:
+            text = decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            seen = len(error.object) - len(raw)  # of a character that the piece before began
+            line += raw.count(b"\n", 0, max(0, error.start - seen))
+            raise _undecodable(error, beginning, where, line) from error
+        if text:
+            yield text
+        if not raw:
+            return
+        line += raw.count(b"\n")
+        raw = file.read(PIECE_BYTES)
+
+
+def _refuse_zeros(raw: bytes, where: str) -> None:
+    beginning = raw[:_CONTEXT]
+    if encoding_of(raw) == "utf-8" and beginning.count(0) > len(beginning) // 8:
+        raise DataError(f"{where} is not UTF-8, but has zeros between its characters; {_remedy(_likely_encoding(raw))}")
+
+
+def _undecodable(error: UnicodeDecodeError, beginning: bytes, where: str, line: int) -> DataError:
+    other = no_text(beginning)
+    if other is not None:
+        return DataError(f"{where} is {other}", kind="unreadable_file")
+    if error.reason == "unexpected end of data" and b"\0" not in beginning:
+        reason = "its last character is incomplete: it is cut short"
+    else:
+        reason = _remedy(_likely_encoding(_around(error, beginning)))
+    encoding = encoding_of(beginning)
+    name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
+    return DataError(f"{where} is not {name}: byte 0x{error.object[error.start]:02x} on line {line:,}; {reason}")
+
+
+def _around(error: UnicodeDecodeError, beginning: bytes) -> bytes:
+    """What to guess an encoding by: the beginning of a text, or what has the error where that is all ASCII."""
+    return error.object if beginning.isascii() else beginning
 
 
 def no_text(raw: bytes) -> str | None:
@@ -128,56 +165,38 @@ def parse_json(text: str | bytes, where: str) -> Any:
     return value
 
 
-def parse_rows_of_json(text: str, where: str) -> Any:
-    """As `parse_json`; but of a list with duplicate keys only the items that have them are errors, in their place."""
-    value, doubled = _loads(text, where)
-    if doubled and not isinstance(value, list):
-        return parse_json(text, where)
-    return [_or_error(item) for item in value] if doubled else value
-
-
-class _Doubled(dict[str, Any]):
-    """An object that had a key twice."""
-
-
-def _or_error(item: Any) -> Any:
-    stack = [item]
-    while stack:
-        one = stack.pop()
-        if isinstance(one, _Doubled):
-            return DataError("an object in the row has a key twice: keep one of them")
-        stack += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-    return item
-
-
 def duplicates(names: Iterable[str]) -> list[str]:
     """The names that occur more than once, sorted."""
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _loads(text: str | bytes, where: str) -> tuple[Any, list[str]]:
-    """A JSON value, in which objects with a key twice are `_Doubled`, and those keys."""
+    """A JSON value, and keys that an object in it has twice."""
     doubled: list[str] = []
-
-    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) == len(pairs):
-            return found
-        doubled.append(duplicates(key for key, _ in pairs)[0])
-        return _Doubled(found)
-
     text = (decode_text(text, where) if isinstance(text, bytes) else text).rstrip()
     try:
-        return json.loads(text, object_pairs_hook=as_object), doubled
+        return json.loads(text, object_pairs_hook=noting_duplicates(doubled)), doubled
     except json.JSONDecodeError as error:  # of one line, `where` says which
         place = f"line {error.lineno} column {error.colno}" if "\n" in error.doc.strip() else f"column {error.colno}"
-        advice = _advice(error.doc, error.pos, error.msg)
+        advice = advice_on_json(error.doc, error.pos, error.msg)
         raise DataError(f"{where}: not valid JSON: {error.msg} at {place}{advice}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON: {error}") from error
 
 
-def _advice(text: str, place: int, reason: str) -> str:
+def noting_duplicates(doubled: list[str]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """What makes objects, and notes the first key that each has twice."""
+
+    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            doubled.append(duplicates(key for key, _ in pairs)[0])
+        return found
+
+    return as_object
+
+
+def advice_on_json(text: str, place: int, reason: str) -> str:
     """What to do about a text at whose character `place` it stops being JSON."""
     before = text[max(0, place - _CONTEXT) : place].rstrip()[-1:]
     after = text[place : place + _CONTEXT].lstrip()

@@ -27,7 +27,7 @@ _COMMIT = ".complete"
 
 
 @contextmanager
-def atomic_file(path: Path | str, mode: str = "w", *, shared: bool = False) -> Iterator[IO[Any]]:
+def atomic_file(path: Path | str, mode: str = "w", *, shared: bool = False, hint: str = "") -> Iterator[IO[Any]]:
     """Open a file to write, which appears at `path`, whole, once the block ends well.
 
     Args:
@@ -35,12 +35,13 @@ def atomic_file(path: Path | str, mode: str = "w", *, shared: bool = False) -> I
             directly.
         mode: `"w"` for text, which is UTF-8 whatever the locale, or `"wb"`.
         shared: Whether several processes may write the file at the same time.
+        hint: What to do where it cannot be written: whole sentences.
 
     Raises:
         RunError: The file cannot be written; the message names it, and what was there before still is.
     """
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    with _explained(Path(path)):
+    with _explained(Path(path), hint):
         place = Path(os.path.realpath(path))
         if place.exists() and not place.is_file() and not place.is_dir():
             with place.open(mode, **text) as file:

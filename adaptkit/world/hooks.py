@@ -57,7 +57,8 @@ def register_data_sources(register: type[DataSourceComponent]) -> None:
 def _build(options: WorldDataOptions, context: DataContext) -> DataSource:
     from adaptkit.data.formats.llava import LlavaLayout
     from adaptkit.data.media import Media
-    from adaptkit.data.rows import RowSource, load_rows
+    from adaptkit.data.row_index import load_rows
+    from adaptkit.data.rows import RowSource
 
     if options.kind != "text" and _TAG not in context.tags.values():
         raise DataError(
@@ -66,7 +67,7 @@ def _build(options: WorldDataOptions, context: DataContext) -> DataSource:
         )
     path = _generate(options, context.cache_dir / "world")
     layout = LlavaLayout(context.tags, system=options.system)
-    return RowSource(load_rows(path), layout, Media(path.parent), str(path), context=context)
+    return RowSource(load_rows(path, context.cache_dir), layout, Media(path.parent), str(path), context=context)
 
 
 def _generate(options: WorldDataOptions, cache_dir: Path) -> Path:

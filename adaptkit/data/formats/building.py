@@ -20,11 +20,12 @@ from adaptkit.data.formats.options import (
     WebDatasetOptions,
 )
 from adaptkit.data.media import Media
-from adaptkit.data.rows import Rows, RowSource, load_rows
+from adaptkit.data.row_index import load_rows
+from adaptkit.data.rows import Rows, RowSource
 from adaptkit.errors import AdaptkitError, PluginError, install_command
 from adaptkit.interfaces import DataContext, Sample
 
-PACKAGES = {"parquet": ("pyarrow",), "hf_dataset": ("datasets", "pyarrow")}
+PACKAGES = {"hf_dataset": ("datasets",)}
 """What a format needs beside adaptkit's own dependencies; the extra `data` installs it."""
 
 ENDINGS = {"parquet": (".parquet",), "webdataset": (".tar",)}
@@ -60,14 +61,20 @@ def build(name: str, options: Any, context: DataContext) -> RowSource:
 
 def _open_conversations(options: FileOptions, context: DataContext) -> _Opened:
     path, media = _locate(options, context)
-    return load_rows(path), Media(media), str(path)
+    return load_rows(path, context.cache_dir, options.max_row_mb * 1024**2), Media(media), str(path)
 
 
 def _open_table(options: TableOptions, context: DataContext) -> _Opened:
     from adaptkit.data.formats.table import read_rows
 
     path, media = _locate(options, context)
-    rows = read_rows(path, options.limit, quotes=options.quotes, delimiter=options.delimiter)
+    rows = read_rows(
+        path,
+        cache_dir=context.cache_dir,
+        quotes=options.quotes,
+        delimiter=options.delimiter,
+        max_row_bytes=options.max_row_mb * 1024**2,
+    )
     return rows, Media(media), str(path)
 
 
@@ -76,7 +83,7 @@ def _open_pairs(options: PairOptions, context: DataContext) -> _Opened:
     from adaptkit.data.formats.table import read_rows
 
     places = [_locate(table, context) for table in (options.first, options.second)]
-    first, second = ((read_rows(path), media) for path, media in places)
+    first, second = ((read_rows(path, cache_dir=context.cache_dir), media) for path, media in places)
     rows = pair_rows(
         first, second, on=options.on, num_samples=options.num_samples, seed=options.seed, modalities=list(context.tags)
     )

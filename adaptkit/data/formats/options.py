@@ -20,6 +20,7 @@ _MaxCharacters = Annotated[
         "is tokenized.",
     ),
 ]
+_MaxRow = Annotated[int, Field(ge=1, description="Megabytes of JSON beyond which a row is not read, but is bad.")]
 _System = Annotated[str | None, Field(description="System message put before conversations that have none.")]
 _MoveMedia = Annotated[bool, Field(description="Put each turn's media before its text, as LLaVA's trainer does.")]
 
@@ -32,6 +33,7 @@ class FileOptions(Options):
     media_roots: _MediaRoots = Field(default_factory=list)
     limit: _Limit = None
     max_characters: _MaxCharacters = 1_000_000
+    max_row_mb: _MaxRow = 64
     system: _System = None
 
 
@@ -73,6 +75,7 @@ class TableOptions(TemplateOptions):
         "or what separates the header's names where it has none of these.",
     )
     quotes: bool = Field(True, description="Whether cells of CSV and TSV files may stand in double quotes.")
+    max_row_mb: _MaxRow = 64
     limit: _Limit = None
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adaptkit.chat.boxes import format_box, pad_box
+from adaptkit.data.json_rows import MAX_ROW_BYTES
 from adaptkit.data.media import Media, media_key, shown
-from adaptkit.data.rows import parse_rows, parts_at_tags, tag_pattern, text_part
+from adaptkit.data.row_index import load_rows
+from adaptkit.data.rows import parts_at_tags, tag_pattern, text_part
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.files.text import decode_text, duplicates, no_text
 from adaptkit.interfaces import Message
@@ -104,14 +106,24 @@ class TableLayout:
         return parts_at_tags(pieces, names, lambda name: next(remaining[name]))
 
 
-def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True, delimiter: str | None = None) -> list[Any]:
+def read_rows(
+    path: Path,
+    *,
+    cache_dir: Path | None = None,
+    quotes: bool = True,
+    delimiter: str | None = None,
+    max_row_bytes: int = MAX_ROW_BYTES,
+) -> Sequence[Any]:
     """Rows of a `.jsonl`, `.json`, `.csv` or `.tsv` file, by column; cells of the last two are text.
 
     Only the row of an unreadable line is bad: the error replaces it.
 
     Args:
+        path: The file.
+        cache_dir: Folder for what can be made again, where not the usual one.
         quotes: Whether cells of the last two may stand in double quotes.
         delimiter: What separates their cells; by default what the ending and the header say.
+        max_row_bytes: A larger row of JSON is bad.
 
     Raises:
         DataError: The file is missing, of another kind, malformed or empty, or two columns have one name; the message
@@ -131,13 +143,12 @@ def read_rows(path: Path, limit: int | None = None, *, quotes: bool = True, deli
         elif kind in COMPRESSED:
             raise DataError(f"{path} is compressed: unpack it")
         elif kind in READERS:
-            rows = parse_rows(path)
+            return load_rows(path, cache_dir, max_row_bytes, "table")
         else:
             ending = kind or "a file without ending"
             raise DataError(f"{path}: a table is one of {', '.join(READERS)}; this is {ending}")
     except OSError as error:
         raise DataError(f"cannot read the table {path}: {error}") from error
-    rows = rows[:limit]
     if not rows:
         raise DataError(f"{path}: the table has no rows")
     return rows

@@ -14,7 +14,7 @@ from adaptkit.data.formats.hf_dataset import is_saved_dataset
 from adaptkit.data.formats.layouts import layout_of
 from adaptkit.data.formats.table import COMPRESSED
 from adaptkit.data.media import shown
-from adaptkit.data.rows import load_rows
+from adaptkit.data.row_index import load_rows
 from adaptkit.data_tools.check.findings import Problem
 from adaptkit.data_tools.check.plan import (
     CONTENT,

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from adaptkit.data import rows
 from adaptkit.data.formats import table, webdataset
 from adaptkit.data.formats.stand_in import write_shard
 from adaptkit.errors import DataError
@@ -50,20 +49,21 @@ def test_the_text_of_a_conversation_is_limited_in_every_format(tmp_path, name):
     assert open_source(name, path, **options)[0].messages
 
 
-def test_a_line_of_any_length_costs_no_more_than_its_limit_and_spoils_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 100_000)
-    path = tmp_path / "rows.jsonl"
+@pytest.mark.parametrize(("name", "separator"), [("rows.jsonl", b"\n"), ("rows.json", b",")])
+def test_a_row_of_any_length_costs_no_more_than_its_limit_and_spoils_itself(tmp_path, name, separator):
+    path = tmp_path / name
     row = json.dumps({"conversations": TURNS}).encode()
-    path.write_bytes(row + b"\n" + b'{"a": "' + b"x" * 20_000_000 + b'"}\n' + row)
+    rows = separator.join([row, b'{"a": "\\"' + b"x" * 20_000_000 + b'"}', row])
+    path.write_bytes(b"[" + rows + b"]" if name == "rows.json" else rows)
     tracemalloc.start()
-    source = open_source("llava", path)
+    source = open_source("llava", path, max_row_mb=1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 5_000_000
+    assert peak < 10_000_000
     assert len(source) == 3
     assert source[0].messages
     assert source[2].messages
-    with pytest.raises(DataError, match="line 2 is longer than"):
+    with pytest.raises(DataError, match=r"(line 2|\[1\]: the row) is longer than .*max_row_mb"):
         source[1]
 
 

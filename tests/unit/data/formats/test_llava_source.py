@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from adaptkit.data import rows
+from adaptkit.data import row_index
 from adaptkit.data.formats.llava import LlavaLayout
 from adaptkit.data.media import Media
-from adaptkit.data.rows import RowSource, load_rows
+from adaptkit.data.row_index import load_rows
+from adaptkit.data.rows import RowSource
 from adaptkit.errors import DataError
 
 TAGS = {"pic": "<pic>"}
@@ -208,8 +209,8 @@ def test_a_missing_file_is_a_data_error(tmp_path):
 
 def test_a_file_in_use_is_parsed_once_and_again_when_it_changed(write_rows, monkeypatch):
     parsed = []
-    original = rows.parse_rows
-    monkeypatch.setattr(rows, "parse_rows", lambda path: parsed.append(path) or original(path))
+    original = row_index.scan_rows
+    monkeypatch.setattr(row_index, "scan_rows", lambda path, limit: parsed.append(path) or original(path, limit))
     path = write_rows([row("Q", "A")])
     first = llava(path, media=path.parent, tags=TAGS)
     llava(path, media=path.parent, tags=TAGS, limit=1)

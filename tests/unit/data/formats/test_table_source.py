@@ -111,8 +111,7 @@ def test_every_kind_of_table_is_read(tmp_path, kind):
             writer = csv.DictWriter(file, ["image", "label"], delimiter="\t" if kind == "tsv" else ",")
             writer.writeheader()
             writer.writerows(rows)
-    assert read_rows(path) == rows
-    assert read_rows(path, limit=1) == rows[:1]
+    assert list(read_rows(path)) == rows
 
 
 @pytest.mark.parametrize(
