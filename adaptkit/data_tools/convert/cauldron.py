@@ -10,7 +10,7 @@ from typing import Any
 from adaptkit.data.media_types import NUM_BYTES, beginning_of
 from adaptkit.data_tools.convert.turns import TurnSummary
 from adaptkit.data_tools.convert.writing import Row, WriteOptions, is_unicode, write_rows
-from adaptkit.errors import DataError, PluginError, unknown_name
+from adaptkit.errors import DataError, unknown_name
 from adaptkit.files.folder import check
 from adaptkit.files.json_stream import Progress
 from adaptkit.files.writing import STAGING, make_folder
@@ -46,7 +46,6 @@ def convert_cauldron(
 
     Raises:
         DataError: The folder has another layout, or holds nothing to write.
-        PluginError: The extra `data` is not installed.
     """
     files = _files(folder, subsets)
     skipped = Skipped()
@@ -78,10 +77,8 @@ def _files(folder: Path, subsets: Sequence[str]) -> dict[str, list[Path]]:
 def _rows(
     subset: str, paths: Sequence[Path], pictures: Path, skipped: Skipped, progress: Progress | None
 ) -> Iterator[Row]:
-    try:
-        from adaptkit.data.formats.parquet import ParquetRows
-    except ImportError as error:
-        raise PluginError("parquet files need the extra data: pip install 'adaptkit[data]'") from error
+    from adaptkit.data.formats.parquet import ParquetRows
+
     rows = ParquetRows(paths)
     make_folder(pictures)
     for index in range(len(rows)):

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from adaptkit.data.rows import LINES, load_rows
+from adaptkit.data.json_rows import LINES
+from adaptkit.data.row_index import load_rows
 from adaptkit.data_tools.convert.writing import reasons
 from adaptkit.data_tools.translate.engine import Outcome, translate_rows
 from adaptkit.data_tools.translate.journal import Journal
@@ -96,7 +97,7 @@ def translate_file(
     if source.resolve() == output.resolve():
         raise DataError(f"{output} is the file that is translated: name another --output")
     rows = load_rows(source)
-    wanted = rows[: limit or len(rows)]
+    wanted = rows[:limit] if limit else rows
     settings = {**settings, "file": _digest(source), "window": WINDOW}
     journal = Journal(output.with_name(f"{STAGING}{output.name}.translated"), settings)
     _translate(wanted, journal, target, load, progress)

@@ -119,7 +119,7 @@ def test_what_is_missing_is_named(context, tmp_path, name):
 
 def test_a_missing_package_is_named_with_its_extra(context, monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'inner-adaptkit[data]'" in str(missing("parquet", context, path="x"))
+    assert "pip install 'inner-adaptkit[data]'" in str(missing("hf_dataset", context, path="x"))
     with pytest.raises(PluginError, match=r"'hf_dataset'.*needs datasets: "):
         build("hf_dataset", context, path="x")
 
