@@ -28,6 +28,8 @@ from adaptkit.cli import cli
 from adaptkit.plugin_manager import set_plugin_manager
 from adaptkit.recipe import load_recipe
 from tests.docs.blocks import NOT_CODE, REPOSITORY, RUN_HERE, Block, blocks, changed, pages
+from tests.hub.client import connected
+from tests.hub.server import running_hub
 
 PAGES = [page for page in pages() if any(block.language in RUN_HERE and not block.skip for block in blocks(page))]
 TINY = "recipes/iaa_vision_tiny.yaml"
@@ -152,6 +154,9 @@ class Session:
             if program == "make":
                 subprocess.run(["make", "--dry-run", *arguments], check=True, capture_output=True, cwd=REPOSITORY)
                 continue
+            if program == "hf":
+                subprocess.run(words, check=True, capture_output=True)
+                continue
             if program == "python":
                 runpy.run_path(*arguments, run_name="__main__")
                 continue
@@ -181,6 +186,14 @@ class Session:
         json.loads(block.code)
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub on this machine in place of the real one."""
+    with running_hub() as found:
+        connected(monkeypatch, found, tmp_path / "hub-cache")
+        yield
+
+
 def page_name(page: Path) -> str:
     return str(page.relative_to(REPOSITORY))
 
@@ -190,6 +203,8 @@ def page_name(page: Path) -> str:
 @pytest.mark.timeout(900, func_only=True)
 def test_a_page_runs(page: Path, reader: Path, request: pytest.FixtureRequest) -> None:
     found = [block for block in blocks(page) if (block.language in RUN_HERE or block.title) and not block.skip]
+    if any("push_to_hub" in block.code for block in found):
+        request.getfixturevalue("hub")
     needs_run = any(str(RUN) in block.code for block in found)
     session = Session(request.getfixturevalue("short_run") if needs_run else None)
     try:
