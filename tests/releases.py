@@ -113,10 +113,11 @@ def write_cauldron(folder: Path) -> Path:
     return folder
 
 
-def write_librispeech(folder: Path) -> Path:
-    place = folder / "train-clean-100" / "103" / "1240"
+def write_librispeech(folder: Path, subset: str = "train-clean-100") -> Path:
+    """One chapter of a subset, without its recordings; gives its folder."""
+    place = folder / subset / "103" / "1240"
     write_text(place / "103-1240.trans.txt", "103-1240-0000 CHAPTER ONE\n103-1240-0001 MISSUS RACHEL\n")
-    return folder
+    return place
 
 
 def write_common_voice(folder: Path) -> Path:

@@ -20,7 +20,7 @@ COMMANDS = {
     "export": ("adaptkit.cli.export:export", "Write a workflow as a stock checkpoint."),
     "import": ("adaptkit.cli.import_:import_", "Turn checkpoints of the reference implementations into workflows."),
     "compare": ("adaptkit.cli.compare:compare", "Train variants with several seeds, and compare them in a table."),
-    "data": ("adaptkit.cli.data:data", "Check training data, turn public datasets into it, or translate it."),
+    "data": ("adaptkit.cli.data:data", "Plan, convert, translate and check training data."),
     "recipes": ("adaptkit.cli.recipes:recipes", "List recipes, or print the recipe schema."),
     "plugins": ("adaptkit.cli.plugins:plugins", "List what installed plugins offer, and create or check plugins."),
     "doctor": ("adaptkit.cli.doctor:doctor", "Report what this machine has and what is missing."),

@@ -66,8 +66,8 @@ class _Lines:
         self._printed_at = float("-inf")
 
     def advance(self, done: int, total: int, what: str | None = None) -> None:
-        part = f": {what}" if what else ""
-        self._now = f"{self._what}{part}  {done:,}/{total:,}"
+        described = ": ".join(filter(None, [self._what, what]))
+        self._now = f"{described}  {done:,}/{total:,}"
         if time.monotonic() - self._printed_at >= self._interval_s:
             self.finish()
 

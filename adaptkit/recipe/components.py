@@ -126,12 +126,18 @@ class TaskConfig(PluginConfig):
 
 
 class DataConfig(ComponentConfig):
-    """A dataset: its format, and that format's options."""
+    """A dataset: its format, and that format's options.
+
+    Attributes:
+        source: The public dataset that it is made of, by the name that `adaptkit data plan` knows it by. It does not
+            change what is read.
+    """
 
     kind = "data source"
     selector = "format"
 
     format: str
+    source: str | None = None
 
 
 class ModalityConfig(ComponentConfig):

@@ -25,6 +25,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
         "llava_lora_llama3",
         "llava_qwen2",
         "series_llama3",
+        "whisper_librispeech_llama3",
         "whisper_speech_llama3",
     ],
 )

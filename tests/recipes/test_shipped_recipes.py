@@ -48,6 +48,7 @@ def test_recipes_are_found() -> None:
         "llava_lora_llama3",
         "llava_qwen2",
         "series_llama3",
+        "whisper_librispeech_llama3",
         "whisper_speech_llama3",
     }
     assert [summary.path for summary in find_recipes([RECIPES])] == LISTED

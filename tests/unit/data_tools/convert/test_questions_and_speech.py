@@ -133,7 +133,8 @@ def test_the_cauldron(tmp_path: Path) -> None:
 
 
 def test_librispeech(tmp_path: Path) -> None:
-    folder, output = releases.write_librispeech(tmp_path / "LibriSpeech"), tmp_path / "out.json"
+    folder, output = tmp_path / "LibriSpeech", tmp_path / "out.json"
+    releases.write_librispeech(folder)
     said = convert("librispeech", folder, "--output", output, "--subset", "train-clean-100", "--case", "lower")
     place, asked = "train-clean-100/103/1240/103-1240-000", "<audio>\nTranscribe the recording."
     assert read(output) == [
