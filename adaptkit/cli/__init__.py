@@ -13,6 +13,7 @@ COMMANDS = {
     "inspect": ("adaptkit.cli.inspect:inspect", "Show layers, parameters and bytes of a recipe or checkpoint."),
     "eval": ("adaptkit.cli.eval:evaluate", "Score a checkpoint on benchmarks."),
     "score": ("adaptkit.cli.score:score", "Score answers of any system by a benchmark's official rules."),
+    "verify": ("adaptkit.cli.verify:verify", "Recompute what a checkpoint's model card claims."),
     "generate": ("adaptkit.cli.generate:generate", "Answer one prompt, with or without media."),
     "chat": ("adaptkit.cli.chat:chat", "Talk to workflows, or to a server, in the terminal."),
     "demo": ("adaptkit.cli.demo:demo", "Talk to workflows, or to a server, on a web page."),

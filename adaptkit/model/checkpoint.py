@@ -27,7 +27,7 @@ from adaptkit.model.encoders import build_encoder, load_encoder
 from adaptkit.model.integrity import holds_content, read_tensors
 from adaptkit.model.modality import read_modalities
 from adaptkit.model.overwriting import TENSORS_FILE
-from adaptkit.model.reference import remember_origin, resolve_reference
+from adaptkit.model.reference import RELATIVE_PATH, remember_origin, resolve_reference
 from adaptkit.model.run_folders import locate, only_workflow
 from adaptkit.model.saving import ENCODERS_FOLDER
 from adaptkit.model.stock_methods import num_rows
@@ -90,12 +90,12 @@ def load(
     if unknown := sorted(given.keys() - config.modalities.keys()):
         raise ModelError(f"{directory}: this workflow has no modality {unknown}; it has {sorted(config.modalities)}.")
     with reading(directory / CONFIG_NAME):
-        model = _build(config, base, given, directory)
+        model = rebuild(config, base, given, directory)
         if not allow_different_base:
             _check_encoders(config, model, directory)
     with reading(directory / TENSORS_FILE):
         tensors = load_tensors(directory)
-        _resize(model, config, tensors)
+        resize(model, config, tensors)
         model.load_own_tensors(tensors)
     _load_generation_config(model, config, directory)
     model.loaded_card = CardFiles.of(directory)
@@ -103,9 +103,15 @@ def load(
     return model
 
 
-def _build(
+def rebuild(
     config: AdaptkitConfig, base: PreTrainedModel, given: Mapping[str, Any], directory: Path
 ) -> AdaptkitForConditionalGeneration:
+    """A workflow as its config says, with new tensors of its own.
+
+    Args:
+        given: Encoders in memory, by modality; the others are loaded.
+        directory: Where the workflow lies.
+    """
     parts: dict[str, ModalityParts] = {}
     for name, described in read_modalities(config.modalities, directory / CONFIG_NAME).items():
         found = load_encoder(described.encoder, directory / ENCODERS_FOLDER / name, given.get(name))
@@ -115,7 +121,7 @@ def _build(
     return assemble(base, parts, config.insertion, config.replace_ends)
 
 
-def _resize(model: AdaptkitForConditionalGeneration, config: AdaptkitConfig, tensors: Mapping[str, Tensor]) -> None:
+def resize(model: AdaptkitForConditionalGeneration, config: AdaptkitConfig, tensors: Mapping[str, Tensor]) -> None:
     """Give the workflow's own ends as many rows as they were resized to."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     stored = tensors.get(names[id(model.get_input_embeddings().weight)])
@@ -215,11 +221,20 @@ def _loaded_encoders(folder: Path, models: Sequence[AdaptkitForConditionalGenera
     }
 
 
-def load_base(directory: Path, *, trust_remote_code: bool = False, **hub_options: Any) -> PreTrainedModel:
-    """Load the base of a workflow alone, from where its checkpoint says.
+def load_base(
+    directory: Path,
+    *,
+    source: str | None = None,
+    allow_different_base: bool = False,
+    trust_remote_code: bool = False,
+    **hub_options: Any,
+) -> PreTrainedModel:
+    """Load the base of a workflow alone, as it was in training.
 
     Args:
         directory: The workflow's folder.
+        source: Folder or id of the base, where it is not to be the one that the checkpoint names.
+        allow_different_base: Skip the check that it is the one that the workflow was trained on.
         trust_remote_code: Whether code that comes with the base may be run.
         hub_options: How a base on the hub is downloaded: `cache_dir`, `token`, `local_files_only`, `force_download`.
 
@@ -227,9 +242,14 @@ def load_base(directory: Path, *, trust_remote_code: bool = False, **hub_options
         ModelError: The base cannot be found, or is another one.
     """
     config = load_config(directory)
+    if source is not None:
+        place = Path(source).expanduser()
+        name = str(place.resolve()) if place.exists() else source
+        config.base = {**config.base, "name_or_path": name, "revision": None, RELATIVE_PATH: None}
     base = _load_base(config, directory, None, {"trust_remote_code": trust_remote_code, **hub_options})
     check_materialised(base, "the base")
-    _check_base(config, base, directory)
+    if not allow_different_base:
+        _check_base(config, base, directory)
     return base
 
 

@@ -16,7 +16,7 @@ END = "<!-- adaptkit: end of what is generated -->"
 
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _LISTS = ("tags", "datasets")
-_SCORES = "model-index"
+SCORES = "model-index"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def written_by_hand(readme: Readme, generated: Mapping[str, Any]) -> Readme:
         if key in _LISTS:
             items = value if isinstance(value, list) else [value]
             value = [item for item in items if item not in generated.get(key, [])]
-        if key != _SCORES and value and value != generated.get(key):
+        if key != SCORES and value and value != generated.get(key):
             metadata[key] = value
     return Readme(metadata, readme.before, None, readme.after)
 
