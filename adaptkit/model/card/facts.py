@@ -138,6 +138,7 @@ class Card(_Fact):
         proof: That text is unchanged.
         versions: Of the libraries that it was trained and saved with.
         tensors: For each tensor its dtype, shape and hash.
+        text_sha256: Of what is generated in the README.
         files: For each other file that loading reads a hash, or one of each key where it is JSON.
     """
 
@@ -151,6 +152,7 @@ class Card(_Fact):
     scores: list[Score] = Field(default_factory=list)
     proof: Proof | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    text_sha256: str | None = None
     tensors: dict[str, str] = Field(default_factory=dict)
     files: dict[str, dict[str, str]] = Field(default_factory=dict)
 

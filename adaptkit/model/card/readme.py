@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,6 +84,11 @@ def written_by_hand(readme: Readme, generated: Mapping[str, Any]) -> Readme:
         if key != SCORES and value and value != generated.get(key):
             metadata[key] = value
     return Readme(metadata, readme.before, None, readme.after)
+
+
+def hash_of_generated(readme: Readme) -> str:
+    """Hash of what adaptkit wrote, whatever version of it."""
+    return hashlib.sha256((readme.generated or "").strip().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def joined(generated: Readme, by_hand: Readme | None) -> Readme:

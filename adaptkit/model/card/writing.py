@@ -16,7 +16,7 @@ from adaptkit.files.loading import read_json
 from adaptkit.files.versions import versions
 from adaptkit.files.writing import write_text
 from adaptkit.model.card.facts import README_FILE, Card, Component, read_card, write_facts
-from adaptkit.model.card.readme import Readme, joined, parse_readme, written_by_hand
+from adaptkit.model.card.readme import Readme, hash_of_generated, joined, parse_readme, written_by_hand
 from adaptkit.model.card.recording import record_files, record_tensors
 from adaptkit.model.card.rendering import render_card
 from adaptkit.model.config import check_saved_config
@@ -77,8 +77,9 @@ def _config(folder: Path) -> Mapping[str, Any] | None:
 def write_card(folder: Path, card: Card, by_hand: Readme | None = None) -> None:
     """Write the facts and the README of a workflow whose `config.json` is in a folder."""
     card = card.model_copy(update={"adaptkit_version": adaptkit.__version__})
-    write_facts(card, folder)
-    write_text(folder / README_FILE, str(joined(render_card(read_json(folder / CONFIG_NAME), card), by_hand)))
+    readme = joined(render_card(read_json(folder / CONFIG_NAME), card), by_hand)
+    write_facts(card.model_copy(update={"text_sha256": hash_of_generated(readme)}), folder)
+    write_text(folder / README_FILE, str(readme))
 
 
 def rewrite_card(folder: Path, card: Card, tags: list[str] | None = None, earlier: CardFiles | None = None) -> None:

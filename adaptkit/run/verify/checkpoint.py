@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from adaptkit.errors import AdaptkitError
 from adaptkit.evaluation.fresh_base import describe_tokenizer
 from adaptkit.files.loading import read_json
 from adaptkit.files.writing import STAGING
-from adaptkit.model.card.facts import CARD_FILE, README_FILE, Card, Score, read_card
+from adaptkit.model.card.facts import CARD_FILE, README_FILE, Card, Proof, Score, read_card
 from adaptkit.model.card.readme import BEGIN
 from adaptkit.model.checkpoint import load_base, load_config, rebuild
 from adaptkit.model.config import AdaptkitConfig, check_saved_config, packages_of
@@ -32,6 +32,8 @@ from adaptkit.run.verify.text import check_text
 
 RESULTS_FILE = "results.json"
 
+Prover = Callable[[Any, Any, Proof | None], Iterable[Finding]]
+
 
 @dataclass
 class _Session:
@@ -39,6 +41,7 @@ class _Session:
 
     Attributes:
         source: Folder or id of the base, instead of the one that the checkpoints name.
+        prove_text: Compares text of a base, a tokenizer and the proof of a card.
         bases: Bases that were loaded, by what the configs say of them.
         texts: Findings about text, by base, tokenizer and proof.
     """
@@ -46,6 +49,7 @@ class _Session:
     source: str | None
     trust_remote_code: bool
     reporter: Reporter
+    prove_text: Prover
     bases: dict[str, Any] = field(default_factory=dict)
     texts: dict[tuple[str, ...], list[Finding]] = field(default_factory=dict)
 
@@ -72,6 +76,7 @@ def verify_checkpoint(
     workflow: str | None = None,
     trust_remote_code: bool = False,
     reporter: Reporter | None = None,
+    prove_text: Prover = check_text,
 ) -> dict[str, list[Finding]]:
     """Recompute what the workflows of a checkpoint claim.
 
@@ -81,6 +86,7 @@ def verify_checkpoint(
         workflow: The only one of a run to verify.
         trust_remote_code: Whether code that comes with the base or tokenizer may be run.
         reporter: Told what is done.
+        prove_text: Compares text with a process without adaptkit.
 
     Returns:
         Findings on each workflow; whatever is damaged is a finding, too.
@@ -88,7 +94,7 @@ def verify_checkpoint(
     Raises:
         ModelError: There is no checkpoint.
     """
-    session = _Session(base, trust_remote_code, reporter or Reporter())
+    session = _Session(base, trust_remote_code, reporter or Reporter(), prove_text)
     return {name: list(_verify(folder, session)) for name, folder in _folders(checkpoint, workflow).items()}
 
 
@@ -208,5 +214,5 @@ def _check_text(folder: Path, card: Card | None, base: Any, session: _Session) -
     key = (str(id(base)), json.dumps(describe_tokenizer(tokenizer)), "" if proof is None else proof.model_dump_json())
     if key not in session.texts:
         with session.reporter.working("comparing text with a process without adaptkit"):
-            session.texts[key] = list(check_text(base, tokenizer, proof))
+            session.texts[key] = list(session.prove_text(base, tokenizer, proof))
     return session.texts[key]

@@ -10,7 +10,7 @@ from typing import Any
 from adaptkit.errors import inert
 from adaptkit.files.loading import indexed_files
 from adaptkit.model.card.facts import CARD_FILE, README_FILE, Card
-from adaptkit.model.card.readme import SCORES, Readme, parse_readme
+from adaptkit.model.card.readme import SCORES, Readme, hash_of_generated, parse_readme
 from adaptkit.model.card.recording import record_file
 from adaptkit.model.card.rendering import render_card
 from adaptkit.model.overwriting import TENSORS_FILE
@@ -91,7 +91,7 @@ def check_recorded_files(folder: Path, card: Card) -> Iterator[Finding]:
     has_processor = any(name.startswith(("processor_config", "tokenizer")) for name in card.files)
     if has_processor:
         problems += [f"{name}: added" for name in added]
-    yield compared("settings, tokenizer and encoders in files", problems, f"{len(card.files)} files, key by key")
+    yield compared("settings and tokenizer", problems, f"{len(card.files)} files, key by key")
     if added and not has_processor:
         why = "not recorded: the processor was not saved into this folder after the workflow"
         yield Finding("tokenizer and processor", UNKNOWN, [f"{', '.join(added)}: {why}"])
@@ -127,31 +127,40 @@ def check_readme(folder: Path, config: Mapping[str, Any], card: Card, is_current
         return
     readme, expected = parse_readme(path.read_text(encoding="utf-8-sig"), path), render_card(config, card)
     problems = list(_changed_metadata(readme, expected))
-    lines = list(_changed_lines(readme.generated or "", expected.generated or ""))
-    if not is_current:
-        yield Finding(
-            f"text of {README_FILE}", UNKNOWN, [f"adaptkit {card.adaptkit_version} or other plugins wrote it"]
-        )
-    yield compared(README_FILE, problems + (lines if is_current else []), "metadata and text say what the facts say")
+    if is_current:
+        problems += _changed_lines(readme.generated or "", expected.generated or "")
+    elif card.text_sha256 != hash_of_generated(readme):
+        problems.append(f"the text is not the one that adaptkit {card.adaptkit_version} wrote")
+    yield compared(README_FILE, problems, "metadata and text say what the facts say")
     if "base_model" in readme.metadata and "base_model" not in expected.metadata:
         named = inert(readme.metadata["base_model"])
         yield Finding("base_model", UNKNOWN, [f"{named} is named by hand; the checkpoint names no model of the hub"])
 
 
 def _changed_metadata(readme: Readme, expected: Readme) -> Iterator[str]:
-    for key in dict.fromkeys([*expected.metadata, SCORES]):
+    said, known = (_results(part.metadata.get(SCORES)) for part in (readme, expected))
+    for place in dict.fromkeys([*known, *said]):
+        if said.get(place) != known.get(place):
+            yield f"metadata {place}: {_shown(said.get(place))} instead of {_shown(known.get(place))}"
+    for key in expected.metadata.keys() - {SCORES}:
         ours, theirs = expected.metadata.get(key), readme.metadata.get(key)
-        if isinstance(ours, list) and isinstance(theirs, list) and key != SCORES:
+        if isinstance(ours, list) and isinstance(theirs, list):
             yield from (f"metadata {key}: {inert(item)} is missing" for item in ours if item not in theirs)
         elif ours != theirs:
             yield f"metadata {key}: {_shown(theirs)} instead of {_shown(ours)}"
 
 
+def _results(values: Any, place: str = SCORES) -> dict[str, Any]:
+    """Values of a tree of results, by their places."""
+    if isinstance(values, Mapping):
+        return {k: v for key, value in values.items() for k, v in _results(value, f"{place}.{key}").items()}
+    if isinstance(values, list):
+        return {k: v for index, value in enumerate(values) for k, v in _results(value, f"{place}[{index}]").items()}
+    return {} if values is None else {inert(place): values}
+
+
 def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = inert(value)
-    return text if len(text) <= 200 else "other results"
+    return "nothing" if value is None else inert(value)[:200]
 
 
 def _changed_lines(found: str, expected: str) -> list[str]:

@@ -68,9 +68,8 @@ def check_own(folder: Path, model: Any, config: Any, card: Card | None) -> Itera
         elif tensor.shape != own[name].shape:
             problems.append(f"{name}: {list(tensor.shape)} instead of {list(own[name].shape)}")
     numbers = sum(tensor.numel() for tensor in stored.values())
-    yield compared(
-        "own tensors only", problems, f"{len(stored)} tensors, {numbers:,} numbers: none of base or encoders"
-    )
+    what = f"{len(stored)} tensors, {numbers:,} numbers: none of base or encoders"
+    yield compared("own tensors only", problems, what)
     if card is not None:
         yield compared("sizes of the parts", _sizes(model, card), "as the card says")
 

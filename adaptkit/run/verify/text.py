@@ -12,7 +12,7 @@ from adaptkit.errors import first_few
 from adaptkit.evaluation.differences import failures
 from adaptkit.evaluation.text_identity import TextProof
 from adaptkit.model.card.facts import Proof
-from adaptkit.run.verify.findings import DIFFERS, HOLDS, UNKNOWN, Finding, compared
+from adaptkit.run.verify.findings import DIFFERS, UNKNOWN, Finding, compared
 
 _CLAIM, _RECORD = "text is unchanged", "text is as recorded"
 
@@ -42,9 +42,9 @@ def check_text(base: Any, tokenizer: Any, proof: Proof | None) -> Iterator[Findi
     if text["logits_identical"] is None:
         yield Finding(_CLAIM, UNKNOWN, [str(text["note"])])
         return
-    where = "the card's" if proof else "shipped"
+    where = "prompts of the card" if proof else "prompts of adaptkit"
     what = (
-        f"{text['num_prompts']} {where} prompts, {text['num_positions']:,} positions, {text['num_answers']} answers, "
+        f"{text['num_prompts']} {where}, {text['num_positions']:,} positions, {text['num_answers']} answers, "
         "tensors, settings and code, against a process without adaptkit"
     )
     yield compared(_CLAIM, failures(text, own_template=True), what)
@@ -58,15 +58,17 @@ def check_text(base: Any, tokenizer: Any, proof: Proof | None) -> Iterator[Findi
 
 
 def _compare(text: Mapping[str, Any], proof: Proof) -> Finding:
-    here, there = text["environment"], proof.environment
-    other = [f"{name} is {here.get(name)} here and was {there.get(name)}" for name in {**there, **here}
-             if here.get(name) != there.get(name)]  # fmt: skip
-    named = {"logits": "logits_sha256", "ids of answers": "answers_sha256"}
-    differ = [f"{what}: {text[key]} instead of {getattr(proof, key)}" for what, key in named.items()
-              if text[key] != getattr(proof, key)]  # fmt: skip
     if not proof.identical:
         return Finding(_RECORD, DIFFERS, ["the card says that the comparison failed when it was made"])
+    names = {"logits": "logits_sha256", "ids of answers": "answers_sha256"}
+    said = {what: getattr(proof, key) for what, key in names.items()}
+    differ = [f"{what}: {text[key]} instead of {said[what]}" for what, key in names.items() if text[key] != said[what]]
+    other = _other_environment(text["environment"], proof.environment)
     if differ and other:
         return Finding(_RECORD, UNKNOWN, [f"hashes depend on the machine and its libraries: {'; '.join(other)}"])
-    return compared(_RECORD, differ, "hashes of logits and of answers are those of the card") if differ else Finding(
-        _RECORD, HOLDS, [f"logits {text['logits_sha256']}, ids of answers {text['answers_sha256']}"])  # fmt: skip
+    return compared(_RECORD, differ, ", ".join(f"{what} {value}" for what, value in said.items()))
+
+
+def _other_environment(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    differ = [name for name in {**there, **here} if here.get(name) != there.get(name)]
+    return [f"{name} is {here.get(name)} here and was {there.get(name)}" for name in differ]
