@@ -40,7 +40,7 @@ def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
     return intersection / (_area(first) + _area(second) - intersection)
 
 
-def score_boxes(text: str, gold: Sequence[float], width: float, height: float) -> BoxVerdict:
+def score_boxes(text: str, gold: Sequence[float], width: float, height: float, *, is_padded: bool = True) -> BoxVerdict:
     """Score one grounding answer.
 
     Args:
@@ -48,6 +48,7 @@ def score_boxes(text: str, gold: Sequence[float], width: float, height: float) -
         gold: The right box, `(x1, y1, x2, y2)` in pixels of the item.
         width: Of the item, in pixels.
         height: Of the item, in pixels.
+        is_padded: Whether the answer is in fractions of the padded square; else of the item as it is.
     """
     ious: list[float] = []
     boxes: list[Box] = []
@@ -56,7 +57,8 @@ def score_boxes(text: str, gold: Sequence[float], width: float, height: float) -
         if box is None:
             break
         boxes.append(box)
-        ious.append(box_iou(unpad_box(box, width, height), gold))
+        pixels = unpad_box(box, width, height) if is_padded else _scaled(box, width, height)
+        ious.append(box_iou(pixels, gold))
         if ious[-1] >= IOU_THRESHOLD:
             return BoxVerdict(True, tuple(ious), tuple(boxes))
     return BoxVerdict(False, tuple(ious), tuple(boxes))
@@ -66,6 +68,10 @@ def precision(verdicts: Iterable[BoxVerdict]) -> float:
     """Share of answers that hit, 0 of none."""
     hits = [verdict.hit for verdict in verdicts]
     return sum(hits) / len(hits) if hits else 0.0
+
+
+def _scaled(box: Box, width: float, height: float) -> Box:
+    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
 
 
 def _area(box: Sequence[float]) -> float:

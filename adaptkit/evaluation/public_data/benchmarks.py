@@ -9,6 +9,22 @@ from adaptkit.evaluation.public_data.layouts import Layout
 
 _ANY_CONFIG = "*"
 
+RULES = {
+    "mme": "MME's calculation.py",
+    "mmbench": "VLMEvalKit without a judge",
+    "mmmu": "MMMU's main_parse_and_eval.py",
+    "refcoco": "compute_precision.py of Inner-Adaptor-Architecture",
+    "scienceqa": "LLaVA's eval_science_qa.py",
+    "docvqa": "ANLS of ST-VQA",
+    "vqav2": "vqaEval.py",
+    "textvqa": "LLaVA's m4c_evaluator.py",
+    "pope": "POPE's evaluate.py",
+    "vsr": "VSR's eval_compute_acc_by_rel scripts",
+    "mmlu": "evaluate.py of hendrycks/test, on lm-eval's prompts",
+    "ceval": "C-Eval's evaluators/llama.py, on lm-eval's prompts",
+}
+"""Official rules that are applied to a harness's answers."""
+
 
 @dataclass(frozen=True)
 class PublicBenchmark:
@@ -21,8 +37,7 @@ class PublicBenchmark:
         dataset: Id of the hub's dataset that the tasks name.
         home: Where its authors publish it.
         scorer: What the harness computes.
-        official: Name of the official rules that are reported beside it, a key of `adaptkit.evaluation.official`;
-            None where the harness has the authors' rule.
+        official: The official rule that is reported beside it, a key of `RULES`; None where the harness has it.
         layouts: Released layouts that it is read from, besides a copy of the hub's dataset.
         merges: A hub dataset with a configuration a subject, all of which together are the dataset.
         hub_has_media: Whether a copy of the hub's dataset is enough; else a layout is needed.
@@ -210,7 +225,7 @@ BENCHMARKS: tuple[PublicBenchmark, ...] = (
         dataset="lmms-lab-encoder/VQAv2",
         home="visualqa.org",
         scorer="accuracy by people who agree, always normalised",
-        official="vqa",
+        official="vqav2",
         layouts=(
             Layout(
                 "vqa",
@@ -239,7 +254,7 @@ BENCHMARKS: tuple[PublicBenchmark, ...] = (
         dataset="lmms-lab-encoder/textvqa",
         home="textvqa.org",
         scorer="accuracy by people who agree, always normalised",
-        official="vqa",
+        official="textvqa",
         layouts=(
             Layout(
                 "vqa",

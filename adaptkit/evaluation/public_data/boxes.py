@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -36,7 +37,8 @@ def _restore(part: str, width: int, height: int) -> str:
     def restored(found: re.Match[str]) -> str:
         x1, y1, x2, y2 = map(float, found[0].split(","))
         left, top, right, bottom = unpad_box((x1, y1, x2, y2), width, height)
-        return ",".join(map(_written, (left / width, top / height, right / width, bottom / height)))
+        values = (left / width, top / height, right / width, bottom / height)
+        return ",".join(map(_written, values)) if all(map(math.isfinite, values)) else found[0]
 
     if _BRACKETS.search(part):
         return _BRACKETS.sub(restored, part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import DataError, RunError
-from adaptkit.evaluation.harness import Progress, unwatched
 from adaptkit.evaluation.public_data.layouts import Layout
 from adaptkit.evaluation.public_data.release import Release, is_unchanged
-from adaptkit.files.hashing import hash_of_text
+from adaptkit.files.json_stream import Progress
 from adaptkit.files.paths import cache_dir
 from adaptkit.files.writing import staged_folder, write_json
 
@@ -27,7 +27,7 @@ _SOURCES = "sources.json"
 
 
 def converted(
-    layout: Layout, data_dir: Path, dataset: str, config: str | None, split: str, progress: Progress = unwatched
+    layout: Layout, data_dir: Path, dataset: str, config: str | None, split: str, progress: Progress | None = None
 ) -> Path | None:
     """The parquet file of one split of a released layout, written anew where anything that it was made of changed.
 
@@ -54,7 +54,7 @@ def converted(
 
 def _roots(data_dir: Path) -> list[Path]:
     """Where converted data may be: in the data folder, or, if that cannot be written, in the user's cache."""
-    own = cache_dir() / "public_data" / hash_of_text(str(data_dir))
+    own = cache_dir() / "public_data" / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     return [data_dir / CONVERTED, own]
 
 
@@ -101,8 +101,8 @@ def _is_current(folder: Path, found: tuple[Path, list[str]]) -> bool:
     return same and is_unchanged(sources["used"])
 
 
-def _counted(rows: Iterable[Any], progress: Progress, what: str) -> Iterator[Any]:
+def _counted(rows: Iterable[Any], progress: Progress | None, what: str) -> Iterator[Any]:
     for number, row in enumerate(rows, start=1):
-        if number % _ROWS_A_BATCH == 0:
+        if progress is not None and number % _ROWS_A_BATCH == 0:
             progress(number, 0, f"converting {what}")
         yield row

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from adaptkit.errors import DataError, first_few, join_lines
-from adaptkit.evaluation.harness import Progress, unwatched
-from adaptkit.evaluation.public_data.benchmarks import PublicBenchmark, benchmark_of
+from adaptkit.evaluation.public_data.benchmarks import BENCHMARKS, benchmark_of
 from adaptkit.evaluation.public_data.conversion import converted
 from adaptkit.evaluation.public_data.hub_folders import check_files, find_folder, names_of, split_files
 from adaptkit.evaluation.public_data.layouts import Layout
 from adaptkit.evaluation.public_data.stock_tasks import StockTask
+from adaptkit.files.json_stream import Progress
 
 BUILDERS = ("json", "csv", "parquet", "arrow", "text", "imagefolder", "audiofolder", "webdataset", "pandas", "xml")
 """Names that `load_dataset` takes for its own readers of files."""
@@ -27,7 +27,7 @@ class DataFolder:
         path: The folder that holds them.
     """
 
-    def __init__(self, path: Path | str, progress: Progress = unwatched) -> None:
+    def __init__(self, path: Path | str, progress: Progress | None = None) -> None:
         """Raise `DataError` unless the path is a folder."""
         self.path = Path(path).expanduser().resolve()
         if not self.path.is_dir():
@@ -70,55 +70,51 @@ class DataFolder:
         """The copy of a hub dataset, if there is one."""
         return find_folder(self.path, dataset)
 
-    def where(self, task: StockTask) -> str | None:
-        """Where a task's data lie, in a few words; None where they are missing."""
-        found = self._look(task.dataset or "", task.config, task.splits)
-        return None if found is None else str(found)
+    def where(self, task: StockTask) -> Path | None:
+        """What holds all that a task needs, without reading it; None where something is missing."""
+        dataset, config = task.dataset or "", task.config
+        copy = self._copy(dataset)
+        if copy is not None:
+            return None if set(task.splits) - set(self._of_copy(copy, dataset, config)) else copy
+        found = [_place(layouts_of(dataset), self.path, config, split) for split in task.splits]
+        return found[0] if found and all(found) else None
 
-    def _look(self, dataset: str, config: str | None, splits: Sequence[str] | None = None) -> Path | None:
-        """What holds a dataset, without reading it."""
+    def _copy(self, dataset: str) -> Path | None:
+        """The copy of the hub's dataset that is used, if there is one; of one that is merged the parts'."""
         benchmark = benchmark_of(dataset)
-        splits = self._needed.get((dataset, config), []) if splits is None else splits
         if benchmark is None or benchmark.hub_has_media:
-            folder = self.folder(dataset) or (self.folder(benchmark.merges) if benchmark and benchmark.merges else None)
-            if folder is not None:
-                return folder
-        found = [
-            layout.find(self.path, config, split)
-            for layout in layouts_of(dataset)
-            for split in splits or layout.splits.get(config or "default", {})
-        ]
-        return next((place[0] for place in found if place is not None), None)
+            own = self.folder(dataset)
+            return own or (self.folder(benchmark.merges) if benchmark and benchmark.merges else None)
+        return None
+
+    def _of_copy(self, copy: Path, dataset: str, config: str | None) -> Files:
+        benchmark = benchmark_of(dataset)
+        is_merged = benchmark is not None and benchmark.merges is not None
+        return split_files(copy, config) or (_merge(copy) if is_merged else {})
+
+    def _look(self, dataset: str, config: str | None) -> bool:
+        """Whether something holds a dataset."""
+        layouts = layouts_of(dataset)
+        splits = self._needed.get((dataset, config)) or [s for one in layouts for s in one.splits_of(config)]
+        return self._copy(dataset) is not None or any(_place(layouts, self.path, config, split) for split in splits)
 
     def _find(self, dataset: str, config: str | None, splits: Sequence[str], task: str | None) -> Files:
-        benchmark = benchmark_of(dataset, task)
-        found = self._of_hub(dataset, config, benchmark) if benchmark is None or benchmark.hub_has_media else {}
-        if not found:
-            found = self._of_release(dataset, config, splits)
-        if not found:
-            raise DataError(self._advice(StockTask(task or dataset, "", dataset, config)))
+        copy = self._copy(dataset)
+        found = self._of_copy(copy, dataset, config) if copy else self._of_release(dataset, config, splits)
         lacking = [split for split in splits if split not in found]
-        if lacking:
-            there = first_few(sorted(found)) or "none"
+        if lacking or not found:
+            what = f"the split {lacking[0]!r}" if lacking else "any split"
             advice = self._advice(StockTask(task or dataset, "", dataset, config))
-            raise DataError(
-                f"the copy of {dataset} has no files of the split {lacking[0]!r}; there is {there}. {advice}"
-            )
+            there = first_few(sorted(found)) or "none"
+            raise DataError(f"{copy or self.path} has no files of {what}; there is {there}. {advice}")
         found = {split: files for split, files in found.items() if split in splits or not splits}
         check_files([path for files in found.values() for path in files])
         return found
 
-    def _of_hub(self, dataset: str, config: str | None, benchmark: PublicBenchmark | None) -> Files:
-        folder = self.folder(dataset)
-        if folder is not None:
-            return split_files(folder, config)
-        merged = self.folder(benchmark.merges) if benchmark and benchmark.merges else None
-        return {} if merged is None else _merge(merged)
-
     def _of_release(self, dataset: str, config: str | None, splits: Sequence[str]) -> Files:
         found: Files = {}
         for layout in layouts_of(dataset):
-            for split in splits or layout.splits.get(config or "default", layout.splits.get("*", {})):
+            for split in splits or layout.splits_of(config):
                 if split not in found:
                     path = converted(layout, self.path, dataset, config, split, self._progress)
                     found |= {split: [path]} if path else {}
@@ -145,9 +141,13 @@ def is_hub_id(dataset: str) -> bool:
 
 def layouts_of(dataset: str) -> list[Layout]:
     """Released layouts that a hub dataset can be made of."""
-    from adaptkit.evaluation.public_data.benchmarks import BENCHMARKS
-
     return [layout for benchmark in BENCHMARKS if benchmark.dataset == dataset for layout in benchmark.layouts]
+
+
+def _place(layouts: Sequence[Layout], data_dir: Path, config: str | None, split: str) -> Path | None:
+    """The first release that has a split."""
+    found = (layout.find(data_dir, config, split) for layout in layouts)
+    return next((place[0] for place in found if place is not None), None)
 
 
 def _merge(folder: Path) -> Files:

@@ -30,23 +30,36 @@ def names_of(dataset: str) -> list[str]:
 
 def find_folder(data_dir: Path, dataset: str) -> Path | None:
     """The copy of a hub dataset: a folder named like its id, or one in the layout of the hub's cache."""
-    return next((folder for name in names_of(dataset) for folder in _copies(data_dir, name) if _has_data(folder)), None)
+    named = [folder for name in names_of(dataset) for folder in _copies(data_dir, name) if _has_data(folder, 2)]
+    short = data_dir / dataset.rpartition("/")[2]
+    return next(iter(named), short if _has_data(short, 1) else None)
+
+
+def find_copies(data_dir: Path) -> set[str]:
+    """Ids of the hub's datasets of which the data folder seems to have copies."""
+    entries = [path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    cached = {path.name for place in (data_dir, data_dir / "hub") for path in place.glob("datasets--*--*")}
+    found = {name.removeprefix("datasets--").replace("--", "/", 1) for name in cached}
+    found |= {path.name.replace("--", "/", 1) for path in entries if "--" in path.name}
+    return found | {f"{path.name}/{inner.name}" for path in entries for inner in path.iterdir() if inner.is_dir()}
 
 
 def split_files(folder: Path, config: str | None) -> dict[str, list[Path]]:
     """The files of each split of a configuration, as the dataset's card lists them, or as their names say.
 
-    Splits of which nothing was fetched are left out.
+    Splits of which nothing was fetched are left out; of a copy with several configurations, of which none is named,
+    there are none.
 
     Raises:
         DataError: The copy has no such configuration.
     """
     configs = _configs(folder)
-    if configs:
-        name = config or _default(configs)
-        if name in configs:
-            listed = {split: _matching(folder, patterns) for split, patterns in configs[name].items()}
-            return {split: files for split, files in listed.items() if files}
+    name = config or _default(configs)
+    if configs and name is None:
+        return {}
+    if name is not None and name in configs:
+        listed = {split: _matching(folder, patterns) for split, patterns in configs[name].items()}
+        return {split: files for split, files in listed.items() if files}
     inner = folder / config if config else folder
     if config and not inner.is_dir():
         known = first_few(sorted(configs or (entry.name for entry in folder.iterdir() if entry.is_dir())), 20)
@@ -83,7 +96,6 @@ def _copies(data_dir: Path, name: str) -> Iterator[Path]:
     for cache in (data_dir, data_dir / "hub"):
         yield from _snapshots(cache / f"datasets--{name.replace('/', '--')}")
     yield data_dir / f"{organisation}--{short}"
-    yield data_dir / short
 
 
 def _snapshots(repository: Path) -> list[Path]:
@@ -96,14 +108,13 @@ def _snapshots(repository: Path) -> list[Path]:
     return sorted(snapshots.iterdir(), key=lambda path: (path.name == wanted, path.stat().st_mtime), reverse=True)
 
 
-def _has_data(folder: Path) -> bool:
-    """Whether a folder is a copy of a hub dataset, which official releases are not."""
+def _has_data(folder: Path, depth: int) -> bool:
+    """Whether a folder is a copy of a hub dataset, with parquet so deep, which official releases have not."""
     if not folder.is_dir():
         return False
     if (folder / "README.md").is_file() and _configs(folder):
         return True
-    places = [folder, *(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))]
-    return any(entry.suffix == ".parquet" for place in places for entry in place.iterdir())
+    return any(next(folder.glob(f"{'*/' * level}*.parquet"), None) is not None for level in range(depth + 1))
 
 
 def _configs(folder: Path) -> dict[str, dict[str, list[str]]]:
@@ -131,8 +142,9 @@ def _patterns(entry: dict[str, Any]) -> dict[str, list[str]]:
     return dict(found)
 
 
-def _default(configs: dict[str, Any]) -> str:
-    return "default" if "default" in configs else next(iter(configs))
+def _default(configs: dict[str, Any]) -> str | None:
+    """The configuration that is meant where none is named; None where there are several."""
+    return "default" if "default" in configs else next(iter(configs)) if len(configs) == 1 else None
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import AdaptkitError, DataError
-from adaptkit.evaluation.harness import Progress, unwatched
 from adaptkit.evaluation.public_data.audio import with_decoded_audio
 from adaptkit.evaluation.public_data.data_folder import DataFolder, is_hub_id
 from adaptkit.evaluation.public_data.stock_tasks import StockTask, find_tasks
+from adaptkit.files.json_stream import Progress
 from adaptkit.files.loading import cause
 
 _KEPT = ("split", "cache_dir", "features", "keep_in_memory", "num_proc", "streaming", "download_mode")
@@ -24,7 +24,7 @@ _active: list[DataFolder] = []
 
 @contextmanager
 def local_datasets(
-    tasks: Iterable[str | StockTask], data_dir: Path | str, progress: Progress = unwatched
+    tasks: Iterable[str | StockTask], data_dir: Path | str, progress: Progress | None = None
 ) -> Iterator[DataFolder]:
     """Inside, any task of a harness reads local copies of the hub's datasets, and nothing is asked of the network.
 

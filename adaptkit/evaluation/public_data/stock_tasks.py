@@ -26,6 +26,7 @@ OWN_TASKS = Path(__file__).parent / "tasks"
 """Our own task files, in one folder a harness, named like its package."""
 
 _LINE = re.compile(r"""^\s*(?:-\s+)?(?:["']?(?:task|group|tag)["']?\s*:)?\s*(.*)$""", re.MULTILINE)
+_DATASET = re.compile(r"""^["']?dataset_path["']?\s*:\s*["']?([^\s"'#]+)""", re.MULTILINE)
 _SEPARATORS = re.compile(r"[\[\],{}]")
 
 
@@ -67,16 +68,22 @@ class TaskFiles:
     texts: Mapping[Path, str]
     candidates: Mapping[str, Sequence[Path]] = field(repr=False)
     """For each word that may be a name, the files that hold it."""
+    datasets: Mapping[str, Sequence[Path]] = field(repr=False)
+    """For each dataset, the files that name it."""
 
     def find(self, name: str) -> list[StockTask]:
         """The tasks that a name stands for: itself, or those of a group or tag, however deep; none if unknown."""
         return list(dict.fromkeys(self._find(name, set())))
 
     def of_dataset(self, dataset: str) -> list[StockTask]:
-        """Tasks whose own file, or a file that it includes, names a dataset."""
-        naming = [path for path, text in self.texts.items() if dataset in text]
-        templates = {path.name for path in naming if path.suffix != ".yaml"}
-        files = [p for p, text in self.texts.items() if p in naming or any(name in text for name in templates)]
+        """Tasks whose own file, or a template that it includes, names a dataset."""
+        naming = self.datasets.get(dataset, [])
+        templates = {(path.parent, path.name) for path in naming if path.suffix != ".yaml"}
+        files = [
+            path
+            for path, text in self.texts.items()
+            if path in naming or any(path.is_relative_to(folder) and name in text for folder, name in templates)
+        ]
         configs = (self._config(path) for path in files if path.suffix == ".yaml")
         tasks = (self._task(config) for config in configs if isinstance(config.get("task"), str))
         return [task for task in tasks if task.dataset == dataset]
@@ -154,7 +161,11 @@ def task_files(harness: str, include: tuple[Path, ...] = ()) -> TaskFiles:
         words = {w.strip(" \t\"'") for line in _LINE.findall(text) for w in _SEPARATORS.split(line.split(" #")[0])}
         for word in words:
             candidates[word].append(path)
-    return TaskFiles(harness, texts, dict(candidates))
+    datasets: dict[str, list[Path]] = defaultdict(list)
+    for path, text in texts.items():
+        for name in _DATASET.findall(text):
+            datasets[name].append(path)
+    return TaskFiles(harness, texts, dict(candidates), dict(datasets))
 
 
 def task_folders(harness: str) -> list[Path]:

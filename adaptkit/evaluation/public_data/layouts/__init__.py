@@ -34,7 +34,7 @@ class Layout:
 
     def find(self, data_dir: Path, config: str | None, split: str) -> tuple[Path, list[str]] | None:
         """The release's folder, and the files in it that hold a split; None where there is none."""
-        patterns = self.splits.get(config or "default", self.splits.get("*", {})).get(split)
+        patterns = self.splits_of(config).get(split)
         if patterns is None:
             return None
         for folder in self.places(data_dir):
@@ -43,6 +43,10 @@ class Layout:
                 if found:
                     return folder, found
         return None
+
+    def splits_of(self, config: str | None) -> Mapping[str, str]:
+        """Patterns of the splits of a configuration."""
+        return self.splits.get(config or "default", self.splits.get("*", {}))
 
     def places(self, data_dir: Path) -> list[Path]:
         """Folders in which the release may lie: those of its names, and what they hold one level deeper."""

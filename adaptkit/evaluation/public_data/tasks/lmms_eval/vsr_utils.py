@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaptkit.evaluation.official.vsr import answer_label
+from adaptkit.releases.vsr import TRUE_FALSE
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Any]:
@@ -14,9 +15,9 @@ def doc_to_visual(doc: Mapping[str, Any]) -> list[Any]:
 
 
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, str] | None = None) -> str:
-    """The caption, and what is asked of it."""
+    """Whether the caption is true."""
     options = lmms_eval_specific_kwargs or {}
-    return f"{options.get('pre_prompt', '')}{doc['caption']}{options.get('post_prompt', '')}"
+    return f"{options.get('pre_prompt', '')}{TRUE_FALSE.format(doc['caption'])}{options.get('post_prompt', '')}"
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
