@@ -21,13 +21,25 @@ from adaptkit.chat.vocabulary import check_vocabulary, num_token_ids
 from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.collator import Collator, PackedCollator
 from adaptkit.data.dataset import ConversationDataset
+from adaptkit.data.holdout import Progress, Rows, held_out_rows, some_rows, split
 from adaptkit.data.mixture import Mixture
 from adaptkit.data.packing import PackedDataset, PackSampler
 from adaptkit.data.sampler import EpochSampler
+from adaptkit.data.validation import ValidationData
 from adaptkit.errors import AdaptkitError, DataError, ModelError, RecipeError
 from adaptkit.files.loading import load_stock
 from adaptkit.files.paths import cache_dir, missing_model, resolve_model_path
-from adaptkit.interfaces import DataContext, DataSource, EncodedFeatures, Encoder, Media, Modality, Sample, box_size_of
+from adaptkit.interfaces import (
+    DataContext,
+    DataSource,
+    EncodedFeatures,
+    Encoder,
+    Media,
+    Modality,
+    Sample,
+    box_size_of,
+    is_stream,
+)
 from adaptkit.model.assembly import ModalityParts, assemble
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
 from adaptkit.model.encoders import build_encoder
@@ -36,7 +48,7 @@ from adaptkit.model.modality_inputs import modality_inputs
 from adaptkit.model.processor import AdaptkitProcessor
 from adaptkit.model.reference import remember_origin, settled
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.recipe import BaseConfig, DataConfig, Draw, Recipe, StageConfig, TaskConfig
+from adaptkit.recipe import BaseConfig, Draw, Recipe, StageConfig, TaskConfig, trained_as
 from adaptkit.recipe.components import ModalityConfig
 from adaptkit.surgery.quantization import bitsandbytes_config, prepare_quantized
 
@@ -56,7 +68,7 @@ def missing_resources(recipe: Recipe) -> list[str]:
         missing = manager.get("encoder", modality.encoder.name).missing(modality.encoder.options)
         if missing:
             problems.append(f"modalities.{name}.encoder: {missing}")
-    used = {dataset for stage in recipe.stages for dataset in stage.data}
+    used = {dataset for stage in recipe.stages for dataset in stage_datasets(stage)}
     used.update(name for task in recipe.evaluation.tasks for name in task_datasets(task))
     try:
         context = data_context(recipe)
@@ -68,6 +80,11 @@ def missing_resources(recipe: Recipe) -> list[str]:
         if missing:
             problems.append(f"data.{name}: {missing}")
     return problems
+
+
+def stage_datasets(stage: StageConfig) -> list[str]:
+    """Names of the recipe's datasets that a stage trains on or is validated on."""
+    return list(dict.fromkeys([*stage.data, *(stage.validation.data if stage.validation else ())]))
 
 
 def task_datasets(task: TaskConfig) -> list[str]:
@@ -82,23 +99,20 @@ def task_baselines(task: TaskConfig) -> list[str]:
 
 def trained_datasets(recipe: Recipe, task: TaskConfig) -> list[str]:
     """Those of a benchmark's datasets whose rows a stage trains on, be it under another name or question."""
-    trained = {_rows_of(recipe.data[name]) for stage in recipe.stages for name in stage.data}
-    return [name for name in task_datasets(task) if _rows_of(recipe.data[name]) in trained]
-
-
-def _rows_of(dataset: DataConfig) -> str:
-    """What says which rows a dataset has, in words that can be compared."""
-    reading = ("question", "answer", "system", "columns", "limit", "move_media_to_front")
-    return repr((dataset.format, {key: value for key, value in dataset.values().items() if key not in reading}))
+    return [name for name in task_datasets(task) if trained_as(recipe, name, recipe.stages) is not None]
 
 
 def data_context(recipe: Recipe) -> DataContext:
     """What the recipe's data sources need besides their own options."""
-    manager = get_plugin_manager()
-    modalities = {n: manager.build("modality", m.type, m.options.model_dump()) for n, m in recipe.modalities.items()}
+    modalities = _modalities(recipe)
     needs_root = any("path" in dataset.values() for dataset in recipe.data.values())
     root = recipe.data_folder() if needs_root else Path()
     return context_of(modalities, root)
+
+
+def _modalities(recipe: Recipe) -> dict[str, Modality]:
+    manager = get_plugin_manager()
+    return {n: manager.build("modality", m.type, m.options.model_dump()) for n, m in recipe.modalities.items()}
 
 
 def context_of(modalities: Mapping[str, Modality], root: Path) -> DataContext:
@@ -296,10 +310,62 @@ def open_source(recipe: Recipe, name: str, context: DataContext) -> DataSource:
     return source
 
 
-def task_sources(recipe: Recipe, task: TaskConfig) -> dict[str, dict[str, DataSource]]:
-    """The datasets that a task asks about, as its keyword `sources`; nothing for tasks that have none."""
-    datasets = task_datasets(task)
-    return {"sources": build_sources(recipe, datasets)} if datasets else {}
+def find_held_out(
+    recipe: Recipe, sources: Mapping[str, DataSource], progress: Progress = lambda done, total: None
+) -> dict[str, list[int]]:
+    """The rows of each dataset that its `holdout` keeps from training; datasets without one are left out.
+
+    Raises:
+        DataError: A dataset is so small that none of its rows are held out, or all.
+    """
+    keys = {name: modality.content_key for name, modality in _modalities(recipe).items()}
+    found: dict[str, list[int]] = {}
+    for name, source in sources.items():
+        share = recipe.data[name].holdout
+        if share is None:
+            continue
+        rows = found[name] = held_out_rows(source, share, keys, progress)
+        if not 0 < len(rows) < len(source):
+            raise DataError(
+                f"data.{name}.holdout: {share:g} holds out {len(rows)} of the {len(source):,} samples, where equal "
+                "ones count as one. Choose another share, or give the validation rows as a dataset of their own."
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Opened datasets.
+
+    Attributes:
+        trained: What stages read.
+        measured: What validation and benchmarks read: the held-out rows of a dataset that has any, else the same.
+    """
+
+    trained: dict[str, DataSource]
+    measured: dict[str, DataSource]
+
+
+def split_sources(sources: Mapping[str, DataSource], held_out: Mapping[str, list[int]]) -> Sources:
+    """Split opened datasets by what `find_held_out` found."""
+    sides = {n: split(source, held_out[n]) if n in held_out else (source, source) for n, source in sources.items()}
+    return Sources({n: side[0] for n, side in sides.items()}, {n: side[1] for n, side in sides.items()})
+
+
+def task_sources(recipe: Recipe, task: TaskConfig, known: Sources | None = None) -> dict[str, dict[str, DataSource]]:
+    """The datasets that a task asks about, as its keyword `sources`; nothing for tasks that have none.
+
+    Args:
+        known: Datasets that are open already.
+    """
+    datasets, baselines = task_datasets(task), task_baselines(task)
+    if not datasets:
+        return {}
+    known = known or Sources({}, {})
+    opened = build_sources(recipe, [name for name in datasets if name not in known.trained])
+    new = split_sources(opened, find_held_out(recipe, opened))
+    trained, measured = known.trained | new.trained, known.measured | new.measured
+    return {"sources": {name: (trained if name in baselines else measured)[name] for name in datasets}}
 
 
 def asked_sources(
@@ -319,15 +385,19 @@ def asked_sources(
     sources: dict[str, DataSource | None] = {}
     for name in task_datasets(task):
         if name not in baselines:
-            sources[name] = open_source(recipe, name, context)
+            sources[name] = _side(recipe, name, open_source(recipe, name, context)).measured[name]
             continue
         sources[name] = None
         for place in dict.fromkeys((moved.data_root, recipe.data_root)):
             with suppress(AdaptkitError):
                 there = data_context(recipe.model_copy(update={"data_root": place}))
-                sources[name] = open_source(recipe, name, there)
+                sources[name] = _side(recipe, name, open_source(recipe, name, there)).trained[name]
                 break
     return {"sources": sources} if sources else {}
+
+
+def _side(recipe: Recipe, name: str, source: DataSource) -> Sources:
+    return split_sources({name: source}, find_held_out(recipe, {name: source}))
 
 
 def _check_first_samples(name: str, source: DataSource) -> None:
@@ -460,3 +530,63 @@ def build_stage_data(
         group_by_length=stage.group_by_length,
     )
     return StageData(dataset, dataset, sampler, Collator(pad, media.collate))
+
+
+def build_validation(
+    recipe: Recipe,
+    stage: StageConfig,
+    sources: Mapping[str, DataSource],
+    media: MediaStore,
+    bad_samples_path: Path | None,
+) -> ValidationData | None:
+    """The rows that a stage is validated on, long ones first so that too large a batch shows at once.
+
+    Args:
+        sources: Of `Sources.measured`.
+        bad_samples_path: As in `build_stage_data`.
+
+    Raises:
+        DataError: A dataset has fewer rows than are asked for.
+    """
+    if stage.validation is None:
+        return None
+    rows = {name: _amount(stage, name, sources[name]) for name in stage.validation.data}
+    mixture = Mixture(rows, dict.fromkeys(rows, 1.0))
+    bad = None
+    if bad_samples_path is not None:
+        bad = BadSamples(bad_samples_path, len(mixture), recipe.max_bad_fraction, f"{stage.name}, validation")
+    dataset = ConversationDataset(mixture, media.encode, stage.max_length, bad, prepare=media.prepare)
+    order = list(range(len(mixture)))
+    if not any(map(is_stream, rows.values())):
+        lengths = dataset.lengths()
+        order.sort(key=lambda index: -lengths[index])
+    collator = Collator(media.processor.pad_token_id, media.collate)
+    return ValidationData(dataset, [mixture.locate(index)[0] for index in range(len(mixture))], order, collator)
+
+
+def check_validation(recipe: Recipe, sources: Mapping[str, DataSource]) -> None:
+    """Make sure that there are as many rows as every stage is validated on.
+
+    Args:
+        sources: Of `Sources.measured`.
+
+    Raises:
+        DataError: There are not.
+    """
+    for stage in recipe.stages:
+        for name in stage.validation.data if stage.validation else ():
+            _amount(stage, name, sources[name])
+
+
+def _amount(stage: StageConfig, name: str, source: DataSource) -> DataSource:
+    assert stage.validation is not None
+    amount = stage.validation.data[name]
+    if not isinstance(amount, Draw):
+        return source
+    if amount.count > len(source):
+        raise DataError(
+            f"stages.{stage.name}.validation.data.{name}.count: {amount.count:,} rows are asked for, and there are "
+            f"{len(source):,}{' held out' if isinstance(source, Rows) else ''}. Give a smaller count, or all"
+            f"{', or a larger holdout' if isinstance(source, Rows) else ''}."
+        )
+    return some_rows(source, amount.count)

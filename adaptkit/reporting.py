@@ -42,6 +42,7 @@ class TrainingProgress:
         step: Optimizer steps done.
         num_steps: Optimizer steps in all.
         loss: The last one that was logged, if any.
+        validation: How the last validation ended, or how far the present one is; nothing before the first.
         is_first_loss: Whether this report is of the first step's loss.
         is_end: Whether training ends here.
         seconds_left: Until the end of the stage, if that can be estimated.
@@ -53,6 +54,7 @@ class TrainingProgress:
     step: int
     num_steps: int
     loss: float | None
+    validation: str
     is_first_loss: bool
     is_end: bool
     seconds_left: float | None

@@ -10,8 +10,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from adaptkit.errors import unknown_name
 from adaptkit.hookspecs import Seed
 
 
@@ -69,6 +70,60 @@ class EncoderLora(Section):
     alpha: float | None = Field(default=None, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: list[str] | None = Field(default=None, min_length=1)
+
+
+def _all_or_count(value: Any) -> str:
+    return "[count]" if isinstance(value, Mapping | Draw) else "[all]"
+
+
+def _all_of_each(value: Any) -> Any:
+    """A list of names asks for all rows of each."""
+    return dict.fromkeys(value, "all") if isinstance(value, list) and all(isinstance(n, str) for n in value) else value
+
+
+Amount = Annotated[
+    Annotated[Literal["all"], Tag("[all]")] | Annotated[Draw, Tag("[count]")], Discriminator(_all_or_count)
+]
+
+
+class ValidationConfig(Section):
+    """Losses on held-out data while a stage trains.
+
+    Attributes:
+        data: Datasets, and of each `all` rows or `{count: N}` of them, always the same; a list of names takes all rows.
+            Of a dataset with a `holdout` the held-out rows are taken.
+        every: Steps between validations, `save_steps` where not given. There is one before the first step and one after
+            the last, too.
+        save_best: Whether the checkpoint of the lowest loss is kept, whatever `save_total_limit` is. A dataset's name
+            counts the loss on that one alone.
+        load_best: Whether the stage ends with the weights of that checkpoint instead of the last ones.
+        patience: Validations in a row without a lower loss after which the stage ends early; never where not given.
+        allow_trained: Whether `data` may name datasets that are trained on and have no `holdout`.
+    """
+
+    data: Annotated[dict[Key, Amount], BeforeValidator(_all_of_each)] = Field(min_length=1)
+    every: PositiveInt | None = None
+    save_best: bool | Key = True
+    load_best: bool = False
+    patience: PositiveInt | None = None
+    allow_trained: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.save_best, str) and self.save_best not in self.data:
+            raise ValueError(f"save_best: {unknown_name('validation dataset', self.save_best, self.data)}")
+        if self.load_best and self.save_best is False:
+            raise ValueError("load_best needs the best checkpoint to be kept: remove save_best: false")
+        return self
+
+    @property
+    def measure(self) -> str | None:
+        """The dataset whose loss says which weights are best; None for the loss on all of them."""
+        return self.save_best if isinstance(self.save_best, str) else None
+
+    def measured(self) -> dict[str, Any]:
+        """What the best loss is the best of, as JSON values: losses of anything else cannot be compared with it."""
+        return {"data": self.model_dump(mode="json")["data"], "measure": self.measure}
 
 
 class OptimizerGroup(Section):
@@ -138,6 +193,7 @@ class StageConfig(Section):
         torch_compile: Compiles each decoder layer, which takes minutes before it pays.
         save_steps: A checkpoint is written every so many steps, and at the end; 0 only at the end.
         group_by_length: Whether batches are made of conversations of like length.
+        validation: Losses on held-out data while the stage trains.
         logging_steps: Steps between logged losses; `logging.logging_steps` where a recipe does not say.
         seed: Order of the data; the recipe's `seed` where it does not say.
     """
@@ -173,6 +229,7 @@ class StageConfig(Section):
     max_length: PositiveInt = 2048
     save_steps: int = Field(default=500, ge=0)
     save_total_limit: PositiveInt = 2
+    validation: ValidationConfig | None = None
     logging_steps: PositiveInt = 10
     dataloader_num_workers: int = Field(default=0, ge=0)
     group_by_length: bool = False
@@ -188,7 +245,16 @@ class StageConfig(Section):
             raise ValueError("packing leaves no padding to save: set group_by_length to false")
         if len(set(self.train)) != len(self.train):
             raise ValueError(f"train names a part twice: {', '.join(self.train)}")
+        if self.validation and self.validation.patience and not self.validate_every:
+            raise ValueError(
+                "validation.patience counts validations, and there are none with save_steps: 0; give every"
+            )
         return self
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations; 0 where there is none but before the first step and after the last."""
+        return 0 if self.validation is None else self.validation.every or self.save_steps
 
     @property
     def batch_size(self) -> int:

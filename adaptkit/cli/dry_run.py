@@ -8,7 +8,18 @@ from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
-from adaptkit.build import MediaStore, StageData, build_sources, build_stage_data, build_tokenizer, missing_resources
+from adaptkit.build import (
+    MediaStore,
+    Sources,
+    StageData,
+    build_sources,
+    build_stage_data,
+    build_tokenizer,
+    check_validation,
+    missing_resources,
+    split_sources,
+    stage_datasets,
+)
 from adaptkit.chat.encoding import label_segments
 from adaptkit.cli.prediction_tables import show_predictions
 from adaptkit.cli.quiet import quiet_libraries
@@ -17,7 +28,6 @@ from adaptkit.cli.terminal import Console, styled
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.data_tools.check import Spread, look_at_spread
 from adaptkit.errors import DataError, ModelError, inert_text, join_lines
-from adaptkit.interfaces import DataSource
 from adaptkit.model.inspection import describe_components
 from adaptkit.prediction.building import load_skeletons
 from adaptkit.prediction.stages import PredictionOptions, Predictor, StagePrediction
@@ -26,7 +36,7 @@ from adaptkit.recipe import Recipe, StageConfig, dump_recipe
 from adaptkit.reporting import StageStart
 from adaptkit.run.loaded import LoadedModels
 from adaptkit.run.requirements import unmet_requirements
-from adaptkit.run.runner import check_stages, fitting_stage, report_token_warnings
+from adaptkit.run.runner import check_stages, fitting_stage, hold_out, report_token_warnings
 
 _ADVICE = "`adaptkit data check RECIPE` finds all of them."
 
@@ -102,8 +112,10 @@ def _open_data(models: LoadedModels, reporter: ConsoleReporter) -> tuple[list[st
         problems.append(str(error))
     if problems:
         return problems, None
-    sources = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage.data))
-    report_token_warnings(models, sources, reporter)
+    opened = build_sources(recipe, dict.fromkeys(name for stage in recipe.stages for name in stage_datasets(stage)))
+    report_token_warnings(models, opened, reporter)
+    sources = split_sources(opened, hold_out(recipe, opened, reporter))
+    check_validation(recipe, sources.measured)
     return [], _Data(models, sources, reporter)
 
 
@@ -113,13 +125,13 @@ class _Data:
 
     Attributes:
         models: With the tokenizer.
-        sources: Datasets by name.
+        sources: Datasets by name, without and with only what is held out.
         reporter: Shows examples.
         spreads: What samples of each dataset are like, by dataset and modalities; filled as stages are looked at.
     """
 
     models: LoadedModels
-    sources: dict[str, DataSource]
+    sources: Sources
     reporter: ConsoleReporter
     spreads: dict[tuple[str, ...], Spread] = field(default_factory=dict)
 
@@ -129,7 +141,7 @@ class _Data:
 
     def of_stage(self, stage: StageConfig) -> StageData:
         """What the stage would train on."""
-        sources = {name: self.sources[name] for name in stage.data}
+        sources = {name: self.sources.trained[name] for name in stage.data}
         fitting = fitting_stage(self.models.base, stage, self.reporter)
         return build_stage_data(self.models.recipe, fitting, sources, self.media(stage), None)
 
@@ -147,7 +159,7 @@ class _Data:
         key = (name, *media.processor.modalities)
         if key not in self.spreads:
             with self.reporter.console.status(f"looking at samples of {name}"):
-                spread = self.spreads[key] = look_at_spread(self.sources[name], media)
+                spread = self.spreads[key] = look_at_spread(self.sources.trained[name], media)
             if spread.num_bad:
                 self.reporter.console.print(f"data.{name}: {_summary(spread)}", style="yellow", highlight=False)
                 for problem in spread.problems:

@@ -116,7 +116,7 @@ class TrainingBar:
         elif now.is_end or time.monotonic() - self._shown_at >= _REDRAW_S:
             self._shown_at = time.monotonic()
             speed = now.speed()
-            texts = [_loss(now), speed[0], *_in_all(now), *speed[1:]]
+            texts = [_loss(now), *_validation(now), speed[0], *_in_all(now), *speed[1:]]
             room = self._console.width - len(f"{now.stage} {now.step}/{now.num_steps}") - _BAR_WIDTH
             task = self.progress.tasks[0].id
             self.progress.update(task, completed=now.step, text=_fitting(texts, room))
@@ -137,7 +137,9 @@ class _TrainingLines:
             left = [] if now.seconds_left is None else [f"{_clock(now.seconds_left)} left"]
             times = ", ".join([*left, *_in_all(now)])
             steps = f"{now.step}/{now.num_steps}"
-            line = "  ".join([now.stage, steps, _loss(now), *now.speed(), *([times] if times else [])])
+            line = "  ".join(
+                [now.stage, steps, _loss(now), *_validation(now), *now.speed(), *([times] if times else [])]
+            )
             self._console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -147,6 +149,10 @@ def _print_first_loss(console: Console, now: TrainingProgress) -> None:
 
 def _loss(now: TrainingProgress) -> str:
     return "loss -" if now.loss is None else f"loss {now.loss:.3f}"
+
+
+def _validation(now: TrainingProgress) -> list[str]:
+    return [now.validation] if now.validation else []
 
 
 def _in_all(now: TrainingProgress) -> list[str]:

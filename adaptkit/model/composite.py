@@ -486,7 +486,7 @@ class AdaptkitForConditionalGeneration(
             if labels is None:
                 return self._decode(inputs, logits_to_keep)
             labels = self._without_placeholders(labels)
-            if self.training:
+            if self.training or self._scores_tokens:
                 return self._loss_at_supervised(inputs, labels, num_items_in_batch)
             output = self._decode(inputs, 0)
             return with_loss(output, shifted_loss(output.logits, labels, num_items_in_batch))

@@ -94,6 +94,22 @@ def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor, mode: LossMode
     return total
 
 
+def token_scores(inputs: Tensor, head: nn.Module, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each of `(n,)` targets, and whether it is the likeliest token.
+
+    Args:
+        inputs: Of the head, `(n, hidden)`; logits where `head` is an identity.
+    """
+    vocab_size = getattr(head, "out_features", None) or head(inputs[:1]).shape[-1]
+    losses, hits = [], []
+    size = max(1, CHUNK_ELEMENTS // int(vocab_size))
+    for part, wanted in zip(torch.split(inputs, size), torch.split(targets, size)):
+        logits = head(part).float()
+        losses.append(F.cross_entropy(logits, wanted, reduction="none", ignore_index=IGNORE_INDEX))
+        hits.append(logits.argmax(-1) == wanted)
+    return torch.cat(losses), torch.cat(hits)
+
+
 def _liger_loss(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 

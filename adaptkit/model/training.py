@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
@@ -24,6 +24,7 @@ from adaptkit.model.loss import (
     given_to_head,
     mean_loss,
     summed_loss,
+    token_scores,
     with_loss,
     without_head,
 )
@@ -74,6 +75,7 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
 
     _packing: Method | None = None
     _loss_mode: LossMode = "plain"
+    _scores_tokens = False
 
     @contextlib.contextmanager
     def prepared_for_training(
@@ -107,6 +109,24 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
                 loss = "plain"
             self._loss_mode = loss
             yield
+
+    @contextlib.contextmanager
+    def scoring_tokens(self) -> Iterator[None]:
+        """Let passes with labels score every supervised token, in evaluation mode and without gradients.
+
+        Their output has, in reading order, the loss of each as `loss` and whether it is the likeliest as `logits`, both
+        `(num_supervised,)`.
+        """
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        self._scores_tokens = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._scores_tokens = False
+            for module, training in modes.items():
+                module.training = training
 
     def find_traits(self, *, packing: bool) -> TrainingTraits:
         """Try how the decoder is trained.
@@ -157,7 +177,7 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
         supervised = targets != IGNORE_INDEX
         inputs = {**inputs, "use_cache": False}
         num_supervised = int(supervised.sum())
-        if not num_supervised and not num_items_in_batch:
+        if not num_supervised and not num_items_in_batch and not self._scores_tokens:
             raise DataError("no position of this batch is supervised: every label is -100.")
         if not num_supervised:  # others of the global batch are: this process goes along, with a loss of zero
             supervised[:, 0] = True
@@ -167,9 +187,13 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
         mode = chosen_mode(self._loss_mode, head, num_supervised * self.config.get_text_config().vocab_size)
         if mode == "plain":
             output = self._decode_at(inputs, supervised)
+            if self._scores_tokens:
+                return _scored(output, nn.Identity(), targets)
             return with_loss(output, mean_loss(output.logits, targets, num_items_in_batch))
         with without_head(self.language_model):
             output = self._decode_at(inputs, supervised)
+        if self._scores_tokens:
+            return _scored(output, head, targets)
         loss = divided(summed_loss(output.logits, head, targets, mode), targets, num_items_in_batch)
         return with_loss(output, loss, logits=None)
 
@@ -185,3 +209,8 @@ class WorkflowTrainingMixin(_Model):  # type: ignore[misc]
             output = self._decode(inputs, columns)
             output.logits = output.logits[positions[:, columns]]
         return output
+
+
+def _scored(output: Any, head: nn.Module, targets: Tensor) -> Any:
+    losses, hits = token_scores(output.logits, head, targets)
+    return with_loss(output, losses, logits=hits)

@@ -169,6 +169,17 @@ def on_main_process(call: Callable[[], Value]) -> Value:
     return value
 
 
+def from_all_processes(value: Value) -> list[Value]:
+    """The values that all processes have given, by rank; a collective operation."""
+    import torch.distributed as dist
+
+    if not _together():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def main_process_first(call: Callable[[], Value]) -> Value:
     """Call a function in the main process first, which may leave files for the others, and then in all others."""
     if not _together():

@@ -31,7 +31,15 @@ from adaptkit.recipe.schema import (
     Recipe,
     WorkflowConfig,
 )
-from adaptkit.stage import Draw, EncoderTrainingConfig, OptimizerConfig, OptimizerGroup, StageConfig
+from adaptkit.recipe.trained import trained_as
+from adaptkit.stage import (
+    Draw,
+    EncoderTrainingConfig,
+    OptimizerConfig,
+    OptimizerGroup,
+    StageConfig,
+    ValidationConfig,
+)
 
 __all__ = [
     "AcceleratorConfig",
@@ -53,6 +61,7 @@ __all__ = [
     "RecipeSummary",
     "StageConfig",
     "TaskConfig",
+    "ValidationConfig",
     "WorkflowConfig",
     "components_of",
     "dump_recipe",
@@ -69,6 +78,7 @@ __all__ = [
     "recipe_json_schema",
     "reference",
     "shipped_folder",
+    "trained_as",
     "without_variables",
     "written_description",
 ]

@@ -131,6 +131,8 @@ class DataConfig(ComponentConfig):
     Attributes:
         source: The public dataset that it is made of, by the name that `adaptkit data plan` knows it by. It does not
             change what is read.
+        holdout: Share of the samples that no stage trains on, by a hash of what they say; validation and the benchmark
+            `answers` read these instead of all. None are held out where not given.
     """
 
     kind = "data source"
@@ -138,6 +140,7 @@ class DataConfig(ComponentConfig):
 
     format: str
     source: str | None = None
+    holdout: float | None = Field(default=None, gt=0, lt=1)
 
 
 class ModalityConfig(ComponentConfig):

@@ -33,6 +33,7 @@ def reference_problems(recipe: Values, plugins: PluginManager) -> Iterator[InitE
     for name, workflow in workflows.items():
         yield from _workflow(name, workflow, modalities, plugins)
     streams = {name for name, dataset in _section(recipe, "data").items() if _is_stream(dataset, plugins)}
+    yield from _held_out_of_streams(_section(recipe, "data"), streams)
     earlier: list[str] = []
     with_insertion: set[str] = set()
     for index, stage in enumerate(_list(recipe.get("stages"))):
@@ -128,6 +129,9 @@ def _stage(
     for source in _mapping(stage.get("data")):
         if source not in data:
             yield problem((*here, "data", source), unknown_name("data source", str(source), data))
+    for source in _validated(stage):
+        if source not in data:
+            yield problem((*here, "validation", "data", source), unknown_name("data source", source, data))
     start = stage.get("start_from")
     if isinstance(start, str) and start not in earlier:
         message = f"{unknown_name('earlier stage', start, earlier)} With null the stage starts from new weights."
@@ -160,7 +164,8 @@ def _stage_of_streams(
     index: int, stage: Values, streams: set[str], workflows: Mapping[str, Values], modalities: Mapping[str, Values]
 ) -> Iterator[InitErrorDetails]:
     """Settings that need the whole dataset, or several readers, do not work with a stream."""
-    read = sorted(streams & {str(name) for name in _mapping(stage.get("data"))})
+    trained = sorted(streams & {str(name) for name in _mapping(stage.get("data"))})
+    read = sorted({*trained, *(streams & set(_validated(stage)))})
     if not read:
         return
     here, named = ("stages", index), " and ".join(map(repr, read))
@@ -169,8 +174,9 @@ def _stage_of_streams(
         message = f"a stream has one reader, and {named} is one: give 1, or 0 to read in the training process"
         yield problem((*here, "dataloader_num_workers"), message)
     for key in ("group_by_length", "packing"):
-        if stage.get(key) is True:
-            message = f"needs the length of every sample beforehand, and {named} is a stream; set it to false"
+        if trained and stage.get(key) is True:
+            which = " and ".join(map(repr, trained))
+            message = f"needs the length of every sample beforehand, and {which} is a stream; set it to false"
             yield problem((*here, key), message)
     taken = workflows.get(str(stage.get("workflow")), {}).get("modalities")
     for name in taken if isinstance(taken, list) else modalities:
@@ -179,8 +185,25 @@ def _stage_of_streams(
             yield problem(("modalities", str(name), "cache_features"), message)
 
 
+def _validated(stage: Values) -> list[str]:
+    """Datasets that a stage is validated on."""
+    asked = _mapping(stage.get("validation")).get("data")
+    return [name for name in asked if isinstance(name, str)] if isinstance(asked, Mapping | list) else []
+
+
+def _held_out_of_streams(data: Mapping[str, Values], streams: set[str]) -> Iterator[InitErrorDetails]:
+    for name in streams:
+        if data[name].get("holdout") is not None:
+            message = (
+                "which rows are held out must be known before training, and a stream is read forwards only; give the "
+                "validation rows as a dataset of their own, or read this one with streaming: false"
+            )
+            yield problem(("data", name, "holdout"), message)
+
+
 def _is_stream(dataset: Values, plugins: PluginManager) -> bool:
-    component, options = _component("data source", "format", dataset, plugins)
+    given = {key: value for key, value in dataset.items() if key != "holdout"}
+    component, options = _component("data source", "format", given, plugins)
     return component is not None and component.is_stream(options)
 
 

@@ -23,6 +23,7 @@ from adaptkit.hookspecs import Seed
 from adaptkit.recipe.components import DataConfig, InsertionConfig, ModalityConfig, TaskConfig, plugins_of
 from adaptkit.recipe.explain import combined, explained
 from adaptkit.recipe.references import reference_problems
+from adaptkit.recipe.trained import validation_problems
 from adaptkit.recipe.variables import Place, data_folder
 from adaptkit.stage import Key, PositiveInt, Section, StageConfig
 
@@ -184,6 +185,13 @@ class Recipe(Section):
                 f"base with quantization: {self.base.quantization} cannot be sharded. Take ddp or zero2, or remove "
                 "quantization"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _validated_on_new_rows(self) -> Self:
+        problems = list(validation_problems(self))
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="wrap")

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
+from adaptkit.build import stage_datasets
 from adaptkit.chat.shipped import FAMILY_TEMPLATES, load_chat_template
 from adaptkit.chat.vocabulary import num_token_ids
 from adaptkit.errors import RecipeError
@@ -32,6 +33,8 @@ NUM_MEDIA = 6
 MAX_STEPS = 3
 BATCH_SIZE = 2
 NUM_POSITIONS = 4096
+HOLDOUT = 0.25
+"""Of a stand-in, whose few samples a smaller share would leave together."""
 MIN_LAYERS = 4
 
 FAMILY_PATTERNS = {"llama": r"llama|vicuna|tinyllama", "qwen3": r"qwen.?3", "qwen2": r"qwen", "mistral": r"mistral"}
@@ -63,7 +66,8 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
         source = get_plugin_manager().get("data source", dataset.format)
         write = _offered(source.stand_in, source, f"data.{name}")
         written = write(dataset.options, directory / "data" / name, samples, tags)
-        values["data"][name] = {"format": dataset.format, **written.model_dump(mode="json")}
+        share = None if dataset.holdout is None else HOLDOUT
+        values["data"][name] = {"format": dataset.format, "holdout": share, **written.model_dump(mode="json")}
     for stage in values["stages"]:
         # A count of the real dataset would go round its stand-in for long
         stage["data"] = {name: 1.0 if isinstance(share, Mapping) else share for name, share in stage["data"].items()}
@@ -74,6 +78,8 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
             "dataloader_num_workers": 0,
             "logging_steps": 1,
         }
+        if stage["validation"] is not None:
+            stage["validation"] |= {"data": dict.fromkeys(stage["validation"]["data"], "all"), "every": 1}
     values["name"] = f"{recipe.name}_rehearsal"
     values["data_root"] = None
     values["accelerator"] = {"strategy": "none"}
@@ -107,8 +113,8 @@ def sample_conversations(media: Mapping[str, Sequence[Path]], num_samples: int) 
 
 
 def _modalities_of(recipe: Recipe, dataset: str) -> list[str]:
-    """Modalities that every workflow trained on a dataset takes."""
-    workflows = {stage.workflow for stage in recipe.stages if dataset in stage.data}
+    """Modalities that every workflow takes that is trained or validated on a dataset."""
+    workflows = {stage.workflow for stage in recipe.stages if dataset in stage_datasets(stage)}
     taken = [recipe.workflows[name].modalities or list(recipe.modalities) for name in workflows]
     return [name for name in recipe.modalities if all(name in names for names in taken)]
 

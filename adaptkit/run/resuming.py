@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from transformers.utils import CONFIG_NAME
 
 from adaptkit.chat.template import prints_date, resolve_template
+from adaptkit.data.holdout import digest_of_rows
 from adaptkit.errors import RecipeError, RunError
 from adaptkit.evaluation.fresh_base import config_settings, describe_tokenizer
 from adaptkit.files.loading import read_json, read_text, reading
@@ -31,6 +32,7 @@ from adaptkit.training.checkpoints import (
     is_checkpoint,
     list_checkpoints,
 )
+from adaptkit.training.validation import has_stopped_early
 
 RECIPE_FILE = "recipe.yaml"
 LOCK_FILE = ".training.lock"
@@ -182,7 +184,7 @@ def refuse_outdated(recipe: Recipe, output_dir: Path, stage: StageConfig, num_st
         RecipeError: There are such.
     """
     newest = _resumes_from(output_dir, stage, resume)
-    if newest is None or completed_steps(newest) >= num_steps:
+    if newest is None or completed_steps(newest) >= num_steps or has_stopped_early(newest, stage):
         return
     for other in recipe.stages:
         if other.start_from == stage.name and find_newest(output_dir / other.name) is not None:
@@ -203,12 +205,17 @@ def dated(recipe: Recipe, earlier: Mapping[str, Any] | None) -> Recipe:
 
 
 def recipe_identity(
-    recipe: Recipe, stage: StageConfig, tokenizer: Any, sources: Mapping[str, DataSource]
+    recipe: Recipe,
+    stage: StageConfig,
+    tokenizer: Any,
+    sources: Mapping[str, DataSource],
+    held_out: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """What determines a stage's weights besides its settings; paths are not part of it, since data may move.
 
     Args:
         tokenizer: Of the base, with the template that is used: both may be other ones at the same place.
+        held_out: Rows of datasets that no stage trains on.
     """
     template = resolve_template(tokenizer, None)
     words = {key.removeprefix("tokenizer: "): value[:16] for key, value in describe_tokenizer(tokenizer).items()}
@@ -221,11 +228,13 @@ def recipe_identity(
         "workflow": workflow,
     }
     in_text = {"special_tokens_in_text": True} if recipe.base.special_tokens_in_text else {}
+    rows_held_out = {name: digest_of_rows(rows) for name, rows in (held_out or {}).items() if name in stage.data}
     defaults = [key for place, section in sections.items() for key in _at_default(place, section)]
     recorded_later = {  # absent in older checkpoints, which may be resumed all the same
         "tokenizer": words,
         "date": str(recipe.date) if prints_date(template) else None,
         "rows": {name: len(source) for name, source in sources.items()},
+        **({"held_out": rows_held_out} if rows_held_out else {}),
     }
     return {
         "start_from": stage.start_from,

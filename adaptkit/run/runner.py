@@ -17,8 +17,13 @@ from adaptkit.build import (
     MediaStore,
     build_sources,
     build_stage_data,
+    build_validation,
     built_parts,
+    check_validation,
+    find_held_out,
     missing_resources,
+    split_sources,
+    stage_datasets,
     stage_mixture,
     task_sources,
 )
@@ -88,7 +93,9 @@ class Run:
         models: The frozen models that its stages share.
         output_dir: The run directory.
         reporter: Told what the run does.
-        sources: Datasets of the stages, by name.
+        sources: Datasets of the stages, by name, without the rows that are held out.
+        measured: The same for validation: the held-out rows where there are some.
+        held_out: Which rows those are.
         task_sources: What each benchmark reads, opened before training so that what is wrong shows early.
         described: The base as it was loaded, by which it is judged after each stage.
         workflows: Model and processor of each workflow, as its last stage left it.
@@ -102,6 +109,8 @@ class Run:
     sources: dict[str, DataSource]
     task_sources: list[dict[str, dict[str, DataSource]]]
     described: Description
+    measured: dict[str, DataSource] = field(default_factory=dict)
+    held_out: dict[str, list[int]] = field(default_factory=dict)
     workflows: dict[str, tuple[AdaptkitForConditionalGeneration, AdaptkitProcessor]] = field(default_factory=dict)
     stages: dict[str, StageResult] = field(default_factory=dict)
     cached: dict[str, CachedFeatures] = field(default_factory=dict)
@@ -139,11 +148,25 @@ def prepare_run(recipe: Recipe, output_dir: Path, reporter: Reporter) -> Run:
     with reporter.working(f"loading the base {recipe.base.path}"):
         models = load_models(recipe, _device(sharded=_shards_base(recipe)))
     described = describe_model(models.base, tensors=not _shards_base(recipe)) | _described_loading(models.base)
-    names = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
-    sources = main_process_first(lambda: build_sources(recipe, names))
-    report_token_warnings(models, sources, reporter)
-    asked = [task_sources(recipe, task) for task in recipe.evaluation.tasks] if is_main_process() else []
-    return Run(models, output_dir, reporter, sources, asked, described)
+    names = dict.fromkeys(name for stage in recipe.stages for name in stage_datasets(stage))
+    opened = main_process_first(lambda: build_sources(recipe, names))
+    report_token_warnings(models, opened, reporter)
+    held_out = on_main_process(lambda: hold_out(recipe, opened, reporter))
+    sources = split_sources(opened, held_out)
+    check_validation(recipe, sources.measured)
+    asked = [task_sources(recipe, task, sources) for task in recipe.evaluation.tasks] if is_main_process() else []
+    return Run(models, output_dir, reporter, sources.trained, asked, described, sources.measured, held_out)
+
+
+def hold_out(recipe: Recipe, sources: Mapping[str, DataSource], reporter: Reporter) -> dict[str, list[int]]:
+    """Which rows of each dataset are held out, by `find_held_out`; that takes a while, since all media are read."""
+    if not any(recipe.data[name].holdout for name in sources):
+        return {}
+    with reporter.progress("finding held-out samples") as advance:
+        held_out = find_held_out(recipe, sources, advance)
+    for name, rows in held_out.items():
+        reporter.message(f"data.{name}: {len(rows):,} of {len(sources[name]):,} samples are held out from training")
+    return held_out
 
 
 def _shards_base(recipe: Recipe) -> bool:
@@ -354,6 +377,8 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
     sources = {name: run.sources[name] for name in stage.data}
     fitting = fitting_stage(run.models.base, stage, run.reporter)
     data = build_stage_data(run.recipe, fitting, sources, media, run.output_dir / BAD_SAMPLES_FILE, num_processes())
+    bad = run.output_dir / BAD_SAMPLES_FILE
+    validation = build_validation(run.recipe, fitting, run.measured, media, bad)
     if resume is not None:
         on_main_process(lambda: refuse_other_models(model, run.output_dir, stage, resume))
         on_main_process(data.conversations.strike_out_repaired)
@@ -377,7 +402,8 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
             report_to=run.recipe.logging.report_to,
             strategy=run.recipe.accelerator.strategy,
             steps_after=_steps_after(run, stage),
-            identity=recipe_identity(run.recipe, stage, run.models.tokenizer, sources),
+            identity=recipe_identity(run.recipe, stage, run.models.tokenizer, sources, run.held_out),
+            validation=validation,
         )
     run.workflows[stage.workflow] = (model.eval(), processor)
 
@@ -411,7 +437,8 @@ def _encode_beforehand(run: Run, processor: AdaptkitProcessor) -> None:
             continue
         encoder.to(_device(sharded=False) or run.models.base.device)
         with run.reporter.progress(f"encoding {name} inputs") as advance:
-            run.cached[name] = cache_features(name, inputs, encoder, run.sources.values(), advance)
+            sources = [*run.sources.values(), *(s for n, s in run.measured.items() if s is not run.sources[n])]
+            run.cached[name] = cache_features(name, inputs, encoder, sources, advance)
         encoder.to(run.models.base.device)
 
 

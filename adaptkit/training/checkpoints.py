@@ -28,6 +28,8 @@ from adaptkit.model.checkpoint import load_tensors
 STAGE_FILE = "adaptkit_stage.json"
 STATE_FILE = "trainer_state.json"
 FILES_FILE = "adaptkit_files.json"
+VALIDATION = "ValidationCallback"
+"""Under which name the trainer saves the state of the callback that validates: its class's."""
 DEFAULTS = "defaults"
 """Key under which a stage's identity names settings that have their default value.
 
@@ -79,9 +81,30 @@ def staged_checkpoint(destination: Path) -> Iterator[Path]:
 
 
 def rotate(output_dir: Path, limit: int) -> None:
-    """Delete the oldest checkpoints beyond `limit`."""
-    for checkpoint in list_checkpoints(output_dir)[:-limit]:
-        remove_folder(checkpoint)
+    """Delete the oldest checkpoints beyond `limit`, but for those that a newer one calls the best."""
+    found = list_checkpoints(output_dir)
+    best = {best_of(checkpoint) for checkpoint in found[-limit:]}
+    for checkpoint in found[:-limit]:
+        if checkpoint not in best:
+            remove_folder(checkpoint)
+
+
+def best_of(checkpoint: Path) -> Path | None:
+    """The checkpoint with the lowest validation loss until this one, whether or not it is kept; None without any."""
+    step = saved_validation(checkpoint).get("best_step")
+    return checkpoint.with_name(f"checkpoint-{step}") if isinstance(step, int) else None
+
+
+def saved_validation(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint holds of the stage's validation; nothing where it has none."""
+    return validation_in(read_json(checkpoint / STATE_FILE, RunError, DAMAGED).get("stateful_callbacks"))
+
+
+def validation_in(callbacks: Any) -> dict[str, Any]:
+    """The same, of what the trainer has saved for its callbacks."""
+    found = callbacks.get(VALIDATION) if isinstance(callbacks, dict) else None
+    attributes = found.get("attributes") if isinstance(found, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def find_resume_checkpoint(output_dir: Path, resume: Path | str | None) -> Path | None:

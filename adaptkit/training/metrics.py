@@ -98,6 +98,10 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
+        if "loss" not in logs:
+            self._meter.skip(logs["validation/seconds"])
+            self._log.write(state.global_step, logs)
+            return
         extra = {"learning_rates": self._rates} if len(set(self._rates.values())) > 1 else {}
         speed = self._meter.speed()
         self._meter.restart()
@@ -113,6 +117,18 @@ def learning_rates(optimizer: Any) -> dict[str, float]:
     return rates
 
 
+class _TensorBoard(TensorBoardCallback):  # type: ignore[misc]
+    """Writes validation under its own name, which transformers' callback would call `train/validation`."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in logs:
+            super().on_log(args, state, control, logs=logs, **kwargs)
+            return
+        for name, value in logs.items() if state.is_world_process_zero else ():
+            if name.startswith("validation/"):
+                self.tb_writer.add_scalar(name, value, state.global_step)
+
+
 def build_reporters(
     report_to: Sequence[str],
     stage: str,
@@ -126,6 +142,7 @@ def build_reporters(
     Args:
         directory: Of the stage.
         num_completed_steps: Steps of the checkpoint that the stage resumes from; later ones are hidden.
+            All are where it is -1.
         log: What a service gets that draws all stages of a run directory as one run.
     """
     reporters: list[TrainerCallback] = []
@@ -133,7 +150,7 @@ def build_reporters(
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         writer = SummaryWriter(str(directory / "tensorboard"), purge_step=num_completed_steps + 1)
-        reporters.append(TensorBoardCallback(writer))
+        reporters.append(_TensorBoard(writer))
     if "wandb" in report_to:
         reporters.append(WandbCallback(log or MetricsLog(directory / "metrics.jsonl", stage), config))
     return reporters

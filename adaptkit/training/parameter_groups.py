@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -32,6 +33,9 @@ class WorkflowModel(Protocol):
 
     def trainable_state_dict(self) -> dict[str, torch.Tensor]:
         """The live tensors that a checkpoint holds, by the names it holds them under."""
+
+    def scoring_tokens(self) -> AbstractContextManager[None]:
+        """Entered while passes with labels are to score each supervised token; needed by stages with validation."""
 
     def save_pretrained(self, save_directory: str) -> None:
         """Write those tensors as safetensors, and the configuration."""

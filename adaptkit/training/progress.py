@@ -28,6 +28,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._meter = SpeedMeter(throughput)
         self._steps_after = steps_after
         self._loss: float | None = None
+        self._validation = ""
         self._started = (0.0, 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -36,9 +37,18 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._report(args, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" not in logs:
+            self._validation = f"validation {logs['validation/loss']:.3f}"
+            self._meter.skip(logs["validation/seconds"])
+            return
         self._loss = float(logs["loss"])
         if state.global_step == 1:
             self._report(args, state, is_first_loss=True)
+
+    def validating(self, done: int, total: int, args: Any, state: Any) -> None:
+        """Report how many batches of a validation are done."""
+        self._validation = f"validating {done}/{total}"
+        self._report(args, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._report(args, state)
@@ -58,6 +68,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
                 step=state.global_step,
                 num_steps=state.max_steps,
                 loss=self._loss,
+                validation=self._validation,
                 is_first_loss=is_first_loss,
                 is_end=is_end,
                 seconds_left=None if pace is None else left * pace,

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
+from adaptkit.data.validation import ValidationData
 from adaptkit.errors import DataError, ModelError, RecipeError, RunStoppedError
 from adaptkit.files.failures import LOWER, machine_failures
 from adaptkit.files.writing import make_folder, remove_leftovers
@@ -38,6 +39,7 @@ from adaptkit.training.preparation import prepared
 from adaptkit.training.progress import ProgressCallback
 from adaptkit.training.throughput import Throughput
 from adaptkit.training.trainer import WorkflowTrainer, build_arguments, stage_identity
+from adaptkit.training.validation import ValidationCallback, ending, final_checkpoint, has_stopped_early
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class StageResult:
         metrics: Its lines of `metrics.jsonl`, including those written before an interruption.
         seconds: Time spent training, in this process.
         final_step: Optimizer steps behind the weights.
-        checkpoint: The last checkpoint.
+        checkpoint: The last checkpoint, or the best by validation where the stage ends with that.
     """
 
     metrics: list[dict[str, Any]]
@@ -74,6 +76,7 @@ def train_stage(
     strategy: str = "none",
     steps_after: int = 0,
     identity: Mapping[str, Any] | None = None,
+    validation: ValidationData | None = None,
 ) -> StageResult:
     """Train the parts that a stage names, and leave everything else as it is.
 
@@ -93,6 +96,7 @@ def train_stage(
         steps_after: Steps of later stages, for the time left that is shown.
         identity: What else a resumed run must share with the one that it continues, as JSON values: where the data
             come from, how they are encoded.
+        validation: Rows for the stage's `validation`, which it needs.
 
     Raises:
         DataError: The dataset is empty.
@@ -116,20 +120,23 @@ def train_stage(
     if found is not None:
         first_step, changed = _start_from(found, settings.name, identity, num_steps, resume)
     log = MetricsLog(metrics_path or output_dir / "metrics.jsonl", settings.name)
-    on_main_process(lambda: log.drop_after(first_step))
-    if found is not None and (first_step >= num_steps or strategy in ENGINES):
-        checkpoints.load_weights(model, found)  # an engine would take it too late
-    if found is not None and first_step >= num_steps:
+    kept_step = -1 if found is None else first_step  # a new start validates before its first step again
+    on_main_process(lambda: log.drop_after(kept_step))
+    reporter = reporter or Reporter()
+    if found is not None and (first_step >= num_steps or has_stopped_early(found, settings)):
         if is_main_process() and resume == "auto":
             checkpoints.rotate(output_dir, settings.save_total_limit)  # a kill may have come between save and rotation
-        return StageResult(log.lines(), 0.0, first_step, found)
+        result = _ended(settings, log, found, 0.0, reporter)
+        checkpoints.load_weights(model, result.checkpoint)
+        return result
+    if found is not None and strategy in ENGINES:
+        checkpoints.load_weights(model, found)  # an engine would take it too late
 
-    reporter = reporter or Reporter()
     if found is not None:
         _report_resumption(reporter, found, settings.name, changed, num_steps)
     throughput = Throughput(model, num_processes())
     described = settings.model_dump(mode="json")
-    services = build_reporters(report_to, settings.name, output_dir, described, first_step, log)
+    services = build_reporters(report_to, settings.name, output_dir, described, kept_step, log)
     watchers = [MetricsCallback(log, throughput), *services, *callbacks]
 
     def build_trainer(callbacks: Sequence[TrainerCallback]) -> WorkflowTrainer:
@@ -146,9 +153,26 @@ def train_stage(
             if hasattr(callback, "close"):
                 stack.callback(callback.close)
         show = stack.enter_context(reporter.training(settings.name))
-        watchers.append(ProgressCallback(show, settings.name, throughput, steps_after=steps_after))
+        progress = ProgressCallback(show, settings.name, throughput, steps_after=steps_after)
+        watchers.append(progress)
+        if settings.validation is not None:
+            assert validation is not None, "the stage's validation needs data"
+            watchers.append(ValidationCallback(validation, settings, strategy, reporter, progress))
         step = _run(build_trainer, model, settings, strategy, watchers, found, output_dir)
-    return StageResult(log.lines(), time.perf_counter() - started, step, output_dir / f"checkpoint-{step}")
+    last = output_dir / f"checkpoint-{step}"
+    result = _ended(settings, log, last, time.perf_counter() - started, reporter)
+    if result.checkpoint != last and strategy not in ENGINES:
+        checkpoints.load_weights(model, result.checkpoint)
+    return result
+
+
+def _ended(settings: StageConfig, log: MetricsLog, last: Path, seconds: float, reporter: Reporter) -> StageResult:
+    """The result of a stage that is at its last checkpoint."""
+    final = final_checkpoint(last, settings)
+    best = None if settings.validation is None else checkpoints.best_of(last)
+    if best is not None:
+        reporter.message(ending(settings, last, best, final))
+    return StageResult(log.lines(), seconds, checkpoints.step_of(final), final)
 
 
 def _check_trainable(model: nn.Module, parts: Sequence[str]) -> None:
@@ -224,6 +248,9 @@ def _run(
         request = stack.enter_context(StopRequest())
         stack.enter_context(machine_failures(f"stage {settings.name!r}", LOWER))
         trainer = build_trainer([*watchers, StopCallback(request)])
+        for watcher in watchers:
+            if isinstance(watcher, ValidationCallback):
+                watcher.trainer = trainer
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
         if frozen is not None:
             frozen.check(settings.name)

@@ -128,6 +128,11 @@ class SpeedMeter:
         """Measure from now on."""
         self._since = (time.perf_counter(), self._throughput.totals())
 
+    def skip(self, seconds: float) -> None:
+        """Leave out a time that was spent on something else."""
+        before, first = self._since
+        self._since = (before + seconds, first)
+
     def speed(self) -> Speed:
         """Speed until now."""
         before, first = self._since

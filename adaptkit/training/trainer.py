@@ -129,7 +129,7 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Check the loss, and log it; the summary after the last step is skipped, since `StageResult` holds it."""
         self._check_loss()
-        if "loss" in logs:
+        if "loss" in logs or any(name.startswith("validation/") for name in logs):
             super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -1,5 +1,6 @@
 """A stand-in for the composite model: the same methods, a few thousand parameters, and dropout to test RNG states."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class FakeWorkflow(nn.Module):
         self.lm_head = nn.Linear(WIDTH, VOCAB, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.checkpointing_calls = []
+        self.scores = False
 
     def trainable_parts(self):
         return {
@@ -63,12 +65,26 @@ class FakeWorkflow(nn.Module):
     def gradient_checkpointing_disable(self):
         self.checkpointing_calls.append("off")
 
+    @contextlib.contextmanager
+    def scoring_tokens(self):
+        before, self.scores = self.training, True
+        self.eval()
+        with torch.no_grad():
+            yield
+        self.train(before)
+        self.scores = False
+
     def forward(self, input_ids, labels=None, features=None, num_items_in_batch=None):
         hidden = self.embed_tokens(input_ids)
         hidden = hidden + self.projector(self.encoder(features["feeling"]))[:, None]
         hidden = hidden + torch.tanh(self.frozen_layer(hidden))
         hidden = hidden + torch.tanh(self.inserted(self.inserted_norm(self.dropout(hidden))))
         logits = self.lm_head(hidden).float()
+        if self.scores:
+            targets = labels[:, 1:][labels[:, 1:] != -100]
+            logits = logits[:, :-1][labels[:, 1:] != -100]
+            losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+            return CausalLMOutput(loss=losses, logits=logits.argmax(-1) == targets)
         loss = nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
         )

@@ -48,6 +48,6 @@ def test_what_changes_no_weight_is_named():
     """A new setting must be put with one of them, lest a resumed run take another one unseen."""
     elsewhere = {"workflow", "start_from", "data", "max_length", "group_by_length"}  # compared with the recipe
     free = {"num_train_epochs", "max_steps", "save_steps", "save_total_limit", "logging_steps", "loss_spike"}
-    free |= {"dataloader_num_workers", "gradient_checkpointing"}
+    free |= {"dataloader_num_workers", "gradient_checkpointing", "validation"}
     fixed = STAGE.fixed_on_resume().keys()
     assert fixed | free | elsewhere == STAGE.model_dump().keys()
