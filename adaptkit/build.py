@@ -99,7 +99,7 @@ def task_baselines(task: TaskConfig) -> list[str]:
 
 def trained_datasets(recipe: Recipe, task: TaskConfig) -> list[str]:
     """Those of a benchmark's datasets whose rows a stage trains on, be it under another name or question."""
-    return [name for name in task_datasets(task) if trained_as(recipe, name, recipe.stages) is not None]
+    return [name for name in task_datasets(task) if trained_as(recipe.data, name, recipe.stages) is not None]
 
 
 def data_context(recipe: Recipe) -> DataContext:

@@ -42,24 +42,24 @@ class TrainingProgress:
         step: Optimizer steps done.
         num_steps: Optimizer steps in all.
         loss: The last one that was logged, if any.
-        validation: How the last validation ended, or how far the present one is; nothing before the first.
         is_first_loss: Whether this report is of the first step's loss.
         is_end: Whether training ends here.
         seconds_left: Until the end of the stage, if that can be estimated.
         seconds_left_in_all: Until the end of later stages, too, where there are some.
         speed: Texts on throughput and memory, what matters most first; asking for them waits for the device.
+        validation: How the last validation ended, or how far the present one is; nothing before the first.
     """
 
     stage: str
     step: int
     num_steps: int
     loss: float | None
-    validation: str
     is_first_loss: bool
     is_end: bool
     seconds_left: float | None
     seconds_left_in_all: float | None
     speed: Callable[[], list[str]]
+    validation: str = ""
 
 
 class Reporter:

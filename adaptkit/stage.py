@@ -246,9 +246,7 @@ class StageConfig(Section):
         if len(set(self.train)) != len(self.train):
             raise ValueError(f"train names a part twice: {', '.join(self.train)}")
         if self.validation and self.validation.patience and not self.validate_every:
-            raise ValueError(
-                "validation.patience counts validations, and there are none with save_steps: 0; give every"
-            )
+            raise ValueError("validation.patience needs validation.every, since save_steps is 0")
         return self
 
     @property

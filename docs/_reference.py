@@ -28,6 +28,7 @@ from adaptkit.recipe import (
     OptimizerGroup,
     Recipe,
     StageConfig,
+    ValidationConfig,
     WorkflowConfig,
     find_recipes,
 )
@@ -41,6 +42,7 @@ SECTIONS = (
     Placement,
     DataConfig,
     StageConfig,
+    ValidationConfig,
     Draw,
     OptimizerConfig,
     OptimizerGroup,

@@ -187,13 +187,6 @@ class Recipe(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _validated_on_new_rows(self) -> Self:
-        problems = list(validation_problems(self))
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
     @model_validator(mode="wrap")
     @classmethod
     def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
@@ -205,6 +198,8 @@ class Recipe(Section):
             recipe = handler(data)
         except ValidationError as error:
             problems += explained(error, cls)
+        if not problems:
+            problems += validation_problems(recipe.data, recipe.stages)
         if problems:
             raise combined(cls.__name__, problems)
         return recipe
