@@ -38,7 +38,10 @@ RECIPE_ENDINGS = (".yaml", ".yml")
     "--modality", "modalities", multiple=True, show_default="all installed", help="Modality of the files' media."
 )
 @click.option(
-    "--tokenizer", metavar="DIR", show_default="that of the base", help="Tokenizer by which lengths are measured."
+    "--tokenizer",
+    metavar="DIR",
+    show_default="that of the base",
+    help="Tokenizer by which lengths are measured, or its hub id.",
 )
 @click.option(
     "--max-length",

@@ -52,7 +52,9 @@ def build(model: str | None, recipe: Path | None, output: Path | None) -> None:
 
 @world.command()
 @model_argument
-@click.option("--path", type=FOLDER, show_default="the one that ships with adaptkit", help="Folder of the model.")
+@click.option(
+    "--path", type=FOLDER, show_default="the one that ships with adaptkit", help="Folder or hub id of the model."
+)
 @click.option("--num-items", default=200, show_default=True, type=click.IntRange(1), help="Items of each kind.")
 @seed_option("Seed of the held-out items.", default=1)
 @json_option()
@@ -115,9 +117,10 @@ def _build(name: str, recipe: Path, output: Path) -> None:
 
 
 def _score(name: Any, path: Path | None, seed: int, num_items: int) -> dict[str, float]:
+    from adaptkit.model.run_folders import locate
     from adaptkit.world import model_path
 
-    folder = path or model_path(name)
+    folder = model_path(name) if path is None else locate(path, {})[0]
     if not (folder / "config.json").is_file():
         raise ModelError(f"no {name} at {folder}. `adaptkit world build {name} --output {folder}` makes one.")
     if name == "decoder":

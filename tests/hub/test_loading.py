@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 import adaptkit
 from adaptkit.build import build_base
 from adaptkit.cli import cli
+from adaptkit.data_tools.check.plan import open_tokenizer
 from adaptkit.errors import AdaptkitError, ModelError
 from adaptkit.inference import Session
 from adaptkit.model.composite import AdaptkitForConditionalGeneration
@@ -107,6 +108,13 @@ def test_a_tokenizer_of_the_base_is_that_of_its_commit(hub, flow, new_cache):
         assert adaptkit.load_processor("user/bare").tokenizer("Hello").input_ids
     finally:
         hub.repositories["user/base"].refs["main"] = before
+
+
+def test_a_tokenizer_is_named_by_id(hub, flow):
+    expected = adaptkit.load_processor("user/flow").tokenizer("Hello").input_ids
+    assert open_tokenizer("user/flow@v1")("Hello").input_ids == expected
+    with pytest.raises(ModelError, match=r"user/floww.*no such model"):
+        open_tokenizer("user/floww")
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------

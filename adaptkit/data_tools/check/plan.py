@@ -17,8 +17,9 @@ from adaptkit.chat.encoding import EncodedConversation
 from adaptkit.chat.template import describe_end_of_turn
 from adaptkit.data_tools.check.findings import Problem
 from adaptkit.errors import DataError, ModelError
+from adaptkit.files.hub import parse_hub_name
 from adaptkit.files.loading import load_stock
-from adaptkit.files.paths import resolve_model_path
+from adaptkit.files.paths import nearest_folder, resolve_model_path
 from adaptkit.interfaces import DataSource, Preprocessor, Sample
 from adaptkit.model.processor import AdaptkitProcessor
 
@@ -140,15 +141,18 @@ class OnlyRead(Preprocessor):
 
 
 def open_tokenizer(path: str) -> Any:
-    """The tokenizer in a folder.
+    """The tokenizer in a folder, or of a hub id: `OWNER/NAME` or `OWNER/NAME@REVISION`.
 
     Raises:
         ModelError: There is none.
     """
     folder = resolve_model_path(path)
-    if not Path(folder).is_dir():
-        raise ModelError(f"no folder {path!r} with a tokenizer.")
-    return load_stock(AutoTokenizer, folder)
+    if Path(folder).is_dir():
+        return load_stock(AutoTokenizer, folder)
+    if (named := parse_hub_name(path)) is None:
+        raise ModelError(f"no folder {path!r} with a tokenizer{nearest_folder(Path(path))}.")
+    model_id, revision = named
+    return load_stock(AutoTokenizer, model_id, advice=f"There is no folder {path!r} either.", revision=revision)
 
 
 def embedding_rows(folder: str, revision: str | None = None) -> int | None:
