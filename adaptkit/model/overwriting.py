@@ -28,7 +28,7 @@ def refuse_overwriting(directory: Path, model: Any = None) -> None:
     for what, folder in _sources(model):
         if folder.exists() and directory.exists() and folder.samefile(directory):
             raise ModelError(f"{named} is the folder of {what}, which would be overwritten. Name another folder.")
-    found = _model_type(directory / "config.json")
+    found = model_type_in(directory / "config.json")
     if found not in (None, MODEL_TYPE):
         raise ModelError(
             f"{named} holds a model that is not a workflow ({found}), which would be overwritten. Name another folder."
@@ -61,7 +61,7 @@ def _sources(model: Any) -> list[tuple[str, Path]]:
     return found
 
 
-def _model_type(path: Path) -> str | None:
+def model_type_in(path: Path) -> str | None:
     """What a config.json says that it describes; None where there is none, or none that can be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -465,7 +465,7 @@ class AdaptkitProcessor(ProcessorMixin):  # type: ignore[misc]
             if inputs.spec is not None:
                 refuse_folder(name, inputs.spec)
         check_upload_options(kwargs, "push_to_hub")
-        return upload(self._write, repo_id, "Upload processor", **kwargs)
+        return upload(lambda folder, _: self._write(folder), repo_id, "Upload processor", **kwargs)
 
     def _write(self, directory: Path) -> Path:
         specs = {name: inputs.spec and inputs.spec.relative_to(directory) for name, inputs in self.modalities.items()}

@@ -134,8 +134,14 @@ class WorkflowSavingMixin(_Model):  # type: ignore[misc]
             ModelError: An encoder was loaded from a folder by name, which others do not have.
         """
 
-        def save(folder: Path) -> None:
-            save_workflow(self, folder, state_dict=state_dict, max_shard_size=max_shard_size, for_upload=True)
+        def save(folder: Path, whole_id: str) -> None:
+            card = self.card
+            if not options.get("subfolder"):
+                self.card = card.model_copy(update={"repo_id": whole_id})  # for what is uploaded
+            try:
+                save_workflow(self, folder, state_dict=state_dict, max_shard_size=max_shard_size, for_upload=True)
+            finally:
+                self.card = card
 
         check_upload_options(options, "push_to_hub", ["max_shard_size", "state_dict"])
         return upload(save, repo_id, "Upload model", tags=[*(self.model_tags or []), *(tags or [])] or None, **options)

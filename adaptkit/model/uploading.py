@@ -10,12 +10,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from transformers.utils import CONFIG_NAME
 
 from adaptkit.errors import ArgumentError, ModelError, first_line, unknown_name
 from adaptkit.files.hub import is_hub_id, refusal_of
 from adaptkit.files.loading import is_plain_name
+from adaptkit.model.card.facts import CARD_FILE, README_FILE
+from adaptkit.model.config import MODEL_TYPE
+from adaptkit.model.overwriting import model_type_in
 
-_CARD = "README.md"
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
@@ -36,7 +40,7 @@ def check_upload_options(
 
 
 def upload(
-    save: Callable[[Path], Any],
+    save: Callable[[Path, str], Any],
     repo_id: str,
     message: str,
     *,
@@ -49,40 +53,51 @@ def upload(
     tags: list[str] | None = None,
     subfolder: str = "",
 ) -> Any:
-    """Upload the files that `save` writes to a folder, as transformers' `push_to_hub` does with the same keywords.
+    """Upload the files that `save` writes, as transformers' `push_to_hub` does with the same keywords.
 
     Transformers' own method looks one level deep into folders, and leaves weights of an earlier upload beside the new
-    ones. Repository and branch are created where they do not exist. `message` is that of the commit where none is
-    given. With a `subfolder`, a repository holds several workflows: `final/NAME` makes it a run directory.
+    ones. Repository and branch are created where they do not exist.
+
+    Args:
+        save: Gets a folder, in which the model card lies that is on the hub already, and the repository's whole id.
+        message: Of the commit where none is given.
+        subfolder: Where in the repository the files go, which then holds several workflows; `final/NAME` makes it a
+            run directory.
 
     Returns:
         What the hub says of the commit.
 
     Raises:
         ArgumentError: The repository's or folder's name is not valid.
-        ModelError: The hub cannot be reached, or refuses it.
+        ModelError: The hub cannot be reached or refuses it, or the repository holds another model.
     """
     parts = PurePosixPath(subfolder).parts
     if not all(map(is_plain_name, parts)):
         raise ArgumentError(f"subfolder={subfolder!r}: give a folder in the repository, such as 'final/vision'.")
     if not isinstance(repo_id, str) or not is_hub_id(repo_id):
         raise ArgumentError(f"repo_id={repo_id!r}: give NAME or OWNER/NAME, of letters, digits, '-', '_' and '.'.")
+    api = HfApi(library_name="adaptkit", token=token)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "files"
-        folder.joinpath(*parts).mkdir(parents=True)
-        save(folder.joinpath(*parts))  # what cannot be saved is said before anything is created
+        place = folder.joinpath(*parts)
+        place.mkdir(parents=True)
         with _asking_hub(repo_id):
-            api = HfApi(library_name="adaptkit", token=token)
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            repo_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
+            there = _download_card(api, repo_id, revision, folder, parts)
+        if (found := model_type_in(place / CONFIG_NAME)) not in (None, MODEL_TYPE):
+            raise ModelError(
+                f"{repo_id} holds a model that is not a workflow ({found}), which would be overwritten. Name another "
+                "repository."
+            )
+        save(place, repo_id)  # what cannot be saved is said before anything is created
+        _write_card(folder / README_FILE, repo_id, tags)
+        files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+        added = [CommitOperationAdd(name, path) for name, path in files.items()]
+        outdated = [CommitOperationDelete(name) for name in _outdated(there, files)]
+        with _asking_hub(repo_id):
+            api.create_repo(repo_id, private=private, exist_ok=True)
             if revision is not None and not revision.startswith("refs/pr"):
                 api.create_branch(repo_id=repo_id, branch=revision, exist_ok=True)
-            there = api.list_repo_files(repo_id, revision=revision)
-            if _CARD in there and not (folder / _CARD).exists():
-                api.hf_hub_download(repo_id, _CARD, revision=revision, local_dir=folder)
-            _write_card(folder / _CARD, repo_id, tags)
-            files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-            added = [CommitOperationAdd(name, path) for name, path in files.items()]
-            outdated = [CommitOperationDelete(name) for name in _outdated(there, files)]
             return api.create_commit(
                 repo_id,
                 [*added, *outdated],
@@ -91,6 +106,24 @@ def upload(
                 revision=revision,
                 create_pr=create_pr,
             )
+
+
+def _download_card(api: HfApi, repo_id: str, revision: str | None, folder: Path, parts: tuple[str, ...]) -> list[str]:
+    """Put the model card that is on the hub in a folder, so that what a person wrote there can be kept.
+
+    Returns:
+        Names of all files that are there, or that a new branch begins with; none where there is no repository yet.
+    """
+    try:
+        there = api.list_repo_files(repo_id, revision=revision)
+    except RevisionNotFoundError:
+        return _download_card(api, repo_id, None, folder, parts) if revision is not None else []
+    except RepositoryNotFoundError:
+        return []
+    ours = {PurePosixPath(*parts, name).as_posix() for name in (README_FILE, CARD_FILE, CONFIG_NAME)}
+    for name in ({README_FILE} | ours) & set(there):
+        api.hf_hub_download(repo_id, name, revision=revision, local_dir=folder)
+    return there
 
 
 @contextmanager

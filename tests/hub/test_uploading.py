@@ -101,6 +101,26 @@ def test_a_second_upload_replaces_all_of_the_first(hub):
     assert same_tensors(adaptkit.load("user/twice", revision=sharded), model)
 
 
+def test_what_a_person_wrote_in_the_card_there_is_kept(hub):
+    model, processor = workflow_on_the_hub()
+    model.push_to_hub("card", revision="next")  # of the user who is logged in
+    files = hub.files("user/card", "next")
+    assert b'"user/card"' in files["README.md"]
+    files["README.md"] = files["README.md"].replace(b"---\n\n", b"---\n\nBeware of the dog.\n\n", 1)
+    model.push_to_hub("user/card", revision="next")
+    processor.push_to_hub("user/card", revision="next")
+    assert hub.files("user/card", "next")["README.md"].count(b"Beware of the dog.") == 1
+    assert "README.md" not in hub.files("user/card")
+
+
+def test_another_model_is_not_overwritten(hub):
+    before = dict(hub.files("user/base"))
+    for what in workflow_on_the_hub():
+        with pytest.raises(ModelError, match=r"user/base holds a model that is not a workflow \(llama\)"):
+            what.push_to_hub("user/base")
+    assert hub.files("user/base") == before
+
+
 def test_a_pull_request_leaves_the_branch_alone(hub):
     model, _ = workflow_on_the_hub()
     model.push_to_hub("user/pull")
