@@ -12,6 +12,7 @@ from adaptkit.evaluation.benchmark_rows import SECTION, update_report
 from adaptkit.evaluation.harnesses.asking import Asker
 from adaptkit.evaluation.harnesses.asks import refuse_kinds
 from adaptkit.evaluation.harnesses.catalog import HarnessTask, find_harness_task
+from adaptkit.evaluation.harnesses.identity import identities
 from adaptkit.evaluation.harnesses.loading import LoadedTask, load_task, media_kinds, without_judge
 from adaptkit.evaluation.harnesses.quiet import require_harnesses
 from adaptkit.evaluation.harnesses.running import HarnessSettings, run_task
@@ -58,8 +59,8 @@ def loaded_benchmarks(
     leaves = [leaf for task in tasks for leaf in task.leaves]
     with ExitStack() as stack:
         if data is not None:
-            progress = stack.enter_context(reporter.progress("reading data"))
-            stack.enter_context(local_datasets(leaves, data, progress))
+            with reporter.progress("reading data") as progress:
+                stack.enter_context(local_datasets(leaves, data, progress))
         loaded = []
         for task in tasks:
             with reporter.working(f"loading the data of {task.name}"):
@@ -103,6 +104,7 @@ def run_benchmarks(
         A section for each task, with the scores of each workflow side by side.
     """
     found: dict[str, Any] = {}
+    identity = identities(session)
     for one in loaded:
         kinds = media_kinds(one)
         for name in workflows:
@@ -117,6 +119,7 @@ def run_benchmarks(
                     store=store,
                     system_prompt=settings.system_prompt,
                     seed=settings.seed or 0,
+                    identity=identity,
                     watch=progress,
                 )
                 _join(found, run_task(one, asker, settings))

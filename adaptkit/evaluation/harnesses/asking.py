@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from typing import Any
 
 from adaptkit.evaluation.harnesses.asks import Ask, Messages, Note, Watch, unwatched
-from adaptkit.evaluation.harnesses.identity import identity_of
+from adaptkit.evaluation.harnesses.identity import identities
 from adaptkit.evaluation.harnesses.store import AnswerStore, key_of
 from adaptkit.inference import Answer, Score, Session
 from adaptkit.inference.routing import AUTO
@@ -27,6 +26,7 @@ class Asker:
         store: Keeps the answers; by default only as long as this object lives.
         system_prompt: Stands before each conversation that has no system message.
         seed: Of tasks that sample.
+        identity: Gives the hash of what answers of a workflow depend on; by default `identities(session)`.
         watch: Called with the progress.
 
     Attributes:
@@ -41,13 +41,14 @@ class Asker:
         store: AnswerStore | None = None,
         system_prompt: str | None = None,
         seed: int = 0,
+        identity: Callable[[str], str] | None = None,
         watch: Watch = unwatched,
     ) -> None:
         self.session, self.workflow, self.store = session, workflow, AnswerStore() if store is None else store
         self.system_prompt, self.seed, self.watch = system_prompt, seed, watch
         self.notes: dict[str, Note] = {}
         self.batch_size = int(session.status()["max_batch_size"])
-        self.identity: Callable[[str], str] = cache(lambda name: identity_of(session, name))
+        self.identity = identity or identities(session)
 
     def note(self, task: str) -> Note:
         """What is noted of a task."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from adaptkit.evaluation.harnesses.store import key_of
@@ -10,6 +12,11 @@ from adaptkit.files.hashing import hash_tensors
 from adaptkit.inference import Session
 
 _OF_LIBRARIES = ("transformers_version", "_name_or_path", "name_or_path")
+
+
+def identities(session: Session) -> Callable[[str], str]:
+    """Gives the identity of a workflow by name, which is computed once: all tensors are read."""
+    return cache(lambda name: identity_of(session, name))
 
 
 def identity_of(session: Session, workflow: str) -> str:

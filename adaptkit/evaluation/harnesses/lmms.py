@@ -92,6 +92,9 @@ class _AdaptkitModel(lmms):  # type: ignore[misc]
         for task, request in first.items():
             refuse_kinds(task, kinds_in(self._turns(request)), self.asker.session.modalities)
 
+    def clean(self) -> None:
+        """Nothing is freed for a judge, which would be run next: the session answers the next task."""
+
     def _document(self, request: Any) -> Any:
         doc_id, task, split = request.args[-3:]
         return self.task_dict[task][split][doc_id]

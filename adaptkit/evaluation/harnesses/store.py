@@ -18,7 +18,7 @@ class AnswerStore:
 
     Args:
         path: Lines of `key`, `task` and `answer`; None keeps them in memory alone.
-        fresh: Whether to begin anew.
+        fresh: Whether to ask everything again; what is answered then takes the place of what is there.
     """
 
     def __init__(self, path: Path | None = None, *, fresh: bool = False) -> None:
@@ -28,12 +28,12 @@ class AnswerStore:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if fresh:
-                path.unlink(missing_ok=True)
-            elif path.exists():
+            if path.exists():
                 self._read(path)
         except OSError as error:
             raise RunError(f"answers cannot be kept in {path}: {error.strerror or error}.") from error
+        if fresh:
+            self._answers.clear()
 
     def __len__(self) -> int:
         return len(self._answers)
