@@ -146,3 +146,18 @@ def parts_at_tags(pieces: Sequence[str], by_tag: Mapping[str, str], take: Callab
         elif piece:
             parts.append(text_part(piece))
     return parts
+
+
+def without_tags(pieces: Sequence[str], is_dropped: Callable[[str], bool]) -> list[str]:
+    """Pieces of a text that `tag_pattern` has split, without some of its tags, and the lines that these stood on.
+
+    Args:
+        is_dropped: Asked of each tag, in their order.
+    """
+    kept = [pieces[0]]
+    for tag, text in zip(pieces[1::2], pieces[2::2]):
+        if is_dropped(tag):
+            kept[-1] += text if kept[-1] else text.removeprefix("\n")
+        else:
+            kept += [tag, text]
+    return kept

@@ -32,16 +32,21 @@ def refuse_unread_media(row: Mapping[str, Any], messages: Sequence[Message], med
     for key, value in row.items():
         tag = f"<{str(key).removesuffix('s')}>"
         spoken_of = any(tag in text for text in texts)
-        named = _NUMBER.sub("", str(key)).removesuffix("s") in names
+        name = _NUMBER.sub("", str(key)).removesuffix("s")
+        named = name in names
         if read and not (spoken_of or named):
             continue
-        found = [one for one in _values(value) if _is_medium(one, media, spoken_of or (named and bool(read)))]
+        unknown = named and name not in tags  # such as a film, which no modality of the recipe takes
+        found = [
+            one for one in _values(value) if _is_medium(one, media, spoken_of or unknown or (named and bool(read)))
+        ]
         if any(not _was_read(one, read, media) for one in found):
             alone = "as text alone" if not read else "without them"
+            reason = f", as the recipe has no modality {name!r}" if unknown else ""
             raise DataError(
-                f"nothing reads {str(key)!r:.80}, which holds media, {shown(value)}: the row would be learned {alone}. "
-                "Conversations have media under the name of a modality of the recipe, all in one list, with a tag each "
-                "in the text; a table may name the column of each modality (columns)",
+                f"nothing reads {str(key)!r:.80}, which holds media, {shown(value)}: the row would be learned "
+                f"{alone}{reason}. Conversations have media under the name of a modality of the recipe, all in one "
+                "list, with a tag each in the text; a table may name the column of each modality (columns)",
                 kind="unread_media",
             )
     if read:

@@ -126,7 +126,8 @@ def no_text(raw: bytes) -> str | None:
 
 
 def _remedy(encoding: str) -> str:
-    return f"it seems to be {encoding}. Save it as UTF-8: iconv -f {encoding} -t UTF-8 OLD > NEW"
+    known = f"{encoding} (GBK, GB2312)" if encoding == "GB18030" else encoding
+    return f"it seems to be {known}. Save it as UTF-8: iconv -f {encoding} -t UTF-8 OLD > NEW"
 
 
 def _likely_encoding(raw: bytes) -> str:

@@ -73,6 +73,7 @@ def _open_table(options: TableOptions, context: DataContext) -> _Opened:
         cache_dir=context.cache_dir,
         quotes=options.quotes,
         delimiter=options.delimiter,
+        encoding=options.encoding,
         max_row_bytes=options.max_row_mb * 1024**2,
     )
     return rows, Media(media), str(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 from adaptkit.data.formats.llava import LlavaLayout
 from adaptkit.data.formats.messages import MessagesLayout
+from adaptkit.data.formats.row_forms import ConversationRows
 from adaptkit.data.formats.sharegpt import ShareGptLayout
 from adaptkit.data.formats.table import TableLayout
 from adaptkit.data.media import Media, shown
@@ -26,7 +27,8 @@ def layout_of(row: Mapping[str, Any], modalities: Collection[str]) -> str:
     if row.get("system") is not None or any(row.get(f"{modality}s") is not None for modality in modalities):
         return "sharegpt"
     turns = row.get("conversations")
-    speakers = [turn.get("from") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    found = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    speakers = [turn.get("from", turn.get("role")) for turn in found]
     return "sharegpt" if any(name in ("user", "assistant", "system") for name in speakers) else "llava"
 
 
@@ -65,9 +67,11 @@ def build_layout(name: str, options: Any, tags: Mapping[str, str], location: str
             tags, location, question=options.question, answer=options.answer, columns=columns, system=options.system
         )
     to_front = getattr(options, "move_media_to_front", False)
+    repeated = options.repeated_tags
     layouts: dict[str, Layout] = {
-        "llava": LlavaLayout(tags, move_media_to_front=to_front, system=options.system),
-        "sharegpt": ShareGptLayout(tags, move_media_to_front=to_front, system=options.system),
-        "messages": MessagesLayout(tags, system=options.system),
+        "llava": LlavaLayout(tags, move_media_to_front=to_front, system=options.system, repeated_tags=repeated),
+        "sharegpt": ShareGptLayout(tags, move_media_to_front=to_front, system=options.system, repeated_tags=repeated),
+        "messages": MessagesLayout(tags, system=options.system, repeated_tags=repeated),
     }
-    return AutoLayout(layouts, list(tags)) if name == "auto" else layouts[name]
+    layout = AutoLayout(layouts, list(tags)) if name == "auto" else layouts[name]
+    return ConversationRows(layout, tags, options.train_on)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from adaptkit.data.formats.parts import AGAIN
 from adaptkit.data.formats.row_keys import is_learned, refuse_unread_keys, system_message
 from adaptkit.data.media import Media, shown
-from adaptkit.data.rows import parts_at_tags, tag_pattern, text_part
+from adaptkit.data.rows import parts_at_tags, tag_pattern, text_part, without_tags
 from adaptkit.errors import DataError, unknown_name
 from adaptkit.interfaces import Message, more_of
 
@@ -17,11 +18,12 @@ _SHAREGPT_ROLES = ("user", "assistant", "system")
 
 
 class Turn(NamedTuple):
-    """One turn: its role, its text, and whether an answer is learned."""
+    """One turn: its role, its text, whether an answer is learned, and what it says beside its text."""
 
     role: str
     text: str
     learned: bool
+    more: Mapping[str, Any] = {}
 
 
 class LlavaLayout:
@@ -36,11 +38,18 @@ class LlavaLayout:
         move_media_to_front: Put each turn's media before its text, one line each. Where a row has more tags
             than media, those of a turn count once.
         system: System message of conversations that have none, under `system`.
+        repeated_tags: What further tags of a row with one medium mean: `error`, `repeat` it, or `drop` them.
     """
 
     def __init__(
-        self, tags: Mapping[str, str], *, move_media_to_front: bool = False, system: str | None = None
+        self,
+        tags: Mapping[str, str],
+        *,
+        move_media_to_front: bool = False,
+        system: str | None = None,
+        repeated_tags: str = "error",
     ) -> None:
+        self.repeated_tags = repeated_tags
         self.move_media_to_front = move_media_to_front
         self.system = system
         self._modalities = {tag: modality for modality, tag in tags.items()}
@@ -58,12 +67,13 @@ class LlavaLayout:
             num_tags = sum(len(turn[1::2]) for turn in pieces)
             collapse = num_tags > sum(map(len, found.values()))
             pieces = [_move_tags_to_front(turn, collapse) for turn in pieces]
+        pieces, found = self._with_repeated_tags(pieces, found)
         self._check_counts(pieces, found, keys)
         remaining = {modality: iter(items) for modality, items in found.items()}
         messages: list[Message] = [] if system is None else [{"role": "system", "content": [text_part(system)]}]
         for turn, texts in zip(turns, pieces):
             content = parts_at_tags(texts, self._modalities, lambda modality: next(remaining[modality]))
-            message: Message = {"role": turn.role, "content": content}
+            message = cast(Message, {"role": turn.role, "content": content, **turn.more})
             messages.append(message if turn.learned else {**message, "weight": 0})
         return messages
 
@@ -72,6 +82,19 @@ class LlavaLayout:
 
     def _media_key(self, row: Mapping[str, Any], modality: str) -> str:
         return modality
+
+    def _with_repeated_tags(
+        self, pieces: list[list[str]], media: dict[str, list[Any]]
+    ) -> tuple[list[list[str]], dict[str, list[Any]]]:
+        """Texts and media once a row's one medium is cited as often as there are tags, or further tags are dropped."""
+        tags = [tag for turn in pieces for tag in turn[1::2]]
+        again = {t: m for t, m in self._modalities.items() if len(media[m]) == 1 and tags.count(t) > 1}
+        if self.repeated_tags == "repeat":
+            return pieces, {**media, **{modality: media[modality] * tags.count(tag) for tag, modality in again.items()}}
+        if self.repeated_tags == "drop":
+            cited: list[str] = []
+            pieces = [without_tags(turn, lambda tag: tag in again and _is_cited(tag, cited)) for turn in pieces]
+        return pieces, media
 
     def _check_counts(
         self, pieces: Sequence[list[str]], media: Mapping[str, list[Any]], keys: Mapping[str, str]
@@ -82,9 +105,15 @@ class LlavaLayout:
             if num_tags != num_media:
                 raise DataError(
                     f"{num_media} under {keys[modality]!r}, but {num_tags} {tag} in human turns: the file "
-                    "must place each with a tag of its own",
+                    f"must place each with a tag of its own{AGAIN if num_media == 1 and num_tags > 1 else ''}",
                     kind="tag_count",
                 )
+
+
+def _is_cited(tag: str, cited: list[str]) -> bool:
+    """Whether a tag was there before; from now on it was."""
+    cited.append(tag)
+    return cited.count(tag) > 1
 
 
 def _move_tags_to_front(pieces: list[str], collapse: bool) -> list[str]:
@@ -151,24 +180,17 @@ def check_turns(turns: Sequence[tuple[str, str]], first: int = 0) -> None:
 
 
 def _read_turn(turn: Any, index: int, roles: Mapping[str, str]) -> Turn:
-    if isinstance(turn, dict) and "role" in turn and "from" not in turn:
-        raise DataError(
-            f"turn {index} has 'role' and 'content' in place of 'from' and 'value': call the list 'messages', which "
-            "the format messages reads"
-        )
-    if not isinstance(turn, dict) or not isinstance(turn.get("from"), str):
-        raise DataError(f"turn {index} must be an object with 'from' and 'value'")
-    speaker, text = turn["from"], turn.get("value")
+    speaker = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
+    if not isinstance(speaker, str):
+        raise DataError(f"turn {index} must be an object with 'from' and 'value', or 'role' and 'content'")
+    key = "value" if "value" in turn else "content" if "content" in turn else "value"
+    text = turn.get(key)
     if speaker not in roles:
         hint = "The format sharegpt reads that one." if speaker in _SHAREGPT_ROLES and speaker not in roles else ""
         raise DataError(f"turn {index}: {unknown_name('speaker', speaker[:40], roles, hint=hint)}")
+    if isinstance(text, list):
+        raise DataError(f"turn {index}: {key!r} is a list of parts: call the turns 'messages', which may have them")
     if not isinstance(text, str):
-        raise DataError(f"turn {index}: 'value' must be text, not {type(text).__name__}")
+        raise DataError(f"turn {index}: {key!r} must be text, not {type(text).__name__}")
     learned = is_learned(turn, f"turn {index}")
-    if more := more_of(turn):
-        raise DataError(
-            f"turn {index} has {next(iter(more))!r}, which this layout does not read: write the conversation as "
-            "'messages', or put it into the 'value'",
-            kind="not_rendered",
-        )
-    return Turn(roles[speaker], text, learned)
+    return Turn(roles[speaker], text, learned, more_of(turn))

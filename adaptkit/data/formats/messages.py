@@ -28,9 +28,11 @@ class MessagesLayout:
     Args:
         tags: By modality; parts of others are errors.
         system: System message of conversations that have none.
+        repeated_tags: What further tags of a row with one medium mean: `error`, `repeat` it, or `drop` them.
     """
 
-    def __init__(self, tags: Mapping[str, str], *, system: str | None = None) -> None:
+    def __init__(self, tags: Mapping[str, str], *, system: str | None = None, repeated_tags: str = "error") -> None:
+        self._repeated_tags = repeated_tags
         self.system = system
         self._tags = tags
 
@@ -40,7 +42,7 @@ class MessagesLayout:
         if not isinstance(given, list):
             raise DataError(f"a row is an object with a list of 'messages'{_remedy(row)}")
         refuse_unread_keys(row)
-        parts = PartReader(row, media, self._tags)
+        parts = PartReader(row, media, self._tags, self._repeated_tags)
         messages = [_read_message(message, i, parts) for i, message in enumerate(given)]
         parts.check_all_used()
         opening = [m for m in messages[:1] if m["role"] == "system"]

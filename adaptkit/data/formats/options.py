@@ -23,6 +23,17 @@ _MaxCharacters = Annotated[
 _MaxRow = Annotated[int, Field(ge=1, description="Megabytes of JSON beyond which a row is not read, but is bad.")]
 _System = Annotated[str | None, Field(description="System message put before conversations that have none.")]
 _MoveMedia = Annotated[bool, Field(description="Put each turn's media before its text, as LLaVA's trainer does.")]
+_TrainOn = Annotated[
+    Literal["all", "last"],
+    Field(description="Which answers of a conversation are learned; the others are read as what comes before."),
+]
+_RepeatedTags = Annotated[
+    Literal["error", "repeat", "drop"],
+    Field(
+        description="What further tags of a row with one medium mean: an error, the same medium again, or nothing, so "
+        "that it stands at the first alone."
+    ),
+]
 
 
 class FileOptions(Options):
@@ -35,6 +46,8 @@ class FileOptions(Options):
     max_characters: _MaxCharacters = 1_000_000
     max_row_mb: _MaxRow = 64
     system: _System = None
+    train_on: _TrainOn = "all"
+    repeated_tags: _RepeatedTags = "error"
 
 
 class LlavaOptions(FileOptions):
@@ -73,6 +86,10 @@ class TableOptions(TemplateOptions):
         max_length=1,
         description="What separates the cells of CSV and TSV files. By default a comma or a tab, as the ending says, "
         "or what separates the header's names where it has none of these.",
+    )
+    encoding: str | None = Field(
+        None,
+        description="Encoding of CSV and TSV files, such as gbk; UTF-8, or what a byte order mark says, by default.",
     )
     quotes: bool = Field(True, description="Whether cells of CSV and TSV files may stand in double quotes.")
     max_row_mb: _MaxRow = 64
@@ -118,6 +135,8 @@ class RowOptions(Options):
     limit: _Limit = None
     max_characters: _MaxCharacters = 1_000_000
     system: _System = None
+    train_on: _TrainOn = "all"
+    repeated_tags: _RepeatedTags = "error"
 
     @model_validator(mode="after")
     def _templates_together(self) -> Self:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptkit.data.media import Media, media_key
-from adaptkit.data.rows import parts_at_tags, tag_pattern, text_part
+from adaptkit.data.rows import parts_at_tags, tag_pattern, text_part, without_tags
 from adaptkit.errors import DataError, unknown_name
+
+AGAIN = "; or is it the same one again? Then say what that means (repeated_tags: repeat, or drop)"
+"""Advice about a row with one medium and several tags."""
 
 _TEXT = ("text", "input_text", "output_text")
 
@@ -19,9 +22,14 @@ class PartReader:
         row: May list media under `Xs` or `X`, which parts without content and tags stand for.
         media: Finds what is named.
         tags: By modality; parts of others are errors.
+        repeated_tags: What further tags of a row with one medium mean: `error`, `repeat` it, or `drop` them.
     """
 
-    def __init__(self, row: Mapping[str, Any], media: Media, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, row: Mapping[str, Any], media: Media, tags: Mapping[str, str], repeated_tags: str = "error"
+    ) -> None:
+        self._repeated_tags = repeated_tags
+        self._cited: set[str] = set()
         self._row = row
         self._media = media
         self._modalities = list(tags)
@@ -57,7 +65,17 @@ class PartReader:
     def at_tags(self, text: str, where: str) -> list[dict[str, Any]]:
         """A user's text as parts: each tag in it is the next of the media that the row lists."""
         pieces = self._tag_pattern.split(text)
+        if self._repeated_tags == "drop":
+            pieces = without_tags(pieces, self._is_cited)
         return parts_at_tags(pieces, self._by_tag, lambda modality: self._take(modality, where)) or [text_part(text)]
+
+    def _is_cited(self, tag: str) -> bool:
+        """Whether a tag is of a row's one medium, which stands somewhere already; from now on it does."""
+        modality = self._by_tag[tag]
+        is_only_one = len(self._list(modality)) == 1
+        cited = is_only_one and (tag in self._cited or not self._unused[modality])
+        self._cited.add(tag)
+        return cited
 
     def list_of(self, message: Mapping[str, Any]) -> list[tuple[str, int]]:
         """Take up the media that a message lists for itself, after those of the row."""
@@ -105,9 +123,12 @@ class PartReader:
         items, unused = self._list(modality), self._unused[modality]
         if index is None and unused:
             index = unused[0]
+        if index is None and len(items) == 1 and self._repeated_tags == "repeat":
+            return items[0]
         if index is None:
             raise DataError(
-                f"{where}: no {modality} in it, and none left under '{modality}s' or {modality!r} of the row",
+                f"{where}: no {modality} in it, and none left under '{modality}s' or {modality!r} of the row"
+                + (AGAIN if len(items) == 1 else ""),
                 kind="tag_count",
             )
         if index not in range(len(items)):

@@ -25,7 +25,7 @@ class ShareGptLayout(LlavaLayout):
     def _read_turns(self, row: Mapping[str, Any]) -> tuple[str | None, list[Turn]]:
         conversation: Any = row.get("conversations")
         first = conversation[0] if isinstance(conversation, list) and conversation else None
-        if isinstance(first, dict) and first.get("from") == "system":
-            system = system_message(row, first.get("value"), self.system)
+        if isinstance(first, dict) and first.get("from", first.get("role")) == "system":
+            system = system_message(row, first.get("value", first.get("content")), self.system)
             return system, read_turns({**row, "conversations": conversation[1:]}, ROLES)
         return system_message(row, None, self.system), read_turns(row, ROLES)

@@ -112,6 +112,7 @@ def read_rows(
     cache_dir: Path | None = None,
     quotes: bool = True,
     delimiter: str | None = None,
+    encoding: str | None = None,
     max_row_bytes: int = MAX_ROW_BYTES,
 ) -> Sequence[Any]:
     """Rows of a `.jsonl`, `.json`, `.csv` or `.tsv` file, by column; cells of the last two are text.
@@ -123,6 +124,7 @@ def read_rows(
         cache_dir: Folder for what can be made again, where not the usual one.
         quotes: Whether cells of the last two may stand in double quotes.
         delimiter: What separates their cells; by default what the ending and the header say.
+        encoding: Of the last two; by default UTF-8, or what a byte order mark says.
         max_row_bytes: A larger row of JSON is bad.
 
     Raises:
@@ -136,7 +138,7 @@ def read_rows(
             other = no_text(raw)
             if other is not None:
                 raise DataError(f"{path} is {other}")
-            text = decode_text(raw, str(path))
+            text = _decoded(raw, path, encoding)
             said = _SEPARATOR_LINE.match(text)  # as spreadsheets write it
             text = text[said.end() :] if said else text
             rows = _read_cells(text, delimiter or (said[1] if said else _delimiter(text, kind)), path, quotes)
@@ -152,6 +154,24 @@ def read_rows(
     if not rows:
         raise DataError(f"{path}: the table has no rows")
     return rows
+
+
+def _decoded(raw: bytes, path: Path, encoding: str | None) -> str:
+    if encoding is None:
+        try:
+            return decode_text(raw, str(path))
+        except DataError as error:
+            raise DataError(f"{error}, or say it in the dataset (encoding)", kind=error.kind) from error
+    try:
+        return raw.decode(encoding).removeprefix("\ufeff")
+    except LookupError:
+        raise DataError(
+            f"encoding: Python knows no encoding {encoding!r:.40}; utf-8, gb18030 and utf-16 are some"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = 1 + raw.count(b"\n", 0, error.start)
+        what = f"{path} is not {encoding}: byte 0x{raw[error.start]:02x} on line {line:,}"
+        raise DataError(f"{what}. Take encoding out, or correct it") from error
 
 
 def _delimiter(text: str, kind: str) -> str:

@@ -175,7 +175,8 @@ def test_answers_that_are_not_to_be_learned(folder: Path, layout: str, key: str)
     ("layout", "row", "words"),
     [
         ("llava", {"messages": [{"role": "user", "content": "q"}]}, "format messages"),
-        ("llava", {"conversations": [{"role": "user", "content": "q"}]}, "'messages'"),
+        ("llava", {"conversations": [{"role": "user", "content": "q"}]}, "format sharegpt"),
+        ("sharegpt", {"conversations": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}, "'messages'"),
         ("messages", {"conversations": [{"from": "human", "value": "q"}]}, "sharegpt"),
         ("messages", {"messages": [{"from": "human", "value": "q"}]}, "'conversations'"),
         ("llava", {"conversation": [{"from": "human", "value": "q"}]}, "'conversation' meant"),
