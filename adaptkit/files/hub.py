@@ -125,24 +125,26 @@ def download(model_id: str, options: Mapping[str, Any]) -> Path:
         local_files_only = options.get("local_files_only") is True
         reason = refusal_of(error, local_files_only=local_files_only) or first_line(error)
         asked = f"revision {options['revision']!r} of {model_id}" if options.get("revision") else model_id
-        raise ModelError(
-            f"{asked} cannot be downloaded from the Hugging Face hub; {reason}.{_nearest_revision(model_id, options)}"
-        ) from error
+        hint = _known_revisions(model_id, options) if _is_unknown_revision(error) else ""
+        raise ModelError(f"{asked} cannot be downloaded from the Hugging Face hub; {reason}.{hint}") from error
 
 
-def _nearest_revision(model_id: str, options: Mapping[str, Any]) -> str:
-    """Which revisions there are, where the hub says so."""
+def _is_unknown_revision(error: BaseException) -> bool:
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    return any(isinstance(one, RevisionNotFoundError) for one in _causes(error))
+
+
+def _known_revisions(model_id: str, options: Mapping[str, Any]) -> str:
+    """Which revisions there are, and which is spelt most like the one that was asked for, where the hub says so."""
     from huggingface_hub import HfApi
 
-    revision = options.get("revision")
-    if revision is None:
-        return ""
     try:
         found = HfApi().list_repo_refs(model_id, token=options.get("token"))
     except Exception:  # this only makes a message better
         return ""
     names = [ref.name for ref in (*found.branches, *found.tags)]
-    nearest = nearest_name(revision, names)
+    nearest = nearest_name(options["revision"], names)
     return f" There are {', '.join(sorted(names))}.{f' Did you mean {nearest!r}?' if nearest else ''}"
 
 
