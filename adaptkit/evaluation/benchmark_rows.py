@@ -27,7 +27,7 @@ class BenchmarkRow:
 
     Attributes:
         name: Of the task or group; empty where it stands in the row above.
-        metric: As the harness calls it, marked where less is better.
+        metric: As the harness calls it, marked where less is better; of an official score with the rule's name.
         scores: By workflow, with the standard error where there is one.
         n: Documents.
         is_part: Whether it is of a group's member.
@@ -76,12 +76,28 @@ def _metric_rows(
             _MORE_IS_NOT_BETTER if any(metric in score.get("lower_is_better", ()) for score in scores.values()) else ""
         )
         yield BenchmarkRow("" if number else name, metric + mark, found, "" if number else n, is_part)
+    yield from _official_rows(scores, is_part)
+
+
+def _official_rows(scores: Mapping[str, Mapping[str, Any]], is_part: bool) -> Iterator[BenchmarkRow]:
+    """Scores of the same answers by the rule of the benchmark's authors, under the rule's name."""
+    official = {workflow: score["official"] for workflow, score in scores.items() if "official" in score}
+    for metric in dict.fromkeys(metric for one in official.values() for metric in one["scores"]):
+        found = {name: _number(one["scores"][metric]) for name, one in official.items() if metric in one["scores"]}
+        yield BenchmarkRow("", f"{metric} ({next(iter(official.values()))['rule']})", found, "", is_part)
 
 
 def _shown(score: Mapping[str, Any], metric: str) -> str:
     value, error = score["metrics"][metric], score["stderr"].get(metric)
-    digits = 4 if abs(value) < 10 else 2
-    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error else "")
+    return _number(value) + (f" ± {error:.{_digits(value)}f}" if error else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:.{_digits(value)}f}"
+
+
+def _digits(value: float) -> int:
+    return 4 if abs(value) < 10 else 2
 
 
 def render_benchmarks(results: Mapping[str, Any]) -> str:

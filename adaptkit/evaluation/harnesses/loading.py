@@ -135,13 +135,14 @@ def media_kinds(loaded: LoadedTask) -> set[str]:
         kinds = {"image": "doc_to_image", "audio": "doc_to_audio"}
         return {kind for kind, key in kinds.items() if any(getattr(config, key, None) for config in configs)}
     with quiet_harness(), _explained(loaded.task.harness, loaded.task.name):
-        return {kind for task in _tasks_in(loaded.content) for kind in _kinds_of(task)}
+        return {kind for task in tasks_in(loaded.content) for kind in _kinds_of(task)}
 
 
-def _tasks_in(content: Any) -> Iterator[Any]:
+def tasks_in(content: Any) -> Iterator[Any]:
+    """The harness's own tasks, of what lmms-eval's manager loaded: a task, or groups of them."""
     for value in content.values() if isinstance(content, Mapping) else [content]:
         if isinstance(value, Mapping):
-            yield from _tasks_in(value)
+            yield from tasks_in(value)
         else:
             yield value[1] if isinstance(value, tuple) else value
 

@@ -15,6 +15,7 @@ from unittest.mock import patch
 from adaptkit.evaluation.harnesses.asking import Asker
 from adaptkit.evaluation.harnesses.judges import no_calls
 from adaptkit.evaluation.harnesses.loading import LoadedTask, explained_run
+from adaptkit.evaluation.harnesses.official import add_official
 from adaptkit.evaluation.harnesses.quiet import quiet_harness
 from adaptkit.evaluation.harnesses.scores import scores_of
 from adaptkit.files.versions import versions
@@ -62,6 +63,7 @@ def run_task(loaded: LoadedTask, asker: Asker, settings: HarnessSettings) -> dic
         run = _run_lm_eval if task.harness == "lm-eval" else _run_lmms_eval
         results = run(loaded, asker, settings)
     sections = scores_of(results, task.name, asker.notes, _described(loaded, asker, settings))
+    add_official(sections, results.get("samples") or {}, loaded)
     for section in sections.values():
         section["seconds"] = round(time.monotonic() - started, 2)
     return sections
