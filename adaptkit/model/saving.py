@@ -181,7 +181,7 @@ def save_workflow(
         # Unlike save_pretrained it takes what has no effect, as a base may have it
         model.generation_config.to_json_file(folder / "generation_config.json")
         if model_card:
-            model.card = updated_card(model.card, own, describe_components(model), folder)
+            model.card = updated_card(model.card, own, describe_components(model), folder, directory)
             write_card(folder, model.card, by_hand)
         outdated -= {directory / file.name for file in folder.iterdir()}
     for other in outdated:

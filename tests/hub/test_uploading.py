@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModelForCausalLM, CLIPVisionModel
 
 import adaptkit
 from adaptkit.errors import ArgumentError, ModelError
 from adaptkit.model.processor import AdaptkitProcessor
+from adaptkit.model.run_folders import located
+from adaptkit.run.verify import DIFFERS, HOLDS, verify_checkpoint
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
 from tests.hub.models import adapt, same_tensors, workflow_on_the_hub
 from tests.hub.server import TOKEN
@@ -153,3 +155,26 @@ def test_what_the_hub_would_not_take_is_said_with_what_to_do(hub, name, options,
     model, _ = workflow_on_the_hub()
     with pytest.raises((ModelError, ArgumentError), match=words):
         model.push_to_hub(name, **options)
+
+
+def test_the_card_names_the_repository_and_keeps_what_people_wrote_there(hub):
+    model, processor = workflow_on_the_hub(named=True)
+    model.push_to_hub("user/card")
+    processor.push_to_hub("user/card")
+    text = hub.files("user/card")["README.md"].decode()
+    assert (ModelCard(text).data.base_model, ModelCard(text).data.base_model_relation) == ("user/base", "adapter")
+    assert 'checkpoint = "user/card"' in text
+    written = text.replace("tags:\n", "license: mit\ntags:\n").encode() + b"\nMine.\n"
+    HfApi().upload_file(path_or_fileobj=written, path_in_repo="README.md", repo_id="user/card")
+    model.push_to_hub("user/card", tags=["more"])
+    text = hub.files("user/card")["README.md"].decode()
+    assert "\nMine.\n" in text
+    assert ModelCard(text).data.license == "mit"
+    assert {"more", "adaptkit"} <= {*ModelCard(text).data.tags}
+    folder = located(Path("user/card"))
+    [findings] = verify_checkpoint(folder, prove_text=lambda *given: []).values()
+    assert not [finding for finding in findings if finding.status != HOLDS]
+    (folder / "README.md").unlink()  # a link, as the cache has them
+    (folder / "README.md").write_text(text.replace("user/base", "user/other"), encoding="utf-8")
+    [findings] = verify_checkpoint(folder, prove_text=lambda *given: []).values()
+    assert [finding.claim for finding in findings if finding.status == DIFFERS] == ["README.md"]

@@ -15,6 +15,10 @@ from adaptkit.model.card.facts import CARD_FILE, README_FILE, read_card, write_f
 from adaptkit.model.overwriting import TENSORS_FILE
 
 _WHOLE = ""
+_OF_PROCESSORS = ("tokenizer", "processor_config", "preprocessor_config", "chat_template", "special_tokens_map")
+_OF_TOKENIZERS = ("added_tokens", "vocab", "merges", "spiece", "sentencepiece", "config.json", "generation_config")
+_READ = (*_OF_PROCESSORS, *_OF_TOKENIZERS)
+"""How names of files begin that loading a workflow and its processor reads, where they are there."""
 
 
 def record_tensors(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, str]:
@@ -51,15 +55,20 @@ def _canonical(value: object) -> bytes:
 
 
 def record_files(folder: Path) -> dict[str, dict[str, str]]:
-    """Hashes of all files below a folder, except the card and the workflow's own tensors."""
+    """Hashes of all files below a folder, except the card, the workflow's own tensors and hidden ones."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: record_file(path) for name, path in names.items() if not _is_apart(name)}
 
 
+def files_read(folder: Path) -> list[str]:
+    """Files of a folder that loading reads, or would."""
+    return sorted(path.name for path in folder.glob("*") if path.name.startswith(_READ) and path.is_file())
+
+
 def _is_apart(name: str) -> bool:
     own = name.startswith(("model-", TENSORS_FILE))
-    return name in (CARD_FILE, README_FILE) or (own and "/" not in name)
+    return name in (CARD_FILE, README_FILE) or name.startswith(".") or (own and "/" not in name)
 
 
 def record_written(directory: Path, folder: Path) -> None:

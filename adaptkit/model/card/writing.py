@@ -17,7 +17,7 @@ from adaptkit.files.versions import versions
 from adaptkit.files.writing import write_text
 from adaptkit.model.card.facts import README_FILE, Card, Component, read_card, write_facts
 from adaptkit.model.card.readme import Readme, hash_of_generated, joined, parse_readme, written_by_hand
-from adaptkit.model.card.recording import record_files, record_tensors
+from adaptkit.model.card.recording import files_read, record_file, record_files, record_tensors
 from adaptkit.model.card.rendering import render_card
 from adaptkit.model.config import check_saved_config
 
@@ -97,7 +97,9 @@ def rewrite_card(folder: Path, card: Card, tags: list[str] | None = None, earlie
     write_card(folder, card, by_hand)
 
 
-def updated_card(card: Card, tensors: Mapping[str, Tensor], components: list[Any], folder: Path) -> Card:
+def updated_card(
+    card: Card, tensors: Mapping[str, Tensor], components: list[Any], folder: Path, directory: Path
+) -> Card:
     """The facts about a workflow that is about to be saved; scores are of the tensors that they were measured with.
 
     Args:
@@ -105,6 +107,7 @@ def updated_card(card: Card, tensors: Mapping[str, Tensor], components: list[Any
         tensors: Its own.
         components: Sizes of its parts.
         folder: Where its other files are.
+        directory: Where they go, beside a processor that may be there.
     """
     records = record_tensors(tensors.items())
     changed = bool(card.tensors) and card.tensors != records
@@ -116,7 +119,7 @@ def updated_card(card: Card, tensors: Mapping[str, Tensor], components: list[Any
             "components": [Component(**_without_bytes(size)) for size in components],
             "versions": card.versions or versions(),
             "tensors": records,
-            "files": record_files(folder),
+            "files": {name: record_file(directory / name) for name in files_read(directory)} | record_files(folder),
         }
     )
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from adaptkit.errors import inert
 from adaptkit.files.loading import indexed_files
-from adaptkit.model.card.facts import CARD_FILE, README_FILE, Card
+from adaptkit.model.card.facts import README_FILE, Card
 from adaptkit.model.card.readme import SCORES, Readme, hash_of_generated, parse_readme
-from adaptkit.model.card.recording import record_file
+from adaptkit.model.card.recording import files_read, record_file
 from adaptkit.model.card.rendering import render_card
 from adaptkit.model.overwriting import TENSORS_FILE
 from adaptkit.model.saving import ENCODERS_FOLDER
@@ -20,7 +20,6 @@ from adaptkit.run.verify.findings import DIFFERS, UNKNOWN, Finding, compared
 _WEIGHTS = {".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", ".npz"}
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"}
 _CODE = {".py", ".pyc", ".so"}
-_SETTINGS = {".json", ".jinja", ".model", ".txt"}
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _MOST_LINES = 8
 
@@ -87,7 +86,7 @@ def check_recorded_files(folder: Path, card: Card) -> Iterator[Finding]:
             problems.append(f"{name}: missing")
         else:
             problems += _changed_keys(name, expected, record_file(path))
-    added = [name for name in _readable(folder) if name not in card.files]
+    added = [name for name in files_read(folder) if name not in card.files]
     has_processor = any(name.startswith(("processor_config", "tokenizer")) for name in card.files)
     if has_processor:
         problems += [f"{name}: added" for name in added]
@@ -95,13 +94,6 @@ def check_recorded_files(folder: Path, card: Card) -> Iterator[Finding]:
     if added and not has_processor:
         why = "not recorded: the processor was not saved into this folder after the workflow"
         yield Finding("tokenizer and processor", UNKNOWN, [f"{', '.join(added)}: {why}"])
-
-
-def _readable(folder: Path) -> list[str]:
-    """Files of settings and vocabularies that loading may read."""
-    apart = {CARD_FILE, README_FILE, f"{TENSORS_FILE}.index.json"}
-    found = [path for path in folder.iterdir() if path.suffix in _SETTINGS and path.name not in apart]
-    return sorted(path.name for path in found if path.is_file())
 
 
 def _changed_keys(name: str, expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
