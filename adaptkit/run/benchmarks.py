@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from adaptkit.errors import ModelError
 from adaptkit.evaluation.benchmark_rows import SECTION, update_report
 from adaptkit.evaluation.harnesses.asking import Asker
 from adaptkit.evaluation.harnesses.asks import refuse_kinds
@@ -22,7 +23,9 @@ from adaptkit.files.loading import read_json
 from adaptkit.files.writing import write_json
 from adaptkit.inference import Session
 from adaptkit.inference.routing import AUTO
+from adaptkit.model.run_folders import workflow_folders
 from adaptkit.reporting import Reporter
+from adaptkit.run.cards import record_scores
 from adaptkit.run.scoring import REPORT_FILE, RESULTS_FILE
 
 EVAL_FOLDER = "eval"
@@ -157,9 +160,18 @@ def keep_benchmarks(run: Path, sections: Mapping[str, Any]) -> None:
         kept[name] = section
     results[SECTION] = kept
     write_json(path, results)
+    record_scores(run, _finished(run), results)
     report = run / REPORT_FILE
     if report.is_file():
         update_report(report, results)
+
+
+def _finished(run: Path) -> list[str]:
+    """Names of a run's workflows; none where they are not finished, and have no cards."""
+    try:
+        return list(workflow_folders(run))
+    except ModelError:
+        return []
 
 
 def _how(section: Mapping[str, Any]) -> dict[str, Any]:

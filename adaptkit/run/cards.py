@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from adaptkit.evaluation.benchmark_rows import SECTION
 from adaptkit.evaluation.differences import failures
 from adaptkit.evaluation.text_identity import identity_prompts
 from adaptkit.files.hub import is_hub_id
+from adaptkit.inference.routing import TEXT
 from adaptkit.interfaces import DataSource
 from adaptkit.model.card.facts import Card, Dataset, Proof, Score, Stage, read_card
 from adaptkit.model.card.writing import rewrite_card
@@ -20,6 +22,7 @@ from adaptkit.stage import Draw, StageConfig
 from adaptkit.training.stage import StageResult
 
 METRICS = ("accuracy", "workflow_accuracy")
+_THROUGH = {True: ", through the base", False: ", text through the base"}
 BASELINES = ("blind", "majority", "base_accuracy")
 
 
@@ -99,13 +102,24 @@ def record_results(output_dir: Path, workflows: Mapping[str, tuple[Any, Any]], r
         results: As in `results.json`.
     """
     for name, (model, processor) in workflows.items():
-        folder = output_dir / FINAL_FOLDER / name
-        card = read_card(folder)
-        if card is None:
-            continue
         found = {"scores": scores_of(results, name, list(workflows)), "proof": proof_of(results, model, processor)}
-        model.card = card.model_copy(update=found)
-        rewrite_card(folder, model.card)
+        model.card = _update(output_dir / FINAL_FOLDER / name, found) or model.card
+
+
+def record_scores(output_dir: Path, workflows: Iterable[str], results: Mapping[str, Any]) -> None:
+    """Write scores alone into the cards of a run, whose results have been added to."""
+    names = list(workflows)
+    for name in names:
+        _update(output_dir / FINAL_FOLDER / name, {"scores": scores_of(results, name, names)})
+
+
+def _update(folder: Path, facts: Mapping[str, Any]) -> Card | None:
+    card = read_card(folder)
+    if card is None:
+        return None
+    card = card.model_copy(update=dict(facts))
+    rewrite_card(folder, card)
+    return card
 
 
 def scores_of(results: Mapping[str, Any], workflow: str, workflows: list[str]) -> list[Score]:
@@ -115,13 +129,34 @@ def scores_of(results: Mapping[str, Any], workflow: str, workflows: list[str]) -
         workflows: All of the run; the first is asked where a benchmark does not say which.
     """
     sections = {name: scores for name, scores in results.items() if isinstance(scores, Mapping) and name != "harness"}
-    return [
+    benchmarks = sections.pop(SECTION, {})
+    own = [
         _score(section, metric, scores, scores.get("harness") or results.get("harness") or {})
         for section, scores in sections.items()
         for metric in scores
         if (metric in METRICS or metric.startswith("acc@")) and isinstance(scores[metric], int | float)
         if section == "text" or scores.get("workflow", workflows[0]) == workflow
     ]
+    return own + [
+        _benchmark_score(name, metric, value, through, section)
+        for name, section in benchmarks.items()
+        for through, scores in section["scores"].items()
+        if {*through.split("+")} <= {workflow, TEXT}
+        for metric, value in scores["metrics"].items()
+    ]
+
+
+def _benchmark_score(name: str, metric: str, value: float, through: str, section: Mapping[str, Any]) -> Score:
+    harness = section["harness"]
+    return Score(
+        section=name,
+        metric=metric + (_THROUGH[through == TEXT] if TEXT in through.split("+") else ""),
+        value=float(value),
+        num_samples=section["n"],
+        task=name,
+        dataset=name,
+        rules=str(harness.get("name") or harness.get("harness") or "harness"),
+    )
 
 
 def _score(section: str, metric: str, scores: Mapping[str, Any], harness: Mapping[str, Any]) -> Score:

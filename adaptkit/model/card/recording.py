@@ -15,9 +15,13 @@ from adaptkit.model.card.facts import CARD_FILE, README_FILE, read_card, write_f
 from adaptkit.model.overwriting import TENSORS_FILE
 
 _WHOLE = ""
-_OF_PROCESSORS = ("tokenizer", "processor_config", "preprocessor_config", "chat_template", "special_tokens_map")
-_OF_TOKENIZERS = ("added_tokens", "vocab", "merges", "spiece", "sentencepiece", "config.json", "generation_config")
-_READ = (*_OF_PROCESSORS, *_OF_TOKENIZERS)
+OF_PROCESSORS = (
+    *("tokenizer", "processor_config", "preprocessor_config", "chat_template", "special_tokens_map"),
+    *("added_tokens", "vocab", "merges", "spiece", "sentencepiece"),
+)
+"""How names of a processor's files begin."""
+
+_READ = (*OF_PROCESSORS, "config.json", "generation_config")
 """How names of files begin that loading a workflow and its processor reads, where they are there."""
 
 

@@ -17,7 +17,7 @@ from adaptkit.files.versions import versions
 from adaptkit.files.writing import write_text
 from adaptkit.model.card.facts import README_FILE, Card, Component, read_card, write_facts
 from adaptkit.model.card.readme import Readme, hash_of_generated, joined, parse_readme, written_by_hand
-from adaptkit.model.card.recording import files_read, record_file, record_files, record_tensors
+from adaptkit.model.card.recording import OF_PROCESSORS, files_read, record_file, record_files, record_tensors
 from adaptkit.model.card.rendering import render_card
 from adaptkit.model.config import check_saved_config
 
@@ -119,9 +119,17 @@ def updated_card(
             "components": [Component(**_without_bytes(size)) for size in components],
             "versions": card.versions or versions(),
             "tensors": records,
-            "files": {name: record_file(directory / name) for name in files_read(directory)} | record_files(folder),
+            "files": {**_beside(directory), **record_files(folder)},
         }
     )
+
+
+def _beside(directory: Path) -> dict[str, dict[str, str]]:
+    """Records of a processor's files that stay: as they are here, or on the hub, of which only the card is here."""
+    earlier = read_card(directory)
+    known = {} if earlier is None or earlier.repo_id is None else earlier.files
+    of_processor = {name: record for name, record in known.items() if name.startswith(OF_PROCESSORS)}
+    return {**of_processor, **{name: record_file(directory / name) for name in files_read(directory)}}
 
 
 def _without_bytes(size: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, CLIPVisionModel
 import adaptkit
 from adaptkit.cli import cli
 from adaptkit.model.card.facts import Proof
-from adaptkit.run.cards import record_results
+from adaptkit.run.cards import record_results, scores_of
 from adaptkit.run.verify import DIFFERS, HOLDS, UNKNOWN, Finding, verify_checkpoint
 from adaptkit.run.verify.text import check_text
 from adaptkit.testing import tiny_clip_vision, tiny_decoder, tiny_tokenizer
@@ -328,3 +328,18 @@ def test_mistakes_exit_with_2(models, workflow, arguments):
     result = CliRunner().invoke(cli, ["verify", *arguments.format(run=run, models=models).split()])
     assert result.exit_code == 2, result.output
     assert "Error" in result.output
+
+
+def test_scores_of_harnesses_are_of_the_workflow_that_was_asked_or_of_the_base(run):
+    asked = {"vision": 0.5, "other": 0.25, "text": 0.75, "text+vision": 1.0}
+    section = {
+        "harness": {"name": "lmms_eval 0.7", "limit": None},
+        "n": 3,
+        "scores": {name: {"metrics": {"acc": value}} for name, value in asked.items()},
+    }
+    found = scores_of({"benchmarks": {"mme": section}}, "vision", ["vision", "other"])
+    assert [(score.dataset, score.metric, score.value, score.rules) for score in found] == [
+        ("mme", "acc", 0.5, "lmms_eval 0.7"),
+        ("mme", "acc, through the base", 0.75, "lmms_eval 0.7"),
+        ("mme", "acc, text through the base", 1.0, "lmms_eval 0.7"),
+    ]
