@@ -61,16 +61,17 @@ def build_workflow(base: LlamaForCausalLM, folder: Path, insertion: Any, *, seed
         CLIPVisionModel(config).save_pretrained(folder)
         CLIPImageProcessor(size={"shortest_edge": PICTURE}, crop_size=PICTURE).save_pretrained(folder)
     torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
     modality = {
         "encoder": {"name": "clip", "path": str(folder)},
         "projector": "mlp2x_gelu",
-        "placeholder_id": base.config.vocab_size - 1,
+        "placeholder_id": len(tokenizer),  # where an export puts its token, too
     }
     model = adaptkit.adapt(base, {"image": modality}, insertion, replace_ends=insertion is INSERTED)
     with torch.no_grad():
         for tensor in model.trainable_state_dict().values():
             tensor.add_(0.01 * torch.randn_like(tensor))
-    return model, AdaptkitProcessor.from_model(model, tiny_tokenizer())
+    return model, AdaptkitProcessor.from_model(model, tokenizer)
 
 
 def pictures(number: int) -> list[Image.Image]:
