@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
 
-from adaptkit.errors import PluginError
+from adaptkit.errors import PluginError, install_command
 
 _LOGGERS = ("lm_eval", "lmms_eval", "datasets", "evaluate", "httpx", "urllib3", "absl", "nltk", "filelock")
 _API_KEY = re.compile(r".*API_?KEY$|^(AZURE|OPENAI|ANTHROPIC|DASHSCOPE|REKA)_", re.IGNORECASE)
@@ -39,7 +39,7 @@ def require_harnesses() -> None:
     if missing:
         raise PluginError(
             f"tasks of lmms-eval and lm-eval need the packages of the extra 'eval' ({', '.join(missing)} cannot be "
-            "imported): pip install 'adaptkit[eval]'."
+            f"imported): {install_command('eval')}."
         )
 
 

@@ -24,7 +24,9 @@ def session():
     base = tiny_decoder("llama")
     torch.manual_seed(0)
     modality = {"encoder": tiny_clip_vision(), "projector": "mlp2x_gelu"}
-    model = adaptkit.adapt(base, {"image": modality}, {"policy": "inner_adapter", "placement": {"layers": [1, 2]}}, True)
+    model = adaptkit.adapt(
+        base, {"image": modality}, {"policy": "inner_adapter", "placement": {"layers": [1, 2]}}, True
+    )
     with torch.no_grad():
         for tensor in model.trainable_state_dict().values():
             tensor.add_(0.3 * torch.randn_like(tensor))
