@@ -73,7 +73,8 @@ def missing_resources(recipe: Recipe) -> list[str]:
     try:
         context = data_context(recipe)
     except RecipeError as error:
-        return [*problems, str(error)]
+        below = [f"{name} ({getattr(recipe.data[name].options, 'path', None) or '-'})" for name in sorted(used)]
+        return [*problems, str(error), f"data: the datasets of that folder: {', '.join(below)}"]
     for name in sorted(used):
         dataset = recipe.data[name]
         missing = manager.get("data source", dataset.format).missing(dataset.options, context)

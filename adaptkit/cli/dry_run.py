@@ -54,10 +54,11 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
         DataError: So many of them are bad that the run would stop.
     """
     quiet_libraries()
-    problems = unmet_requirements(recipe)
-    if not problems:
-        check_stages(recipe)
     options = options or PredictionOptions()
+    strategy, _ = options.devices(recipe)
+    problems = unmet_requirements(recipe, strategy)
+    if not problems:
+        check_stages(recipe, strategy)
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
     skeletons = load_skeletons(recipe)
     reporter = ConsoleReporter(console)

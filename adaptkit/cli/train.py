@@ -7,14 +7,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adaptkit.cli.group import DEBUG
 from adaptkit.cli.output import FOLDER
 from adaptkit.cli.prediction_options import parse_options, prediction_options, refuse_options
-from adaptkit.cli.terminal import Console, echo_message
+from adaptkit.cli.terminal import Console, echo_message, echo_text
 from adaptkit.processes import group as processes
 from adaptkit.processes import launch
 
@@ -44,8 +44,8 @@ _OF_THE_RUN = {
 @click.option(
     "--num-processes",
     type=click.IntRange(min=1),
-    show_default="accelerator.num_processes",
-    help="Processes to start on this machine, one for each GPU.",
+    show_default="accelerator.num_processes, else one for each visible GPU",
+    help="Processes to start on this machine.",
 )
 @prediction_options
 @click.pass_context
@@ -77,10 +77,8 @@ def train(
     if num_processes is not None:
         overrides = (*overrides, f"accelerator.num_processes={num_processes}")
     recipe = load_recipe(recipe_path, overrides)
-    wanted = recipe.accelerator.num_processes or 1
-    if wanted > 1 and processes.num_processes() == 1 and not (dry_run or rehearse):
-        processes.check_strategy(recipe.accelerator.strategy, wanted)
-        _launch(context, wanted, [str(recipe_path), *overrides, *_options(output, resume)])
+    if not (dry_run or rehearse):
+        _start(context, recipe, [str(recipe_path), *overrides, *_options(output, resume)])
     launch.end_with_launcher()
     console = Console(quiet=not processes.is_main_process())
     if dry_run:
@@ -99,10 +97,22 @@ def _options(output: Path | None, resume: str | None) -> list[str]:
     return [word for name, value in given.items() if value is not None for word in (name, str(value))]
 
 
-def _launch(context: click.Context, num_processes: int, arguments: list[str]) -> NoReturn:
-    """Do this command in several processes, and end as they do."""
+def _start(context: click.Context, recipe: Recipe, arguments: list[str]) -> None:
+    """Do this command in as many processes as the recipe starts here, and end as they do; returns where it is one."""
+    from adaptkit.run.requirements import require_all
+    from adaptkit.run.starting import plan_start
+
+    start = plan_start(recipe)
+    if processes.is_launched():
+        return
+    require_all(recipe, start.strategy)  # once, rather than in every process
+    for note in start.notes:
+        echo_text(note)
+    if start.num_processes == 1:
+        return
+    given = [] if recipe.accelerator.num_processes else [f"accelerator.num_processes={start.num_processes}"]
     debug = [DEBUG] if context.find_root().meta[DEBUG] else []
-    outcome = launch.launch(num_processes, ["train", *debug, *arguments])
+    outcome = launch.launch(start.num_processes, ["train", *debug, *arguments, *given])
     if outcome.message is not None:
         echo_message("Error: " if outcome.is_error else "", outcome.message)
     raise click.exceptions.Exit(outcome.exit_code)

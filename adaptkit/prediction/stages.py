@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from adaptkit.build import built_parts
 from adaptkit.errors import RecipeError
 from adaptkit.interfaces import EncodedFeatures, Encoder
@@ -51,10 +53,10 @@ class PredictionOptions:
         Raises:
             RecipeError: They do not fit each other.
         """
-        number = (recipe.accelerator.num_processes or 1) if self.num_devices is None else self.num_devices
-        strategy = self.strategy or recipe.accelerator.strategy
-        if self.strategy is None and number == 1:
-            strategy = "none"
+        number = recipe.accelerator.num_processes if self.num_devices is None else self.num_devices
+        if number is None:
+            number = 1 if recipe.accelerator.strategy == "none" else max(1, torch.cuda.device_count())
+        strategy = self.strategy or recipe.accelerator.strategy_of(number)
         check_devices(strategy, number)
         return strategy, number
 

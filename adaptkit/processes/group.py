@@ -34,6 +34,11 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_launched() -> bool:
+    """Whether a launcher has started this process as one of a group: adaptkit's, torchrun, accelerate."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
 def process_index() -> int:
     """The rank of this process."""
     return int(os.environ.get("RANK", "0"))

@@ -86,11 +86,18 @@ class AcceleratorConfig(Section):
     """How a run is distributed over devices.
 
     Attributes:
-        num_processes: Processes to start; as launched where not given.
+        strategy: How several processes share the work: `auto` is `ddp`; `none` keeps a run to one.
+        num_processes: Processes to start; one for each visible GPU where not given, or as launched.
     """
 
-    strategy: Literal["none", "ddp", "zero2", "zero3", "fsdp"] = "none"
+    strategy: Literal["auto", "none", "ddp", "zero2", "zero3", "fsdp"] = "auto"
     num_processes: PositiveInt | None = None
+
+    def strategy_of(self, num_processes: int) -> str:
+        """What so many processes do: one has nothing to share, whatever the strategy."""
+        if num_processes == 1:
+            return "none"
+        return "ddp" if self.strategy == "auto" else self.strategy
 
 
 class EvaluationConfig(Section):

@@ -1,4 +1,4 @@
-"""What a run needs of this machine besides models and data, checked before anything is loaded or encoded."""
+"""What a run needs of this machine, checked before anything is loaded or encoded."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from adaptkit.build import missing_resources
 from adaptkit.errors import AdaptkitError, RecipeError, RunError, install_command, join_lines
 from adaptkit.files.paths import cache_dir
 from adaptkit.model.loss import has_liger
 from adaptkit.plugin_manager import get_plugin_manager
 from adaptkit.processes.group import SHARDED, require_packages
 from adaptkit.recipe import Recipe, StageConfig, components_of
+from adaptkit.run.starting import meant_for_gpus
 from adaptkit.surgery.quantization import require_bitsandbytes
 from adaptkit.training.metrics import require_reporters
 from adaptkit.training.preparation import has_compiler
@@ -25,23 +27,48 @@ FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash
 """Attention that is a package of its own, and what that is imported as."""
 
 
-def unmet_requirements(recipe: Recipe) -> list[str]:
+def unmet_requirements(recipe: Recipe, strategy: str = "none") -> list[str]:
     """Say which packages, devices and abilities a recipe's stages and benchmarks need and do not find here.
 
     Each names the key of the recipe, and what to do.
+
+    Args:
+        strategy: How processes share the work.
     """
-    return list(dict.fromkeys([*_of_the_run(recipe), *_of_stages(recipe), *_of_components(recipe), *_of_tasks(recipe)]))
+    found = [*_of_the_run(recipe, strategy), *_of_stages(recipe, strategy), *_of_components(recipe), *_of_tasks(recipe)]
+    return list(dict.fromkeys(found))
 
 
-def require_all(recipe: Recipe) -> None:
-    """Refuse a recipe that cannot run here.
+def require_all(recipe: Recipe, strategy: str = "none") -> None:
+    """Refuse a recipe that cannot run here: models, data, packages, and then also GPUs.
 
     Raises:
         RecipeError: All that is missing, together.
     """
-    problems = unmet_requirements(recipe)
-    if problems:
-        raise RecipeError(join_lines([f"recipe {recipe.name!r} cannot run here:", *(f"  {p}" for p in problems)]))
+    resources, unmet = missing_resources(recipe), unmet_requirements(recipe, strategy)
+    if not resources and not unmet:
+        return
+    hints = list(_of_gpus(recipe, strategy)) if resources else []
+    lines = [f"recipe {recipe.name!r} cannot run here:", *(f"  {line}" for line in [*resources, *hints, *unmet])]
+    if resources:
+        lines.append(
+            "`adaptkit train RECIPE --rehearse` tries the whole recipe now, on tiny stand-ins of what is missing. The "
+            "comment at the top of the recipe may say how to make it."
+        )
+    raise RecipeError(join_lines(lines))
+
+
+def _of_gpus(recipe: Recipe, strategy: str) -> Iterator[str]:
+    """What a recipe for large models wants besides models and data, where this machine has no GPU."""
+    if torch.cuda.is_available() or not meant_for_gpus(recipe):
+        return
+    yield (
+        "GPUs: none is visible. `adaptkit inspect RECIPE --gpus N` predicts the memory of each, once the config.json "
+        "of each model is here."
+    )
+    wanted = recipe.accelerator.strategy
+    if wanted != strategy:
+        yield from (f"packages, on several GPUs: {problem}" for problem in _said(require_packages, wanted))
 
 
 def _said(check: object, *arguments: object) -> Iterator[str]:
@@ -52,10 +79,10 @@ def _said(check: object, *arguments: object) -> Iterator[str]:
         yield str(error)
 
 
-def _of_the_run(recipe: Recipe) -> Iterator[str]:
+def _of_the_run(recipe: Recipe, strategy: str) -> Iterator[str]:
     for name in recipe.logging.report_to:
         yield from _said(require_reporters, [name])
-    yield from _said(require_packages, recipe.accelerator.strategy)
+    yield from _said(require_packages, strategy)
     if recipe.base.quantization is not None:
         yield from _said(require_bitsandbytes, f"base.quantization: {recipe.base.quantization}")
     wanted = recipe.base.attn_implementation
@@ -69,12 +96,12 @@ def _of_the_run(recipe: Recipe) -> Iterator[str]:
         yield f"base.attn_implementation: {wanted} needs a GPU, and none is seen. Take auto or sdpa."
 
 
-def _of_stages(recipe: Recipe) -> Iterator[str]:
+def _of_stages(recipe: Recipe, strategy: str) -> Iterator[str]:
     for stage in recipe.stages:
         where = f"stages.{stage.name}"
         if "adamw_8bit" in stage.optimizer_names():
             yield from _said(require_bitsandbytes, f"{where}.optimizer: adamw_8bit")
-        yield from _of_kernels(where, stage, recipe.accelerator.strategy)
+        yield from _of_kernels(where, stage, strategy)
 
 
 def _of_kernels(where: str, stage: StageConfig, strategy: str) -> Iterator[str]:

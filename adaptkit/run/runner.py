@@ -21,7 +21,6 @@ from adaptkit.build import (
     built_parts,
     check_validation,
     find_held_out,
-    missing_resources,
     split_sources,
     stage_datasets,
     stage_mixture,
@@ -30,7 +29,7 @@ from adaptkit.build import (
 from adaptkit.chat.encoding import special_tokens_in
 from adaptkit.chat.template import describe_end_of_turn
 from adaptkit.chat.vocabulary import describe_special_tokens, describe_unknown_words
-from adaptkit.errors import AdaptkitError, RecipeError, RunError, first_few, join_lines
+from adaptkit.errors import AdaptkitError, RunError, first_few
 from adaptkit.evaluation.differences import differences_of
 from adaptkit.evaluation.fresh_base import Description, describe_model
 from adaptkit.evaluation.text_identity import loading_of
@@ -127,24 +126,12 @@ class Run:
 
 
 def prepare_run(recipe: Recipe, output_dir: Path, reporter: Reporter) -> Run:
-    """Check that everything is there, and load what all stages share.
+    """Load what all stages share.
 
     Raises:
         DataError: A dataset is malformed or empty.
-        RecipeError: A model or dataset is not on this machine; all are named together.
+        ModelError: A model cannot be loaded.
     """
-    problems = missing_resources(recipe)
-    if problems:
-        raise RecipeError(
-            join_lines(
-                [
-                    f"recipe {recipe.name!r} names what is not on this machine:",
-                    *(f"  {problem}" for problem in problems),
-                    "The comment at the top of the recipe may say how to make it. "
-                    "`adaptkit train RECIPE --rehearse` tries the whole recipe on tiny stand-ins instead.",
-                ]
-            )
-        )
     with reporter.working(f"loading the base {recipe.base.path}"):
         models = load_models(recipe, _device(sharded=_shards_base(recipe)))
     described = describe_model(models.base, tensors=not _shards_base(recipe)) | _described_loading(models.base)
@@ -171,7 +158,12 @@ def hold_out(recipe: Recipe, sources: Mapping[str, DataSource], reporter: Report
 
 def _shards_base(recipe: Recipe) -> bool:
     """Whether stages shard the frozen weights over processes, so that no device holds all of them."""
-    return recipe.accelerator.strategy in SHARDED and num_processes() > 1
+    return strategy_of(recipe) in SHARDED
+
+
+def strategy_of(recipe: Recipe) -> str:
+    """How the processes of this run share the work."""
+    return recipe.accelerator.strategy_of(num_processes())
 
 
 def _device(*, sharded: bool) -> str | None:
@@ -195,9 +187,10 @@ def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume
     with ExitStack() as stack:
         stack.enter_context(wandb_run_closed())
         stack.enter_context(process_group())
-        check_strategy(recipe.accelerator.strategy, num_processes())
+        check_strategy(strategy_of(recipe), num_processes())
         check_resume(recipe, output_dir, resume)
-        check_stages(recipe)
+        require_all(recipe, strategy_of(recipe))
+        check_stages(recipe, strategy_of(recipe))
         on_main_process(lambda: require_places(recipe, output_dir))
         stack.enter_context(locked(output_dir))
         asked = recipe
@@ -242,14 +235,12 @@ def report_token_warnings(models: LoadedModels, sources: Mapping[str, DataSource
             reporter.warning(warning)
 
 
-def check_stages(recipe: Recipe) -> None:
+def check_stages(recipe: Recipe, strategy: str) -> None:
     """Make sure, before the first stage trains, that optimizer and policy of each suit the strategy and this machine.
 
     Raises:
-        AdaptkitError: One does not, or this machine lacks what the run needs.
+        AdaptkitError: One does not.
     """
-    require_all(recipe)
-    strategy = recipe.accelerator.strategy
     for stage in recipe.stages:
         check_optimizers(strategy, stage)
         insertion = recipe.workflows[stage.workflow].insertion
@@ -326,7 +317,7 @@ def _reload_frozen(run: Run, *, sharded: bool = True) -> None:
 
 def _finish(run: Run) -> None:
     """Write the trained workflows, and leave them where they can be evaluated."""
-    if run.recipe.accelerator.strategy in ENGINES and num_processes() > 1:
+    if strategy_of(run.recipe) in ENGINES:
         _rebuild_workflows(run, sharded=_shards_base(run.recipe))
     final = run.output_dir / FINAL_FOLDER
     remove_leftovers(final)
@@ -400,7 +391,7 @@ def _run_stage(run: Run, stage: StageConfig, number: str, resume: str | None) ->
             reporter=run.reporter,
             metrics_path=run.output_dir / METRICS_FILE,
             report_to=run.recipe.logging.report_to,
-            strategy=run.recipe.accelerator.strategy,
+            strategy=strategy_of(run.recipe),
             steps_after=_steps_after(run, stage),
             identity=recipe_identity(run.recipe, stage, run.models.tokenizer, sources, run.held_out),
             validation=validation,

@@ -225,7 +225,7 @@ def build_arguments(settings: StageConfig, output_dir: Path, num_samples: int, s
     for variable in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"):
         os.environ.pop(variable, None)  # accelerate's launcher sets them by its own configuration; the recipe decides
     use_cpu = num_processes() > 1 and not torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output_dir),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -251,3 +251,6 @@ def build_arguments(settings: StageConfig, output_dir: Path, num_samples: int, s
         ddp_find_unused_parameters=True,  # a batch need not use every trained part
         deepspeed=deepspeed_config(strategy, settings),
     )
+    if arguments.n_gpu > 1:  # one process among several GPUs: transformers would wrap the model in nn.DataParallel
+        arguments._n_gpu = 1
+    return arguments

@@ -38,7 +38,7 @@ RANK = {name: rank for rank, group in enumerate(GROUPS) for name in group}
 
 # What may look the other way: by default an encoder's fingerprint is the hash of its weights; the world trains its
 # models with our optimisers; the benchmark `world` takes its items from the world, whose hooks register it; memory is
-# predicted of the models that a run loads; what serves
+# predicted of the models that a run loads, and a run chooses its batches by that; what serves
 # and what scores ask a session; what serves with other engines exports to them.
 NEIGHBOURS = {
     ("interfaces", "files.hashing"),
@@ -49,6 +49,8 @@ NEIGHBOURS = {
     ("serving", "export"),
     ("world.hooks", "evaluation"),
     ("prediction", "run.loaded"),
+    ("run.batch_sizes", "prediction"),
+    ("run.requirements", "prediction"),
 }
 
 KNOWS_MODALITIES = {

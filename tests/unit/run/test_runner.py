@@ -445,7 +445,7 @@ def test_a_dry_run_shows_what_would_train_and_writes_nothing(recipe, tmp_path):
         ("stages.align.optimizer.learning_rat=1", "Did you mean 'learning_rate'"),
         ("workflows.vision.insertion.placement={layers: [7]}", "numbered 0 to 1; 7 is more than 1"),
         ("workflows.vision.insertion={policy: mma} stages.instruct.packing=true", "needs a row for each conversation"),
-        ("accelerator.strategy=zero2", "needs several processes"),
+        ("accelerator.strategy=none accelerator.num_processes=2", "strategy is none, and this run has 2 processes"),
         ("modalities.image.placeholder=<nothing>", "is not a token of the tokenizer"),
     ],
 )
@@ -504,7 +504,7 @@ def test_what_a_later_stage_cannot_have_is_refused_before_the_first(recipe):
     workflows = {"vision": {"insertion": "mma", "replace_ends": True}, "grounding": {"like": "vision"}}
     path = recipe(workflows=workflows)
     settings = ["modalities.image.cache_features=false", "accelerator.strategy=fsdp"]
-    result = invoke("train", path, *settings, "--dry-run")
+    result = invoke("train", path, *settings, "--dry-run", "--gpus", 2)
     assert result.exit_code == 2
     assert "fsdp does not work with the policy of this workflow (Mma)" in result.output
     assert "Stage 1" not in result.output
