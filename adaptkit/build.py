@@ -517,9 +517,9 @@ def build_stage_data(
         packs = PackSampler(
             mixture.indices,
             lengths=dataset.lengths(),
-            row_length=stage.per_device_train_batch_size * stage.max_length,
+            row_length=stage.row_length,
             num_epochs=stage.num_train_epochs if stage.max_steps < 0 else None,
-            num_draws=stage.max_steps * stage.gradient_accumulation_steps * num_processes,
+            num_draws=stage.max_steps * stage.step_size(num_processes),
             seed=stage.seed,
         )
         return StageData(dataset, PackedDataset(dataset), packs, PackedCollator(pad, media.collate))
@@ -527,7 +527,7 @@ def build_stage_data(
         mixture.indices,
         seed=stage.seed,
         lengths=dataset.lengths() if stage.group_by_length else None,
-        batch_size=stage.per_device_train_batch_size * stage.gradient_accumulation_steps * num_processes,
+        batch_size=stage.step_size(num_processes),
         group_by_length=stage.group_by_length,
     )
     return StageData(dataset, dataset, sampler, Collator(pad, media.collate))

@@ -37,6 +37,9 @@ Part = Literal["projector", "insertion", "ends", "encoder"]
 Weight = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
+_BATCH_BY_PROCESS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+"""What a stage has that does not give its `train_batch_size`."""
+
 
 class Draw(Section):
     """How many samples of a dataset one epoch has, whatever its size.
@@ -183,12 +186,16 @@ class StageConfig(Section):
         loss_spike: The stage stops where its loss is so many times the median of the last steps and above where it
             began; `.inf` for no limit.
         max_steps: Ends the stage early; -1 leaves it to `num_train_epochs`.
-        per_device_train_batch_size: Conversations per device and forward pass.
+        train_batch_size: Samples of an optimiser step, over all devices; with packing, rows of `max_length` positions.
+            `gradient_accumulation_steps` follow.
+        per_device_train_batch_size: Conversations per device and forward pass. `auto` takes as many as are predicted
+            to fit, and is the default beside `train_batch_size`; without that there are 8.
+        gradient_accumulation_steps: Forward passes of an optimiser step, each of all devices.
         max_length: Longest conversation in tokens, placeholders included; what is over is cut off.
         gradient_checkpointing: Recomputes activations to save memory: of whole layers, or, where `selective`, of all
             but matrix products and attention.
         packing: Fills rows with several conversations that do not see each other, without padding. A forward pass
-            then takes one row of `per_device_train_batch_size` times `max_length` positions.
+            then takes a row of up to `per_device_train_batch_size` times `max_length` positions.
         loss: How the loss is computed: `plain`, in `chunked` parts, by `liger`'s kernel, or `auto`, which chooses.
         torch_compile: Compiles each decoder layer, which takes minutes before it pays.
         save_steps: A checkpoint is written every so many steps, and at the end; 0 only at the end.
@@ -219,8 +226,9 @@ class StageConfig(Section):
     loss_spike: float = Field(default=5.0, gt=1)
     num_train_epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
-    per_device_train_batch_size: PositiveInt = 8
-    gradient_accumulation_steps: PositiveInt = 1
+    train_batch_size: PositiveInt | None = None
+    per_device_train_batch_size: PositiveInt | Literal["auto"] = "auto"
+    gradient_accumulation_steps: PositiveInt | None = None
     bf16: bool = False
     gradient_checkpointing: bool | Literal["selective"] = False
     packing: bool = False
@@ -234,6 +242,19 @@ class StageConfig(Section):
     dataloader_num_workers: int = Field(default=0, ge=0)
     group_by_length: bool = False
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_batch(cls, values: Any) -> Any:
+        """Without `train_batch_size`, an optimiser step has a size for each process, which has defaults."""
+        if not isinstance(values, Mapping) or values.get("train_batch_size") is not None:
+            return values
+        if values.get("per_device_train_batch_size") == "auto":
+            raise ValueError(
+                "per_device_train_batch_size: auto needs train_batch_size, the samples of an optimiser step"
+            )
+        given = {key: value for key, value in values.items() if value is not None or key not in _BATCH_BY_PROCESS}
+        return {**_BATCH_BY_PROCESS, **given}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -255,16 +276,61 @@ class StageConfig(Section):
         return 0 if self.validation is None else self.validation.every or self.save_steps
 
     @property
+    def size_per_device(self) -> int:
+        """Conversations per device and forward pass, of a stage whose batch is split."""
+        size = self.per_device_train_batch_size
+        assert size != "auto", "the batch is not split"
+        return size
+
+    @property
+    def num_passes(self) -> int:
+        """Forward passes of an optimiser step, of a stage whose batch is split."""
+        return self.gradient_accumulation_steps or 1
+
+    @property
     def batch_size(self) -> int:
-        """Items of the sampler in a batch of one device: samples, or one pack of them."""
-        return 1 if self.packing else self.per_device_train_batch_size
+        """Items of the sampler in a forward pass of one device: samples or packs."""
+        return 1 if self.packing and self.train_batch_size is None else self.size_per_device
+
+    @property
+    def row_length(self) -> int:
+        """Positions of a pack: `train_batch_size` counts packs that do not depend on how the batch is split."""
+        return self.max_length if self.train_batch_size is not None else self.size_per_device * self.max_length
+
+    def step_size(self, num_processes: int = 1) -> int:
+        """Items of the sampler in an optimiser step: samples or packs."""
+        return self.train_batch_size or self.batch_size * self.num_passes * num_processes
+
+    def split(self, num_processes: int, auto: int) -> Self:
+        """The stage with its batch split over processes and forward passes.
+
+        Shares need not be equal: the last pass of a step takes what is left.
+
+        Args:
+            auto: Conversations per device and forward pass where the stage leaves that open.
+
+        Raises:
+            ValueError: Sizes that the stage gives contradict each other.
+        """
+        given, passes = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        if self.train_batch_size is None:
+            return self
+        by_passes = auto if passes is None else math.ceil(self.train_batch_size / (passes * num_processes))
+        size = given if isinstance(given, int) else by_passes
+        found = math.ceil(self.train_batch_size / (size * num_processes))
+        if passes not in (None, found):
+            raise ValueError(
+                f"train_batch_size {self.train_batch_size} is {found} forward passes of {num_processes} x {size}, and "
+                f"gradient_accumulation_steps is {passes}. Leave that out (null), since it follows from the others; or "
+                "leave out train_batch_size, and a step has the product of both by the number of processes"
+            )
+        return self.model_copy(update={"per_device_train_batch_size": size, "gradient_accumulation_steps": found})
 
     def num_steps(self, num_items: int, num_processes: int = 1) -> int:
         """Optimiser steps of the stage, where the sampler gives `num_items` samples or packs an epoch."""
         if self.max_steps > 0:
             return self.max_steps
-        num_batches = math.ceil(num_items / (self.batch_size * num_processes))
-        return math.ceil(self.num_train_epochs * math.ceil(num_batches / self.gradient_accumulation_steps))
+        return math.ceil(self.num_train_epochs * math.ceil(num_items / self.step_size(num_processes)))
 
     def num_warmup_steps(self, num_steps: int) -> int:
         """Steps over which the learning rate rises, of `num_steps` in all; a ratio leaves at least one step after."""
@@ -280,7 +346,8 @@ class StageConfig(Section):
     def fixed_on_resume(self) -> dict[str, Any]:
         """What a resumed run must share with the one it continues to end in the same weights, as JSON values.
 
-        The stage's length is not part of it, since it may be extended; neither is what changes no weight.
+        The stage's length is not part of it, since it may be extended; neither is what changes no weight. How the
+        batch is split changes weights by rounding alone.
         """
         values = self.model_dump(mode="json", include=set(_FIXED_ON_RESUME))
         groups = self.optimizer.trained_groups(self.train)

@@ -31,9 +31,9 @@ from adaptkit.errors import DataError, ModelError, inert_text, join_lines
 from adaptkit.model.inspection import describe_components
 from adaptkit.prediction.building import load_skeletons
 from adaptkit.prediction.stages import PredictionOptions, Predictor, StagePrediction
-from adaptkit.processes.group import num_processes
 from adaptkit.recipe import Recipe, StageConfig, dump_recipe
 from adaptkit.reporting import StageStart
+from adaptkit.run.batch_sizes import for_prediction
 from adaptkit.run.loaded import LoadedModels
 from adaptkit.run.requirements import unmet_requirements
 from adaptkit.run.runner import check_stages, fitting_stage, hold_out, report_token_warnings
@@ -55,26 +55,27 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     """
     quiet_libraries()
     options = options or PredictionOptions()
-    strategy, _ = options.devices(recipe)
+    strategy, num_devices = options.devices(recipe)
     problems = unmet_requirements(recipe, strategy)
     if not problems:
         check_stages(recipe, strategy)
     console.print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
-    skeletons = load_skeletons(recipe)
     reporter = ConsoleReporter(console)
+    recipe = for_prediction(recipe, options, reporter)
+    skeletons = load_skeletons(recipe)
     missing, data = _open_data(skeletons, reporter)
     predictor = Predictor(skeletons, options)
     doubts: list[str] = []
     num_steps: dict[str, int] = {}
     predictions: list[StagePrediction] = []
     for number, stage in enumerate(recipe.stages, start=1):
-        stage_data = None if data is None else data.of_stage(stage)
+        stage_data = None if data is None else data.of_stage(stage, num_devices)
         num_items = None if stage_data is None else len(stage_data.sampler)
         if num_items is not None or stage.max_steps > 0:
-            num_steps[stage.name] = stage.num_steps(num_items or 0, options.devices(recipe)[1])
+            num_steps[stage.name] = stage.num_steps(num_items or 0, num_devices)
         place, steps = f"{number}/{len(recipe.stages)}", num_steps.get(stage.name, 0)
         components = {size.name: size.num_parameters for size in describe_components(predictor.model(stage))}
-        reporter.stage(StageStart(stage, place, components, num_items, steps, num_processes()))
+        reporter.stage(StageStart(stage, place, components, num_items, steps, num_devices))
         if data is not None and stage_data is not None:
             data.show_example(stage, stage_data.conversations)
             doubts += data.look_at(stage)
@@ -140,11 +141,11 @@ class _Data:
         """Reads the media of a stage."""
         return MediaStore(self.models.processor(stage.workflow))
 
-    def of_stage(self, stage: StageConfig) -> StageData:
+    def of_stage(self, stage: StageConfig, num_devices: int) -> StageData:
         """What the stage would train on."""
         sources = {name: self.sources.trained[name] for name in stage.data}
         fitting = fitting_stage(self.models.base, stage, self.reporter)
-        return build_stage_data(self.models.recipe, fitting, sources, self.media(stage), None)
+        return build_stage_data(self.models.recipe, fitting, sources, self.media(stage), None, num_devices)
 
     def look_at(self, stage: StageConfig) -> list[str]:
         """Print what a look at samples of every kind finds; why the stage could not be trained, if so."""

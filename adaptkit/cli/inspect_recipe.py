@@ -8,12 +8,14 @@ from typing import Any
 
 from adaptkit.build import built_parts
 from adaptkit.cli.prediction_tables import as_values, show_predictions
+from adaptkit.cli.reporter import ConsoleReporter
 from adaptkit.cli.terminal import Console
 from adaptkit.cli.workflow_tables import describe, show_workflows
 from adaptkit.errors import ModelError, unknown_name
 from adaptkit.prediction.building import load_skeletons
 from adaptkit.prediction.stages import PredictionOptions, Predictor, StagePrediction
 from adaptkit.recipe import Recipe, StageConfig, load_recipe
+from adaptkit.run.batch_sizes import for_prediction
 
 
 def show_recipe(
@@ -31,6 +33,7 @@ def show_recipe(
         if name == workflow:
             raise ModelError(message)
         console.print(message, style="yellow", highlight=False)
+    recipe = for_prediction(recipe, options, ConsoleReporter(console))
     models = load_skeletons(recipe)
     predictor = Predictor(models, options)
     stages = [stage for stage in recipe.stages if stage.workflow in names]
@@ -42,7 +45,7 @@ def show_recipe(
     if as_json:
         show_workflows(_with_predictions(described, stages, predictions), as_json)
     else:
-        known_steps = {stage.name: stage.num_steps(0) for stage in recipe.stages if stage.max_steps > 0}
+        known_steps = {stage.name: stage.max_steps for stage in recipe.stages if stage.max_steps > 0}
         show_predictions(console, recipe, predictions, options, known_steps)
 
 

@@ -15,7 +15,13 @@ def prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options by which memory and time are predicted."""
     for option in reversed(
         (
-            click.option("--gpus", type=int, help="Devices to predict for; the recipe's accelerator by default."),
+            click.option("--gpus", type=int, help="Devices to predict for; those that a run would use by default."),
+            click.option(
+                "--gpu-memory",
+                metavar="GIB",
+                type=click.FloatRange(min=0, min_open=True),
+                help="Memory of each, for batch sizes that follow from it; that of the visible GPUs by default.",
+            ),
             click.option("--strategy", help="How devices share the work: none, ddp, zero2, zero3 or fsdp."),
             click.option("--batch-size", type=int, help="Conversations per device and forward pass."),
             click.option(
@@ -50,6 +56,7 @@ def parse_options(values: dict[str, Any]) -> PredictionOptions:
         batch_size=values["batch_size"],
         length=values["length"],
         supervised=1.0 if values["supervised"] is None else values["supervised"],
+        memory=None if values["gpu_memory"] is None else int(values["gpu_memory"] * 2**30),
         rate=None if values["flops"] is None else parse_rate(values["flops"]),
     )
 

@@ -59,5 +59,8 @@ def _counts(start: StageStart) -> str:
 
 def _step_size(start: StageStart) -> str:
     """Samples or packs of one optimizer step, and over how many processes."""
-    size = start.stage.batch_size * start.stage.gradient_accumulation_steps * start.num_processes
-    return f"{size:,} over {start.num_processes} processes" if start.num_processes > 1 else f"{size:,}"
+    stage, number = start.stage, start.num_processes
+    size, each = f"{stage.step_size(number):,}", stage.batch_size
+    if stage.num_passes > 1:
+        return f"{size} ({stage.num_passes} passes of {f'{number} x ' * (number > 1)}{each})"
+    return f"{size} over {number} processes" if number > 1 else size

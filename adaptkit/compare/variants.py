@@ -82,10 +82,7 @@ def samples_seen(recipe: Recipe) -> int | None:
     """Training samples of all stages; None where a stage runs for whole epochs, whose length only its data knows."""
     if any(stage.max_steps < 0 for stage in recipe.stages):
         return None
-    return sum(
-        stage.max_steps * stage.per_device_train_batch_size * stage.gradient_accumulation_steps
-        for stage in recipe.stages
-    )
+    return sum(stage.max_steps * stage.step_size() for stage in recipe.stages)
 
 
 def _constants(recipe: Recipe) -> dict[str, object]:

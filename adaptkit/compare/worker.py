@@ -105,7 +105,7 @@ def training_speed(
     for stage in recipe.stages:
         logged = [line for line in lines if line["stage"] == stage.name and line.get("samples_per_second")]
         steps = [0, *(int(line["step"]) for line in logged)]
-        per_step = stage.per_device_train_batch_size * stage.gradient_accumulation_steps
+        per_step = stage.step_size()
         total += steps[-1] * per_step
         for before, after, line in zip(steps, steps[1:], logged):
             seconds += (after - before) * per_step / float(line["samples_per_second"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
+from math import ceil
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
 _BATCHES_PER_BUCKET = 50
 
@@ -53,6 +55,31 @@ class EpochSampler(Sampler[int]):
         if self._lengths is not None:
             order = _group_by_length(order, self._lengths, self._batch_size, self._seed + self.epoch)
         return iter(order)
+
+
+class StepBatches(BatchSampler):
+    """The forward passes of optimiser steps: each step's samples in batches over all devices, the last one smaller.
+
+    All steps but the last of an epoch have the same number of samples and of batches, whatever the size of a batch.
+
+    Args:
+        sampler: The order of an epoch.
+        batch_size: Samples of a batch at most.
+        step_size: Samples of an optimiser step.
+    """
+
+    def __init__(self, sampler: Sampler[Any], batch_size: int, step_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self._step_size = step_size
+
+    def __len__(self) -> int:
+        steps, rest = divmod(len(self.sampler), self._step_size)  # type: ignore[arg-type]
+        return steps * ceil(self._step_size / self.batch_size) + ceil(rest / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        samples = iter(self.sampler)
+        while step := list(islice(samples, self._step_size)):
+            yield from (step[i : i + self.batch_size] for i in range(0, len(step), self.batch_size))
 
 
 def _group_by_length(order: list[int], lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:

@@ -78,7 +78,7 @@ def predict_step(
             tracker.add(tensor)
         weights = tracker.live
         model.train()
-        if settings.gradient_accumulation_steps > 1:
+        if settings.num_passes > 1:
             _as_after_a_batch(model)
         tracker.restart()
         _forward_and_backward(model, batch, settings)
@@ -120,7 +120,7 @@ def _as_after_a_batch(model: nn.Module) -> None:
 def _forward_and_backward(model: Any, batch: Mapping[str, Any], settings: StageConfig) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16, cache_enabled=False):
         loss = model(**batch, num_items_in_batch=1).loss
-    (loss / settings.gradient_accumulation_steps).backward()
+    (loss / settings.num_passes).backward()
 
 
 def _optimizer_memory(model: nn.Module, settings: StageConfig, tracker: MemoryTracker) -> tuple[int, int]:

@@ -38,6 +38,7 @@ class PredictionOptions:
         length: Positions of a conversation.
         supervised: Share of tokens that are supervised.
         rate: Operations per second that a device achieves; without it no time is predicted.
+        memory: Bytes of a device, for stages that leave the batch size to its memory.
     """
 
     num_devices: int | None = None
@@ -46,6 +47,7 @@ class PredictionOptions:
     length: int | None = None
     supervised: float = 1.0
     rate: float | None = None
+    memory: int | None = None
 
     def devices(self, recipe: Recipe) -> tuple[str, int]:
         """Strategy and number of devices.
@@ -63,7 +65,7 @@ class PredictionOptions:
     def shape(self, stage: StageConfig) -> BatchShape:
         """The batch of a device."""
         return BatchShape(
-            stage.per_device_train_batch_size if self.batch_size is None else self.batch_size,
+            stage.size_per_device if self.batch_size is None else self.batch_size,
             stage.max_length if self.length is None else self.length,
             stage.packing,
             self.supervised,
@@ -102,7 +104,8 @@ class Predictor:
     def __init__(self, models: LoadedModels, options: PredictionOptions) -> None:
         options.devices(models.recipe)
         for stage in models.recipe.stages:
-            options.shape(stage)
+            if options.batch_size is not None or stage.per_device_train_batch_size != "auto":
+                options.shape(stage)
         self._loaded, self._options = models, options
         self._known: dict[str, StagePrediction] = {}
         self._models: dict[str, AdaptkitForConditionalGeneration] = {}
@@ -154,7 +157,7 @@ def _predict(
     step = predict_step(model, batch, stage)
     unit = largest_unit(decoder_layers(model.language_model))
     memory = memory_per_device(step, *options.devices(models.recipe), unit)
-    flops = stage.gradient_accumulation_steps * _flops(model, shape, media, num_supervised, models.recipe)
+    flops = stage.num_passes * _flops(model, shape, media, num_supervised, models.recipe)
     return StagePrediction(stage.name, shape, memory, flops, None if options.rate is None else flops / options.rate)
 
 

@@ -6,7 +6,7 @@ file, line and dotted key. Nothing here imports torch.
 
 from __future__ import annotations
 
-from adaptkit.recipe.batch_splitting import for_processes
+from adaptkit.recipe.batch_splitting import for_processes, split_batches
 from adaptkit.recipe.components import (
     DataConfig,
     EncoderConfig,
@@ -78,6 +78,7 @@ __all__ = [
     "recipe_json_schema",
     "reference",
     "shipped_folder",
+    "split_batches",
     "trained_as",
     "without_variables",
     "written_description",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adaptkit.errors import RecipeError
+from adaptkit.errors import RecipeError, join_lines
 from adaptkit.recipe.schema import Recipe
 from adaptkit.stage import StageConfig
 
@@ -38,18 +38,42 @@ def for_processes(recipe: Recipe, num_processes: int, earlier: Mapping[str, Any]
     return recipe.model_copy(update={"accelerator": accelerator, "stages": stages})
 
 
+def split_batches(recipe: Recipe, num_processes: int, auto: Mapping[str, int]) -> Recipe:
+    """The recipe with the batch of every stage split over processes and forward passes.
+
+    Args:
+        auto: Conversations per device and forward pass, for stages that leave that open, by name.
+
+    Raises:
+        RecipeError: Sizes that a stage gives contradict each other.
+    """
+    stages, problems = [], []
+    for stage in recipe.stages:
+        try:
+            stages.append(stage.split(num_processes, auto.get(stage.name, 1)))
+        except ValueError as error:
+            problems.append(f"stages.{stage.name}: {error}")
+    if problems:
+        raise RecipeError(join_lines(problems))
+    return recipe.model_copy(update={"stages": stages})
+
+
 def _resplit(stage: StageConfig, earlier: Mapping[str, Any], before: int, now: int) -> StageConfig:
+    """A stage whose step has a size for each process; one with `train_batch_size` keeps that by itself."""
+    if stage.train_batch_size is not None or earlier.get("train_batch_size") is not None:
+        return stage
     old_size = 1 if earlier.get("packing") else int(earlier["per_device_train_batch_size"])
     old_steps = int(earlier["gradient_accumulation_steps"])
     size = stage.batch_size
     batch = old_size * old_steps * before
-    if size * stage.gradient_accumulation_steps * now == batch:
+    if size * stage.num_passes * now == batch:
         return stage
     steps, rest = divmod(batch, size * now)
     if rest or not steps:
         raise RecipeError(
             f"stages.{stage.name}: an optimiser step was over {batch} samples ({old_size} x {old_steps} steps x "
             f"{before} processes), which {now} processes with {size} each cannot keep. Choose a number of processes "
-            f"that divides {batch}, or stages.{stage.name}.per_device_train_batch_size so that both together do."
+            f"that divides {batch}, or stages.{stage.name}.per_device_train_batch_size so that both together do; or "
+            f"give stages.{stage.name}.train_batch_size={batch} instead of both, which any number keeps."
         )
     return stage.model_copy(update={"gradient_accumulation_steps": steps})

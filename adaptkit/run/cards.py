@@ -82,7 +82,7 @@ def _stage(stage: StageConfig, num_steps: int, sizes: Mapping[str, int]) -> Stag
         train=list(stage.train),
         num_trainable=sum(sizes.get(part, 0) for part in stage.train),
         num_steps=num_steps,
-        batch_size=stage.batch_size * stage.gradient_accumulation_steps * num_processes(),
+        batch_size=stage.step_size(num_processes()),
         packing=stage.packing,
         optimizer=" and ".join(sorted(stage.optimizer_names())),
         learning_rate=stage.optimizer.learning_rate,

@@ -74,7 +74,8 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
         stage |= {
             "max_steps": MAX_STEPS,
             "per_device_train_batch_size": BATCH_SIZE,
-            "gradient_accumulation_steps": min(2, stage["gradient_accumulation_steps"]),
+            "train_batch_size": None,
+            "gradient_accumulation_steps": min(2, _num_passes(stage)),
             "dataloader_num_workers": 0,
             "logging_steps": 1,
         }
@@ -85,6 +86,12 @@ def rehearsal_of(recipe: Recipe, directory: Path) -> Recipe:
     values["accelerator"] = {"strategy": "none"}
     values["evaluation"] = {}
     return recipe_from_values(values)
+
+
+def _num_passes(stage: Mapping[str, Any]) -> int:
+    """Forward passes of a step, of which there are several where a device may not hold a whole batch."""
+    batch: int | None = stage["train_batch_size"]
+    return stage["gradient_accumulation_steps"] or (1 if batch is None else batch // BATCH_SIZE) or 1
 
 
 def _offered(stand_in: F | None, component: Component, where: str) -> F:

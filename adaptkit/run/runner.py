@@ -56,6 +56,7 @@ from adaptkit.processes.group import (
 )
 from adaptkit.recipe import Recipe, dump_recipe, for_processes
 from adaptkit.reporting import Reporter, StageStart
+from adaptkit.run.batch_sizes import device_memory, with_sizes
 from adaptkit.run.cards import training_card
 from adaptkit.run.features import cache_features
 from adaptkit.run.loaded import LoadedModels, load_models
@@ -197,7 +198,9 @@ def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume
         earlier = on_main_process(lambda: earlier_recipe(output_dir, resume))
         recipe = dated(for_processes(recipe, num_processes(), earlier), earlier)
         _report_resplit(asked, recipe, reporter)
-        run = prepare_run(recipe, output_dir, reporter)
+        # The recipe is recorded with what it leaves open, so that it runs on other devices, too
+        split = on_main_process(lambda: with_sizes(recipe, num_processes(), device_memory(), reporter))
+        run = prepare_run(split, output_dir, reporter)
         if is_main_process():
             stack.enter_context(recorded(_recipe_header() + dump_recipe(recipe), output_dir))
         wait_for_all()
@@ -212,7 +215,7 @@ def train_recipe(recipe: Recipe, output_dir: Path, reporter: Reporter, *, resume
 def _report_resplit(asked: Recipe, recipe: Recipe, reporter: Reporter) -> None:
     """Report stages whose gradient accumulation changes because another number of processes resumes the run."""
     for before, stage in zip(asked.stages, recipe.stages, strict=True):
-        if before.gradient_accumulation_steps != stage.gradient_accumulation_steps:
+        if before.num_passes != stage.num_passes:
             reporter.message(
                 f"stage {stage.name!r}: gradient_accumulation_steps is {stage.gradient_accumulation_steps} instead of "
                 f"{before.gradient_accumulation_steps}, so that a step of {num_processes()} process(es) has "

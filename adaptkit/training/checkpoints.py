@@ -238,9 +238,7 @@ def check_same_stage(checkpoint: Path, fixed: Mapping[str, Any], *, new_rates: b
     if not path.is_file():
         raise RecipeError(f"{checkpoint} was not written by a training stage: it has no {STAGE_FILE}")
     before, now = read_json(path, RunError, DAMAGED), json.loads(json.dumps(fixed))
-    if before.get("num_processes", 1) != now.get("num_processes", 1):
-        _check_global_batch(checkpoint, before, now)
-        before, now = ({key: value for key, value in fixed.items() if key not in _SPLIT} for fixed in (before, now))
+    before, now = _by_step(before), _by_step(now)
     before.pop(DEFAULTS, None)
     defaults = set(now.pop(DEFAULTS, ()))
     before, now = _flat(before), _flat(now)
@@ -278,20 +276,14 @@ def _is_hyperparameter(key: str) -> bool:
     return not is_kind and any(key == name or key.startswith(f"{name}.") for name in _HYPERPARAMETERS)
 
 
-def _check_global_batch(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    (old, old_split), (new, new_split) = _global_batch(before), _global_batch(now)
-    if old != new:
-        raise RecipeError(
-            f"cannot resume {checkpoint} with another number of processes: an optimiser step was over {old} samples "
-            f"({old_split}), and would be over {new} ({new_split}). Choose gradient_accumulation_steps or "
-            "per_device_train_batch_size so that the product is as before."
-        )
-
-
-def _global_batch(fixed: Mapping[str, Any]) -> tuple[int, str]:
-    """Samples of one optimiser step over all processes, and what they are the product of."""
-    split = {key: int(fixed.get(key, 1)) for key in _SPLIT}
-    return math.prod(split.values()), " x ".join(f"{key} {value}" for key, value in split.items())
+def _by_step(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """With the samples of an optimiser step, and the positions of a pack, instead of how the step is split."""
+    split = {key: int(fixed.get(key) or 1) for key in _SPLIT}
+    packed = fixed.get("packing")
+    steps = {"train_batch_size": math.prod(n for key, n in split.items() if not (packed and key == _SPLIT[0]))}
+    if packed and "max_length" in fixed:  # older checkpoints do not say
+        steps["row_length"] = split[_SPLIT[0]] * int(fixed["max_length"])
+    return {**steps, **{key: value for key, value in fixed.items() if key not in _SPLIT}}
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
+from adaptkit.data.sampler import StepBatches
 from adaptkit.errors import RunError
 from adaptkit.files.loading import reading
 from adaptkit.files.writing import staging_path
@@ -86,9 +87,8 @@ class WorkflowTrainer(Trainer):  # type: ignore[misc]
 
     def build_loader(self, **options: Any) -> DataLoader[Any]:
         """The loader of this process, given what all loaders have in common."""
-        loader: DataLoader[Any] = DataLoader(
-            self.train_dataset, batch_size=self._settings.batch_size, sampler=self._sampler, **options
-        )
+        batches = StepBatches(self._sampler, self._settings.batch_size, self._settings.step_size())
+        loader: DataLoader[Any] = DataLoader(self.train_dataset, batch_sampler=batches, **options)
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
@@ -215,7 +215,12 @@ def stage_identity(
     settings: StageConfig, sampler: Sampler[Any], given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What must be the same in a run and its continuation; `given` is what settings and data do not tell."""
-    counts = {"num_samples": len(sampler), "num_processes": num_processes()}  # type: ignore[arg-type]
+    counts = {
+        "num_samples": len(sampler),  # type: ignore[arg-type]
+        "num_processes": num_processes(),
+        "train_batch_size": settings.step_size(num_processes()),
+        **({"row_length": settings.row_length} if settings.packing else {}),
+    }
     return {**settings.fixed_on_resume(), **counts, **(given or {})}
 
 
@@ -228,7 +233,7 @@ def build_arguments(settings: StageConfig, output_dir: Path, num_samples: int, s
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        gradient_accumulation_steps=settings.num_passes,
         **schedule_arguments(settings, num_steps),
         max_grad_norm=settings.max_grad_norm,
         max_steps=num_steps,

@@ -82,6 +82,11 @@ def _recipe(folder: Path) -> dict[str, Any]:
     }
 
 
+STAGES = ("instruct", "ground")
+SPLITS: dict[str, tuple[int, int | str]] = {"alone": (1, "auto"), "passes": (1, 3), "two": (2, 1), "four": (4, "auto")}
+"""Processes that share a batch, and samples of each and of a forward pass: of 4, of which 3 and 1 are two passes."""
+
+
 class DieAt:
     """Ends this process at a file operation."""
 
@@ -111,17 +116,34 @@ def main(work: Path) -> dict[str, Any]:
     """What a run left that nobody disturbed, those that were killed at each moment, and those in several processes."""
     recipe = work / "recipe.yaml"
     assert forked(1, partial(run, work / "whole", recipe, None)) == [0]
-    told = {"whole": _left(work / "whole"), "killed": {}, "several": {}}
+    told = {"whole": _left(work / "whole"), "killed": {}, "several": {}, "any_number": any_number(work)}
     for moment in MOMENTS:
         folder = work / moment
         assert forked(1, partial(run, folder, recipe, moment)) == [-signal.SIGKILL], moment
         assert forked(1, partial(run, folder, recipe, None)) == [0], moment
         told["killed"][moment] = _left(folder)
-    split = tuple(f"stages.{stage}.per_device_train_batch_size=2" for stage in ("instruct", "ground"))
+    split = tuple(f"stages.{stage}.per_device_train_batch_size=2" for stage in STAGES)
     options = (*split, "accelerator.strategy=fsdp")
     assert forked(2, partial(run, work / "fsdp", recipe, None, options)) == [0, 0]
     told["several"]["fsdp"] = _left(work / "fsdp")
     return told
+
+
+def any_number(work: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the steps of a recipe are in different numbers of processes; the last of an epoch has 2 samples of 4."""
+    told = {}
+    for name, (num_processes, size) in SPLITS.items():
+        values = {"train_batch_size": 4, "per_device_train_batch_size": size, "max_steps": -1, "num_train_epochs": 2}
+        options = tuple(f"stages.{stage}.{key}={value}" for stage in STAGES for key, value in values.items())
+        assert forked(num_processes, partial(train, work / name, work / "recipe.yaml", options)) == [0] * num_processes
+        lines = [json.loads(line) for line in (work / name / "metrics.jsonl").read_text().splitlines()]
+        told[name] = [{key: line[key] for key in ("stage", "step", "loss", "learning_rate")} for line in lines]
+    return told
+
+
+def train(folder: Path, recipe: Path, overrides: tuple[str, ...]) -> None:
+    os.environ["ADAPTKIT_CACHE"] = str(recipe.parent / "cache")
+    train_recipe(load_recipe(recipe, overrides), folder, Reporter())
 
 
 def _left(folder: Path) -> dict[str, Any]:

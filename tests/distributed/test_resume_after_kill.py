@@ -65,3 +65,12 @@ def test_a_run_killed_outside_of_training_is_completed(forks: dict[str, Any], mo
     told = forks["recipes"]
     assert told["killed"][moment] == told["whole"]
     assert {"results.json", "report.html", "recipe.yaml"} < set(told["whole"]["files"])
+
+
+@pytest.mark.parametrize("split", ["passes", "two", "four"])
+def test_any_number_of_processes_takes_the_same_steps(forks: dict[str, Any], split: str) -> None:
+    alone, other = (forks["recipes"]["any_number"][name] for name in ("alone", split))
+    assert [line["step"] for line in alone] == [1, 2, 3, 4, 5, 6] * 2  # 10 samples by 4, twice
+    for key in ("stage", "step", "learning_rate"):
+        assert [line[key] for line in other] == [line[key] for line in alone]
+    assert [line["loss"] for line in other] == pytest.approx([line["loss"] for line in alone], rel=1e-5)

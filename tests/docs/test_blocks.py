@@ -39,7 +39,7 @@ SHORT = [
     *(f"stages.{stage}.max_steps=2" for stage in ("align", "pretrain", "instruct", "ground")),
     *(f"data.world_{data}.num_samples=64" for data in ("captions", "questions", "boxes")),
     "data.world_questions.num_images=64",
-    "stage_defaults.per_device_train_batch_size=4",
+    *(f"stages.{stage}.train_batch_size=4" for stage in ("align", "pretrain", "instruct", "ground")),
     "evaluation.limit=2",
 ]
 SHORTER = {"sensor.yaml": ["stages.align.max_steps=2", "stages.learn.max_steps=2", "evaluation.limit=4"]}

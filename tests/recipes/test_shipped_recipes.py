@@ -171,8 +171,7 @@ class TestPaper:
         ]
 
     def test_llava_values(self, recipe: Recipe) -> None:
-        batches = [s.per_device_train_batch_size * s.gradient_accumulation_steps * 8 for s in recipe.stages]
-        assert batches == [256, 256, 128, 128]
+        assert [s.train_batch_size for s in recipe.stages] == [256, 256, 128, 128]
         for stage in recipe.stages:
             assert (stage.num_train_epochs, stage.max_steps) == (1, -1)
             assert (stage.lr_scheduler_type, stage.warmup_ratio) == ("cosine", 0.03)
@@ -223,7 +222,7 @@ def test_lavin() -> None:
     assert (encoder["feature_layers"], encoder["tokens"]) == ([4, 8, 12, 16, 20, 24], "cls")
     assert (insertion.policy, insertion.placement) == ("mma", None)
     (stage,) = recipe.stages
-    batch_size = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * 8
+    batch_size = stage.train_batch_size
     assert (batch_size, stage.num_train_epochs, stage.warmup_ratio) == (32, 20, 2 / 20)
     assert stage.optimizer.learning_rate == pytest.approx(9e-3 * batch_size / 256)
     assert (stage.optimizer.weight_decay, stage.optimizer.betas) == (0.02, (0.9, 0.95))

@@ -17,6 +17,7 @@ from transformers import set_seed
 from transformers import trainer as transformers_trainer
 
 from adaptkit.chat.encoding import IGNORE_INDEX
+from adaptkit.data.sampler import StepBatches
 from adaptkit.processes.group import ENGINES, SHARDED, ZERO_STAGES, any_process, num_processes, process_index
 from adaptkit.training.distributed.optimizer_state import ShardedOptimizer, gather_state, load_state
 from adaptkit.training.distributed.strategies import assert_strategy, full_tensor, gather_tensors, local_shard
@@ -114,10 +115,11 @@ class DistributedTrainer(WorkflowTrainer):
 
     def build_loader(self, **options: Any) -> DataLoader[Any]:
         """The loader of this process's shards of the batches."""
-        batches = BatchSampler(self._sampler, self._settings.batch_size * num_processes(), drop_last=False)
+        number = num_processes()
+        batches = StepBatches(self._sampler, self._settings.batch_size * number, self._settings.step_size(number))
         loader: DataLoader[Any] = DataLoader(
             WithRepeats(self.train_dataset),
-            batch_sampler=BatchShards(batches, process_index(), num_processes()),
+            batch_sampler=BatchShards(batches, process_index(), number),
             **options,
         )
         prepared: DataLoader[Any] = prepare_data_loader(

@@ -175,7 +175,7 @@ def test_a_fresh_start_never_overwrites_checkpoints(model, tmp_path):
 
 def test_resuming_with_other_settings_says_which(model, tmp_path):
     train(model, tmp_path, settings())
-    with pytest.raises(RecipeError, match="batch_size was 4, is now 8; seed was 0, "):
+    with pytest.raises(RecipeError, match="seed was 0, is now 1; train_batch_size was 4, is now 8"):
         train(model, tmp_path, settings(per_device_train_batch_size=8, seed=1, max_steps=9), resume="auto")
     with pytest.raises(RecipeError, match="num_samples was 24, is now 20"):
         train(model, tmp_path, settings(max_steps=9), data=FakeData(20), resume="auto")
