@@ -14,8 +14,8 @@ _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by
 _WANTED = re.compile(r"(?:Tried to allocate|you tried to allocate) ([\d.,]+ ?\w+)", re.IGNORECASE)
 
 LOWER = (
-    "Give a lower per_device_train_batch_size (beside train_batch_size, or raising gradient_accumulation_steps as much, "
-    "the result is the same), "
+    "Give a lower per_device_train_batch_size (beside train_batch_size, or raising gradient_accumulation_steps as "
+    "much, the result is the same), a lower "
     "max_length, or set gradient_checkpointing: true; `adaptkit train RECIPE --dry-run` predicts what a run needs."
 )
 """Advice if training has too little memory."""

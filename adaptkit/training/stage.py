@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -108,6 +109,7 @@ def train_stage(
     """
     check_strategy(strategy, num_processes())
     check_optimizers(strategy, settings)
+    settings = _split(settings)
     if not len(sampler):  # type: ignore[arg-type]
         raise DataError(f"stage {settings.name!r} has no data: its mixture is empty")
     found = on_main_process(lambda: _find_checkpoint(output_dir, resume))
@@ -173,6 +175,14 @@ def _ended(settings: StageConfig, log: MetricsLog, last: Path, seconds: float, r
     if best is not None:
         reporter.message(ending(settings, last, best, final))
     return StageResult(log.lines(), seconds, checkpoints.step_of(final), final)
+
+
+def _split(settings: StageConfig) -> StageConfig:
+    """The stage with its batch split; what it leaves open is one forward pass."""
+    try:
+        return settings.split(num_processes(), math.ceil((settings.train_batch_size or 1) / num_processes()))
+    except ValueError as error:
+        raise RecipeError(f"stage {settings.name!r}: {error}") from None
 
 
 def _check_trainable(model: nn.Module, parts: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ def score_rows(
 ) -> dict[Kind, TokenScores]:
     """Sums of what all processes find in their shards of the rows."""
     model: Any = trainer.model_wrapped if strategy in SHARDED else trainer.model
-    size = settings.per_device_train_batch_size
+    size = settings.size_per_device
     batches = BatchSampler(data.order, size * num_processes(), drop_last=False)
 
     def collate(rows: list[tuple[list[Kind], Any]]) -> tuple[list[list[Kind]], Any]:
