@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptkit.cli.eval_harnesses import harness_options, harness_tasks, score_harness_tasks
+from adaptkit.cli.eval_harnesses import harness_options, harness_tasks, score_harness_tasks, show_tasks
 from adaptkit.cli.output import json_option, seed_option, trust_option
 from adaptkit.cli.terminal import Console, echo_json
 from adaptkit.plugin_manager import get_plugin_manager
@@ -22,7 +22,7 @@ TEXT = "text"
 
 
 @click.command(name="eval")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--tasks",
     metavar="A,B",
@@ -55,7 +55,7 @@ TEXT = "text"
 )
 @harness_options
 def evaluate(
-    checkpoint: Path,
+    checkpoint: Path | None,
     tasks: str | None,
     limit: int | None,
     data: Path | None,
@@ -63,6 +63,7 @@ def evaluate(
     as_json: bool,
     trust_remote_code: bool,
     workflow: str | None,
+    list_tasks: bool,
     **harness: Any,
 ) -> None:
     """Score CHECKPOINT, a workflow's folder or hub id or a run directory, on benchmarks.
@@ -74,6 +75,10 @@ def evaluate(
     workflow and text through the base. Answers are kept, so that an evaluation that was stopped goes on; a run keeps
     the scores, too. Nothing is ever sent to a judge elsewhere.
     """
+    if list_tasks:
+        return show_tasks(data, as_json)
+    if checkpoint is None:
+        raise click.MissingParameter(param_hint="CHECKPOINT", param_type="argument")
     from adaptkit.chat.template import fix_date
     from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.cli.reporter import ConsoleReporter
@@ -118,6 +123,7 @@ def evaluate(
         names = ", ".join(dict.fromkeys([*(config.name for config in configs), *foreign]))
         Console().print(render_results_table(results, title=f"{given}: {names}"))
     require_unchanged_text(results, recipe)
+    return None
 
 
 def _own_and_foreign(tasks: str | None, recipe: Recipe | None) -> tuple[list[str], list[str]]:

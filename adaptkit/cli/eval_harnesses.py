@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +39,38 @@ harness_options: Decorator = add_options(
         "--include-path", "include", type=FOLDER, multiple=True, help="Folder with task files of your own; repeatable."
     ),
     click.option(
+        "--list-tasks", is_flag=True, help="Only list the known public benchmarks, and which of them can run on --data."
+    ),
+    click.option(
         "--fresh", is_flag=True, help="Ask everything again, instead of going on with the answers that are kept."
     ),
 )
 """Options that concern tasks of the harnesses alone."""
+
+
+def show_tasks(data: Path | None, as_json: bool) -> None:
+    """Print which public benchmarks there are, and which can run with the data that are here."""
+    from rich.table import Table
+
+    from adaptkit.cli.terminal import Console, echo_json, styled
+    from adaptkit.evaluation.public_data.listing import list_tasks
+
+    rows = list_tasks(data)
+    if as_json:
+        echo_json([{**asdict(row), "where": row.where and str(row.where)} for row in rows])
+        return
+    table = Table(title="Public benchmarks", title_justify="left", title_style="bold")
+    for column in ("benchmark", "--tasks", "harness", "data"):
+        table.add_column(column, no_wrap=column == "--tasks")
+    for row in rows:
+        place = os.path.relpath(row.where, data) if row.where and data else ""
+        state = styled(f"here: {place}", "green") if row.where else f"missing: {row.lacks}"
+        table.add_row(row.benchmark, row.task, row.harness, state)
+    table.caption = "Every other task of lmms-eval and lm-eval can be named, too."
+    if data is None:
+        table.caption += " --data DIR shows which can run on what is in a folder."
+    table.caption_justify = "left"
+    Console().print(table)
 
 
 @contextmanager

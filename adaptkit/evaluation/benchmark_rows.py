@@ -69,7 +69,7 @@ def _metric_rows(
 ) -> Iterator[BenchmarkRow]:
     metrics = list(dict.fromkeys(metric for score in scores.values() for metric in score["metrics"]))
     if not metrics:
-        yield BenchmarkRow(name, "no number", {}, n, is_part)
+        yield BenchmarkRow(name, "(none)", {}, n, is_part)
     for number, metric in enumerate(metrics):
         found = {workflow: _shown(score, metric) for workflow, score in scores.items() if metric in score["metrics"]}
         mark = (

@@ -1,4 +1,4 @@
-"""Answers that are kept as they come, so that an evaluation that ends early goes on from there."""
+"""Answers that are kept as they come, so that an evaluation that was stopped can be resumed."""
 
 from __future__ import annotations
 
