@@ -47,7 +47,7 @@ def find_copies(data_dir: Path) -> set[str]:
 def split_files(folder: Path, config: str | None) -> dict[str, list[Path]]:
     """The files of each split of a configuration, as the dataset's card lists them, or as their names say.
 
-    Splits of which nothing was fetched are left out; of a copy with several configurations, of which none is named,
+    Splits of which nothing was fetched are omitted; of a copy with several configurations, of which none is named,
     there are none.
 
     Raises:

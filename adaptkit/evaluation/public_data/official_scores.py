@@ -62,7 +62,7 @@ def official_scores(
 
     Returns:
         By the name of the task, or of a benchmark of many subjects: `{"rule", "scores", "details", "notes"}`. Tasks
-        without such a rule, and tasks that nothing was asked of, are left out.
+        without such a rule, and tasks that nothing was asked of, are omitted.
     """
     groups: dict[str, tuple[PublicBenchmark, list[_Answered]]] = {}
     known = {leaf.name: (name, b) for b in BENCHMARKS for name in b.tasks for leaf in find_tasks(name, b.harness)}
@@ -114,7 +114,7 @@ def _mme(answers: Sequence[_Answered]) -> OfficialScores:
     for (category, _), pair in by_picture.items():
         lines[category] += pair if len(pair) == 2 else []
     left_out = sum(len(pair) != 2 for pair in by_picture.values())
-    notes = [f"{left_out} pictures with one of their two questions are left out"] if left_out else []
+    notes = [f"{left_out} pictures with one of their two questions are omitted"] if left_out else []
     found = mme.score_lines(lines)["official"]
     scores = {name: found[name] for name in ("perception", "cognition", "total")}
     return OfficialScores(scores, {"tasks": found["tasks"]}, notes)
@@ -181,7 +181,7 @@ def _scienceqa(answers: Sequence[_Answered]) -> OfficialScores:
     notes = []
     if any(problem["image"] is None for problem in problems.values()):
         contexts = {name: value for name, value in contexts.items() if name not in ("acc_has_image", "acc_no_context")}
-        notes = ["which problems have a picture is not in the log: their groups are left out"]
+        notes = ["which problems have a picture is not in the log: their groups are omitted"]
     scores = {"acc": 100 * mean(right.values())}
     return OfficialScores(scores, contexts, notes)
 

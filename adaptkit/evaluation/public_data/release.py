@@ -98,7 +98,7 @@ def size_of(path: Path, where: str) -> tuple[int, int]:
     """Width and height in pixels of a picture, from its header.
 
     Raises:
-        DataError: It is no picture.
+        DataError: It is not a picture.
     """
     with reading(path, DataError):
         return check_picture(path, f"{where}: {path}")
@@ -108,7 +108,7 @@ def check_picture(source: Path | bytes, where: str) -> tuple[int, int]:
     """Width and height in pixels.
 
     Raises:
-        DataError: It is no picture.
+        DataError: It is not a picture.
     """
     from PIL import Image, UnidentifiedImageError
 

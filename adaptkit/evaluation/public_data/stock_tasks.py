@@ -132,7 +132,7 @@ class TaskFiles:
         )
 
     def _config(self, path: Path, depth: int = 0) -> dict[str, Any]:
-        """A task file with what it includes; empty where it is no task file."""
+        """A task file with what it includes; empty where it is not a task file."""
         try:
             config = yaml.load(self._text(path), Loader=_Loader)
         except (yaml.YAMLError, OSError, UnicodeError):

@@ -17,6 +17,8 @@ pytest.importorskip("soundfile")
 
 from adaptkit.errors import DataError  # noqa: E402
 from adaptkit.evaluation.public_data import StockTask, find_tasks, list_tasks, local_datasets  # noqa: E402
+from adaptkit.evaluation.public_data.benchmarks import BENCHMARKS, RULES  # noqa: E402
+from adaptkit.evaluation.public_data.hub_folders import names_of  # noqa: E402
 from tests.unit.evaluation import benchmark_files as files  # noqa: E402
 
 MME = "lmms-lab-encoder/MME"
@@ -309,3 +311,18 @@ def test_recordings_are_decoded_without_torchcodec(tmp_path: Path) -> None:
     (tmp_path / "LibriSpeech/test-clean/61/70968/61-70968-0000.flac").write_bytes(b"no recording")
     with pytest.raises(DataError, match=r"61-70968-0000\.flac"):
         load(tmp_path, "lmms-lab-audio/librispeech", "librispeech_test_clean", "librispeech_test_clean")
+
+
+def test_the_documentation_has_every_task_dataset_and_rule() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/reference/public-benchmarks.md").read_text(encoding="utf-8")
+    for benchmark in BENCHMARKS:
+        assert f"`{benchmark.tasks[0]}`" in page
+        assert all(
+            f"{name}`" in page or f"…_{name.split('_', 1)[1].removeprefix('bbox_rec_')}`" in page
+            for name in benchmark.tasks
+        )
+        assert not benchmark.hub_has_media or names_of(benchmark.dataset)[-1] in page
+        assert benchmark.home in page or benchmark.home.startswith("huggingface.co")
+        assert all(f"{layout.folders[0]}/" in page for layout in benchmark.layouts[:1])
+    words = page.replace("`", "")
+    assert all(rule.split(",")[0] in words for rule in RULES.values())
