@@ -11,7 +11,7 @@ from rich.text import Text
 from adaptkit.cli.terminal import styled
 from adaptkit.evaluation.benchmark_rows import BenchmarkRow, benchmark_rows, benchmark_workflows
 from adaptkit.evaluation.boxes import IOU_THRESHOLD
-from adaptkit.evaluation.differences import failures
+from adaptkit.evaluation.differences import failures, how_it_was_compared, what_was_compared
 from adaptkit.evaluation.report import is_trained_on
 
 AddRow = Callable[..., None]
@@ -109,8 +109,22 @@ def _add_text(table: Table, add: AddRow, text: Mapping[str, Any]) -> None:
         add("text, base in a fresh process", {"score": _percent(text["base_accuracy"])}, n)
     if text.get("adapted_accuracy") is not None:
         add("text, through the adapted decoder", {"score": _percent(text["adapted_accuracy"])}, n, style="dim")
+    _add_comparison(table, add, text)
     table.caption = identity_line(text)
     table.caption_justify = "left"
+
+
+def _add_comparison(table: Table, add: AddRow, text: Mapping[str, Any]) -> None:
+    """What was compared with a process without adaptkit, line by line."""
+    rows = what_was_compared(text)
+    if not rows:
+        return
+    table.add_section()
+    add(_bold("text workflow, and the base in a process without adaptkit"), {})
+    for what, amount, same in rows:
+        add(styled(f"  {what} ({amount}): {same}", "dim" if same == "identical" else "red"), {})
+    if how := how_it_was_compared(text):
+        add(f"  {how}", {}, style="dim")
 
 
 def _bold(text: str) -> Text:

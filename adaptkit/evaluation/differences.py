@@ -44,3 +44,31 @@ def failures(text: Mapping[str, Any], *, own_template: bool = False) -> list[str
     if text.get("failed"):
         found.append(str(text["failed"]))
     return found
+
+
+def what_was_compared(text: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows on a proof: what was compared, how much of it, and whether it was the same; empty where nothing was.
+
+    Args:
+        text: The section `text` of results.
+    """
+    if text.get("logits_identical") is None:
+        return []
+    rows = [("logits", _amount(text, prompts="num_prompts", positions="num_positions"), text["logits_identical"])]
+    if "answers_identical" in text:
+        rows.append(("ids of answers", _amount(text, answers="num_answers"), text["answers_identical"]))
+    settings = not text.get("differences")
+    rows.append(("tensors, settings, hooks, code", "all of the base", settings))
+    for name in ("tokenizer", "chat_template"):
+        if f"{name}_identical" in text:
+            rows.append((name.replace("_", " "), "the workflow's with the base's", text[f"{name}_identical"]))
+    return [(what, amount, "identical" if same else "different") for what, amount, same in rows]
+
+
+def how_it_was_compared(text: Mapping[str, Any]) -> str:
+    """What a comparison was made with: versions, dtype and device; empty where that is not recorded."""
+    return ", ".join(f"{name} {value}" for name, value in (text.get("environment") or {}).items())
+
+
+def _amount(text: Mapping[str, Any], **keys: str) -> str:
+    return ", ".join(f"{text[key]:,} {what}" for what, key in keys.items() if key in text)

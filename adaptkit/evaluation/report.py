@@ -18,7 +18,7 @@ from markupsafe import Markup
 from adaptkit.chat.boxes import Box, unpad_box
 from adaptkit.errors import without_secrets
 from adaptkit.evaluation.benchmark_rows import render_benchmarks
-from adaptkit.evaluation.differences import failures
+from adaptkit.evaluation.differences import failures, how_it_was_compared, what_was_compared
 from adaptkit.evaluation.pages import percent, render_page
 from adaptkit.evaluation.plots import line_plot
 from adaptkit.files.writing import write_text
@@ -130,6 +130,8 @@ def render_report(data: ReportData) -> str:
         tiles=_tiles(data.results),
         tables=_tables(data.results),
         text=data.results.get("text"),
+        compared=what_was_compared(data.results.get("text") or {}),
+        how_compared=how_it_was_compared(data.results.get("text") or {}),
         text_failures=failures(data.results.get("text") or {}, own_template=True),
         stages=_stages(data.metrics),
         layer_counts=Counter(layer["kind"] for layer in data.layers),
@@ -202,15 +204,14 @@ def _tiles(results: Mapping[str, Any]) -> list[_Tile]:
         base = "not run" if text["base_accuracy"] is None else percent(text["base_accuracy"])
         label, detail = "Text, through the base", f"base alone {base}"
         tiles.append(_Tile(label, percent(text["workflow_accuracy"]), detail, _note(text, "workflow_accuracy")))
-    if text:
-        tiles.append(_identity_tile(text))
+    tiles.append(_identity_tile(text or {}))
     return tiles
 
 
 def _identity_tile(text: Mapping[str, Any]) -> _Tile:
     label = "Text logits, bit for bit"
-    if text["logits_identical"] is None:
-        return _Tile(label, "not compared", text.get("note", ""))
+    if text.get("logits_identical") is None:
+        return _Tile(label, "not compared", text.get("note", "not by this evaluation"))
     same = not failures(text, own_template=True)
     detail = f"{text['num_prompts']} prompts, {text['num_positions']:,} positions"
     note = "against a process without adaptkit"

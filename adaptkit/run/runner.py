@@ -285,8 +285,7 @@ def _run_stages(run: Run, resume: str | None) -> None:
         _run_stage(run, stage, f"{number}/{len(stages)}", resume)
         if whole:
             _require_unchanged(run, f"stage {stage.name!r}")
-        what = "tensors, settings, code" if whole else "tensors, shard by shard"
-        run.reporter.message(f"stage {stage.name}: the base is unchanged ({what})")
+        run.reporter.message(f"stage {stage.name}: the base is unchanged: {_compared(run, whole=whole)}")
 
 
 def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
@@ -302,6 +301,16 @@ def _require_unchanged(run: Run, who: str, *, tensors: bool = True) -> None:
             f"{who} changed {what}: {first_few(changed, separator='; ')}. The run has been stopped; "
             "do not use its result. This is an error in a plugin or in adaptkit; please report it with the recipe."
         )
+
+
+def _compared(run: Run, *, whole: bool) -> str:
+    """What was compared of the base after a stage."""
+    if not whole:
+        return "every tensor was compared with itself before the stage, shard by shard"
+    num_tensors = sum(name.startswith("tensor ") for name in run.described)
+    others = len(run.described) - num_tensors
+    size = sum(p.nbytes for p in run.models.base.parameters()) / 1e6
+    return f"{num_tensors:,} tensors ({size:,.1f} MB) and {others:,} settings and functions are as they were loaded"
 
 
 def _described_loading(base: PreTrainedModel) -> Description:

@@ -236,3 +236,24 @@ def test_the_table_names_every_score() -> None:
     ):
         assert expected in text
     assert "[bold]" not in text
+
+
+def test_every_report_and_table_says_what_was_compared_of_text() -> None:
+    from rich.console import Console
+
+    text = RESULTS["text"] | {
+        "answers_identical": True, "num_answers": 8, "tokenizer_identical": True, "chat_template_identical": False,
+        "differences": [], "logits_sha256": "a1" * 32, "environment": {"torch": "2.99", "dtype": "float32"},
+    }  # fmt: skip
+    page = render_report(ReportData("run", {"text": text, "seconds": 1.0}))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render_results_table({"text": text}))
+    shown = console.export_text()
+    for words in ("80 prompts, 988 positions", "8 answers", "torch 2.99", "chat template", "tokenizer"):
+        assert words in shown
+        assert words in page
+    assert "a1" * 32 in page
+    assert "chat template (the workflow's with the base's): different" in shown
+    bare = render_report(ReportData("run", {"seconds": 1.0}))
+    assert "not compared" in bare
+    assert "this evaluation does not do it" in bare

@@ -330,7 +330,7 @@ def test_mistakes_exit_with_2(models, workflow, arguments):
     assert "Error" in result.output
 
 
-def test_scores_of_harnesses_are_of_the_workflow_that_was_asked_or_of_the_base(run):
+def test_scores_of_harnesses_are_of_the_workflow_that_was_asked_or_of_the_base():
     asked = {"vision": 0.5, "other": 0.25, "text": 0.75, "text+vision": 1.0}
     section = {
         "harness": {"name": "lmms_eval 0.7", "limit": None},
