@@ -61,9 +61,11 @@ def translate(
     with the reason. A stopped run resumes with the same command.
     """
     from adaptkit.cli.progress import progress_bar
+    from adaptkit.cli.quiet import quiet_libraries
     from adaptkit.data_tools.translate import GenerationOptions, find_language, load_translator, translate_file
     from adaptkit.data_tools.translate.models import describe_model
 
+    quiet_libraries()
     languages = find_language(source), find_language(target)
     if source == target:
         raise click.UsageError(f"--from and --to are both {source}.")

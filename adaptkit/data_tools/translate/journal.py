@@ -48,32 +48,24 @@ class Journal:
             DataError: The journal is of other settings.
             RunError: It cannot be written.
         """
-        if not self.path.exists() or not self._is_begun():
+        done = self._done() if self.path.exists() else Done(0, 0)
+        if not done.num_rows:
             self._write("wb", [self._settings])
             return 0
-        done = self._done()
+        self._check_settings()
         os.truncate(self.path, done.size)
         return done.num_rows
 
-    def _is_begun(self) -> bool:
-        """Whether the first line is whole; else nothing is in the file yet."""
+    def _check_settings(self) -> None:
         with self.path.open("rb") as file:
-            line = file.readline()
-        if not line.endswith(b"\n"):
-            return False
-        try:
-            found = json.loads(line)
-        except ValueError:
-            raise DataError(f"{self.path} is not a record of a translation. Remove it.") from None
+            found = _entry(file.readline())
         if found != self._settings:
-            differs = [
-                key for key in self._settings if not isinstance(found, dict) or found.get(key) != self._settings[key]
-            ]
+            known = found if isinstance(found, dict) else {}
+            differs = [key for key, value in self._settings.items() if known.get(key) != value]
             raise DataError(
                 f"{self.path} is left of a translation with another {', '.join(differs)}. Give the same, to resume it, "
                 "or remove the file, to begin anew."
             )
-        return True
 
     def _done(self) -> Done:
         num_rows, size, at = 0, 0, 0

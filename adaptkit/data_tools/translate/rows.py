@@ -1,4 +1,4 @@
-"""Where the texts of a row stand, in the layouts of LLaVA, ShareGPT and chat messages."""
+"""Where the texts of a row stand, in the layouts of LLaVA, ShareGPT, chat messages and The Cauldron."""
 
 from __future__ import annotations
 
@@ -29,8 +29,18 @@ def texts_of(row: Any) -> Iterator[tuple[Any, Any]]:
     elif isinstance(row.get("messages"), list):
         for message in row["messages"]:
             yield from _of_turn(message, "role", "content", _ROLES)
+    elif isinstance(row.get("texts"), list):
+        for pair in row["texts"]:
+            yield from _of_pair(pair)
     else:
         raise DataError("neither 'conversations' nor 'messages'")
+
+
+def _of_pair(pair: Any) -> Iterator[tuple[Any, Any]]:
+    if not isinstance(pair, dict) or not all(isinstance(pair.get(key), str) for key in ("user", "assistant")):
+        raise DataError("a pair without 'user' and 'assistant'")
+    yield pair, "user"
+    yield pair, "assistant"
 
 
 def _of_turn(turn: Any, speaker: str, key: str, known: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:

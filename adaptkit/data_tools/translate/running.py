@@ -121,19 +121,22 @@ def _translate(
         window = rows[first : first + WINDOW]
         outcomes = translate_rows(window, translator, target)
         seen.update(one.reason is None for one in outcomes if one.changed)
-        if not seen[True] and seen[False] >= _ENOUGH:
-            raise _hopeless(outcomes)
         journal.add(outcomes, first + len(window))
+        if not seen[True] and seen[False] >= _ENOUGH:
+            break
         if progress is not None:
             progress(first + len(window), len(rows), "translating")
+    if seen[False] and not seen[True]:
+        error = _hopeless([one for one in journal.outcomes() if one.example])
+        journal.path.unlink()
+        raise error
 
 
-def _hopeless(outcomes: Sequence[Outcome]) -> DataError:
-    failed = [one for one in outcomes if one.example]
+def _hopeless(failed: Sequence[Outcome]) -> DataError:
     counts = reasons(Counter(str(one.reason) for one in failed))
     return DataError(
-        f"the model translated none of the first conversations: {counts}. One of the sentences: {failed[0].example}. "
-        "Does it translate between these languages?"
+        f"the model translated none of {len(failed)} conversations: {counts}. One of the sentences: "
+        f"{failed[0].example}. Does it translate between these languages?"
     )
 
 

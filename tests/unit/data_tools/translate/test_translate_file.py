@@ -85,6 +85,8 @@ def test_a_conversation_is_translated_around_what_it_keeps(tmp_path: Path) -> No
             ]},
             ["字字字.", "字字字?", "字字."],
         ),
+        ({"images": ["a.jpg"], "texts": [{"user": "What is it?", "assistant": "A cat.", "source": "x"}]},
+         ["字字字?", "字字."]),
         (
             {"conversations": [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}]},
             ["字字字?", "字字."],
@@ -178,25 +180,42 @@ def test_a_killed_translation_resumes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not journal.exists()
 
 
-def test_other_settings_do_not_resume(tmp_path: Path) -> None:
-    source, output = write(tmp_path / "in.json", rows_of(3)), tmp_path / "out.json"
+def test_other_settings_do_not_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "WINDOW", 4)
+    source, output = write(tmp_path / "in.json", rows_of(9)), tmp_path / "out.json"
 
     def dies(text: str) -> str:
-        raise Killed
+        if "number 5 " in text:
+            raise Killed
+        return chinese(text)
 
     with pytest.raises(Killed):
         translate_file(source, output, ZH, lambda: Fake(dies), SETTINGS)
     with pytest.raises(DataError, match="another model, from"):
         translate_file(source, output, ZH, Fake, {**SETTINGS, "model": "other", "from": "de"})
-    write(source, rows_of(4))
+    write(source, rows_of(10))
     with pytest.raises(DataError, match="another file"):
         translate_file(source, output, ZH, Fake, SETTINGS)
 
 
-def test_a_model_that_translates_nothing_is_stopped_early(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no letter of Chinese.*number 0") as error:
-        run(write(tmp_path / "in.json", rows_of(500)), Fake(str.upper))
-    assert "What is number" in str(error.value)
+def test_a_mistyped_model_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    source, output = write(tmp_path / "in.json", rows_of(3)), tmp_path / "out.json"
+
+    def missing() -> Fake:
+        raise DataError("no such model")
+
+    with pytest.raises(DataError, match="no such model"):
+        translate_file(source, output, ZH, missing, {**SETTINGS, "model": "fkae"})
+    assert translate_file(source, output, ZH, Fake, SETTINGS).num_translated == 3
+
+
+@pytest.mark.parametrize("number", [500, 2])
+def test_a_model_that_translates_nothing_is_stopped_early(tmp_path: Path, number: int) -> None:
+    fake = Fake(str.upper)
+    with pytest.raises(DataError, match=r"no letter of Chinese.*What is number 0"):
+        run(write(tmp_path / "in.json", rows_of(number)), fake)
+    assert len(fake.seen) < 300
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
 
 
 def test_bad_lines_and_a_limit(tmp_path: Path) -> None:
