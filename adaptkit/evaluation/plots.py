@@ -90,6 +90,63 @@ def line_plot(points: Sequence[Point], *, label: str) -> Markup:
     return plot.svg
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One of several curves in a plot.
+
+    Attributes:
+        name: In the legend; a plot whose only curve has none has no legend.
+        points: `(x, y)` in order of x; non-finite values are skipped.
+        color: Of `COLORS`.
+        smooth: Whether the raw values are shown pale behind a moving average.
+        dashed: Whether the line is dashed.
+        mark: The x of a point to mark as the best.
+    """
+
+    name: str
+    points: Sequence[Point]
+    color: str
+    smooth: bool = False
+    dashed: bool = False
+    mark: float | None = None
+
+
+def curves_plot(curves: Sequence[Curve], *, label: str, height: int = 220) -> Markup:
+    """Several curves over one axis, with a legend, as an `<svg>`.
+
+    Args:
+        label: What is shown, for readers that cannot see it.
+    """
+    with _plot(440, height, label) as plot:
+        axes = plot.axes
+        for curve in curves:
+            _draw_curve(axes, curve)
+        axes.grid(axis="x", visible=False)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        axes.locator_params(nbins=4)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        if any(curve.name for curve in curves):
+            axes.figure.legend(loc="outside upper left", ncols=4, fontsize=11, handlelength=1.4, columnspacing=1.2)
+    return plot.svg
+
+
+def _draw_curve(axes: Any, curve: Curve) -> None:
+    points = [(x, y) for x, y in curve.points if math.isfinite(x) and math.isfinite(y)]
+    if not points:
+        return
+    if curve.smooth:
+        axes.plot(*zip(*points), color=COLORS["accent-soft"], linewidth=1.2)
+    style: dict[str, Any] = {"linestyle": (0, (4, 2)) if curve.dashed else "-", "linewidth": 2.2}
+    marker = "o" if len(points) < 40 and not curve.smooth else ""
+    shown = smoothed(points) if curve.smooth else points
+    axes.plot(*zip(*shown), color=curve.color, marker=marker, markersize=4, label=curve.name, **style)
+    for x, y in points if curve.mark is not None else ():
+        if x == curve.mark:
+            ring = {"markerfacecolor": "none", "markeredgewidth": 2, "markeredgecolor": COLORS["text"]}
+            axes.plot(x, y, "o", markersize=11, label="best", **ring)
+
+
 def smoothed(points: Sequence[Point]) -> list[Point]:
     """Exponential moving average over about a twentieth of the curve, without the bias of its start."""
     keep = 1 - 1 / max(1.0, len(points) / 20)

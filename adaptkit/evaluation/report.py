@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from adaptkit.chat.boxes import Box, unpad_box
 from adaptkit.errors import without_secrets
 from adaptkit.evaluation.benchmark_rows import render_benchmarks
+from adaptkit.evaluation.curves import stage_curves
 from adaptkit.evaluation.differences import failures, how_it_was_compared, what_was_compared
 from adaptkit.evaluation.pages import percent, render_page
-from adaptkit.evaluation.plots import line_plot
 from adaptkit.files.writing import write_text
 
 if TYPE_CHECKING:
@@ -67,7 +65,7 @@ class ReportData:
         title: Name of the run.
         results: As in `results.json`.
         description: What the run was for.
-        metrics: Lines of `metrics.jsonl`: `stage`, `step`, `loss`.
+        metrics: Lines of `metrics.jsonl`: `stage`, `step`, `loss`, `learning_rate`, and those of validation.
         layers: The layer map: `kind` (a `LayerRecord`'s, or `replaced`), `index`, `name`, `source`.
         components: Sizes: `name`, `state`, `num_parameters`, `num_bytes`.
         gallery: Held-out items.
@@ -98,16 +96,6 @@ class _Tile:
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """The loss curve of one stage."""
-
-    name: str
-    chart: Markup
-    last: float | None
-    steps: int
-
-
-@dataclass(frozen=True)
 class _Row:
     """One kind of question in the table of bars."""
 
@@ -133,7 +121,7 @@ def render_report(data: ReportData) -> str:
         compared=what_was_compared(data.results.get("text") or {}),
         how_compared=how_it_was_compared(data.results.get("text") or {}),
         text_failures=failures(data.results.get("text") or {}, own_template=True),
-        stages=_stages(data.metrics),
+        stages=stage_curves(data.metrics),
         layer_counts=Counter(layer["kind"] for layer in data.layers),
         harness=_harness(data.results),
         benchmarks=render_benchmarks(data.results),
@@ -142,10 +130,10 @@ def render_report(data: ReportData) -> str:
 
 
 def gallery_items(answers: Sequence[Answer], processor: Any) -> list[GalleryItem]:
-    """The first answers of each kind: not chosen by whether they are right."""
+    """Answers of each kind, wrong ones before right ones, since those have more to say."""
     taken: Counter[str] = Counter()
     items = []
-    for answer in answers:
+    for answer in sorted(answers, key=lambda answer: answer.right):
         kind = answer.question.kind
         taken[kind] += 1
         if taken[kind] <= (_NUM_PER_KIND if answer.verdict is None else _NUM_GROUNDED):
@@ -275,14 +263,3 @@ def _tables(results: Mapping[str, Any]) -> list[tuple[str, list[_Row]]]:
         rows = [_Row(k, s, {"base": base[k]} if k in base else {}) for k, s in text["by_type"].items()]
         tables.append(("Text alone", rows))
     return tables
-
-
-def _stages(metrics: Sequence[Mapping[str, Any]]) -> list[_Stage]:
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for line in metrics:
-        if line.get("loss") is not None:
-            curves.setdefault(str(line.get("stage", "")), []).append((float(line["step"]), float(line["loss"])))
-    return [
-        _Stage(name, line_plot(points, label=f"Loss of stage {name}"), points[-1][1], int(points[-1][0]))
-        for name, points in curves.items()
-    ]

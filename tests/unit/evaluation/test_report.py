@@ -15,6 +15,7 @@ from PIL import Image
 
 from adaptkit.cli.results_tables import identity_line, render_results_table
 from adaptkit.evaluation.boxes import score_boxes
+from adaptkit.evaluation.curves import stage_curves
 from adaptkit.evaluation.plots import line_plot, smoothed
 from adaptkit.evaluation.questions import Question
 from adaptkit.evaluation.report import ReportData, gallery_items, render_report, wilson_interval, write_report
@@ -179,6 +180,33 @@ def test_charts_of_any_values(points: list[tuple[float, float]]) -> None:
     svg = str(line_plot(points, label=NASTY))
     outline(svg)
     assert "nan" not in svg
+
+
+def test_validation_is_drawn_beside_training_with_its_best_step() -> None:
+    lines: list[dict[str, Any]] = []
+    for step in range(0, 30, 10):
+        lines += [{"stage": "s", "step": step + 1, "loss": 1.0, "learning_rates": {"projector": 1e-3, "ends": 1e-4}}]
+        parts = {f"validation/{place}/loss": 2.0 for place in ("data/a", "data/b", "data/a/image", "modality/image")}
+        best = {"validation/best_step": 10} if step else {}
+        lines += [
+            {"stage": "s", "step": step, "validation/loss": 1.5, "validation/token_accuracy": 0.5, **parts, **best}
+        ]
+    lines += [{"stage": "s", "step": 40, "validation/loss": None, "validation/token_accuracy": 0.5}]
+    stage = stage_curves(lines)[0]
+    assert "1.500 at step 10" in stage.validated
+    assert all(word in str(stage.loss) for word in ("training", "validation", "best"))
+    assert stage.parts is not None
+    assert re.findall(r">(a|b|image)<", str(stage.parts)) == ["a", "b"]  # the only modality has the overall curve
+    assert stage.rate is not None
+    assert "projector" in str(stage.rate)
+    outline(render_report(ReportData("t", {}, metrics=lines)))
+    assert stage_curves([{"stage": "s", "step": 1, "loss": 1.0}])[0].validated == ""
+
+
+def test_wrong_answers_come_first(data: ReportData) -> None:
+    rights = [item.right for item in data.gallery]
+    assert rights == sorted(rights)
+    assert {item.kind for item in data.gallery} == {"color", "box"}
 
 
 def test_charts_leave_out_what_is_no_number() -> None:
