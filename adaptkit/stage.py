@@ -275,6 +275,11 @@ class StageConfig(Section):
         """Steps between validations; 0 where there is none but before the first step and after the last."""
         return 0 if self.validation is None else self.validation.every or self.save_steps
 
+    def num_validations(self, num_steps: int) -> int:
+        """How often a stage of so many steps is validated."""
+        every = self.validate_every or num_steps
+        return 0 if self.validation is None else 1 + math.ceil(num_steps / every)
+
     @property
     def size_per_device(self) -> int:
         """Conversations per device and forward pass, of a stage whose batch is split."""

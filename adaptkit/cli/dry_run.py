@@ -31,13 +31,15 @@ from adaptkit.errors import DataError, ModelError, inert_text, join_lines
 from adaptkit.model.inspection import describe_components
 from adaptkit.prediction.building import load_skeletons
 from adaptkit.prediction.stages import PredictionOptions, Predictor, StagePrediction
-from adaptkit.recipe import Recipe, StageConfig, dump_recipe
+from adaptkit.recipe import Draw, Recipe, StageConfig, dump_recipe
 from adaptkit.reporting import StageStart
 from adaptkit.run.batch_sizes import for_prediction
 from adaptkit.run.loaded import LoadedModels
 from adaptkit.run.requirements import unmet_requirements
 from adaptkit.run.runner import check_stages, fitting_stage, hold_out, report_token_warnings
 
+_FORWARD_SHARE = 0.5
+"""Of the operations of a step, at most: a backward pass costs what the forward pass does, or more."""
 _ADVICE = "`adaptkit data check RECIPE` finds all of them."
 
 
@@ -67,6 +69,7 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
     predictor = Predictor(skeletons, options)
     doubts: list[str] = []
     num_steps: dict[str, int] = {}
+    validations: dict[str, float] = {}
     predictions: list[StagePrediction] = []
     for number, stage in enumerate(recipe.stages, start=1):
         stage_data = None if data is None else data.of_stage(stage, num_devices)
@@ -78,10 +81,12 @@ def show_dry_run(recipe: Recipe, console: Console, options: PredictionOptions | 
         reporter.stage(StageStart(stage, place, components, num_items, steps, num_devices))
         if data is not None and stage_data is not None:
             data.show_example(stage, stage_data.conversations)
+            steps = num_steps[stage.name]
+            validations[stage.name] = data.show_validation(stage, steps, num_devices)
             doubts += data.look_at(stage)
         predictions.append(_predict(predictor, stage, reporter))
     console.print()
-    show_predictions(console, recipe, predictions, options, num_steps)
+    show_predictions(console, recipe, predictions, options, num_steps, validations)
     _show_problems(console, "Not on this machine, so there are no examples, and the run cannot start:", missing)
     _show_problems(console, "The run cannot start on this machine:", problems)
     console.print()
@@ -146,6 +151,19 @@ class _Data:
         sources = {name: self.sources.trained[name] for name in stage.data}
         fitting = fitting_stage(self.models.base, stage, self.reporter)
         return build_stage_data(self.models.recipe, fitting, sources, self.media(stage), None, num_devices)
+
+    def show_validation(self, stage: StageConfig, num_steps: int, num_devices: int) -> float:
+        """Print how many rows a stage is validated on; how many steps take as long."""
+        amounts = stage.validation.data.items() if stage.validation else ()
+        rows = sum(a.count if isinstance(a, Draw) else len(self.sources.measured[name]) for name, a in amounts)
+        times = stage.num_validations(num_steps)
+        step = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * num_devices
+        steps = _FORWARD_SHARE * rows * times / step
+        if rows:
+            self.reporter.console.print(
+                f"validation: {rows:,} rows, {times:,} times; takes as long as {steps:,.0f} steps"
+            )
+        return steps
 
     def look_at(self, stage: StageConfig) -> list[str]:
         """Print what a look at samples of every kind finds; why the stage could not be trained, if so."""

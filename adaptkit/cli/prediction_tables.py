@@ -23,17 +23,19 @@ def show_predictions(
     predictions: Sequence[StagePrediction],
     options: PredictionOptions,
     num_steps: Mapping[str, int] | None = None,
+    validations: Mapping[str, float] | None = None,
 ) -> None:
     """Print what each stage will need.
 
     Args:
         num_steps: Steps of each stage, where its data is there.
+        validations: How many steps the validations of a stage take as long as.
     """
     strategy, num_devices = options.devices(recipe)
     devices = "one device" if num_devices == 1 else f"each of {num_devices} devices ({strategy})"
     console.print(_memory_table(predictions, f"Predicted memory of {devices}, GiB"))
     console.print(_caption(strategy), style="dim", width=80, highlight=False)
-    console.print(_time_table(predictions, num_steps or {}))
+    console.print(_time_table(predictions, num_steps or {}, validations or {}))
     if options.rate is None:
         console.print(
             "--flops says how many operations a second a device achieves, and so how long this takes.", style="dim"
@@ -64,14 +66,16 @@ def _caption(strategy: str) -> str:
     return text
 
 
-def _time_table(predictions: Sequence[StagePrediction], num_steps: Mapping[str, int]) -> Table:
+def _time_table(
+    predictions: Sequence[StagePrediction], num_steps: Mapping[str, int], validations: Mapping[str, float]
+) -> Table:
     table = Table("stage", box=None)
     for column in ("parameters", "trained", "batch", "steps", "FLOPs/step", "s/step", "time"):
         table.add_column(column, justify="right")
     for prediction in predictions:
         memory, steps = prediction.memory, num_steps.get(prediction.name)
         seconds = prediction.step_s
-        whole = None if seconds is None or steps is None else seconds * steps
+        whole = None if seconds is None or steps is None else seconds * (steps + validations.get(prediction.name, 0))
         table.add_row(
             prediction.name,
             _scaled(memory.num_frozen + memory.num_trained),

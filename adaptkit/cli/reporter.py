@@ -10,6 +10,7 @@ from rich.table import Table
 from adaptkit.cli.progress import progress_bar, training_progress
 from adaptkit.cli.terminal import Console, styled
 from adaptkit.reporting import Advance, Reporter, StageStart, TrainingProgress
+from adaptkit.stage import Draw
 
 
 class ConsoleReporter(Reporter):
@@ -48,6 +49,8 @@ class ConsoleReporter(Reporter):
             f"workflow {start.stage.workflow}, {_counts(start)}steps of {_step_size(start)}, "
             f"learning rate {start.stage.optimizer.learning_rate:g}"
         )
+        if start.stage.validation is not None:
+            self.console.print(_validation(start))
 
 
 def _counts(start: StageStart) -> str:
@@ -55,6 +58,17 @@ def _counts(start: StageStart) -> str:
     if start.num_items is None:
         return ""
     return f"{start.num_items:,} {'packs' if start.stage.packing else 'conversations'} an epoch, {start.num_steps:,} "
+
+
+def _validation(start: StageStart) -> str:
+    """On what the stage is validated, and how often."""
+    validation, every = start.stage.validation, start.stage.validate_every
+    assert validation is not None
+    amounts = validation.data.items()
+    rows = ", ".join(f"{amount.count:,} of {name}" if isinstance(amount, Draw) else name for name, amount in amounts)
+    often = f"every {every:,} steps" if every else "at the beginning and the end"
+    ends = [] if validation.patience is None else [f"ends after {validation.patience} without a lower loss"]
+    return "; ".join([f"validated on {rows}, {often}", *ends])
 
 
 def _step_size(start: StageStart) -> str:

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, Llama
 import adaptkit
 from adaptkit.build import (
     MediaStore,
+    asked_sources,
     build_base,
     build_processor,
     build_sources,
@@ -607,3 +608,109 @@ def test_media_beside_the_text_train_from_cached_features_and_answer(recipe, mod
     prompt = ["--prompt", "<image> <image> which?", "--image", models / "3.png", "--image", models / "4.png"]
     answer = invoke("generate", tmp_path / "run", *prompt, "--max-new-tokens", 3)
     assert answer.exit_code == 0, answer.output
+
+
+def rows_in(path, numbers):
+    turns = [{"from": "human", "value": "<image>\nwhich?"}, {"from": "gpt", "value": "it is red"}]
+    rows = [{"id": f"{place}-{n}", "image": f"{n}.png", "conversations": turns} for place, n in enumerate(numbers)]
+    path.write_text(json.dumps(rows))
+    return str(path)
+
+
+def validated(recipe, data, validation, **changes):
+    """The recipe with one dataset and with validation in its second stage."""
+    values = recipe.values
+    stages = [{**stage, "data": {name: 1.0 for name in data if name != "dev"}} for stage in values["stages"][:2]]
+    stages[1] |= {"validation": validation, **changes}
+    return {"data": data, "stages": stages}
+
+
+def validation_lines(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "validation/loss" in line]
+
+
+def test_a_stage_is_validated_on_held_out_rows_and_resumes_with_the_same_ones(recipe, models, tmp_path):
+    path = rows_in(models / "twice.json", [*range(12), *range(12)])
+    held_out = {"format": "llava", "path": path, "holdout": 0.4}
+    path = recipe(**validated(recipe, {"pictures": held_out}, {"data": {"pictures": "all"}, "every": 2}))
+    result = invoke("train", path, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    found = int(re.search(r"data.pictures: (\d+) of 24 samples are held out", result.output)[1])
+    assert 0 < found < 24
+    assert found % 2 == 0  # every sample stands there twice
+    assert f"{24 - found} conversations an epoch" in result.output
+    lines = validation_lines(tmp_path / "run")
+    assert [line["step"] for line in lines] == [0, 2, 3]
+    assert {line["validation/rows"] for line in lines} == {found}
+    assert "<svg" in (tmp_path / "run/report.html").read_text()
+
+    whole = (tmp_path / "run/final/vision/model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run/instruct/checkpoint-3")
+    assert invoke("train", path, "--output", tmp_path / "run", "--resume", "auto").exit_code == 0
+    assert (tmp_path / "run/final/vision/model.safetensors").read_bytes() == whole
+    assert [line["validation/loss"] for line in validation_lines(tmp_path / "run")] == [
+        line["validation/loss"] for line in lines
+    ]
+    shutil.rmtree(tmp_path / "run/instruct/checkpoint-3")
+    other = invoke("train", path, "data.pictures.holdout=0.6", "--output", tmp_path / "run", "--resume", "auto")
+    assert other.exit_code == 2
+    assert "data.pictures.holdout was 0.4, is now 0.6" in other.output.replace("\n", " ")
+
+
+def test_packed_stages_are_validated_alike(recipe, models, tmp_path):
+    dev = {"format": "llava", "path": rows_in(models / "dev.json", [3, 5, 7])}
+    scores = []
+    for packing in (False, True):
+        data = {**recipe.values["data"], "dev": dev}
+        path = recipe(**validated(recipe, data, {"data": ["dev"]}, packing=packing, max_length=128))
+        result = invoke("train", path, "--output", tmp_path / str(packing))
+        assert result.exit_code == 0, result.output
+        scores.append(validation_lines(tmp_path / str(packing))[0]["validation/loss"])
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
+def test_answers_are_asked_of_held_out_rows(recipe, models, tmp_path):
+    path = rows_in(models / "once.json", range(12))
+    data = {"pictures": {"format": "llava", "path": path, "holdout": 0.4}}
+    tasks = {"evaluation": {"tasks": [{"name": "answers", "datasets": ["pictures"]}]}}
+    path = recipe(**validated(recipe, data, None), **tasks)
+    result = invoke("train", path, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    found = int(re.search(r"data.pictures: (\d+) of 12 samples are held out", result.output)[1])
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["pictures"]["n"] == found
+    assert "trained_on" not in results["pictures"]
+    task = load_recipe(path).evaluation.tasks[0]
+    again = asked_sources(load_recipe(tmp_path / "run/recipe.yaml"), task)["sources"]
+    assert len(again["pictures"]) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "validation", "words"),
+    [
+        ({"holdout": 1e-6}, {"data": {"pictures": "all"}}, ("data.pictures.holdout", "0 of the 12")),
+        ({"holdout": 0.5}, {"data": {"pictures": {"count": 100}}}, ("instruct.validation.data.pictures.count", "100")),
+    ],
+)
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_too_few_held_out_rows_are_named_before_anything_trains(recipe, tmp_path, data, validation, words, option):
+    pictures = {"pictures": {**recipe.values["data"]["pictures"], **data}}
+    output = option or ["--output", tmp_path / "run"]
+    result = invoke("train", recipe(**validated(recipe, pictures, validation)), *output)
+    assert result.exit_code == 2
+    assert all(word in result.output.replace("\n", " ") for word in words), result.output
+    assert not (tmp_path / "run/align").exists()
+
+
+def test_a_validated_recipe_can_be_planned_and_rehearsed(recipe, tmp_path):
+    pictures = {"pictures": {**recipe.values["data"]["pictures"], "holdout": 0.5}}
+    validation = {"data": {"pictures": {"count": 2}}, "every": 2, "patience": 9, "load_best": True}
+    path = recipe(**validated(recipe, pictures, validation))
+    planned = invoke("train", path, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "validated on 2 of pictures, every 2 steps" in planned.output
+    assert "2 rows, 3 times" in planned.output
+    rehearsed = invoke("train", path, "--rehearse")
+    assert rehearsed.exit_code == 0, rehearsed.output
+    assert "validation loss" in rehearsed.output
