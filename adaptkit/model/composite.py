@@ -371,19 +371,20 @@ class AdaptkitForConditionalGeneration(
     def _project_all(self, given: Mapping[str, Any]) -> tuple[dict[str, ProjectedFeatures], Tensor | None]:
         """Projected features of what a batch holds, and a zero that depends on the parts that it does not use.
 
-        In training on several processes, all must take part in the gradient of a projector and of what a policy put
+        In training and validation on several processes, all must take part in the gradient of a projector and of what a policy put
         into an encoder, and, where weights are sharded, in their forward passes; in the same order, modality by
         modality. Else those whose batch has a medium would wait for one whose batch has none. In one process the
         trainable parameters get a gradient of zero as well, so that training is the same.
         """
-        distributed = self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
+        in_stage = self.training or self._scores_tokens
+        distributed = in_stage and torch.distributed.is_available() and torch.distributed.is_initialized()
         projected: dict[str, ProjectedFeatures] = {}
         nothing: list[Tensor] = []
         for modality, projector in self.projectors.items():
             if modality in given:
                 projected[modality] = self._project(modality, given[modality])
                 continue
-            if not self.training:
+            if not in_stage:
                 continue
             parameters = [*projector.parameters(), *self._encoder(modality).parameters()]
             learn = [p for p in parameters if p.requires_grad and not is_sharded(p)]

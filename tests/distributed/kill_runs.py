@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from adaptkit.data.validation import ValidationData
 from adaptkit.errors import RunStoppedError
 from adaptkit.files.hashing import hash_tensors
 from adaptkit.processes.group import is_main_process, num_processes, process_group
@@ -81,7 +82,12 @@ def settings(train, workers, num_processes):
         logging_steps=1,
         dataloader_num_workers=workers,
         bf16=True,
+        validation={"data": ["held"], "every": 3},
     )  # fmt: skip
+
+
+def held_out():
+    return ValidationData(FakeData(30), ["held"] * 30, range(22, 29), collate)
 
 
 def run(folder, train=EVERYTHING, workers=0, die_at=-1, send=None):
@@ -96,7 +102,7 @@ def run(folder, train=EVERYTHING, workers=0, die_at=-1, send=None):
         try:
             stage = train_stage(
                 model, data, collate, settings(train, workers, num_processes()), sampler=FakeSampler(len(data)),
-                output_dir=folder, resume="auto", strategy="ddp" if several else "none",
+                output_dir=folder, resume="auto", strategy="ddp" if several else "none", validation=held_out(),
                 callbacks=[Signal(*send)] if send is not None and send_here(several) else [],
             )  # fmt: skip
         except RunStoppedError as error:
@@ -117,7 +123,12 @@ def report(folder, model, frozen, before, stage, events, resumes):
         "weights": hash_tensors(model.trainable_state_dict().items()),
         "optimizer": hash_tensors((f"{i}.{k}", v) for i, s in optimizer.items() for k, v in s.items()),
         "frozen_unchanged": hash_tensors(frozen.items()) == before,
-        "steps": [line["step"] for line in read_metrics(folder / "metrics.jsonl")],
+        "steps": [line["step"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line],
+        "validations": [
+            [line["step"], line["validation/loss"], line.get("validation/best_step")]
+            for line in read_metrics(folder / "metrics.jsonl")
+            if "validation/loss" in line
+        ],
         "left": sorted(path.name for path in folder.iterdir()),
         "resumed": resumes,
         "num_events": events.count,

@@ -13,6 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 import adaptkit
+from adaptkit.data.validation import ValidationData
 from adaptkit.processes.group import is_main_process, process_group
 from adaptkit.stage import StageConfig
 from adaptkit.testing import tiny_clip_vision, tiny_decoder
@@ -59,7 +60,8 @@ class Conversations(torch.utils.data.Dataset[Any]):
         ids = torch.cat([torch.full((self.positions,), PLACEHOLDER), ids]) if picture is not None else ids
         labels = ids.clone()
         labels[: len(ids) - 2 - index % 3] = -100
-        return {"input_ids": ids, "labels": labels, "picture": picture}
+        media = [] if picture is None else [("image", index)]
+        return {"input_ids": ids, "labels": labels, "picture": picture, "media": media}
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -71,6 +73,11 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     mask = torch.arange(ids.shape[1]) < torch.tensor([len(item["input_ids"]) for item in items]).unsqueeze(1)
     features = {"image": torch.stack(pictures)} if pictures else {}
     return {"input_ids": ids, "attention_mask": mask.long(), "labels": padded("labels", -100), "features": features}
+
+
+def held_out(encoder: Any) -> ValidationData:
+    """Rows whose last batch has fewer than there are processes, and whose media are in some processes only."""
+    return ValidationData(Conversations(encoder), ["some"] * NUM_SAMPLES, [3, 1, 2, 4, 5], collate)
 
 
 class Order(torch.utils.data.Sampler[int]):
@@ -121,6 +128,7 @@ def settings(**changes: Any) -> StageConfig:
         "warmup_steps": 1, "optimizer": optimizer_config(learning_rate=5e-3, weight_decay=0.1),
         "max_grad_norm": 0.5, "per_device_train_batch_size": GLOBAL_BATCH // 2 // processes,
         "gradient_accumulation_steps": 2, "max_steps": 5, "save_steps": 2, "logging_steps": 1, "save_total_limit": 9,
+        "validation": {"data": ["some"], "every": 2},
     }  # fmt: skip
     return stage_config(**{**values, **changes})
 
@@ -131,6 +139,7 @@ def train(folder: Path, strategy: str, policy: str, **changes: Any) -> dict[str,
     train_stage(
         model, Conversations(model.encoders["image"]), collate, settings(train=parts, **changes), sampler=Order(),
         output_dir=folder, resume="auto", callbacks=[census], strategy=strategy,
+        validation=held_out(model.encoders["image"]),
     )  # fmt: skip
     return census.seen
 
@@ -173,8 +182,14 @@ def main(work: Path, strategies: list[str]) -> dict[str, Any]:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    lines = [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+    written = read_metrics(folder / "metrics.jsonl")
+    lines = [line for line in written if "loss" in line]
+    validations = [line for line in written if "validation/loss" in line]
     return {
+        "validations": [
+            {key: value for key, value in line.items() if key == "step" or key.endswith(("loss", "accuracy", "tokens"))}
+            for line in validations
+        ],
         "losses": [line["loss"] for line in lines],
         "norms": [line["grad_norm"] for line in lines],
         "weights": str(folder / "checkpoint-5" / "model.safetensors"),

@@ -29,13 +29,17 @@ def test_killed_and_resumed_ends_in_the_same_bits(forks: dict[str, Any], kind: s
 def test_no_metric_is_lost_or_written_twice(forks: dict[str, Any], kind: str) -> None:
     told = forks["killed"][kind]
     assert all(run["steps"] == list(range(1, NUM_STEPS + 1)) for run in [told["whole"], *told["killed"]])
+    assert [step for step, _, _ in told["whole"]["validations"]] == [0, 3, 6]
+    assert all(run["validations"] == told["whole"]["validations"] for run in told["killed"])
 
 
 @kinds
 def test_nothing_half_written_is_left(forks: dict[str, Any], kind: str) -> None:
     told = forks["killed"][kind]
     for run in [told["whole"], *told["killed"]]:
-        assert run["left"] == ["checkpoint-4", "checkpoint-6", "metrics.jsonl"], run
+        # The last two, and what was the best when each of them was written
+        best = {f"checkpoint-{best}" for _, _, best in told["whole"]["validations"][1:]}
+        assert run["left"] == sorted(best | {"checkpoint-4", "checkpoint-6", "metrics.jsonl"}), run
 
 
 def test_kills_fell_before_between_and_within_saves(forks: dict[str, Any]) -> None:

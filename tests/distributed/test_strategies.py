@@ -44,10 +44,21 @@ def test_the_loss_curve_is_that_of_one_process_with_the_same_batch(forks: dict[s
     assert min(alone["norms"]) > 0.5  # else nothing was cut
 
 
+@every_strategy
+def test_validation_is_that_of_one_process(forks: dict[str, Any], strategy: str) -> None:
+    alone, told = forks["strategies"]["alone"]["validations"], forks["strategies"][strategy]["validations"]
+    assert [line["step"] for line in told] == [0, 2, 4, 5]
+    for ours, theirs in zip(alone, told, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
+    assert {"validation/modality/image/loss", "validation/modality/text/loss"} < told[0].keys()
+
+
 @sharded
 def test_no_process_waits_in_layers_with_data_dependent_branches(forks: dict[str, Any], strategy: str) -> None:
     alone, told = (forks["strategies"][name][DATA_DEPENDENT] for name in ("alone", strategy))
     assert told["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    for ours, theirs in zip(alone["validations"], told["validations"], strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 def test_fsdp_refuses_layers_that_pass_on_more_than_their_outputs() -> None:
