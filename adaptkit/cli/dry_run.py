@@ -157,7 +157,7 @@ class _Data:
         amounts = stage.validation.data.items() if stage.validation else ()
         rows = sum(a.count if isinstance(a, Draw) else len(self.sources.measured[name]) for name, a in amounts)
         times = stage.num_validations(num_steps)
-        step = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * num_devices
+        step = stage.train_batch_size or stage.size_per_device * stage.num_passes * num_devices
         steps = _FORWARD_SHARE * rows * times / step
         if rows:
             self.reporter.console.print(

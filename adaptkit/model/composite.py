@@ -371,9 +371,9 @@ class AdaptkitForConditionalGeneration(
     def _project_all(self, given: Mapping[str, Any]) -> tuple[dict[str, ProjectedFeatures], Tensor | None]:
         """Projected features of what a batch holds, and a zero that depends on the parts that it does not use.
 
-        In training and validation on several processes, all must take part in the gradient of a projector and of what a policy put
-        into an encoder, and, where weights are sharded, in their forward passes; in the same order, modality by
-        modality. Else those whose batch has a medium would wait for one whose batch has none. In one process the
+        In training and validation on several processes, all must take part in the gradient of a projector and of what a
+        policy put into an encoder, and, where weights are sharded, in their forward passes; in the same order, modality
+        by modality. Else those whose batch has a medium would wait for one whose batch has none. In one process the
         trainable parameters get a gradient of zero as well, so that training is the same.
         """
         in_stage = self.training or self._scores_tokens
