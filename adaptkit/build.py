@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -22,6 +24,7 @@ from adaptkit.data.bad_samples import BadSamples
 from adaptkit.data.collator import Collator, PackedCollator
 from adaptkit.data.dataset import ConversationDataset
 from adaptkit.data.holdout import Progress, Rows, held_out_rows, some_rows, split
+from adaptkit.data.lengths import kept_in
 from adaptkit.data.mixture import Mixture
 from adaptkit.data.packing import PackedDataset, PackSampler
 from adaptkit.data.sampler import EpochSampler
@@ -454,6 +457,22 @@ class MediaStore:
         """Token ids and labels of one sample."""
         return self.processor.encode(sample.messages, num_positions=self.num_positions)
 
+    def identity(self) -> str | None:
+        """All that the length of an encoded sample depends on besides the sample; None where that is not known."""
+        processor = self.processor
+        tokenizer = getattr(processor.tokenizer, "backend_tokenizer", None)
+        if tokenizer is None:  # written in Python
+            return None
+        try:
+            modalities = [
+                (name, inputs.start, inputs.end, inputs.fixed_positions or inputs.preprocessor.settings())
+                for name, inputs in processor.modalities.items()
+            ]
+        except NotImplementedError:
+            return None
+        how = processor.chat_template, processor.special_tokens_in_text, processor.placeholder_ids
+        return repr((tokenizer.to_str(), *how, modalities))
+
 
 @dataclass(frozen=True)
 class CachedFeatures:
@@ -515,8 +534,8 @@ def build_stage_data(
     pad = media.processor.pad_token_id
     if stage.packing:
         packs = PackSampler(
-            mixture.indices,
-            lengths=dataset.lengths(),
+            mixture.order,
+            lengths=_lengths(dataset, media),
             row_length=stage.row_length,
             num_epochs=stage.num_train_epochs if stage.max_steps < 0 else None,
             num_draws=stage.max_steps * stage.step_size(num_processes),
@@ -524,9 +543,9 @@ def build_stage_data(
         )
         return StageData(dataset, PackedDataset(dataset), packs, PackedCollator(pad, media.collate))
     sampler = EpochSampler(
-        mixture.indices,
+        mixture.order,
         seed=stage.seed,
-        lengths=dataset.lengths() if stage.group_by_length else None,
+        lengths=_lengths(dataset, media) if stage.group_by_length else None,
         batch_size=stage.step_size(num_processes),
         group_by_length=stage.group_by_length,
     )
@@ -559,7 +578,7 @@ def build_validation(
     dataset = ConversationDataset(mixture, media.encode, stage.max_length, bad, prepare=media.prepare)
     order = list(range(len(mixture)))
     if not any(map(is_stream, rows.values())):
-        lengths = dataset.lengths()
+        lengths = _lengths(dataset, media)
         order.sort(key=lambda index: -lengths[index])
     collator = Collator(media.processor.pad_token_id, media.collate)
     return ValidationData(dataset, [mixture.locate(index)[0] for index in range(len(mixture))], order, collator)
@@ -591,3 +610,7 @@ def _amount(stage: StageConfig, name: str, source: DataSource) -> DataSource:
             f"{', or a larger holdout' if isinstance(source, Rows) else ''}."
         )
     return some_rows(source, amount.count)
+
+
+def _lengths(dataset: ConversationDataset, media: MediaStore) -> NDArray[np.int64]:
+    return dataset.lengths(kept_in(cache_dir() / "lengths", media.identity()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypedDict, TypeVar
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from adaptkit.chat.encoding import IGNORE_INDEX, EncodedConversation, truncate
 from adaptkit.data.bad_samples import BadSamples
+from adaptkit.data.lengths import Keep, Numbers, made_anew
 from adaptkit.data.mixture import Mixture
 from adaptkit.errors import DataError, RunError
 from adaptkit.interfaces import Sample, is_stream
@@ -23,6 +24,7 @@ MAX_MEMOISED = 100_000
 _NUM_PROBES = 64
 _NUM_DRAWS = 100
 _NUM_TRIES = 10
+_BAD = -1
 
 
 class Item(TypedDict):
@@ -112,9 +114,29 @@ class ConversationDataset(Dataset[Item]):
         if self.bad_samples is not None and repaired:
             self.bad_samples.strike_out(repaired)
 
-    def lengths(self) -> list[int]:
-        """Length of every sample: exact for datasets small enough to be kept in memory, else an estimate."""
-        return [self._length(i) for i in range(len(self))] if self._memo is not None else self._estimate_lengths()
+    def lengths(self, keep: Keep = made_anew) -> NDArray[np.int64]:
+        """Length of every sample: exact for datasets small enough to be kept in memory, else an estimate.
+
+        Args:
+            keep: Where what is counted of each sample stays for later runs and other processes.
+        """
+        if self._memo is not None:
+            return self._counted(keep, f"tokens, at most {self.max_length}", self._own_length, self._length)
+        sizes = self._counted(keep, "characters and media", self._own_size, self._size)
+        return (sizes @ self._rates(sizes)).clip(0, self.max_length).astype(np.int64)
+
+    def _counted(
+        self, keep: Keep, name: str, own: Callable[[int], Any], otherwise: Callable[[int], Any]
+    ) -> NDArray[np.int64]:
+        """What is counted of every sample; of a bad one, what is counted of the one that stands in for it by now."""
+        parts = []
+        for start, source in zip(self.mixture.starts, self.mixture.sources.values()):
+            places = range(start, start + len(source))
+            kept = keep(source, name, lambda places=places: _numbers(map(own, places)))  # type: ignore[misc]
+            parts.append(np.array(kept, dtype=np.int64))
+            for place in np.flatnonzero(parts[-1].reshape(len(source), -1)[:, 0] == _BAD):
+                parts[-1][place] = otherwise(start + int(place))
+        return np.concatenate(parts)
 
     def _read(self, index: int) -> Item:
         item = self._encode(index)
@@ -149,6 +171,12 @@ class ConversationDataset(Dataset[Item]):
     def _length(self, index: int) -> int:
         return self._first_good(index, lambda i: self._encode(i)["length"], 0)
 
+    def _own_length(self, index: int) -> int:
+        try:
+            return self._encode(index)["length"]
+        except DataError:
+            return _BAD
+
     def _first_good(self, index: int, read: Callable[[int], T], otherwise: T) -> T:
         """What is read of a sample, or of what stands in for it; `otherwise` where most of its source is bad."""
         name, local = self.mixture.locate(index)
@@ -157,14 +185,12 @@ class ConversationDataset(Dataset[Item]):
                 return read(index - local + candidate)
         return otherwise
 
-    def _estimate_lengths(self) -> list[int]:
-        """Lengths from numbers of characters and media, at the rates of a few samples that are encoded."""
+    def _rates(self, sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Tokens of a character and of a medium, by a few samples that are encoded."""
         probes = range(0, len(self), max(1, len(self) // _NUM_PROBES))
-        sizes = np.array([self._size(i) for i in probes], dtype=float)
         lengths = np.array([self._full_length(i) for i in probes], dtype=float)
-        rates = np.linalg.lstsq(sizes, lengths, rcond=None)[0]
-        estimates = np.array([self._size(i) for i in range(len(self))]) @ rates
-        return [int(length) for length in estimates.clip(0, self.max_length)]
+        rates: NDArray[np.float64] = np.linalg.lstsq(sizes[probes].astype(float), lengths, rcond=None)[0]
+        return rates
 
     def _full_length(self, index: int) -> int:
         try:
@@ -173,10 +199,24 @@ class ConversationDataset(Dataset[Item]):
             return 0
 
     def _size(self, index: int) -> tuple[int, int]:
-        readable = self._first_good(index, lambda i: self.mixture[i], Sample("", []))
-        parts = [part for message in readable.messages for part in message["content"]]
-        texts = [part["text"] for part in parts if part["type"] == "text"]
-        return sum(map(len, texts)), len(parts) - len(texts)
+        return _size_of(self._first_good(index, lambda i: self.mixture[i], Sample("", [])))
+
+    def _own_size(self, index: int) -> tuple[int, int]:
+        try:
+            return _size_of(self.mixture[index])
+        except DataError:
+            return _BAD, 0
+
+
+def _numbers(values: Iterable[Any]) -> Numbers:
+    return np.array(list(values), dtype=np.int32)
+
+
+def _size_of(sample: Sample) -> tuple[int, int]:
+    """Characters and media."""
+    parts = [part for message in sample.messages for part in message["content"]]
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    return sum(map(len, texts)), len(parts) - len(texts)
 
 
 def _located(error: DataError, sample: Sample) -> DataError:

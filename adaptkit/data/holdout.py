@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,12 @@ class Rows:
     def is_stream(self) -> bool:
         """As of the whole."""
         return bool(getattr(self.source, "is_stream", False))
+
+    @cached_property
+    def identity(self) -> str | None:
+        """As of the whole, and which rows."""
+        whole = getattr(self.source, "identity", None)
+        return None if whole is None else f"{whole} {digest_of_rows(self.indices)}"
 
     def __len__(self) -> int:
         return len(self.indices)

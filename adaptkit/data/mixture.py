@@ -68,6 +68,11 @@ class Mixture:
 
     def indices(self, epoch: int) -> list[int]:
         """Samples of an epoch in order, as indices of this mixture."""
+        result: list[int] = self.order(epoch).tolist()
+        return result
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """As `indices`, in eight bytes a sample."""
         drawn = [
             start
             + _draw(count, len(source), epoch, None if is_stream(source) else (self.seed, zlib.crc32(name.encode())))
@@ -78,8 +83,7 @@ class Mixture:
         for source, start, own in zip(self.sources.values(), self._starts, drawn):
             if is_stream(source):
                 shuffled[(shuffled >= start) & (shuffled < start + len(source))] = own
-        result: list[int] = shuffled.tolist()
-        return result
+        return shuffled
 
 
 def _num_draws(name: str, length: int, weight: float) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from adaptkit.data.dataset import Item
@@ -25,7 +26,7 @@ class PackSampler(Sampler[Pack]):
     them needs to be saved. All epochs have the same number: those that would need fewer split some.
 
     Args:
-        indices: Samples of an epoch in order, `mixture.indices`.
+        indices: Samples of an epoch in order, `mixture.order`.
         lengths: Length of each sample; where they are estimates, rows are as full as these are right.
         row_length: Positions of a row. A longer sample is alone in its own.
         num_epochs: How many epochs are trained; None: as many as `num_draws` packs take.
@@ -35,9 +36,9 @@ class PackSampler(Sampler[Pack]):
 
     def __init__(
         self,
-        indices: Callable[[int], list[int]],
+        indices: Callable[[int], Sequence[int] | NDArray[np.int64]],
         *,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | NDArray[np.int64],
         row_length: int,
         num_epochs: float | None = 1,
         num_draws: int = 0,
@@ -70,8 +71,8 @@ class PackSampler(Sampler[Pack]):
         return iter([packs[i] for i in order])
 
     def _pack(self, epoch: int) -> list[Pack]:
-        order = self._indices(epoch)
-        windows = (order[i : i + _WINDOW] for i in range(0, len(order), _WINDOW))
+        order = np.asarray(self._indices(epoch))
+        windows = (order[i : i + _WINDOW].tolist() for i in range(0, len(order), _WINDOW))
         return [pack for window in windows for pack in self._pack_window(window)]
 
     def _pack_window(self, window: Sequence[int]) -> list[Pack]:

@@ -91,12 +91,11 @@ def load_rows(
         RunError: The cache cannot be written.
     """
     try:
-        status = path.stat()
-        identity = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, _VERSION)
-        key = (f"{path.resolve()} {max_row_bytes}", " ".join(map(str, identity)))
+        place, state = file_identity(path)
+        key = (f"{place} {max_row_bytes}", f"{state} {_VERSION}")
         rows = _opened.get(key)
         if rows is None:
-            if status.st_size < min_bytes:
+            if path.stat().st_size < min_bytes:
                 rows = JsonRows(_in_memory(path, max_row_bytes))
             else:
                 names = (sha256(part.encode(errors="surrogatepass")).hexdigest()[:16] for part in key)
@@ -107,6 +106,16 @@ def load_rows(
     except OSError as error:
         raise DataError(f"cannot read the {what} {path}: {error.strerror}") from error
     return rows
+
+
+def file_identity(path: Path) -> tuple[str, str]:
+    """Where a file is, and what differs once it has changed.
+
+    Raises:
+        OSError: It is not there.
+    """
+    status = path.stat()
+    return str(path.resolve()), f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _in_memory(path: Path, max_row_bytes: int) -> Any:

@@ -52,6 +52,7 @@ class RowSource:
         context: The modalities in use.
         media_roots: Further folders below which media may lie.
         max_characters: Characters of text beyond which a conversation is refused.
+        identity: All that decides what the rows say, so that what is counted of them may be kept; None: unknown.
 
     Attributes:
         is_stream: Whether rows come forwards only.
@@ -68,7 +69,9 @@ class RowSource:
         context: DataContext | None = None,
         media_roots: Sequence[Path] = (),
         max_characters: int = MAX_CHARACTERS,
+        identity: str | None = None,
     ) -> None:
+        self.identity = identity
         self._rows = rows
         self._tags = () if context is None else tuple(context.tags)
         self._box_sizes = {} if context is None else context.box_sizes

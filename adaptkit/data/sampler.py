@@ -8,6 +8,7 @@ from math import ceil
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, Sampler
 
 _BATCHES_PER_BUCKET = 50
@@ -17,7 +18,7 @@ class EpochSampler(Sampler[int]):
     """Indices of one epoch, as a function of the seed and the epoch alone.
 
     Args:
-        indices: Samples of an epoch in order, `mixture.indices`; every epoch has the same number.
+        indices: Samples of an epoch in order, `mixture.order`; every epoch has the same number.
         seed: Of the order of grouped batches.
         lengths: Length of each sample, needed to group them.
         batch_size: Samples of one batch over all devices, the unit of grouping.
@@ -27,10 +28,10 @@ class EpochSampler(Sampler[int]):
 
     def __init__(
         self,
-        indices: Callable[[int], list[int]],
+        indices: Callable[[int], Sequence[int] | NDArray[np.int64]],
         *,
         seed: int = 0,
-        lengths: Sequence[int] | None = None,
+        lengths: Sequence[int] | NDArray[np.int64] | None = None,
         batch_size: int = 1,
         group_by_length: bool = False,
     ) -> None:
@@ -51,10 +52,10 @@ class EpochSampler(Sampler[int]):
         return self._length
 
     def __iter__(self) -> Iterator[int]:
-        order = self._indices(self.epoch)
+        order = np.asarray(self._indices(self.epoch))
         if self._lengths is not None:
             order = _group_by_length(order, self._lengths, self._batch_size, self._seed + self.epoch)
-        return iter(order)
+        return map(int, order)
 
 
 class StepBatches(BatchSampler):
@@ -82,12 +83,15 @@ class StepBatches(BatchSampler):
             yield from (step[i : i + self.batch_size] for i in range(0, len(step), self.batch_size))
 
 
-def _group_by_length(order: list[int], lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+def _group_by_length(
+    order: NDArray[np.int64], lengths: Sequence[int] | NDArray[np.int64], batch_size: int, seed: int
+) -> NDArray[np.int64]:
     """Sort by length within buckets of many batches, then shuffle the batches but for a partial last one."""
     bucket_size = batch_size * _BATCHES_PER_BUCKET
-    buckets = (order[i : i + bucket_size] for i in range(0, len(order), bucket_size))
-    grouped = list(chain.from_iterable(sorted(bucket, key=lengths.__getitem__) for bucket in buckets))
-    batches = [grouped[i : i + batch_size] for i in range(0, len(grouped), batch_size)]
-    partial = batches.pop() if len(batches[-1]) < batch_size else []
-    shuffled = np.random.RandomState(seed % 2**32).permutation(len(batches))
-    return [*chain.from_iterable(batches[i] for i in shuffled), *partial]
+    buckets = (order[i : i + bucket_size].tolist() for i in range(0, len(order), bucket_size))
+    by_length = chain.from_iterable(sorted(bucket, key=lengths.__getitem__) for bucket in buckets)
+    grouped = np.fromiter(by_length, np.int64, len(order))
+    num_batches = len(order) // batch_size
+    batches, partial = np.split(grouped, [num_batches * batch_size])
+    shuffled = np.random.RandomState(seed % 2**32).permutation(num_batches)
+    return np.concatenate([batches.reshape(num_batches, batch_size)[shuffled].ravel(), partial])

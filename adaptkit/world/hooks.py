@@ -57,7 +57,7 @@ def register_data_sources(register: type[DataSourceComponent]) -> None:
 def _build(options: WorldDataOptions, context: DataContext) -> DataSource:
     from adaptkit.data.formats.llava import LlavaLayout
     from adaptkit.data.media import Media
-    from adaptkit.data.row_index import load_rows
+    from adaptkit.data.row_index import file_identity, load_rows
     from adaptkit.data.rows import RowSource
 
     if options.kind != "text" and _TAG not in context.tags.values():
@@ -67,7 +67,9 @@ def _build(options: WorldDataOptions, context: DataContext) -> DataSource:
         )
     path = _generate(options, context.cache_dir / "world")
     layout = LlavaLayout(context.tags, system=options.system)
-    return RowSource(load_rows(path, context.cache_dir), layout, Media(path.parent), str(path), context=context)
+    identity = repr((*file_identity(path), sorted(context.tags.items()), options.system))
+    rows = load_rows(path, context.cache_dir)
+    return RowSource(rows, layout, Media(path.parent), str(path), context=context, identity=identity)
 
 
 def _generate(options: WorldDataOptions, cache_dir: Path) -> Path:

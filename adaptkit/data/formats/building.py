@@ -20,7 +20,7 @@ from adaptkit.data.formats.options import (
     WebDatasetOptions,
 )
 from adaptkit.data.media import Media
-from adaptkit.data.row_index import load_rows
+from adaptkit.data.row_index import file_identity, load_rows
 from adaptkit.data.rows import Rows, RowSource
 from adaptkit.errors import AdaptkitError, PluginError, install_command
 from adaptkit.interfaces import DataContext, Sample
@@ -56,7 +56,20 @@ def build(name: str, options: Any, context: DataContext) -> RowSource:
         context=context,
         media_roots=_roots(options, context),
         max_characters=options.max_characters,
+        identity=_identity(name, options, context),
     )
+
+
+def _identity(name: str, options: Any, context: DataContext) -> str | None:
+    """What decides what the rows of local files say: the files, and how they are read."""
+    if name == "hf_dataset":
+        return None
+    if name in ENDINGS:
+        paths = find_files(context.data_root, options.path, ENDINGS[name])
+    else:
+        paths = [_locate(table, context)[0] for table in _tables(options)]
+    reading = options.model_dump_json(), sorted(context.tags.items()), str(context.data_root.absolute())
+    return repr((name, *reading, *map(file_identity, paths)))
 
 
 def _open_conversations(options: FileOptions, context: DataContext) -> _Opened:
