@@ -121,7 +121,7 @@ def score_harness_tasks(
     from adaptkit.evaluation.harnesses.store import AnswerStore
     from adaptkit.inference import Session
     from adaptkit.inference.routing import AUTO
-    from adaptkit.run.benchmarks import EVAL_FOLDER, answers_file, keep_benchmarks, run_benchmarks
+    from adaptkit.run.benchmarks import EVAL_FOLDER, answers_file, run_benchmarks
 
     names = ("limit", "seed", "num_fewshot", "apply_chat_template", "system_prompt")
     settings = HarnessSettings(
@@ -130,8 +130,7 @@ def score_harness_tasks(
     store = AnswerStore(answers_file(run), fresh=options["fresh"])
     model = next(iter(workflows.values()))[0]
     with Session(model.base, workflows, max_batch_size=options["batch_size"]) as session:
-        sections = run_benchmarks(loaded, session, asked or [AUTO], settings, store, reporter)
+        sections = run_benchmarks(loaded, session, asked or [AUTO], settings, store, reporter, run)
     if run is not None:
-        keep_benchmarks(run, sections)
         reporter.message(f"The scores are kept in {run / 'results.json'} and shown in the run's report.")
     return sections

@@ -96,12 +96,14 @@ def run_benchmarks(
     settings: HarnessSettings,
     store: AnswerStore,
     reporter: Reporter,
+    run: Path | None = None,
 ) -> dict[str, Any]:
     """Scores of tasks.
 
     Args:
         workflows: Which to ask; `auto` sends media to one that takes them, and text to the base. Tasks with media that
             one of several does not take are not asked of it.
+        run: A run directory, which keeps the scores of each task as soon as they are there.
 
     Returns:
         A section for each task, with the scores of each workflow side by side.
@@ -125,7 +127,10 @@ def run_benchmarks(
                     identity=identity,
                     watch=progress,
                 )
-                _join(found, run_task(one, asker, settings))
+                sections = run_task(one, asker, settings)
+            _join(found, sections)
+            if run is not None:
+                keep_benchmarks(run, sections)
     return found
 
 

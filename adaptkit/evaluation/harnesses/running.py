@@ -66,6 +66,8 @@ def run_task(loaded: LoadedTask, asker: Asker, settings: HarnessSettings) -> dic
     add_official(sections, results.get("samples") or {}, loaded)
     for section in sections.values():
         section["seconds"] = round(time.monotonic() - started, 2)
+        for workflows, score in section["scores"].items():
+            score["content"] = {name: asker.identity(name)[:16] for name in workflows.split("+")}
     return sections
 
 

@@ -55,6 +55,7 @@ def test_pictures_are_asked_as_conversations(load, session):
     assert how["generation"] == {"max_new_tokens": 4, "do_sample": False}
     assert how["ignored"] == {"image_aspect_ratio": "pad"}
     assert set(section["scores"]) == {"vision"}
+    assert list(section["scores"]["vision"]["content"]) == ["vision"]
 
 
 def test_given_answers_are_chosen_by_their_loss(load, session):
