@@ -16,7 +16,9 @@ from adaptkit.errors import AdaptkitError, RecipeError, RunError, install_comman
 from adaptkit.files.paths import cache_dir
 from adaptkit.model.loss import has_liger
 from adaptkit.plugin_manager import get_plugin_manager
-from adaptkit.processes.group import SHARDED, require_packages
+from adaptkit.prediction.building import load_skeletons
+from adaptkit.prediction.stages import PredictionOptions, Predictor
+from adaptkit.processes.group import SHARDED, num_processes, require_packages
 from adaptkit.recipe import Recipe, StageConfig, components_of
 from adaptkit.run.starting import meant_for_gpus
 from adaptkit.surgery.quantization import require_bitsandbytes
@@ -46,11 +48,11 @@ def require_all(recipe: Recipe, strategy: str = "none") -> None:
         RecipeError: All that is missing, together.
     """
     resources, unmet = missing_resources(recipe), unmet_requirements(recipe, strategy)
-    if not resources and not unmet:
+    gpus = list(_of_gpus(recipe, strategy, hints=bool(resources)))
+    if not resources and not unmet and not gpus:
         return
-    hints = list(_of_gpus(recipe, strategy)) if resources else []
-    lines = [f"recipe {recipe.name!r} cannot run here:", *(f"  {line}" for line in [*resources, *hints, *unmet])]
-    if resources:
+    lines = [f"recipe {recipe.name!r} cannot run here:", *(f"  {line}" for line in [*resources, *gpus, *unmet])]
+    if resources or gpus:
         lines.append(
             "`adaptkit train RECIPE --rehearse` tries the whole recipe now, on tiny stand-ins of what is missing. The "
             "comment at the top of the recipe may say how to make it."
@@ -58,17 +60,43 @@ def require_all(recipe: Recipe, strategy: str = "none") -> None:
     raise RecipeError(join_lines(lines))
 
 
-def _of_gpus(recipe: Recipe, strategy: str) -> Iterator[str]:
-    """What a recipe for large models wants besides models and data, where this machine has no GPU."""
-    if torch.cuda.is_available() or not meant_for_gpus(recipe):
+def _of_gpus(recipe: Recipe, strategy: str, *, hints: bool) -> Iterator[str]:
+    """That a recipe for large models finds no GPU, if this machine has no memory for it.
+
+    Args:
+        hints: Also where it has, since the recipe cannot run for other reasons, which are named beside this.
+    """
+    if torch.cuda.is_available() or not meant_for_gpus(recipe) or num_processes() > 1:
         return
-    yield (
-        "GPUs: none is visible. `adaptkit inspect RECIPE --gpus N` predicts the memory of each, once the config.json "
-        "of each model is here."
-    )
-    wanted = recipe.accelerator.strategy
-    if wanted != strategy:
-        yield from (f"packages, on several GPUs: {problem}" for problem in _said(require_packages, wanted))
+    needed, here = least_memory(recipe), host_memory()
+    if needed is None:
+        size = "`adaptkit inspect RECIPE --gpus N` predicts the memory of each, once the config.json of models is here"
+    else:
+        size = f"by prediction, the largest stage takes {needed / 2**30:,.1f} GiB of one, a sample at a time"
+    if hints or (needed is not None and here is not None and needed > here):
+        memory = "" if here is None else f", and this machine has {here / 2**30:,.1f} GiB of memory"
+        yield f"GPUs: none is visible{memory}; {size}."
+    if hints and recipe.accelerator.strategy != strategy:
+        missing = _said(require_packages, recipe.accelerator.strategy)
+        yield from (f"packages, on several GPUs: {problem}" for problem in missing)
+
+
+def least_memory(recipe: Recipe) -> int | None:
+    """Bytes that a recipe's largest stage takes of one device, a sample at a time; None where that is not known."""
+    one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    try:
+        predictor = Predictor(load_skeletons(recipe), PredictionOptions(num_devices=1, batch_size=1))
+        return max(predictor.predict(stage.model_copy(update=one)).memory.peak for stage in recipe.stages)
+    except AdaptkitError:
+        return None
+
+
+def host_memory() -> int | None:
+    """Bytes of this machine's memory, where its system says."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _said(check: object, *arguments: object) -> Iterator[str]:
