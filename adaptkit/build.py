@@ -317,7 +317,7 @@ def open_source(recipe: Recipe, name: str, context: DataContext) -> DataSource:
 def find_held_out(
     recipe: Recipe, sources: Mapping[str, DataSource], progress: Progress = lambda done, total: None
 ) -> dict[str, list[int]]:
-    """The rows of each dataset that its `holdout` keeps from training; datasets without one are left out.
+    """The rows of each dataset that its `holdout` keeps from training; datasets without one are skipped.
 
     Raises:
         DataError: A dataset is so small that none of its rows are held out, or all.

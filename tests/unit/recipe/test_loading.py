@@ -95,7 +95,7 @@ def test_dump_loads_as_the_same_recipe(workplace: Workplace) -> None:
         "modalities.picture.encoder.scale=1e-3",
     )
     text = dump_recipe(recipe, plugins=workplace.plugins)
-    assert text.startswith("# Resolved recipe; made with adaptkit ")
+    assert text.startswith("# Resolved recipe; made with inner-adaptkit ")
     assert "data_root: ${NOT_SET_ANYWHERE}\n" in text
     assert workplace.load(text, name="elsewhere.yaml") == recipe
     assert recipe.base.chat_template == "{{ x }} ${y} 2024-01-01 \u2014 no"
