@@ -47,7 +47,7 @@ def parse_readme(text: str, place: object) -> Readme:
     """Take a README apart.
 
     Raises:
-        ModelError: Its metadata is no YAML mapping, or it has one mark without the other.
+        ModelError: Its metadata is not a YAML mapping, or it has one mark without the other.
     """
     found = _FRONT.match(text)
     body = text[found.end() :] if found else text
