@@ -94,7 +94,7 @@ def harness_tasks(
     from adaptkit.inference.routing import AUTO, saved_modalities
     from adaptkit.run.benchmarks import check_media, find_benchmarks, loaded_benchmarks
 
-    tasks = find_benchmarks(names, include, reporter)
+    tasks = find_benchmarks(names, include, reporter, data)
     with loaded_benchmarks(tasks, data, include, reporter) as loaded:
         check_media(loaded, asked or [AUTO], saved_modalities(folders))
         yield loaded

@@ -18,7 +18,7 @@ from adaptkit.evaluation.harnesses.loading import LoadedTask, load_task, media_k
 from adaptkit.evaluation.harnesses.quiet import require_harnesses
 from adaptkit.evaluation.harnesses.running import HarnessSettings, run_task
 from adaptkit.evaluation.harnesses.store import ANSWERS_FILE, AnswerStore
-from adaptkit.evaluation.public_data import local_datasets
+from adaptkit.evaluation.public_data import DataFolder, local_datasets
 from adaptkit.files.loading import read_json
 from adaptkit.files.writing import write_json
 from adaptkit.inference import Session
@@ -32,15 +32,19 @@ EVAL_FOLDER = "eval"
 """Of a run: answers that are kept, and what tasks write for servers."""
 
 
-def find_benchmarks(names: Iterable[str], include: Sequence[Path], reporter: Reporter) -> list[HarnessTask]:
+def find_benchmarks(
+    names: Iterable[str], include: Sequence[Path], reporter: Reporter, data: Path | None = None
+) -> list[HarnessTask]:
     """Tasks of the harnesses by name, of which none asks a service.
 
     Raises:
         PluginError: The harnesses are not installed.
-        DataError: There is no such task, or it has a judge.
+        DataError: There is no such task, the folder lacks its data, or it has a judge.
     """
     require_harnesses()
     tasks = [find_harness_task(name, include) for name in names]
+    if data is not None:  # said before the harnesses are imported, which takes long
+        DataFolder(data).require(leaf for task in tasks for leaf in task.leaves)
     found = []
     for task in tasks:
         with reporter.working(f"reading the task {task.name} of {task.harness}"):

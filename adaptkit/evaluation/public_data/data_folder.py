@@ -42,6 +42,15 @@ class DataFolder:
         Raises:
             DataError: Data are missing or broken; the message has what to fetch, and where to put it.
         """
+        for task in self.require(tasks):
+            self.files(task.dataset or "", task.config, task.name)
+
+    def require(self, tasks: Iterable[StockTask]) -> list[StockTask]:
+        """The tasks that read datasets of the hub; their data are looked for, but not read, which takes no time.
+
+        Raises:
+            DataError: Data are missing; the message has what to fetch, and where to put it.
+        """
         wanted = [task for task in tasks if task.dataset and not task.local and is_hub_id(task.dataset)]
         for task in wanted:
             needed = self._needed[task.dataset or "", task.config]
@@ -52,8 +61,7 @@ class DataFolder:
                 missing.setdefault(task.dataset or "", self._advice(task))
         if missing:
             raise DataError(join_lines([f"{self.path} lacks data that these tasks need:", *missing.values()]))
-        for task in wanted:
-            self.files(task.dataset or "", task.config, task.name)
+        return wanted
 
     def files(self, dataset: str, config: str | None, task: str | None = None) -> Files:
         """Files of the splits of a dataset that its tasks need; of all splits where no task is known.
