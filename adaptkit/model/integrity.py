@@ -167,7 +167,10 @@ def frozen_content(model: Any) -> Iterator[None]:
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file with a checksum; the same tensors give the same bytes."""
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode  # as the umask has it; safetensors 0.8 leaves a file that only its owner can read
     save_file(whole, path, {"format": "pt", CHECKSUM: hash_tensors(whole.items())})
+    path.chmod(mode)
     _sort_metadata(path)
 
 
