@@ -189,6 +189,8 @@ def read(way: str, path: Path) -> dict[str, Any]:
     items = open_items(way, path, made)
     opened = {"open_s": time.perf_counter() - start, "open_cpu_s": time.process_time() - cpu}
     order = np.random.RandomState(0).permutation(len(items))[: 2 * NUM_READ].tolist()
+    for index in order[-NUM_READ // 4 :]:  # a tokenizer remembers words
+        items[index]
     start = time.process_time()
     for index in order[:NUM_READ]:
         items[index]

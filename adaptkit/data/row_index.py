@@ -8,13 +8,18 @@ its place when it is complete, so that a killed process leaves nothing that coul
 from __future__ import annotations
 
 import json
+import os
+import weakref
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 
@@ -39,27 +44,44 @@ class JsonRows(Sequence[Any]):
     Args:
         table: With the row's JSON, or an error and its kind.
         path: The Arrow file that the table is mapped from; None where it is in memory.
+        start: Address at which the file is mapped.
     """
 
-    def __init__(self, table: Any, path: Path | None = None) -> None:
+    def __init__(self, table: Any, path: Path | None = None, start: int = 0) -> None:
         self._table = table
         self._path = path
-        self._json, self._errors, self._kinds = table.columns
+        texts, self._errors, self._kinds = table.columns
+        self._starts = [0, *accumulate(map(len, texts.chunks))]
+        self._offsets = [np.frombuffer(chunk.buffers()[1], np.int64) for chunk in texts.chunks]
+        self._texts = [chunk.buffers()[2] for chunk in texts.chunks]
+        self._file: int | None = None
+        if path is not None and hasattr(os, "pread"):
+            # Texts that were read through the mapping would count as memory of every process
+            self._file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+            self._places = [0 if text is None else text.address - start for text in self._texts]
 
     def __len__(self) -> int:
-        return len(self._json)
+        return self._starts[-1]
 
     def __getitem__(self, index: Any) -> Any:
         """A row, or a list of those of a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        raw = self._json[index].as_py()
-        if raw is None:
-            return DataError(self._errors[index].as_py(), kind=self._kinds[index].as_py())
+        place = range(len(self))[index]
+        chunk = bisect_right(self._starts, place) - 1
+        first, last = self._offsets[chunk][place - self._starts[chunk] :][:2].tolist()
+        if first == last:  # no JSON is empty
+            return DataError(self._errors[place].as_py(), kind=self._kinds[place].as_py())
         try:
-            return json.loads(raw)
+            return json.loads(self._text(chunk, first, last))
         except (ValueError, RecursionError):  # it was valid
             return DataError(f"the row is damaged in {self._path}: delete that file, and it is made again")
+
+    def _text(self, chunk: int, first: int, last: int) -> bytes:
+        if self._file is None:
+            return bytes(memoryview(self._texts[chunk])[first:last])
+        return os.pread(self._file, last - first, self._places[chunk] + first)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process maps the file itself
@@ -193,7 +215,10 @@ def _batch(rows: Sequence[Row]) -> Any:
 def _mapped(index: Path) -> JsonRows | None:
     """The rows of an Arrow file; None where it is not there, or damaged."""
     try:
-        return JsonRows(pa.ipc.open_file(pa.memory_map(str(index))).read_all(), index)
+        mapping = pa.memory_map(str(index))
+        table = pa.ipc.open_file(mapping).read_all()
+        mapping.seek(0)
+        return JsonRows(table, index, mapping.read_buffer().address)
     except (OSError, pa.ArrowInvalid, ValueError):
         return None
 

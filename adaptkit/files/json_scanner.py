@@ -115,7 +115,7 @@ class JsonScanner:
                 if self._more():
                     continue
                 if not kept:
-                    words = f"a value of more than {max_length:,} characters does not end"
+                    words = f"a value of more than {max_length:,} characters does not end: the file is cut short"
                     raise DataError(f"{self._where}: not valid JSON: {words}")
                 return True
             place = match.end()

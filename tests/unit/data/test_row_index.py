@@ -130,3 +130,9 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_behind(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [one.suffix for one in (path.parents[1] / "cache" / "rows").iterdir()] == [".lock"]
     assert load(path)[3] is None
+
+
+def test_all_rows_may_be_bad(path):
+    path = path.with_suffix(".jsonl")
+    path.write_text('{"a"\n}\n')
+    assert [row.kind for row in load(path)] == ["other", "other"]
