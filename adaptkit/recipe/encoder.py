@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from adaptkit.errors import PluginError
+from adaptkit.hookspecs import Options
 from adaptkit.plugin_manager import PluginManager, get_plugin_manager
 from adaptkit.recipe.components import DataConfig, plugins_of
 from adaptkit.recipe.explain import explain
@@ -17,6 +18,15 @@ from adaptkit.recipe.variables import data_folder
 from adaptkit.stage import EncoderTrainingConfig, Section
 
 WHERE_IT_WILL_BE = "created"
+
+
+def _check_options(model: type[Options], values: dict[str, Any], key: str, **known: Any) -> None:
+    """Raise a `ValueError` that names each wrong value below a key of the recipe."""
+    try:
+        model.model_validate({**values, **known})
+    except ValidationError as error:
+        found = [(".".join(map(str, d["loc"])), explain(d, model)) for d in error.errors()]
+        raise ValueError("; ".join(f"{key}{'.' * bool(place)}{place}: {what}" for place, what in found)) from error
 
 
 class NewEncoderConfig(Section):
@@ -44,12 +54,7 @@ class NewEncoderConfig(Section):
             raise ValueError("give either config, the sizes of a new model, or start_from, an existing model")
         if self.config is not None and component.create is None:
             raise ValueError(f"the encoder {self.name!r} cannot be made from a config: its plugin has no create")
-        try:
-            component.options.model_validate({**self.options, "path": WHERE_IT_WILL_BE})
-        except ValidationError as error:
-            found = [(".".join(map(str, d["loc"])), explain(d, component.options)) for d in error.errors()]
-            problems = "; ".join(f"options{'.' * bool(key)}{key}: {what}" for key, what in found)
-            raise ValueError(problems) from error
+        _check_options(component.options, self.options, "options", path=WHERE_IT_WILL_BE)
         return self
 
 
@@ -58,6 +63,7 @@ class EncoderRecipe(Section):
 
     Attributes:
         modality: What it perceives.
+        modality_options: The modality's own options, as in the recipe that will read the encoder.
         data: `train`, and `held_out`, which is only scored.
         output_dir: Where the encoder is written; `encoders/<name>` where not given.
     """
@@ -65,11 +71,21 @@ class EncoderRecipe(Section):
     name: str
     description: str = ""
     modality: str
+    modality_options: dict[str, Any] = Field(default_factory=dict)
     encoder: NewEncoderConfig
     data_root: str | None = None
     data: dict[str, DataConfig]
     training: EncoderTrainingConfig = EncoderTrainingConfig()
     output_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _check_modality(self, info: ValidationInfo) -> Self:
+        try:
+            component = plugins_of(info).get("modality", self.modality)
+        except PluginError as error:
+            raise ValueError(str(error)) from error
+        _check_options(component.options, self.modality_options, "modality_options")
+        return self
 
     @model_validator(mode="after")
     def _check_data(self) -> Self:

@@ -34,7 +34,7 @@ def run_encoder_recipe(recipe: EncoderRecipe, output: Path, progress: Progress) 
     if output.exists():
         raise RecipeError(f"{output} exists already. Name another folder with --output, or remove it.")
     manager = get_plugin_manager()
-    modality: Modality = manager.build("modality", recipe.modality, {})
+    modality: Modality = manager.build("modality", recipe.modality, recipe.modality_options)
     items = {name: _items(recipe, name, modality) for name in recipe.data}
     _check_words(items)
     component = manager.get("encoder", recipe.encoder.name)
