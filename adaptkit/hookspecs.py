@@ -27,6 +27,7 @@ A plugin's module may state for which contract it was made, `ADAPTKIT_CONTRACT =
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -108,6 +109,11 @@ class _ImportedFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._function = self._function or self._load()
         return self._function(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        self._function = self._function or self._load()
+        return inspect.signature(self._function)
 
     def _load(self) -> Callable[..., Any]:
         component, (module_name, _, name) = self._component, self._place.partition(":")
@@ -232,15 +238,22 @@ class ModalityComponent(Component):
 
     Attributes:
         stand_in: `stand_in(directory, number)` writes a small file of this kind; another number gives another file.
-            Rehearsals of recipes need it.
+            With a parameter `options`, it also gets the options of the modality that will read the file. Rehearsals of
+            recipes need it.
         pipeline_tag: What the Hugging Face hub calls models that take it with text and answer in text, where it has a
             name for them, `"image-text-to-text"`. Model cards name it.
     """
 
     kind, hook = "modality", "register_modalities"
 
-    stand_in: Function[Callable[[Path, int], Path] | None] = Function()
+    stand_in: Function[Callable[..., Path] | None] = Function()
     pipeline_tag: str | None = None
+
+    def write_stand_in(self, options: Any, directory: Path, number: int) -> Path:
+        """A small file that the modality reads with these options; there is a `stand_in`."""
+        assert self.stand_in is not None, "whoever calls this asks for it"
+        known = {"options": options} if "options" in inspect.signature(self.stand_in).parameters else {}
+        return self.stand_in(directory, number, **known)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -178,12 +178,11 @@ def _medium(
     number: int,
 ) -> Medium:
     """Encoder inputs of a stand-in, or their features where the recipe has those cached, once for each conversation."""
-    make = get_plugin_manager().get("modality", recipe.modalities[name].type).stand_in
-    if make is None:
-        raise RecipeError(
-            f"modalities.{name}: {recipe.modalities[name].type!r} offers no stand-in, by which memory is predicted."
-        )
-    item = inputs.load(make(folder, 0))
+    config = recipe.modalities[name]
+    component = get_plugin_manager().get("modality", config.type)
+    if component.stand_in is None:
+        raise RecipeError(f"modalities.{name}: {config.type!r} offers no stand-in, by which memory is predicted.")
+    item = inputs.load(component.write_stand_in(config.options, folder, 0))
     given: Any = inputs.preprocessor.collate([item] * number)  # with values: how long an item is may depend on them
     if _is_cached(recipe, name, model):
         with fake_tensors(model), WithoutValues(makes_fakes=True):

@@ -128,9 +128,9 @@ def _modalities_of(recipe: Recipe, dataset: str) -> list[str]:
 
 def _media(name: str, config: ModalityConfig, directory: Path) -> list[Path]:
     component = get_plugin_manager().get("modality", config.type)
-    make = _offered(component.stand_in, component, f"modalities.{name}")
+    _offered(component.stand_in, component, f"modalities.{name}")
     directory.mkdir(parents=True, exist_ok=True)
-    return [make(directory, number) for number in range(NUM_MEDIA)]
+    return [component.write_stand_in(config.options, directory, number) for number in range(NUM_MEDIA)]
 
 
 def _base_stand_in(recipe: Recipe, directory: Path) -> dict[str, Any]:

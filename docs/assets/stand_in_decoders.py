@@ -20,33 +20,61 @@ from adaptkit.chat.shipped import load_chat_template
 
 SIZES: dict[str, dict[str, Any]] = {
     "Qwen2.5-0.5B-Instruct": {
-        **{"model_type": "qwen2", "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864},
-        **{"num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True},
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
     },
     "Qwen2.5-7B-Instruct": {
-        **{"model_type": "qwen2", "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944},
-        **{"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False},
+        "model_type": "qwen2",
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
     },
     "Llama-3.2-1B-Instruct": {
-        **{"model_type": "llama", "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192},
-        **{"num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True},
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
     },
     "Llama-3.1-8B-Instruct": {
-        **{"model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336},
-        **{"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": False},
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
     },
 }
 """The sizes in the published config.json files, as far as memory depends on them."""
 
 SMALL = {
-    **{"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4, "num_attention_heads": 4},
-    **{"num_key_value_heads": 2, "max_position_embeddings": 4096},
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
 }
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
-NUM_TOKENS = 4000
+NUM_TOKENS, NUM_TOPICS = 2500, 12
 
 
 def learned_tokenizer(digits: str, first: list[str], bos: str | None) -> Tokenizer:
@@ -69,7 +97,8 @@ def learned_tokenizer(digits: str, first: list[str], bos: str | None) -> Tokeniz
         vocab_size=NUM_TOKENS, initial_alphabet=alphabet, special_tokens=first, show_progress=False
     )
     numbers = " ".join(f"{number:03}" for number in range(1000))
-    tokenizer.train_from_iterator([*topics.values(), *[numbers] * 100], trainer)
+    texts = list(topics.values())[:NUM_TOPICS]
+    tokenizer.train_from_iterator([*texts, *[numbers] * 20], trainer)
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]

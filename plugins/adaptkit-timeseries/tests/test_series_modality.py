@@ -14,6 +14,7 @@ from adaptkit_timeseries import SeriesOptions
 from adaptkit_timeseries.modality import SeriesModality
 
 from adaptkit.errors import DataError
+from adaptkit.plugin_manager import get_plugin_manager
 
 VALUES = np.random.default_rng(0).normal(size=(7, 2))
 CSV = b"first,second\n" + "\n".join(f"{a!r},{b!r}" for a, b in VALUES.tolist()).encode() + b"\n"
@@ -163,3 +164,20 @@ def test_html_stays_small_and_finite() -> None:
     assert len(large) < 50_000
     assert "nan" not in large
     assert "4 more channels" in large
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"columns": ["vibration"]},
+        {"columns": ["a;b", "c"], "delimiter": ";"},
+        {"header": False},
+        {"header": False, "columns": ["3", "1"]},
+    ],
+)
+def test_stand_ins_are_read_by_the_options_they_are_for(values: dict[str, Any], tmp_path: Path) -> None:
+    component = get_plugin_manager().get("modality", "series")
+    options = SeriesOptions.model_validate(values)
+    loaded = component.build(options).load(component.write_stand_in(options, tmp_path, 0))
+    assert loaded.columns == tuple(options.columns or (["first", "second"] if options.header else ["1", "2"]))

@@ -94,6 +94,8 @@ def test_it_may_start_from_a_model_that_is_there(recipe: Path, tmp_path: Path) -
     ("overrides", "message"),
     [
         (["encoder.name=clp"], "Did you mean 'clip'"),
+        (["modality=imge"], "Did you mean 'image'"),
+        (["modality_options.backgrund=black"], "modality_options.backgrund"),
         (["encoder.start_from=world:encoder"], "start_from, an existing model"),
         (["encoder.options.feature_lyer=1"], "options.feature_lyer"),
         (["encoder.config.hidden_sze=8"], "hidden_size"),
@@ -150,3 +152,11 @@ def test_the_other_kind_of_recipe_is_named(recipe: Path, tmp_path: Path) -> None
     result = CliRunner().invoke(cli, ["train-encoder", str(tmp_path / "run.yaml")])
     assert result.exit_code == 2
     assert "it is a recipe for `adaptkit train`" in result.output
+
+
+def test_the_modality_takes_its_options(recipe: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        cli, ["train-encoder", str(recipe), "modality_options.max_pixels=9", "--output", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 2
+    assert "pixels" in result.output
