@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -42,7 +43,14 @@ SHORT = [
     *(f"stages.{stage}.train_batch_size=4" for stage in ("align", "pretrain", "instruct", "ground")),
     "evaluation.limit=2",
 ]
-SHORTER = {"sensor.yaml": ["stages.align.max_steps=2", "stages.learn.max_steps=2", "evaluation.limit=4"]}
+SHORTER = {
+    "sensor.yaml": ["stages.align.max_steps=2", "stages.learn.max_steps=2", "evaluation.limit=4"],
+    "machines.yaml": [
+        *("stages.align.max_steps=2", "stages.learn.max_steps=2", "stages.learn.validation.every=2"),
+        "evaluation.limit=4",
+    ],
+    "encoder.yaml": ["training.num_steps=10", "training.evaluate_every=10"],
+}
 """What shortens the training of recipes that pages write."""
 
 
@@ -72,7 +80,7 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder in which a page is worked through: a checkout, as far as pages look at it."""
-    for name in ("recipes", "Makefile"):
+    for name in ("docs", "recipes", "Makefile"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADAPTKIT_CACHE", str(tmp_path / "cache"))
@@ -158,7 +166,8 @@ class Session:
                 subprocess.run(words, check=True, capture_output=True)
                 continue
             if program == "python":
-                runpy.run_path(*arguments, run_name="__main__")
+                with patch.object(sys, "argv", arguments):
+                    runpy.run_path(arguments[0], run_name="__main__")
                 continue
             if program == "pip":
                 assert arguments[0] == "install", line
@@ -174,6 +183,8 @@ class Session:
                 if arguments[1] == TINY:
                     continue  # `short_run` did it
                 arguments += SHORTER.get(arguments[1], SHORT)
+            if arguments[0] == "train-encoder":
+                arguments += SHORTER[arguments[1]]
             run_cli(arguments)
 
     def yaml(self, block: Block) -> None:
