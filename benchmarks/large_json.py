@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.large_json --conversations 665000 --boxes 2000000 --output results.json
 
-Two files are generated: conversations about pictures in LLaVA's layout, of 1.2 kB each, and short rows of grounding.
+Two files are generated: conversations about pictures in LLaVA's layout, of 0.9 kB each, and short rows of grounding.
 For each: `adaptkit train` is started twice, for one step of the tiny recipe, with an empty cache and with what the
 first run left there. Then a process reads samples at random, beside it a second one, and four workers of a loader.
 The same samples are read in LLaVA's way (`json.load`, then tokenise the conversation, and each of its rounds again to
@@ -46,7 +46,7 @@ def words(rng: random.Random, count: int) -> str:
 
 
 def conversations(count: int) -> Iterator[dict[str, Any]]:
-    """Rows like those of LLaVA's instruction data: one picture, some rounds, 1.2 kB."""
+    """Rows like those of LLaVA's instruction data: one picture, some rounds, 0.9 kB."""
     rng = random.Random(0)
     texts = [words(rng, 30) for _ in range(5000)]
     for number in range(count):

@@ -154,7 +154,7 @@ class ConversationDataset(Dataset[Item]):
         sample = self.mixture[index]
         try:
             encoded = truncate(self._encode_sample(sample), self.max_length)
-            if all(label == IGNORE_INDEX for label in encoded.labels):
+            if encoded.labels.count(IGNORE_INDEX) == len(encoded.labels):
                 raise DataError("no answer to learn from", kind="empty_answer")
         except DataError as error:
             raise _located(error, sample) from error
