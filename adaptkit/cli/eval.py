@@ -90,6 +90,8 @@ def evaluate(
     given, checkpoint = checkpoint, located(checkpoint)
     run, recipe = _run_and_recipe(checkpoint)
     own, foreign = _own_and_foreign(tasks, recipe)
+    if tasks is not None and not (own or foreign):
+        raise click.BadParameter("name at least one benchmark, or leave the option out.", param_hint="--tasks")
     configs = _task_configs(own, recipe) if own or not foreign else []
     folders = workflow_folders(checkpoint)
     asked = [name.strip() for name in (workflow or "").split(",") if name.strip()]

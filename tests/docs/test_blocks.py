@@ -163,7 +163,8 @@ class Session:
                 subprocess.run(["make", "--dry-run", *arguments], check=True, capture_output=True, cwd=REPOSITORY)
                 continue
             if program == "hf":
-                subprocess.run(words, check=True, capture_output=True)
+                program = str(Path(sys.executable).with_name(program))  # the environment's own
+                subprocess.run([program, *arguments], check=True, capture_output=True)
                 continue
             if program == "python":
                 with patch.object(sys, "argv", arguments):

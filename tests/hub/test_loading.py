@@ -134,7 +134,7 @@ def test_a_tokenizer_is_named_by_id(hub, flow):
 def test_commands_take_ids_with_revisions(hub, flow, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cli, [word.replace("CHECKPOINT", "user/flow@v1") for word in command], input="Hi\n")
-    later = {"export": "the projector is 'linear'", "eval": "evaluation task named 'nothing'"}
+    later = {"export": "the projector is 'linear'", "eval": "no task 'nothing'"}
     assert result.exit_code == 0 or later[command[0]] in result.output, result.output
     wrong = CliRunner().invoke(cli, [word.replace("CHECKPOINT", "user/flow@v2") for word in command], input="Hi\n")
     assert wrong.exit_code == 2

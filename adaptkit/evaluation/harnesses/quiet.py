@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
 
+from PIL import ImageFile
+
 from adaptkit.errors import PluginError, install_command
 
 _LOGGERS = ("lm_eval", "lmms_eval", "datasets", "evaluate", "httpx", "urllib3", "absl", "nltk", "filelock")
@@ -54,6 +56,8 @@ def quiet_harness() -> Iterator[None]:
         stack.enter_context(patch.dict(os.environ, kept, clear=True))
         stack.enter_context(_quiet_loggers())
         stack.enter_context(_no_bars())
+        # lmms-eval lets Pillow accept pictures that are cut short, in the whole process
+        stack.enter_context(patch.object(ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES))
         yield
 
 

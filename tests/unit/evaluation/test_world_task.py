@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import adaptkit
 from adaptkit.cli.eval import evaluate
-from adaptkit.errors import DataError, ModelError, PluginError
+from adaptkit.errors import DataError, ModelError
 from adaptkit.evaluation import WorldTaskOptions, text_identity
 from adaptkit.evaluation.world_task import IMAGE_KINDS, WorldTask, image_questions, text_questions, training_questions
 from adaptkit.plugin_manager import get_plugin_manager
@@ -110,7 +110,7 @@ def test_the_command_shows_a_table_of_one_workflow(run_directory: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["--tasks", "wrld"], PluginError, "Did you mean 'world'"),
+        (["--tasks", "wrld"], DataError, "Did you mean world"),
         (["--tasks", "world", "--workflow", "vison"], ModelError, "Did you mean 'vision'"),
     ],
 )

@@ -38,7 +38,8 @@ def session():
 @pytest.fixture
 def answers(load):
     """What lmms-eval's own evaluator gets from a model, in the order of the documents."""
-    from lmms_eval import evaluator
+    with quiet_harness():
+        from lmms_eval import evaluator
 
     loaded = types.SimpleNamespace(load_task_or_group=lambda names, form: load(TASK).content)
     unused = argparse.Namespace(
