@@ -261,6 +261,7 @@ def _run(
         for watcher in watchers:
             if isinstance(watcher, ValidationCallback):
                 watcher.trainer = trainer
+                stack.callback(delattr, watcher, "trainer")  # a cycle would keep its loader's processes to the end
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
         if frozen is not None:
             frozen.check(settings.name)

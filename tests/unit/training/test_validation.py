@@ -1,5 +1,6 @@
 """Validation while a stage trains: what it measures, what it keeps, when it stops, and that training is as without."""
 
+import multiprocessing
 import random
 
 import numpy as np
@@ -287,3 +288,10 @@ def test_services_are_given_validation_under_its_own_name(tmp_path):
     assert {"train/loss", "validation/data/first/loss", "validation/modality/text/token_accuracy"} <= {
         *events.Tags()["scalars"]
     }
+
+
+def test_processes_of_loaders_end_with_the_stage(tmp_path):
+    """Workers leave signals alone, so one that is left over would keep the process from ending."""
+    before = set(multiprocessing.active_children())
+    train(tmp_path, {"every": 4}, dataloader_num_workers=1, max_steps=4)
+    assert not set(multiprocessing.active_children()) - before
