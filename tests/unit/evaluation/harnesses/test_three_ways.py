@@ -50,7 +50,7 @@ def answers(load):
         with quiet_harness():
             results = evaluator.simple_evaluate(model=model, tasks=[TASK], task_manager=loaded, cli_args=unused)
         samples = sorted(results["samples"][TASK], key=lambda sample: sample["doc_id"])
-        return [sample["filtered_resps"][0] for sample in samples]
+        return [sample["filtered_resps"][0].strip() for sample in samples]  # the classes differ in this, scorers strip
 
     return ask
 
